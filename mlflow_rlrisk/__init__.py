@@ -1,0 +1,60 @@
+"""mlflow-rlrisk: which SFT checkpoint may start RL?
+
+The one flow: ``sample -> verify -> measure -> summarize -> RiskReport -> decide -> Decision``.
+Names are loaded on first use, so that importing the package costs nothing: neither torch nor
+transformers nor mlflow is imported by it.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mlflow_rlrisk.assess import assess, rescore
+    from mlflow_rlrisk.config import AssessmentConfig, PolicyConfig, SamplingConfig
+    from mlflow_rlrisk.policy import Decision, decide
+    from mlflow_rlrisk.prompts import PromptSet, load_prompts
+    from mlflow_rlrisk.report import RiskReport
+    from mlflow_rlrisk.sinks.mlflow_run import log_report
+    from mlflow_rlrisk.sinks.registry import log_checkpoint
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "AssessmentConfig": "config",
+    "Decision": "policy",
+    "PolicyConfig": "config",
+    "PromptSet": "prompts",
+    "RiskReport": "report",
+    "SamplingConfig": "config",
+    "assess": "assess",
+    "decide": "policy",
+    "load_prompts": "prompts",
+    "log_checkpoint": "sinks.registry",
+    "log_report": "sinks.mlflow_run",
+    "rescore": "assess",
+}
+
+__all__ = [  # noqa: RUF022  (in reading order)
+    "assess",
+    "rescore",
+    "decide",
+    "load_prompts",
+    "log_checkpoint",
+    "log_report",
+    "AssessmentConfig",
+    "SamplingConfig",
+    "PolicyConfig",
+    "PromptSet",
+    "RiskReport",
+    "Decision",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'mlflow_rlrisk' has no attribute {name!r}")
+    return getattr(import_module(f"mlflow_rlrisk.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

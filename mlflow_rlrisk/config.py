@@ -1,0 +1,151 @@
+"""Settings of an assessment and of a policy: frozen, checked, unknown keys are errors.
+
+Three models: `SamplingConfig` (how rollouts are drawn; everything in it changes the rollouts and
+is part of their digest), `AssessmentConfig` (what is computed from them, and how the machine is
+used) and `PolicyConfig` (where the lines are drawn).
+"""
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from mlflow_rlrisk.errors import ConfigError
+
+PositiveInt = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def __init__(self, **values: Any) -> None:
+        """Check ``values``; the first fault is raised as `ConfigError` naming the field."""
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise _first_fault(type(self), error) from error
+
+    def digest(self) -> str:
+        """SHA-256 over the canonical JSON of all settings."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _first_fault(model: type[BaseModel], error: ValidationError) -> ConfigError:
+    first = error.errors()[0]
+    inner = first.get("ctx", {}).get("error")
+    if isinstance(inner, ConfigError):
+        return inner
+    need = first["msg"]
+    if first["type"] == "extra_forbidden":
+        need = f"unknown setting; known: {', '.join(sorted(model.model_fields))}"
+    name = ".".join(str(part) for part in first["loc"]) or model.__name__
+    return ConfigError(name, first.get("input"), need)
+
+
+class SamplingConfig(_Settings):
+    """How rollouts are drawn: set it as the RL run will."""
+
+    num_samples: PositiveInt = 16
+    """Rollouts per prompt, ``n``; at least twice the group size is advised."""
+    temperature: Annotated[float, Field(gt=0.0, le=100.0)] = 1.0
+    """Softmax temperature; entropies and logprobs are reported at it. Greedy has no groups."""
+    top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Nucleus; entropy is always that of the full softmax, logprobs of the truncated one."""
+    top_k: Annotated[int, Field(ge=0)] = 0
+    """Sample from the k most likely tokens only; 0 means all."""
+    max_new_tokens: PositiveInt = 256
+    """Token limit of a completion; a rollout that reaches it is truncated."""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """Base seed; each (prompt, sample) draws from a random stream of its own."""
+    chat_template: Literal["auto", "always", "never"] = "auto"
+    """``auto`` applies the checkpoint's template to chat prompts and leaves strings raw."""
+
+
+class AssessmentConfig(_Settings):
+    """One assessment: sampling, grading and statistics."""
+
+    sampling: SamplingConfig = SamplingConfig()
+    group_size: Annotated[int, Field(ge=2)] = 8
+    """Rollouts per prompt and step of the RL run, ``g``."""
+    success_threshold: float | None = None
+    """A rollout is correct from this reward on. ``None`` accepts rewards 0 and 1 only."""
+    num_resamples: Annotated[int, Field(ge=200)] = 2000
+    """Bootstrap replicates over prompts."""
+    confidence: Annotated[float, Field(ge=0.5, lt=1.0)] = 0.95
+    """Level of every interval."""
+    backend: Literal["auto", "transformers", "replay"] = "auto"
+    """Which sampler draws the rollouts."""
+    device: str = "auto"
+    """``auto`` (CUDA if there is one), ``cpu``, ``cuda`` or ``cuda:<index>``."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Dtype of the weights; logits are computed in float32 whatever it is."""
+    batch_size: PositiveInt = 256
+    """Sequences decoded together; changes speed and memory, not the random streams."""
+    verifier_timeout_s: Annotated[float, Field(gt=0.0)] = 10.0
+    """Time limit of one verifier call."""
+    verifier_workers: PositiveInt = 2
+    """Worker processes that verify."""
+    max_failed_share: Share = 0.0
+    """Above this share of failed or timed-out verifications the level is ``unknown``."""
+    allow_pickle: bool = False
+    """Accept pickled weights (the operator's decision, never a caller's)."""
+    num_examples: Annotated[int, Field(ge=0, le=200)] = 24
+    """Rollouts shown in the report."""
+
+
+class ComponentConfig(_Settings):
+    """One component of the risk index: a ramp from ``ok`` to ``bad``, times ``weight``."""
+
+    ok: float
+    """Value from which on the component adds nothing."""
+    bad: float
+    """Value from which on the component is fully severe."""
+    weight: Share
+    """Share of risk a fully severe component adds (noisy-OR)."""
+
+    @model_validator(mode="after")
+    def _is_a_ramp(self) -> Self:
+        if self.ok == self.bad:
+            raise ConfigError("ok", self.ok, "must differ from bad")
+        return self
+
+
+DEFAULT_COMPONENTS: dict[str, ComponentConfig] = {
+    "starvation": ComponentConfig(ok=0.75, bad=0.25, weight=0.9),
+    "headroom": ComponentConfig(ok=4.0, bad=1.0, weight=0.6),
+    "entropy_abs": ComponentConfig(ok=0.24, bad=0.12, weight=0.4),
+    "entropy_rel": ComponentConfig(ok=0.9, bad=0.3, weight=0.3),
+    "coverage": ComponentConfig(ok=0.0, bad=-0.10, weight=0.5),
+    "gen_loss": ComponentConfig(ok=0.0, bad=0.10, weight=0.4),
+    "verifier": ComponentConfig(ok=0.8, bad=0.0, weight=0.9),
+    "truncation": ComponentConfig(ok=0.02, bad=0.25, weight=0.5),
+    "overlap": ComponentConfig(ok=0.0, bad=1.0, weight=0.5),
+    "mismatch": ComponentConfig(ok=0.01, bad=0.1, weight=0.4),
+}
+"""The documented, uncalibrated index; source and scope of each stand in ``thresholds.py``."""
+
+
+class PolicyConfig(_Settings):
+    """Where the lines are drawn between ``low``, ``medium``, ``high`` and ``unknown``."""
+
+    name: str = "default"
+    components: dict[str, ComponentConfig] = DEFAULT_COMPONENTS
+    low_below: Share = 0.33
+    """``low`` needs the upper end of the index's interval below this."""
+    high_from: Share = 0.66
+    """``high`` when the lower end of the index's interval is at or above this."""
+    min_prompts: PositiveInt = 50
+    """Fewer prompts give ``unknown``."""
+    max_truncated_share: Share = 0.5
+    """More truncated rollouts give ``unknown``."""
+    veto_signal_below: Share = 0.5
+    """``high`` when the upper end of the group signal is below this (majority degenerate)."""
+    veto_starved_above: Share = 0.7
+    """``high`` when the lower end of the starved share is above this."""
+    max_component: Share = 0.5
+    """``low`` needs every component's severity at or below this."""
+    required_level: Literal["low", "medium"] = "low"
+    """The riskiest level that ``decide`` still promotes."""

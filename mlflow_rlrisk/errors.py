@@ -1,0 +1,120 @@
+"""The exceptions of mlflow-rlrisk: one tree, one stable ``code`` each.
+
+An error names the field, its value and what is needed. It is raised where the fault is found
+and never turned into a number on the way up::
+
+    RLRiskError                        code
+    |- ConfigError (ValueError)        invalid_config          a setting is unusable
+    |- PromptSetError (ValueError)     invalid_prompts         the prompt set cannot be used
+    |- ModelReferenceError (ValueError) invalid_model          the reference names no checkpoint
+    |- CheckpointError (RuntimeError)  checkpoint_refused      the checkpoint cannot be trusted
+    |- SamplerError (RuntimeError)     sampling_failed         sampling stopped
+    |- VerifierError (RuntimeError)    verifier_failed         the verifier cannot be used
+    |  `- GoldRejectedError            verifier_rejects_gold   it rejects its own gold answers
+    |- InsufficientRolloutsError (ValueError) insufficient_rollouts  n < k or n < g
+    |- StatisticsError (ValueError)    invalid_statistics_input  an array breaks a contract
+    |- ReportError (ValueError)        invalid_report          a stored report cannot be read
+    |- ComparabilityError (ValueError) not_comparable          two reports measured other things
+    |- RolloutStoreError (RuntimeError) rollout_store          stored rollouts do not fit
+    `- MissingDependencyError (ImportError) missing_dependency  an extra is not installed
+"""
+
+from typing import ClassVar
+
+
+class RLRiskError(Exception):
+    """Base of every expected error; the command line prints it without a traceback."""
+
+    code: ClassVar[str] = "error"
+
+
+class ConfigError(RLRiskError, ValueError):
+    """A setting is unusable. The message names the setting, its value and what is needed."""
+
+    code = "invalid_config"
+
+    def __init__(self, field: str, value: object, need: str) -> None:
+        super().__init__(field, value, need)  # args mirror the signature, so pickling works
+        self.field, self.value, self.need = field, value, need
+
+    def __str__(self) -> str:
+        return f"{self.field}={self.value!r}: {self.need}"
+
+
+class PromptSetError(RLRiskError, ValueError):
+    """The prompt set is empty, unreadable, of an unknown schema or repeats prompts."""
+
+    code = "invalid_prompts"
+
+
+class ModelReferenceError(RLRiskError, ValueError):
+    """A model reference is malformed or resolves to nothing."""
+
+    code = "invalid_model"
+
+
+class CheckpointError(RLRiskError, RuntimeError):
+    """A checkpoint would be sampled wrongly or unsafely: it is refused before sampling."""
+
+    code = "checkpoint_refused"
+
+
+class SamplerError(RLRiskError, RuntimeError):
+    """Sampling stopped: logits that are not finite, no memory, a lost engine."""
+
+    code = "sampling_failed"
+
+
+class VerifierError(RLRiskError, RuntimeError):
+    """The verifier cannot be loaded or used. A single failing call is a `Grade`, not this."""
+
+    code = "verifier_failed"
+
+
+class GoldRejectedError(VerifierError):
+    """The verifier rejects gold answers of the prompt set, so its grades would mean nothing."""
+
+    code = "verifier_rejects_gold"
+
+
+class InsufficientRolloutsError(RLRiskError, ValueError):
+    """An estimator needs more scored rollouts per prompt than there are (n < k, n < g)."""
+
+    code = "insufficient_rollouts"
+
+
+class StatisticsError(RLRiskError, ValueError):
+    """An array handed to ``statistics/`` breaks its contract (range, shape, not finite)."""
+
+    code = "invalid_statistics_input"
+
+
+class ReportError(RLRiskError, ValueError):
+    """A stored report is damaged or of an unknown schema version."""
+
+    code = "invalid_report"
+
+
+class ComparabilityError(RLRiskError, ValueError):
+    """Two reports were measured on other prompts, samplers, verifiers or tokenizers."""
+
+    code = "not_comparable"
+
+
+class RolloutStoreError(RLRiskError, RuntimeError):
+    """Stored rollouts are damaged or belong to another checkpoint, prompt set or sampler."""
+
+    code = "rollout_store"
+
+
+class MissingDependencyError(RLRiskError, ImportError):
+    """A feature needs an extra that is not installed. The message names the command."""
+
+    code = "missing_dependency"
+
+    def __init__(self, feature: str, extra: str) -> None:
+        super().__init__(feature, extra)
+        self.feature, self.extra = feature, extra
+
+    def __str__(self) -> str:
+        return f"{self.feature} needs an extra: pip install 'mlflow-rlrisk[{self.extra}]'"
