@@ -1,0 +1,164 @@
+"""The registry's two ends: a local checkpoint in, the verdict back onto its version.
+
+`log_checkpoint` registers a Hugging Face folder file by file; it never loads a weight, so it needs
+neither torch nor the memory. `tag_version` writes what a report says onto the model version and
+its LoggedModel; doing it twice leaves the same tags.
+"""
+
+import fnmatch
+import logging
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+from mlflow_rlrisk.errors import ModelReferenceError
+
+if TYPE_CHECKING:
+    from mlflow.entities import LoggedModel
+    from mlflow.entities.model_registry import ModelVersion
+
+logger = logging.getLogger(__name__)
+
+MODEL_TYPE = "rlrisk-checkpoint"
+"""``LoggedModel.model_type`` of what `log_checkpoint` writes."""
+
+TRAINER_STATE = (
+    "optimizer*",
+    "scheduler.*",
+    "scaler.*",
+    "rng_state*",
+    "training_args.bin",
+    "global_step*",
+    "checkpoint-*",
+    "runs",
+    ".*",
+    "__pycache__",
+)
+"""Names a trainer leaves beside the weights: pickles of up to twice their size, and no model."""
+
+_WEIGHTS = ("*.safetensors", "*.bin")
+_NAME_BREAKERS = re.compile(r"[/:.%\"']")  # refused in LoggedModel names, legal in registered ones
+
+
+@overload
+def log_checkpoint(
+    path: str | os.PathLike[str],
+    name: str,
+    *,
+    tags: Mapping[str, Any] | None = ...,
+    params: Mapping[str, Any] | None = ...,
+    step: int | None = ...,
+    parent: str | None = ...,
+    source_run_id: str | None = ...,
+) -> "ModelVersion": ...
+
+
+@overload
+def log_checkpoint(
+    path: str | os.PathLike[str],
+    name: None = ...,
+    *,
+    tags: Mapping[str, Any] | None = ...,
+    params: Mapping[str, Any] | None = ...,
+    step: int | None = ...,
+    parent: str | None = ...,
+    source_run_id: str | None = ...,
+) -> "LoggedModel": ...
+
+
+def log_checkpoint(
+    path: str | os.PathLike[str],
+    name: str | None = None,
+    *,
+    tags: Mapping[str, Any] | None = None,
+    params: Mapping[str, Any] | None = None,
+    step: int | None = None,
+    parent: str | None = None,
+    source_run_id: str | None = None,
+) -> "ModelVersion | LoggedModel":
+    """Store a local Hugging Face folder in MLflow as a LoggedModel, without loading it.
+
+    Trainer state beside the weights (`TRAINER_STATE`) is left out; links, as in a Hugging Face
+    cache, are followed.
+
+    Args:
+        path: Folder with ``config.json`` and weights.
+        name: Registered model that gets a new version; ``None`` registers nothing.
+        tags: Tags of the LoggedModel and of the version.
+        params: Parameters of the LoggedModel, such as epochs or the learning rate.
+        step: Training step (or epoch) of the checkpoint.
+        parent: Reference of the checkpoint it was trained from.
+        source_run_id: Training run; the active run where there is one.
+
+    Returns:
+        The new model version, or the LoggedModel where ``name`` is ``None``.
+
+    Raises:
+        ModelReferenceError: ``path`` is no Hugging Face folder. Nothing has been written then.
+        MlflowException: MLflow refused; a LoggedModel begun is left behind marked ``FAILED``.
+    """
+    import mlflow
+    from mlflow.entities import LoggedModelOutput
+
+    folder = _checkpoint_folder(path)
+    client = mlflow.MlflowClient()
+    marks = {key: str(value) for key, value in (tags or {}).items()}
+    if step is not None:
+        marks["rlrisk.step"] = str(step)
+    if parent is not None:
+        marks["rlrisk.parent"] = parent
+    model = mlflow.initialize_logged_model(
+        name=_NAME_BREAKERS.sub("-", name or folder.name) or None,
+        source_run_id=source_run_id,
+        tags=marks,
+        params={key: str(value) for key, value in (params or {}).items()},
+        model_type=MODEL_TYPE,
+    )
+    status = "FAILED"
+    try:
+        _upload(client, model.model_id, folder)
+        status = "READY"
+    finally:  # an interrupted upload must not stay PENDING for ever
+        model = mlflow.finalize_logged_model(model.model_id, status)
+    if model.source_run_id:
+        output = LoggedModelOutput(model.model_id, step=step or 0)
+        client.log_outputs(model.source_run_id, [output])
+    if name is None:
+        return model
+    return mlflow.register_model(f"models:/{model.model_id}", name, tags=marks)
+
+
+def _checkpoint_folder(path: str | os.PathLike[str]) -> Path:
+    folder = Path(path).resolve()
+    if not folder.is_dir():
+        raise ModelReferenceError(f"{path}: no such folder; a Hugging Face checkpoint is needed")
+    if not (folder / "config.json").is_file():
+        raise ModelReferenceError(f"{path}: no config.json; a Hugging Face checkpoint is needed")
+    names = [file.name for file, _ in _model_files(folder)]
+    if not any(fnmatch.filter(names, pattern) for pattern in _WEIGHTS):
+        raise ModelReferenceError(f"{path}: no weights (*.safetensors) beside config.json")
+    return folder
+
+
+def _model_files(folder: Path) -> Iterator[tuple[Path, Path]]:
+    """Yield every file of the model with its path relative to ``folder``."""
+    for entry in sorted(folder.iterdir()):
+        if any(fnmatch.fnmatch(entry.name, pattern) for pattern in TRAINER_STATE):
+            logger.info("%s is trainer state and is not stored", entry.name)
+        elif entry.is_dir():
+            yield from ((f, f.relative_to(folder)) for f in sorted(entry.rglob("*")) if f.is_file())
+        elif entry.is_file():
+            yield entry, Path(entry.name)
+
+
+def _upload(client: Any, model_id: str, folder: Path) -> None:
+    # A folder of links is sent in one call, which lets a remote store send files in parallel.
+    with tempfile.TemporaryDirectory(prefix="rlrisk-") as staged:
+        for file, relative in _model_files(folder):
+            link = Path(staged, relative)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(file.resolve())
+        client.log_model_artifacts(model_id, staged)
