@@ -1,0 +1,148 @@
+"""GradedGroup -> PromptStatistics: everything a report needs of one prompt, as counts and sums.
+
+It runs beside sampling for every group, so all work on tokens is vectorised over the group. It
+judges nothing: truncated rollouts are graded as they are and counted, failed verifications are
+counted and never become a wrong answer.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from mlflow_rlrisk.entropy_profile import EntropyProfile
+from mlflow_rlrisk.records import (
+    FinishReason,
+    GradedGroup,
+    GradeStatus,
+    PromptStatistics,
+    Rollout,
+)
+
+__all__ = ["LOW_ENTROPY_NATS", "EntropyProfile", "ends_in_loop", "measure"]
+
+LOW_ENTROPY_NATS = 0.01
+"""Below it a token is as good as decided: its likeliest alternative has under 0.2 %."""
+MAX_LOOP_PERIOD = 32
+"""Longest repeated phrase, in tokens, that counts as a loop."""
+LOOP_REPEATS = 4
+"""A loop says its phrase at least this often ..."""
+MIN_LOOP_TOKENS = 32
+"""... and goes on for at least this many tokens, so that ``000000`` in a number is none."""
+
+_FAILURES = (GradeStatus.FAILED, GradeStatus.TIMED_OUT)
+
+
+def measure(group: GradedGroup, success_threshold: float | None) -> PromptStatistics:
+    """Count one prompt.
+
+    Args:
+        group: All rollouts of the prompt with one grade each.
+        success_threshold: Rewards at or above it are correct. ``None`` accepts rewards 0 and 1
+            only; with any other reward success is undefined and ``num_correct`` is ``None``.
+
+    Returns:
+        The counts. ``answer_counts`` and ``num_unparsed`` are ``None`` when no rollout of the
+        group has an answer: whether the verifier reads answers at all shows only over all
+        prompts, and is settled there.
+    """
+    scored = [
+        (rollout, grade)
+        for rollout, grade in zip(group.rollouts, group.grades, strict=True)
+        if grade.is_scored
+    ]
+    rewards = tuple(float(grade.reward) for _, grade in scored if grade.reward is not None)
+    correct = _correct(rewards, success_threshold)
+    answers = [grade.answer for _, grade in scored if grade.answer is not None]
+    texts = [_normalised(rollout.completion) for rollout in group.rollouts]
+    correct_texts = None
+    if correct is not None:
+        correct_texts = [
+            _normalised(rollout.completion)
+            for (rollout, _), is_correct in zip(scored, correct, strict=True)
+            if is_correct
+        ]
+    entropy_sum, sequence_entropy, num_low = _entropy(group.rollouts)
+    return PromptStatistics(
+        prompt_id=group.prompt.id,
+        num_samples=len(group.rollouts),
+        num_scored=len(scored),
+        num_correct=None if correct is None else sum(correct),
+        num_failed=sum(grade.status in _FAILURES for grade in group.grades),
+        num_truncated=sum(rollout.is_truncated for rollout in group.rollouts),
+        rewards=rewards,
+        num_tokens=sum(rollout.token_ids.size for rollout in group.rollouts),
+        entropy_sum=entropy_sum,
+        sequence_entropy=sequence_entropy,
+        num_low_entropy=num_low,
+        nll_sum=_nll(group.rollouts),
+        answer_counts=_multiplicities(answers) if answers else None,
+        correct_counts=None if correct_texts is None else _multiplicities(correct_texts),
+        text_counts=_multiplicities(texts),
+        num_loops=int(ends_in_loop(group.rollouts).sum()),
+        num_unparsed=len(scored) - len(answers) if answers else None,
+    )
+
+
+def _correct(rewards: Sequence[float], threshold: float | None) -> list[bool] | None:
+    if threshold is not None:
+        return [reward >= threshold for reward in rewards]
+    if all(reward in (0.0, 1.0) for reward in rewards):
+        return [reward == 1.0 for reward in rewards]
+    return None
+
+
+def _normalised(completion: str) -> str:
+    """The text with runs of white space made one space: layout is no diversity."""
+    return " ".join(completion.split())
+
+
+def _multiplicities(values: Sequence[str]) -> tuple[int, ...]:
+    return tuple(sorted(Counter(values).values(), reverse=True))
+
+
+def _entropy(
+    rollouts: Sequence[Rollout],
+) -> tuple[float | None, float | None, int | None]:
+    """Entropy sum, mean of per-rollout means, tokens below `LOW_ENTROPY_NATS`; or no value."""
+    parts = [rollout.entropies for rollout in rollouts if rollout.entropies is not None]
+    if not parts or len(parts) < len(rollouts):
+        return None, None, None
+    lengths = np.array([part.size for part in parts])
+    entropies = np.concatenate(parts).astype(np.float64, copy=False)
+    sums = np.add.reduceat(entropies, np.cumsum(lengths) - lengths)
+    num_low = int(np.count_nonzero(entropies < LOW_ENTROPY_NATS))
+    return float(sums.sum()), float((sums / lengths).mean()), num_low
+
+
+def _nll(rollouts: Sequence[Rollout]) -> float | None:
+    parts = [rollout.logprobs for rollout in rollouts if rollout.logprobs is not None]
+    if not parts or len(parts) < len(rollouts):
+        return None
+    return -float(np.concatenate(parts).sum(dtype=np.float64))
+
+
+def ends_in_loop(rollouts: Sequence[Rollout]) -> npt.NDArray[np.bool_]:
+    """Which rollouts end by repeating a phrase of at most `MAX_LOOP_PERIOD` tokens.
+
+    A tail is a loop of period q when its last ``max(LOOP_REPEATS * q, MIN_LOOP_TOKENS)`` tokens
+    (a stop token left out) repeat with that period. Shape ``[G]``.
+    """
+    window = LOOP_REPEATS * MAX_LOOP_PERIOD
+    tails = np.empty((len(rollouts), window), dtype=np.int64)
+    # Padding differs from every token and from each other, so a short rollout never matches.
+    tails[:] = -1 - np.arange(window)
+    for row, rollout in enumerate(rollouts):
+        ids = rollout.token_ids
+        body = ids[:-1] if rollout.finish_reason is FinishReason.STOP else ids
+        if body.size >= MIN_LOOP_TOKENS:
+            tail = body[-window:]
+            tails[row, window - tail.size :] = tail
+    found = np.zeros(len(rollouts), dtype=np.bool_)
+    for period in range(1, MAX_LOOP_PERIOD + 1):
+        span = max(LOOP_REPEATS * period, MIN_LOOP_TOKENS)
+        later = tails[:, window - span + period :]
+        earlier = tails[:, window - span : window - period]
+        found |= (later == earlier).all(axis=1)
+    return found
