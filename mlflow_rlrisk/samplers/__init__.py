@@ -1,0 +1,69 @@
+"""Samplers turn prompts into rollouts: the protocol, and how one is found by name.
+
+A sampler is a class registered in the entry-point group ``mlflow_rlrisk.samplers``; ours are
+registered through the same group. It is built from a source (a `Checkpoint`, or for ``replay`` a
+folder of stored rollouts) and an `AssessmentConfig`, and imports its engine in its functions.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Protocol
+
+from mlflow_rlrisk.checkpoint import Checkpoint
+from mlflow_rlrisk.config import AssessmentConfig
+from mlflow_rlrisk.errors import ConfigError
+from mlflow_rlrisk.records import Prompt, RolloutGroup
+
+GROUP = "mlflow_rlrisk.samplers"
+DEFAULT_SAMPLER = "transformers"
+
+OnTokens = Callable[[int, int], None]
+"""Called as ``on_tokens(num_new_tokens, num_finished_rollouts)``, both since the last call."""
+
+
+class Sampler(Protocol):
+    """Draws the rollouts of an assessment."""
+
+    on_tokens: OnTokens | None
+    """Progress hook; assign it before `sample`."""
+
+    def sample(self, prompts: Sequence[Prompt]) -> Iterator[RolloutGroup]:
+        """Yield one complete group per prompt as soon as it is complete, in any order.
+
+        Raises:
+            CheckpointError: The tokenizer does not fit the prompts.
+            SamplerError: Sampling stopped; no group is made up for what is missing.
+        """
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """Backend, versions, device, dtype, vocabulary, stop tokens, template: JSON values."""
+        ...
+
+
+class SamplerFactory(Protocol):
+    """What an entry point of the group ``mlflow_rlrisk.samplers`` names."""
+
+    def __call__(
+        self,
+        source: Checkpoint | Path | str,
+        config: AssessmentConfig,
+        on_tokens: OnTokens | None = None,
+    ) -> Sampler:
+        """Build the sampler; loads the model where there is one."""
+        ...
+
+
+def load_sampler(name: str) -> SamplerFactory:
+    """Find a sampler class by its entry-point name; ``auto`` is ``transformers``.
+
+    Raises:
+        ConfigError: No sampler of this name is installed.
+    """
+    wanted = DEFAULT_SAMPLER if name == "auto" else name
+    found = {point.name: point for point in entry_points(group=GROUP)}
+    if wanted not in found:
+        raise ConfigError("backend", name, f"unknown sampler; installed: {sorted(found)}")
+    factory: SamplerFactory = found[wanted].load()
+    return factory

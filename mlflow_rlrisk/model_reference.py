@@ -1,0 +1,132 @@
+"""A model reference becomes a source: a local folder, or an artifact URI to download.
+
+Knows MLflow's names: versions, aliases, LoggedModels, run artifacts. A version's ``model_id`` is
+empty in open-source registries, so the LoggedModel is found through the version's ``source``, and
+copies of versions (``models:/name/version`` as source) are followed to their end.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlparse
+
+from mlflow_rlrisk.errors import ModelReferenceError
+
+MAX_COPIES = 16
+"""Copies of copies that are followed before a chain counts as a cycle."""
+
+_NAME = r"(?P<name>[^/@:%\\]+)"
+_VERSION = re.compile(rf"models:/{_NAME}/(?P<version>\d+)")
+_ALIAS = re.compile(rf"models:/{_NAME}@(?P<alias>[^/@:%\\]+)")
+_LOGGED = re.compile(r"models:/(?P<model_id>m-[A-Za-z0-9]+)")
+_RUN = re.compile(r"runs:/(?P<run_id>[A-Za-z0-9]+)/(?P<path>[^%\\]+)")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
+FORMS = "a local folder, models:/name/version, models:/name@alias, models:/m-<id>, runs:/<id>/path"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSource:
+    """Where a checkpoint lies and what the registry says of it."""
+
+    reference: str
+    local_path: Path | None = None
+    artifact_uri: str | None = None
+    registered_name: str | None = None
+    version: str | None = None
+    alias: str | None = None
+    model_id: str | None = None
+    run_id: str | None = None
+
+    def download(self, folder: Path) -> Path:
+        """Fetch the artifacts into ``folder``; returns where they lie.
+
+        Raises:
+            ModelReferenceError: The artifacts cannot be fetched.
+        """
+        from mlflow.artifacts import download_artifacts
+
+        with _mlflow_errors(self.reference):
+            fetched = download_artifacts(artifact_uri=self.artifact_uri, dst_path=str(folder))
+        return Path(fetched)
+
+
+def resolve_reference(reference: str) -> ModelSource:
+    """Resolve a reference.
+
+    Raises:
+        ModelReferenceError: It has no known form, or nothing answers to it.
+    """
+    if not _SCHEME.match(reference):
+        path = Path(reference).expanduser()
+        if not reference.strip() or not path.is_dir():
+            raise ModelReferenceError(f"model={reference!r}: no such folder; known forms: {FORMS}")
+        return ModelSource(reference=reference, local_path=path)
+    if ".." in reference.split("/"):
+        raise ModelReferenceError(f"model={reference!r}: '..' is not allowed")
+    with _mlflow_errors(reference):
+        return _follow(reference, ModelSource(reference=reference), MAX_COPIES)
+
+
+def _follow(uri: str, known: ModelSource, copies_left: int) -> ModelSource:
+    from mlflow import MlflowClient
+
+    client = MlflowClient()
+    if copies_left == 0:
+        raise ModelReferenceError(f"model={known.reference!r}: its copies form a cycle")
+    if match := _LOGGED.fullmatch(uri):
+        return _logged_model(client, match["model_id"], known)
+    if match := _ALIAS.fullmatch(uri):
+        found = client.get_model_version_by_alias(match["name"], match["alias"])
+        return _version(found, replace(known, alias=match["alias"]), copies_left)
+    if match := _VERSION.fullmatch(uri):
+        return _version(client.get_model_version(match["name"], match["version"]), known, copies_left)
+    if match := _RUN.fullmatch(uri):
+        return _run_artifact(client, match["run_id"], match["path"].strip("/"), known)
+    raise ModelReferenceError(f"model={known.reference!r}: {uri!r} has no known form; {FORMS}")
+
+
+def _version(found: Any, known: ModelSource, copies_left: int) -> ModelSource:
+    if known.registered_name is None:  # a copy keeps the name and version that were asked for
+        known = replace(known, registered_name=found.name, version=str(found.version))
+    known = replace(known, run_id=known.run_id or found.run_id or None)
+    if found.source.startswith(("models:/", "runs:/")):
+        return _follow(found.source, known, copies_left - 1)
+    return _at(found.source, known)
+
+
+def _logged_model(client: Any, model_id: str, known: ModelSource) -> ModelSource:
+    model = client.get_logged_model(model_id)
+    run_id = known.run_id or model.source_run_id or None
+    return _at(model.artifact_location, replace(known, model_id=model_id, run_id=run_id))
+
+
+def _run_artifact(client: Any, run_id: str, path: str, known: ModelSource) -> ModelSource:
+    run = client.get_run(run_id)
+    known = replace(known, run_id=run_id)
+    for output in run.outputs.model_outputs if run.outputs else ():
+        if client.get_logged_model(output.model_id).name == path:
+            return _logged_model(client, output.model_id, known)
+    return _at(f"{run.info.artifact_uri.rstrip('/')}/{path}", known)
+
+
+def _at(location: str, known: ModelSource) -> ModelSource:
+    parts = urlparse(location)
+    if parts.scheme in ("", "file"):
+        path = Path(unquote(parts.path) if parts.scheme else location)
+        if not path.is_dir():
+            raise ModelReferenceError(f"model={known.reference!r}: its artifacts are gone ({path})")
+        return replace(known, local_path=path)
+    return replace(known, artifact_uri=location)
+
+
+@contextmanager
+def _mlflow_errors(reference: str) -> Iterator[None]:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        raise ModelReferenceError(f"model={reference!r}: {error.message}") from error

@@ -1,0 +1,96 @@
+"""The header of a safetensors file, checked without loading a number.
+
+Format: 8 bytes little-endian header length, the JSON header, the data. A cut download or a
+header that points outside the file must end in a sentence, not in a crash of the loader.
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from mlflow_rlrisk.errors import CheckpointError
+
+MAX_HEADER_BYTES = 100 * 2**20
+"""The format's own limit (safetensors 0.4)."""
+
+BITS = {
+    "BOOL": 8,
+    "U8": 8,
+    "I8": 8,
+    "F8_E4M3": 8,
+    "F8_E5M2": 8,
+    "F8_E8M0": 8,
+    "U16": 16,
+    "I16": 16,
+    "F16": 16,
+    "BF16": 16,
+    "U32": 32,
+    "I32": 32,
+    "F32": 32,
+    "U64": 64,
+    "I64": 64,
+    "F64": 64,
+}
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """Read and check a header.
+
+    Returns:
+        Tensor name to ``{"dtype", "shape", "data_offsets"}``.
+
+    Raises:
+        CheckpointError: The file is cut, the header no JSON, or the tensors do not tile the data.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        if size < 8 or length > min(MAX_HEADER_BYTES, size - 8):
+            raise CheckpointError(
+                f"{path.name}: header of {length} bytes in a file of {size}: it is cut or damaged"
+            )
+        raw = stream.read(length)
+    try:
+        header = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path.name}: the header is no JSON") from error
+    if not isinstance(header, dict):
+        raise CheckpointError(f"{path.name}: the header is no JSON object")
+    header.pop("__metadata__", None)
+    end = 0
+    for name, entry in sorted(header.items(), key=lambda item: _offsets(path, *item)):
+        begin, stop = _offsets(path, name, entry)
+        if begin != end or stop - begin != _num_bytes(path, name, entry):
+            raise CheckpointError(f"{path.name}: tensor {name!r} has wrong offsets")
+        end = stop
+    if end != size - 8 - length:
+        raise CheckpointError(
+            f"{path.name}: {size - 8 - length} bytes of data, the header says {end}: it is cut"
+        )
+    return header
+
+
+def _offsets(path: Path, name: str, entry: Any) -> tuple[int, int]:
+    offsets = entry.get("data_offsets") if isinstance(entry, dict) else None
+    if (
+        not isinstance(offsets, list)
+        or len(offsets) != 2
+        or not all(isinstance(offset, int) and offset >= 0 for offset in offsets)
+    ):
+        raise CheckpointError(f"{path.name}: tensor {name!r} has no data_offsets")
+    return offsets[0], offsets[1]
+
+
+def _num_bytes(path: Path, name: str, entry: dict[str, Any]) -> int:
+    shape, dtype = entry.get("shape"), entry.get("dtype")
+    if dtype not in BITS:
+        raise CheckpointError(f"{path.name}: tensor {name!r} has the unknown dtype {dtype!r}")
+    if not isinstance(shape, list) or not all(isinstance(n, int) and n >= 0 for n in shape):
+        raise CheckpointError(f"{path.name}: tensor {name!r} has no shape")
+    return math.prod(shape) * BITS[dtype] // 8
+
+
+def count_parameters(header: dict[str, Any]) -> int:
+    """How many numbers the tensors of a header hold."""
+    return sum(math.prod(entry["shape"]) for entry in header.values())
