@@ -1,0 +1,325 @@
+"""Every number that draws a line, with where it comes from and how far that reaches.
+
+The registry is data: the report prints source and scope beside each line it applies, so that a
+reader can tell a definition from a fit to one model. Most lines are conventions or come from one
+study; none is calibrated on outcomes of the reader's own runs.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from mlflow_rlrisk.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Threshold:
+    """One line.
+
+    Attributes:
+        id: Stable name. ``component.<name>`` belongs to a component of the index,
+            ``policy.<field>`` to a field of `PolicyConfig`; the others are context.
+        values: The numbers by name.
+        meaning: What is claimed at the line.
+        source: Who drew it.
+        scope: On what it was seen, and how strong that is.
+        default_use: What the default policy does with it.
+    """
+
+    id: str
+    values: Mapping[str, float]
+    meaning: str
+    source: str
+    scope: str
+    default_use: str
+
+
+def _line(
+    name: str, meaning: str, source: str, scope: str, default_use: str, **values: float
+) -> Threshold:
+    return Threshold(
+        id=name,
+        values=MappingProxyType(values),
+        meaning=meaning,
+        source=source,
+        scope=scope,
+        default_use=default_use,
+    )
+
+
+_COMPONENT = "component of the index"
+_APHALE = "arXiv:2606.18487"
+_KANG = "arXiv:2510.01624"
+
+_ALL = (
+    _line(
+        "component.starvation",
+        "share of groups that carry a reward difference",
+        "definition (0.5: majority degenerate); zero-variance shares of arXiv:2605.21125",
+        "the middle is exact, the ends are a convention",
+        _COMPONENT,
+        ok=0.75,
+        bad=0.25,
+        weight=0.9,
+    ),
+    _line(
+        "component.headroom",
+        "pass@1 over the critical success p*(g)",
+        f"{_APHALE}: 1.8-2.3 all degraded, 4.2 and more all improved",
+        "two model families; rises with depth inside the failing one",
+        _COMPONENT,
+        ok=4.0,
+        bad=1.0,
+        weight=0.6,
+    ),
+    _line(
+        "component.entropy_abs",
+        "token entropy before RL (nats)",
+        f"{_APHALE}: flag below 0.18",
+        "one SFT ladder, 40 prompts; misses one of its two worst rungs on one seed",
+        _COMPONENT,
+        ok=0.24,
+        bad=0.12,
+        weight=0.4,
+    ),
+    _line(
+        "component.entropy_rel",
+        "token entropy over that of a reference checkpoint",
+        f"{_APHALE}: 0.53 failed, 0.46 of another family did not",
+        "two ladders that disagree",
+        _COMPONENT,
+        ok=0.9,
+        bad=0.3,
+        weight=0.3,
+    ),
+    _line(
+        "component.coverage",
+        "pass@64 less that of the best sibling",
+        f"{_KANG}: pass@64 ranks checkpoints (Spearman 0.92-0.98)",
+        "more than 100 models of two families, mathematics; the ends are a convention",
+        _COMPONENT,
+        ok=0.0,
+        bad=-0.10,
+        weight=0.5,
+    ),
+    _line(
+        "component.gen_loss",
+        "held-out SFT loss above the lineage's minimum, relative",
+        f"{_KANG}, arXiv:2512.11470",
+        "only among checkpoints of the same SFT data",
+        _COMPONENT,
+        ok=0.0,
+        bad=0.10,
+        weight=0.4,
+    ),
+    _line(
+        "component.verifier",
+        "lower end of the verifier's J = TPR - FPR",
+        "arXiv:2601.04411 (J > 0 learns), 0.8 is ours",
+        "theory for 0, a convention for 0.8",
+        _COMPONENT,
+        ok=0.8,
+        bad=0.0,
+        weight=0.9,
+    ),
+    _line(
+        "component.truncation",
+        "share of rollouts ended by the token limit",
+        "a public RL pilot's stop rule (more than 10 % for 5 updates)",
+        "two runs",
+        _COMPONENT,
+        ok=0.02,
+        bad=0.25,
+        weight=0.5,
+    ),
+    _line(
+        "component.overlap",
+        "share of RL prompts that are in the SFT data",
+        "arXiv:2604.13515: full overlap made GRPO redundant",
+        "one task, one model",
+        _COMPONENT,
+        ok=0.0,
+        bad=1.0,
+        weight=0.5,
+    ),
+    _line(
+        "component.mismatch",
+        "KL between trainer and sampler on the same tokens",
+        "verl's rollout-correction documentation (|KL| <= 0.1)",
+        "heuristic",
+        _COMPONENT,
+        ok=0.01,
+        bad=0.1,
+        weight=0.4,
+    ),
+    _line(
+        "policy.low_below",
+        "upper end of the index's interval",
+        "ours",
+        "convention until calibrated on outcomes",
+        "`low` needs less",
+        value=0.33,
+    ),
+    _line(
+        "policy.high_from",
+        "lower end of the index's interval",
+        "ours",
+        "convention until calibrated on outcomes",
+        "`high` from here on",
+        value=0.66,
+    ),
+    _line(
+        "policy.min_prompts",
+        "prompts below which intervals mean little",
+        "ours",
+        "convention; the standard error of pass@1 is 0.05 at 50 prompts of Beta(1/2, 1/2)",
+        "`unknown` below",
+        value=50,
+    ),
+    _line(
+        "policy.max_truncated_share",
+        "share of truncated rollouts",
+        "ours",
+        "convention: the majority of answers was never finished",
+        "`unknown` above",
+        value=0.5,
+    ),
+    _line(
+        "policy.veto_signal_below",
+        "upper end of the group signal",
+        "definition: the majority of groups is degenerate",
+        "exact",
+        "`high` below",
+        value=0.5,
+    ),
+    _line(
+        "policy.veto_starved_above",
+        "lower end of the starved share",
+        "ours",
+        "convention",
+        "`high` above",
+        value=0.7,
+    ),
+    _line(
+        "policy.max_component",
+        "severity of a single component",
+        "ours",
+        "convention",
+        "`low` needs at most this of every component",
+        value=0.5,
+    ),
+    _line(
+        "verifier.veto",
+        "upper end of the verifier's J",
+        "arXiv:2601.04411: J <= 0 cannot learn",
+        "theory",
+        "`high` at or below",
+        value=0.0,
+    ),
+    _line(
+        "group_size.target_signal",
+        "group signal that the advice on the group size aims at",
+        "the `ok` end of component.starvation",
+        "convention",
+        "next steps",
+        value=0.75,
+    ),
+    _line(
+        "tau_H",
+        "entropy flag before RL (nats)",
+        _APHALE,
+        "Qwen2.5-Coder-3B, HumanEval+ probe, T = 1; misses one of two worst rungs on seed 42",
+        "middle of component.entropy_abs",
+        value=0.18,
+    ),
+    _line(
+        "tau_2",
+        "relative entropy drop between RL steps 10 and 150",
+        _APHALE,
+        "same ladder; a series named entropy_min",
+        "during RL only",
+        value=0.5,
+    ),
+    _line(
+        "p_star_8",
+        "critical success at g = 8: half of all groups are all equal",
+        "definition: root of p^g + (1-p)^g = 1/2",
+        "exact for one common success rate",
+        "headroom, starved_share, saturated_share (computed for the group size in use)",
+        value=0.0829959573,
+    ),
+    _line(
+        "acr",
+        "zero-variance groups: published baselines, and a dead run",
+        "arXiv:2605.21125; a public RL pilot",
+        "Qwen2.5, mathematics; one run",
+        "during RL only",
+        baseline_low=0.28,
+        baseline_high=0.45,
+        dead=0.9,
+    ),
+    _line(
+        "entropy_target",
+        "entropy that adaptive controllers aim at (nats)",
+        "TRL documentation",
+        "trainer default",
+        "context",
+        value=0.2,
+    ),
+    _line(
+        "entropy_surge",
+        "entropy over its baseline during RL",
+        "a public RL pilot",
+        "one run",
+        "during RL only",
+        value=2.0,
+    ),
+    _line(
+        "clip_share",
+        "truncated completions over 5 updates of RL",
+        "a public RL pilot's pre-registration",
+        "two runs",
+        "during RL only",
+        value=0.10,
+    ),
+    _line(
+        "pass_at_64",
+        "rank among siblings by pass@64",
+        _KANG,
+        "Llama3-8B and NeMo-12B, mathematics",
+        "ranking within a lineage; component.coverage",
+        k=64,
+    ),
+    _line(
+        "verl_health",
+        "trainer-sampler mismatch",
+        "verl documentation",
+        "heuristic",
+        "during RL only",
+        importance_low=0.5,
+        importance_high=2.0,
+        ess=0.3,
+        std=1.0,
+        kl=0.1,
+        chi2=1.0,
+    ),
+    _line(
+        "entropy_covariance",
+        "covariance of log p and advantage on the tokens that drive entropy",
+        "arXiv:2505.22617",
+        "Qwen2.5-7B",
+        "context",
+        low=1.0,
+        high=5.0,
+        top_share=0.002,
+    ),
+)
+
+REGISTRY: Mapping[str, Threshold] = MappingProxyType({line.id: line for line in _ALL})
+
+
+def threshold(name: str) -> Threshold:
+    """The registry entry called ``name``; raises `ConfigError` for an unknown one."""
+    if name not in REGISTRY:
+        raise ConfigError("threshold", name, f"unknown; known: {', '.join(REGISTRY)}")
+    return REGISTRY[name]
