@@ -82,7 +82,9 @@ def _follow(uri: str, known: ModelSource, copies_left: int) -> ModelSource:
         found = client.get_model_version_by_alias(match["name"], match["alias"])
         return _version(found, replace(known, alias=match["alias"]), copies_left)
     if match := _VERSION.fullmatch(uri):
-        return _version(client.get_model_version(match["name"], match["version"]), known, copies_left)
+        return _version(
+            client.get_model_version(match["name"], match["version"]), known, copies_left
+        )
     if match := _RUN.fullmatch(uri):
         return _run_artifact(client, match["run_id"], match["path"].strip("/"), known)
     raise ModelReferenceError(f"model={known.reference!r}: {uri!r} has no known form; {FORMS}")

@@ -1,0 +1,153 @@
+"""Load a screened checkpoint with plain transformers and refuse what would sample nonsense.
+
+transformers fills missing weights with random numbers and only logs it, and it replaces a missing
+tokenizer by an empty one; both end here.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from mlflow_rlrisk.checkpoint import Checkpoint
+from mlflow_rlrisk.config import AssessmentConfig
+from mlflow_rlrisk.errors import CheckpointError, ConfigError, MissingDependencyError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def require_transformers() -> None:
+    """Check that the ``hf`` extra is there.
+
+    Raises:
+        MissingDependencyError: It is not installed.
+    """
+    try:
+        import torch  # noqa: F401
+        import transformers  # noqa: F401
+    except ImportError as error:
+        raise MissingDependencyError("sampling with transformers", "hf") from error
+
+
+def pick_device(name: str) -> "torch.device":
+    """The device of a setting; ``auto`` is CUDA where there is one.
+
+    Raises:
+        ConfigError: The name is unknown or the device is not there.
+    """
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError("device", name, "must be auto, cpu, cuda or cuda:<index>") from error
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError("device", name, "must be auto, cpu, cuda or cuda:<index>")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError("device", name, f"this machine has {torch.cuda.device_count()} GPUs")
+    return device
+
+
+def load_model(checkpoint: Checkpoint, config: AssessmentConfig) -> Any:
+    """Load the weights, whole and finite, on the device.
+
+    Raises:
+        CheckpointError: The architecture is unknown, weights are missing, of a wrong shape or
+            not finite, or the vocabulary has a single word.
+        MissingDependencyError: The ``hf`` extra is not installed.
+    """
+    require_transformers()
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM
+
+    try:
+        model, loaded = AutoModelForCausalLM.from_pretrained(
+            checkpoint.model_path,
+            dtype=config.dtype,
+            trust_remote_code=False,
+            local_files_only=True,
+            use_safetensors=None if checkpoint.allow_pickle else True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{checkpoint.display_name}: transformers cannot load it: {error}"
+        ) from error
+    _refuse_partial(checkpoint, loaded)
+    model = model.to(pick_device(config.device)).eval()
+    vocab_size = model.get_input_embeddings().weight.shape[0]
+    if vocab_size < 2:
+        raise CheckpointError(
+            f"{checkpoint.display_name}: its vocabulary has {vocab_size} token; every rollout "
+            "would be the same and RL could not learn"
+        )
+    _refuse_not_finite(checkpoint, model)
+    # Padding is masked by position here; with a pad id some models search every input for it.
+    model.config.pad_token_id = None
+    return model
+
+
+def _refuse_partial(checkpoint: Checkpoint, loaded: dict[str, Any]) -> None:
+    for kind, meaning in (
+        ("missing_keys", "are missing and would be random"),
+        ("mismatched_keys", "have another shape than the configuration says"),
+        ("unexpected_keys", "belong to no part of the architecture"),
+        ("error_msgs", "could not be converted"),
+    ):
+        keys = sorted(str(key) for key in loaded.get(kind) or ())
+        if keys:
+            raise CheckpointError(
+                f"{checkpoint.display_name}: {len(keys)} weights {meaning}: {', '.join(keys[:4])}"
+            )
+
+
+def _refuse_not_finite(checkpoint: Checkpoint, model: Any) -> None:
+    for name, parameter in model.named_parameters():
+        if not parameter.isfinite().all():
+            raise CheckpointError(
+                f"{checkpoint.display_name}: the weight {name} has values that are not finite"
+            )
+
+
+def load_tokenizer(checkpoint: Checkpoint, vocab_size: int) -> Any:
+    """Load the tokenizer and check that it is the checkpoint's own.
+
+    Args:
+        checkpoint: The checkpoint.
+        vocab_size: Rows of the model's embedding.
+
+    Raises:
+        CheckpointError: There is none, it is empty, or it has more words than the model.
+    """
+    from transformers import AutoTokenizer
+
+    if not _has_vocabulary(checkpoint):
+        raise CheckpointError(
+            f"{checkpoint.display_name}: no tokenizer in {checkpoint.tokenizer_path}; save it "
+            "beside the model"
+        )
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            checkpoint.tokenizer_path, trust_remote_code=False, local_files_only=True
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
+        raise CheckpointError(
+            f"{checkpoint.display_name}: its tokenizer cannot be loaded: {error}"
+        ) from error
+    num_words = len(tokenizer)
+    if num_words < 2:
+        raise CheckpointError(
+            f"{checkpoint.display_name}: its tokenizer ({type(tokenizer).__name__}) is empty"
+        )
+    if num_words > vocab_size:
+        raise CheckpointError(
+            f"{checkpoint.display_name}: its tokenizer has {num_words} words, the model's "
+            f"embedding {vocab_size} rows"
+        )
+    return tokenizer
+
+
+def _has_vocabulary(checkpoint: Checkpoint) -> bool:
+    folder = checkpoint.tokenizer_path
+    names = ("tokenizer.json", "vocab.json", "vocab.txt")
+    return any((folder / name).is_file() for name in names) or any(folder.glob("*.model"))

@@ -1,0 +1,144 @@
+"""Prompts become token ids exactly as the RL run will feed them, or the checkpoint is refused.
+
+A tokenizer that drops, replaces or rewrites parts of a prompt makes the model answer another
+question; the numbers would look normal. So every prompt is decoded again and compared.
+"""
+
+import unicodedata
+from collections.abc import Collection, Sequence
+from typing import Any, Literal
+
+from mlflow_rlrisk.checkpoint import Checkpoint
+from mlflow_rlrisk.errors import CheckpointError
+from mlflow_rlrisk.records import Prompt
+
+SHOWN = 60
+"""Characters of a text that an error message shows."""
+
+ChatTemplate = Literal["auto", "always", "never"]
+
+
+class PromptEncoder:
+    """Renders and encodes the prompts of one checkpoint."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        tokenizer: Any,
+        *,
+        chat_template: ChatTemplate,
+        stop_ids: Collection[int],
+    ) -> None:
+        self._name = checkpoint.display_name
+        self._tokenizer = tokenizer
+        self._chat_template = chat_template
+        self._stop_ids = frozenset(stop_ids)
+        self._stored = _stored_tokenizer(checkpoint)
+        self._unknown = getattr(tokenizer, "unk_token", None)
+
+    def encode(self, prompts: Sequence[Prompt]) -> list[list[int]]:
+        """Token ids of every prompt.
+
+        Raises:
+            CheckpointError: A prompt is lost or changed on the way, or it needs a chat template
+                and there is none.
+        """
+        return [self._encode_one(prompt) for prompt in prompts]
+
+    def _encode_one(self, prompt: Prompt) -> list[int]:
+        text, is_rendered = self._render(prompt)
+        plain = list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+        self._check_round_trip(prompt, text, plain)
+        ids = plain if is_rendered else self._with_prefix(text, plain)
+        if not ids:
+            raise CheckpointError(
+                f"{self._name}: its tokenizer turns prompt {prompt.id} "
+                f"({_shorten(text)}) into no tokens"
+            )
+        return ids
+
+    def _render(self, prompt: Prompt) -> tuple[str, bool]:
+        if isinstance(prompt.content, str):
+            if self._chat_template != "always":
+                return prompt.content, False
+            turns = [{"role": "user", "content": prompt.content}]
+        else:
+            turns = [{"role": turn.role, "content": turn.content} for turn in prompt.content]
+            if self._chat_template == "never":
+                return prompt.text, False
+        if not self._tokenizer.chat_template:
+            raise CheckpointError(
+                f"{self._name}: prompt {prompt.id} is a chat and the tokenizer has no chat template"
+            )
+        from jinja2 import TemplateError
+
+        try:
+            rendered = self._tokenizer.apply_chat_template(
+                turns, tokenize=False, add_generation_prompt=True
+            )
+        except TemplateError as error:
+            raise CheckpointError(
+                f"{self._name}: its chat template fails on prompt {prompt.id}: {error}"
+            ) from error
+        return str(rendered), True
+
+    def _with_prefix(self, text: str, plain: list[int]) -> list[int]:
+        """Add the tokenizer's own opening tokens; a closing one would end the answer at once."""
+        ids = list(self._tokenizer(text)["input_ids"])
+        if len(ids) > len(plain) and ids[-1] in self._stop_ids and ids[:-1][-len(plain) :] == plain:
+            ids = ids[:-1]
+        opening = self._tokenizer.bos_token_id
+        if len(ids) > 1 and ids[0] == ids[1] == opening:  # the text brought its own
+            ids = ids[1:]
+        return ids
+
+    def _check_round_trip(self, prompt: Prompt, text: str, plain: list[int]) -> None:
+        if self._stored is not None:
+            stored = self._stored.encode(text, add_special_tokens=False).ids
+            if stored != plain:
+                raise CheckpointError(
+                    f"{self._name}: transformers loads the tokenizer as "
+                    f"{type(self._tokenizer).__name__}, which encodes prompt {prompt.id} "
+                    f"({_shorten(text)}) otherwise than its tokenizer.json does: "
+                    f"{len(plain)} tokens instead of {len(stored)}"
+                )
+        unknown_id = self._tokenizer.unk_token_id
+        if unknown_id is not None and unknown_id in plain and self._unknown not in text:
+            raise CheckpointError(
+                f"{self._name}: its tokenizer does not know parts of prompt {prompt.id} "
+                f"({_shorten(text)})"
+            )
+        decoded = self._tokenizer.decode(
+            plain, skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
+        if _letters(decoded) != _letters(text):
+            raise CheckpointError(
+                f"{self._name}: its tokenizer ({type(self._tokenizer).__name__}) does not "
+                f"round-trip prompt {prompt.id}: {_shorten(text)} comes back as {_shorten(decoded)}"
+            )
+
+
+def _stored_tokenizer(checkpoint: Checkpoint) -> Any | None:
+    """``tokenizer.json`` read by the tokenizers library itself: the oracle for what is loaded.
+
+    ``AutoTokenizer`` picks a class by ``model_type``; for some (``qwen2``) that class brings its
+    own pre-tokenizer and ignores the stored one.
+    """
+    path = checkpoint.tokenizer_path / "tokenizer.json"
+    if not path.is_file():
+        return None
+    from tokenizers import Tokenizer
+
+    stored = Tokenizer.from_file(str(path))
+    stored.no_padding()
+    stored.no_truncation()
+    return stored
+
+
+def _letters(text: str) -> str:
+    """What must survive: everything but whitespace and Unicode compatibility forms."""
+    return "".join(unicodedata.normalize("NFKC", text).split())
+
+
+def _shorten(text: str) -> str:
+    return repr(text if len(text) <= SHOWN else text[:SHOWN] + "...")

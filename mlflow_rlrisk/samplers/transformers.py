@@ -1,0 +1,242 @@
+"""Sampling with plain transformers on any device, exact entropies in the same pass.
+
+The checkpoint's ``generation_config`` does not take part (only its stop tokens do): temperature
+and truncation are those of the `SamplingConfig`, and no penalty, ban or beam is applied.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlflow_rlrisk.checkpoint import Checkpoint, open_checkpoint
+from mlflow_rlrisk.config import AssessmentConfig
+from mlflow_rlrisk.errors import CheckpointError, SamplerError
+from mlflow_rlrisk.records import FinishReason, Prompt, Rollout, RolloutGroup
+from mlflow_rlrisk.samplers import OnTokens
+from mlflow_rlrisk.samplers.decoding import Decoder, FinishedRow, NotFiniteLogitsError, Wave
+from mlflow_rlrisk.samplers.exact_head import install_exact_head
+from mlflow_rlrisk.samplers.model_loading import load_model, load_tokenizer
+from mlflow_rlrisk.samplers.prompt_encoding import PromptEncoder
+from mlflow_rlrisk.samplers.random_streams import uniforms
+from mlflow_rlrisk.samplers.token_choice import TokenChooser
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Encoded:
+    prompt: Prompt
+    ids: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """One rollout to draw: which encoded prompt, which sample of it."""
+
+    index: int
+    sample_index: int
+
+
+class TransformersSampler:
+    """Draws rollouts from a checkpoint with its own decoding loop."""
+
+    def __init__(
+        self,
+        source: Checkpoint | Path | str,
+        config: AssessmentConfig,
+        on_tokens: OnTokens | None = None,
+    ) -> None:
+        """Load model and tokenizer and probe them.
+
+        Args:
+            source: A checkpoint, or a reference to one.
+            config: Sampling parameters, device, dtype and batch size.
+            on_tokens: Progress hook.
+
+        Raises:
+            CheckpointError: The checkpoint cannot be trusted to sample rightly.
+            SamplerError: Its architecture cannot be sampled.
+        """
+        self.on_tokens = on_tokens
+        self.checkpoint = (
+            source
+            if isinstance(source, Checkpoint)
+            else open_checkpoint(source, allow_pickle=config.allow_pickle)
+        )
+        self._config = config
+        self._sampling = config.sampling
+        self._model = load_model(self.checkpoint, config)
+        self._vocab_size = int(self._model.get_input_embeddings().weight.shape[0])
+        self._tokenizer = load_tokenizer(self.checkpoint, self._vocab_size)
+        self._stop_ids = _stop_ids(self._model, self._tokenizer)
+        self._logits_dtype = install_exact_head(self._model)
+        num_logits = self._probe()
+        all_stop_ids = sorted({i for ids in self._stop_ids.values() for i in ids})
+        self._encoder = PromptEncoder(
+            self.checkpoint,
+            self._tokenizer,
+            chat_template=self._sampling.chat_template,
+            stop_ids=all_stop_ids,
+        )
+        chooser = TokenChooser(
+            vocab_size=num_logits,
+            temperature=self._sampling.temperature,
+            top_p=self._sampling.top_p,
+            top_k=self._sampling.top_k,
+        )
+        self._decoder = Decoder(self._model, chooser, all_stop_ids)
+
+    def sample(self, prompts: Sequence[Prompt]) -> Iterator[RolloutGroup]:
+        """Yield the group of every prompt as soon as its last rollout ends.
+
+        Prompts are decoded by length, so the order is not that of ``prompts``. Every prompt is
+        encoded and checked before the first token is drawn.
+
+        Raises:
+            CheckpointError: The tokenizer loses parts of a prompt, or it has no chat template.
+            SamplerError: A prompt is too long, logits are not finite, or memory ran out.
+        """
+        encoded = self._encode(prompts)
+        pending: dict[int, list[Rollout]] = {}
+        for rows in self._plan(encoded):
+            for finished in self._decode(encoded, rows):
+                row = rows[finished.row]
+                group = pending.setdefault(row.index, [])
+                group.append(self._rollout(encoded[row.index].prompt, row, finished))
+                if len(group) == self._sampling.num_samples:
+                    del pending[row.index]
+                    group.sort(key=lambda rollout: rollout.sample_index)
+                    yield RolloutGroup(prompt=encoded[row.index].prompt, rollouts=tuple(group))
+
+    def describe(self) -> dict[str, Any]:
+        """What sampled: everything that may change a rollout besides the settings."""
+        import torch
+        import transformers
+
+        return {
+            "backend": "transformers",
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "device": str(self._model.device),
+            "device_name": (
+                torch.cuda.get_device_name(self._model.device)
+                if self._model.device.type == "cuda"
+                else "cpu"
+            ),
+            "dtype": str(self._model.dtype).removeprefix("torch."),
+            "logits_dtype": self._logits_dtype,
+            "attention": self._model.config._attn_implementation,
+            "architecture": type(self._model).__name__,
+            "vocab_size": self._vocab_size,
+            "tokenizer": type(self._tokenizer).__name__,
+            "stop_token_ids": self._stop_ids,
+            "chat_template": self._sampling.chat_template,
+            "template_digest": self.checkpoint.template_digest,
+            "batch_size": self._config.batch_size,
+        }
+
+    def _probe(self) -> int:
+        """Run a few tokens: the logits must be finite. Returns how many there are."""
+        import torch
+
+        ids = torch.arange(4, device=self._model.device).remainder(self._vocab_size)[None]
+        with torch.inference_mode():
+            logits = self._model(input_ids=ids, use_cache=False).logits[:, -1]
+        if not logits.isfinite().all():
+            raise CheckpointError(
+                f"{self.checkpoint.display_name}: its logits are not finite on a probe of 4 tokens"
+            )
+        return int(logits.shape[-1])
+
+    def _encode(self, prompts: Sequence[Prompt]) -> list[_Encoded]:
+        ids = self._encoder.encode(prompts)
+        limit = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
+        for prompt, prompt_ids in zip(prompts, ids, strict=True):
+            needed = len(prompt_ids) + self._sampling.max_new_tokens
+            if limit is not None and needed > limit:
+                raise SamplerError(
+                    f"prompt {prompt.id} has {len(prompt_ids)} tokens; with max_new_tokens="
+                    f"{self._sampling.max_new_tokens} it needs {needed} positions and the model "
+                    f"has {limit}"
+                )
+        return [_Encoded(prompt=p, ids=i) for p, i in zip(prompts, ids, strict=True)]
+
+    def _plan(self, encoded: Sequence[_Encoded]) -> Iterator[list[_Row]]:
+        """Cut all rollouts, ordered by prompt length, into waves of whole groups.
+
+        A group larger than the batch is spread over several waves.
+        """
+        by_length = sorted(range(len(encoded)), key=lambda i: len(encoded[i].ids))
+        rows = [_Row(i, sample) for i in by_length for sample in range(self._sampling.num_samples)]
+        size = self._config.batch_size
+        if size > self._sampling.num_samples:
+            size -= size % self._sampling.num_samples
+        for start in range(0, len(rows), size):
+            yield rows[start : start + size]
+
+    def _decode(self, encoded: Sequence[_Encoded], rows: list[_Row]) -> Iterator[FinishedRow]:
+        import torch
+
+        indices = list(dict.fromkeys(row.index for row in rows))
+        slot_of = {index: slot for slot, index in enumerate(indices)}
+        count = self._sampling.max_new_tokens
+        wave = Wave(
+            prompt_ids=[encoded[index].ids for index in indices],
+            slots=np.array([slot_of[row.index] for row in rows], dtype=np.int64),
+            uniforms=np.stack(
+                [
+                    uniforms(
+                        self._sampling.seed, encoded[row.index].prompt.id, row.sample_index, count
+                    )
+                    for row in rows
+                ]
+            ),
+        )
+        try:
+            for step in self._decoder.decode(wave):
+                if self.on_tokens is not None:
+                    self.on_tokens(step.num_tokens, len(step.finished))
+                yield from step.finished
+        except NotFiniteLogitsError as error:
+            prompt = encoded[rows[error.row].index].prompt
+            raise SamplerError(
+                f"prompt {prompt.id}: logits of generated token {error.position} are not finite"
+            ) from error
+        except torch.OutOfMemoryError as error:
+            raise SamplerError(
+                f"no memory for batch_size={self._config.batch_size} with prompts of up to "
+                f"{max(len(ids) for ids in wave.prompt_ids)} tokens and max_new_tokens={count}: "
+                "a smaller batch_size gives the same rollouts"
+            ) from error
+
+    def _rollout(self, prompt: Prompt, row: _Row, finished: FinishedRow) -> Rollout:
+        text_ids = finished.tokens[:-1] if finished.is_stopped else finished.tokens
+        completion = self._tokenizer.decode(
+            text_ids.tolist(), skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return Rollout(
+            prompt_id=prompt.id,
+            sample_index=row.sample_index,
+            completion=completion,
+            token_ids=finished.tokens,
+            logprobs=finished.logprobs,
+            entropies=finished.entropies,
+            finish_reason=FinishReason.STOP if finished.is_stopped else FinishReason.LENGTH,
+        )
+
+
+def _stop_ids(model: Any, tokenizer: Any) -> dict[str, list[int]]:
+    """Stop tokens by the file that names them; the union of all ends a rollout."""
+    sources = {
+        "config": getattr(model.config.get_text_config(), "eos_token_id", None),
+        "generation_config": getattr(model.generation_config, "eos_token_id", None),
+        "tokenizer": tokenizer.eos_token_id,
+    }
+    return {
+        name: [] if ids is None else [ids] if isinstance(ids, int) else sorted(ids)
+        for name, ids in sources.items()
+    }
