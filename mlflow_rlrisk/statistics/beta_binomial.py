@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize
-from scipy.special import betaln, digamma, gammaln
+from scipy.special import betaln, digamma
 
 from mlflow_rlrisk.errors import InsufficientRolloutsError, StatisticsError
 from mlflow_rlrisk.statistics.counts import CountPairs, FloatVector, check_at_least, finite_array

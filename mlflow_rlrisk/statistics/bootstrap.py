@@ -37,6 +37,10 @@ _KEPT_WEIGHTS = 1 << 24
 """Weights kept between calls up to this many; beyond, they are drawn again from the seed."""
 
 
+_ROUNDING = 1e-12
+"""Values this close, relative to their bounds, differ by rounding only: they are one value."""
+
+
 class IntervalMethod(StrEnum):
     """How an interval was made."""
 
@@ -320,8 +324,7 @@ def mean_interval(
     if column.min() < lowest or column.max() > highest:
         raise StatisticsError(f"values reach from {column.min()} to {column.max()}: not {bounds}")
     estimate = float(column.mean())
-    if column.min() == column.max():
-        estimate = float(column[0])
+    if np.ptp(column) <= _ROUNDING * (highest - lowest):
         low, high = constant_interval(estimate, column.size, bounds, confidence)
         method = IntervalMethod.CONSTANT
     else:

@@ -56,7 +56,7 @@ def as_counts(name: str, values: npt.ArrayLike) -> IntVector:
     return counts
 
 
-def check_at_least(name: str, value: int, minimum: int) -> int:
+def check_at_least(name: str, value: Any, minimum: int) -> int:
     """Check an integer setting such as ``k`` or ``group_size``.
 
     Raises:

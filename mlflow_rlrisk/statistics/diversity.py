@@ -99,7 +99,7 @@ def correct_diversity(correct_counts: Sequence[npt.ArrayLike], at_most: int = 4)
     result = np.empty(totals.size)
     for m in np.unique(drawn).tolist():
         rows = np.flatnonzero(drawn == m)
-        result[rows] = rarefied_distinct([correct_counts[row] for row in rows], m)
+        result[rows] = rarefied_distinct([correct_counts[row] for row in rows.tolist()], m)
     return result
 
 

@@ -175,7 +175,7 @@ def group_signal_from_values(
         ]
     )
     degenerate = np.bincount(row[run], weights=shares, minlength=rewards.num_rows)
-    return np.maximum(1.0 - degenerate, 0.0)  # the sum of the shares rounds
+    return np.asarray(np.maximum(1.0 - degenerate, 0.0))  # the sum of the shares rounds
 
 
 def reward_variance(values: Sequence[npt.ArrayLike], group_size: int, ddof: int = 0) -> FloatVector:

@@ -68,7 +68,8 @@ class Ragged:
 
     def sums(self, values: FloatVector) -> FloatVector:
         """Sum ``values``, the shape of ``flat``, within each sequence: shape ``[P]``."""
-        return np.bincount(self.row, weights=values, minlength=self.num_rows)
+        totals = np.bincount(self.row, weights=values, minlength=self.num_rows)
+        return totals.astype(np.float64, copy=False)  # without rows NumPy returns integers
 
 
 def require_lengths(lengths: IntVector, needed: int, purpose: str) -> None:

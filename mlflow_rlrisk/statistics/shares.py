@@ -33,7 +33,9 @@ def marked_share(num_marked: npt.ArrayLike, num_total: npt.ArrayLike) -> FloatVe
 def band_share(
     num_correct: npt.ArrayLike, num_scored: npt.ArrayLike, low: float, high: float
 ) -> FloatVector:
-    """1 for a prompt whose solve rate ``c/n`` lies in ``[low, high]``, else 0; its mean is the share.
+    """1 for a prompt whose solve rate ``c/n`` lies in ``[low, high]``, else 0.
+
+    The mean over prompts is the share in the band. Smaller is riskier.
 
     Args:
         num_correct: Correct rollouts ``c`` per prompt, shape ``[P]``, ``0 <= c <= n``.
