@@ -1,0 +1,178 @@
+"""Columns -> metrics with intervals, and the bootstrap draws that the index is made of.
+
+One set of resamples of prompts serves every metric, so that draws of different metrics may be
+combined replicate by replicate. Where all prompts gave the same value, resampling shows no spread
+and would claim certainty: the interval then comes from a Clopper-Pearson bound on the share of
+prompts that might differ, and the draws from the matching posterior.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from mlflow_rlrisk.columns import Bounds, Formula, PromptColumns
+from mlflow_rlrisk.errors import StatisticsError
+from mlflow_rlrisk.report_record import Metric
+from mlflow_rlrisk.statistics.bootstrap import (
+    BCA_MINIMUM_PROMPTS,
+    IntervalMethod,
+    PromptBootstrap,
+    bca_interval,
+    interval,
+)
+from mlflow_rlrisk.statistics.counts import FloatVector
+from mlflow_rlrisk.statistics.intervals import constant_interval
+
+_NO_SPREAD = 1e-12
+"""Draws closer together than this, relative to the value, differ by rounding only."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Aggregates:
+    """Metrics by full name, their draws ``[B]``, and why the others are undefined."""
+
+    metrics: dict[str, Metric]
+    draws: dict[str, FloatVector]
+    undefined: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Means:
+    """Column means over the prompts ``[]``, over resamples ``[B]``, without each prompt ``[P]``."""
+
+    point: Mapping[str, FloatVector]
+    resampled: Mapping[str, FloatVector]
+    left_out: Mapping[str, FloatVector]
+
+
+def aggregate(
+    table: PromptColumns, *, num_resamples: int, seed: int, confidence: float
+) -> Aggregates:
+    """Evaluate every formula with its interval.
+
+    Args:
+        table: Columns and formulas.
+        num_resamples: Bootstrap replicates, ``B``.
+        seed: Seed of the resamples.
+        confidence: Level of the intervals.
+
+    Returns:
+        Metrics and draws; a metric whose interval cannot be had is undefined with the reason.
+    """
+    means = _column_means(table, PromptBootstrap(table.num_prompts, num_resamples, seed))
+    rng = np.random.Generator(np.random.Philox(key=[seed, 1]))
+    found = Aggregates(metrics={}, draws={}, undefined=dict(table.undefined))
+    for name, formula in table.formulas.items():
+        num_prompts = formula.num_prompts or table.num_prompts
+        estimate = _estimate(formula, means, num_prompts, confidence, rng)
+        if isinstance(estimate, str):
+            found.undefined[name] = estimate
+        else:
+            found.metrics[name], found.draws[name] = estimate
+    return found
+
+
+def _estimate(
+    formula: Formula,
+    means: _Means,
+    num_prompts: int,
+    confidence: float,
+    rng: np.random.Generator,
+) -> tuple[Metric, FloatVector] | str:
+    """A metric with its draws, or the reason why it is undefined."""
+    value = float(_evaluate(formula, means.point))
+    draws = _evaluate(formula, means.resampled)
+    reason = _unusable(value, draws)
+    if reason is not None:
+        return reason
+    if not _is_constant(value, draws):
+        jackknife = _evaluate(formula, means.left_out)
+        ends, method = _bootstrap_interval(value, draws, jackknife, confidence)
+    elif formula.bounds is None:
+        return _no_interval(value, num_prompts)
+    else:
+        value = min(max(value, formula.bounds[0]), formula.bounds[1])  # rounding of the mean
+        draws = constant_draws(value, formula.bounds, num_prompts, draws.size, rng)
+        ends = constant_interval(value, num_prompts, formula.bounds, confidence)
+        method = IntervalMethod.CONSTANT
+    metric = Metric(
+        value=value,
+        ci_low=ends[0],
+        ci_high=ends[1],
+        num_prompts=num_prompts,
+        method=str(method),
+    )
+    return metric, draws
+
+
+def _column_means(table: PromptColumns, bootstrap: PromptBootstrap) -> _Means:
+    names = list(table.columns)
+    matrix = np.stack([table.columns[name] for name in names], axis=1)
+    point = matrix.mean(axis=0)
+    resampled = bootstrap.means(matrix)
+    others = max(table.num_prompts - 1, 1)
+    left_out = (point * table.num_prompts - matrix) / others
+    return _Means(
+        point={name: point[column] for column, name in enumerate(names)},
+        resampled={name: resampled[:, column] for column, name in enumerate(names)},
+        left_out={name: left_out[:, column] for column, name in enumerate(names)},
+    )
+
+
+def _evaluate(formula: Formula, means: Mapping[str, FloatVector]) -> FloatVector:
+    return formula.evaluate(*(means[column] for column in formula.columns))
+
+
+def _unusable(value: float, draws: FloatVector) -> str | None:
+    if not np.isfinite(value):
+        return "nothing to divide by on these prompts"
+    missing = int((~np.isfinite(draws)).sum())
+    if missing:
+        return (
+            f"too few prompts carry it: {missing} of {draws.size} resamples of the prompts "
+            "have nothing to divide by"
+        )
+    return None
+
+
+def _is_constant(value: float, draws: FloatVector) -> bool:
+    return float(np.ptp(draws)) <= _NO_SPREAD * max(abs(value), 1.0)
+
+
+def _no_interval(value: float, num_prompts: int) -> str:
+    return (
+        f"all {num_prompts} prompts give {value:.6g}, so there is no interval, "
+        "and no bound is known that could stand in"
+    )
+
+
+def _bootstrap_interval(
+    value: float, draws: FloatVector, jackknife: FloatVector, confidence: float
+) -> tuple[Bounds, IntervalMethod]:
+    if jackknife.size >= BCA_MINIMUM_PROMPTS and np.isfinite(jackknife).all():
+        try:
+            ends = bca_interval(draws, value, jackknife, confidence)
+        except StatisticsError:  # all draws on one side of the value: no bias correction exists
+            return interval(draws, confidence), IntervalMethod.PERCENTILE
+        return ends, IntervalMethod.BCA
+    return interval(draws, confidence), IntervalMethod.PERCENTILE
+
+
+def constant_draws(
+    value: float, bounds: Bounds, num_prompts: int, num_draws: int, rng: np.random.Generator
+) -> FloatVector:
+    """Posterior draws of a mean when each of ``num_prompts`` prompts gave ``value``.
+
+    The share of prompts that would differ has the posterior Beta(1/2, num_prompts + 1/2); they
+    are put at the far bound, at either one where the value lies inside. Shape ``[num_draws]``.
+    """
+    share = rng.beta(0.5, num_prompts + 0.5, size=num_draws)
+    low, high = bounds
+    if value <= low:
+        target = np.full(num_draws, high)
+    elif value >= high:
+        target = np.full(num_draws, low)
+    else:
+        target = np.where(rng.random(num_draws) < 0.5, low, high)
+    return np.asarray(value + share * (target - value))

@@ -1,0 +1,225 @@
+"""From metrics and evidence to the components of the risk index, with their draws.
+
+A component reads one quantity. What was not measured is listed as not assessed, never taken as
+safe; no quantity enters twice under one name.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from mlflow_rlrisk.aggregate import Aggregates
+from mlflow_rlrisk.config import ComponentConfig, PolicyConfig
+from mlflow_rlrisk.errors import ConfigError
+from mlflow_rlrisk.evidence import AssessmentContext, Evidence
+from mlflow_rlrisk.metrics_catalogue import PREFIX
+from mlflow_rlrisk.report_record import Component
+from mlflow_rlrisk.statistics.counts import FloatVector
+from mlflow_rlrisk.statistics.severity import ramp
+from mlflow_rlrisk.thresholds import REGISTRY
+
+SIGNAL = PREFIX + "group_signal_fraction"
+STARVED = PREFIX + "starved_share"
+HEADROOM = PREFIX + "headroom"
+TRUNCATED = PREFIX + "truncated_share"
+ENTROPY = PREFIX + "token_entropy"
+ENTROPY_RELATIVE = PREFIX + "token_entropy_relative"
+PASS_AT_64 = PREFIX + "pass_at_64"
+
+CORE = {
+    "starvation": SIGNAL,
+    "headroom": HEADROOM,
+    "entropy_abs": ENTROPY,
+    "truncation": TRUNCATED,
+}
+"""Components that every assessment must have, as far as the policy names them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quantity:
+    """What a component reads: the estimate, its interval and its draws ``[B]``."""
+
+    measure: str
+    value: float
+    low: float
+    high: float
+    draws: FloatVector
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssessedComponents:
+    """Components, their quantities in the same order, and why the others are missing."""
+
+    components: tuple[Component, ...]
+    quantities: tuple[Quantity, ...]
+    not_assessed: dict[str, str]
+
+    def find(self, name: str) -> Quantity | None:
+        """The quantity of a component, ``None`` where it was not assessed."""
+        for component, quantity in zip(self.components, self.quantities, strict=True):
+            if component.name == name:
+                return quantity
+        return None
+
+
+class Quantities:
+    """Looks up what each component reads.
+
+    Args:
+        aggregates: Metrics and draws.
+        context: Evidence beside the rollouts.
+        confidence: Level of all intervals.
+        seed: Seed of the draws of evidence, apart from that of the prompts.
+    """
+
+    def __init__(
+        self, aggregates: Aggregates, context: AssessmentContext, confidence: float, seed: int
+    ) -> None:
+        self._aggregates = aggregates
+        self._context = context
+        self._confidence = confidence
+        self._rng = np.random.Generator(np.random.Philox(key=[seed, 2]))
+        self._num_draws = max((draws.size for draws in aggregates.draws.values()), default=0)
+
+    def of(self, component: str) -> Quantity | str:
+        """The quantity of ``component``, or the reason why there is none.
+
+        Raises:
+            ConfigError: There is no component of this name.
+        """
+        context = self._context
+        readers: dict[str, Callable[[], Quantity | str]] = {
+            "starvation": lambda: self._metric(SIGNAL, "group signal"),
+            "headroom": lambda: self._metric(HEADROOM, "pass@1 over critical success"),
+            "entropy_abs": lambda: self._metric(ENTROPY, "token entropy (nats)"),
+            "entropy_rel": lambda: self._metric(ENTROPY_RELATIVE, "token entropy over reference"),
+            "coverage": self._coverage,
+            "gen_loss": self._generalisation_loss,
+            "verifier": self._verifier,
+            "truncation": lambda: self._metric(TRUNCATED, "truncated share"),
+            "overlap": lambda: self._given(context.sft_rl_overlap, "RL prompts in the SFT data"),
+            "mismatch": lambda: self._given(context.mismatch_kl, "trainer-sampler KL (nats)"),
+        }
+        if component not in readers:
+            known = ", ".join(readers)
+            raise ConfigError(f"components.{component}", component, f"unknown; known: {known}")
+        return readers[component]()
+
+    def _metric(self, name: str, measure: str) -> Quantity | str:
+        metric = self._aggregates.metrics.get(name)
+        if metric is None:
+            return self._aggregates.undefined.get(name, f"{name} was not measured")
+        return Quantity(
+            measure=measure,
+            value=metric.value,
+            low=metric.ci_low,
+            high=metric.ci_high,
+            draws=self._aggregates.draws[name],
+        )
+
+    def _given(self, evidence: Evidence | None, measure: str) -> Quantity | str:
+        if evidence is None:
+            return f"{measure}: no evidence was given"
+        return Quantity(
+            measure=measure,
+            value=evidence.value,
+            low=evidence.ci_low,
+            high=evidence.ci_high,
+            draws=evidence.draws(self._num_draws, self._confidence, self._rng),
+        )
+
+    def _coverage(self) -> Quantity | str:
+        sibling = self._given(self._context.sibling_pass_at_64, "pass@64 of the best sibling")
+        own = self._metric(PASS_AT_64, "pass@64")
+        if isinstance(sibling, str):
+            return sibling
+        if isinstance(own, str):
+            return own
+        return self._combined(
+            "pass@64 less the best sibling's", own.draws - sibling.draws, own.value - sibling.value
+        )
+
+    def _generalisation_loss(self) -> Quantity | str:
+        loss = self._given(self._context.heldout_loss, "held-out SFT loss")
+        lowest = self._given(self._context.lowest_heldout_loss, "lowest held-out SFT loss")
+        if isinstance(loss, str):
+            return loss
+        if isinstance(lowest, str):
+            return lowest
+        if lowest.low <= 0.0:
+            return (
+                f"lowest held-out SFT loss {lowest.low:.3g}: a relative rise needs a positive one"
+            )
+        floor = np.maximum(lowest.draws, lowest.low)
+        return self._combined(
+            "held-out SFT loss above the lineage's lowest, relative",
+            loss.draws / floor - 1.0,
+            loss.value / lowest.value - 1.0,
+        )
+
+    def _combined(self, measure: str, draws: FloatVector, value: float) -> Quantity:
+        tail = (1.0 - self._confidence) / 2.0
+        low, high = (float(end) for end in np.quantile(draws, [tail, 1.0 - tail]))
+        return Quantity(
+            measure=measure, value=value, low=min(low, value), high=max(high, value), draws=draws
+        )
+
+    def _verifier(self) -> Quantity | str:
+        """The lower end of J: an audit too small to show a good verifier does not show one."""
+        evidence = self._context.verifier_youden_j
+        if evidence is None:
+            return "verifier J = TPR - FPR: no audit was given"
+        low = evidence.ci_low
+        return Quantity(
+            measure="lower end of the verifier's J = TPR - FPR",
+            value=low,
+            low=low,
+            high=low,
+            draws=np.full(self._num_draws, low),
+        )
+
+
+def assess_components(quantities: Quantities, policy: PolicyConfig) -> AssessedComponents:
+    """Every component of ``policy`` for which there is a quantity, in the policy's order."""
+    components: list[Component] = []
+    found: list[Quantity] = []
+    missing: dict[str, str] = {}
+    for name, line in policy.components.items():
+        quantity = quantities.of(name)
+        if isinstance(quantity, str):
+            missing[name] = quantity
+            continue
+        components.append(_component(name, quantity, line, policy))
+        found.append(quantity)
+    return AssessedComponents(
+        components=tuple(components), quantities=tuple(found), not_assessed=missing
+    )
+
+
+def _component(
+    name: str, quantity: Quantity, line: ComponentConfig, policy: PolicyConfig
+) -> Component:
+    ends = ramp([quantity.value, quantity.low, quantity.high], line.ok, line.bad)
+    q, q_low, q_high = float(ends[0]), float(ends[1:].min()), float(ends[1:].max())
+    straddles = q_low <= policy.max_component < q_high
+    if name == "starvation":
+        straddles |= quantity.low < policy.veto_signal_below <= quantity.high
+    registered = REGISTRY[f"component.{name}"]
+    defaults = {"ok": line.ok, "bad": line.bad, "weight": line.weight} == registered.values
+    return Component(
+        name=name,
+        measure=quantity.measure,
+        x=quantity.value,
+        x_low=quantity.low,
+        x_high=quantity.high,
+        q=q,
+        q_high=max(q, q_high),
+        weight=line.weight,
+        contribution=line.weight * q,
+        ok=line.ok,
+        bad=line.bad,
+        source=registered.source if defaults else f"policy {policy.name}",
+        scope=registered.scope if defaults else "set by the user's policy",
+        straddles=straddles,
+    )

@@ -1,0 +1,73 @@
+"""What may be known of a checkpoint beyond its rollouts: siblings, audits, held-out losses.
+
+All of it is optional. What is not given is not assessed, and the report says so.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import ndtri
+
+from mlflow_rlrisk.errors import StatisticsError
+from mlflow_rlrisk.statistics.counts import FloatVector
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """A measured value with its interval.
+
+    Attributes:
+        value: The estimate.
+        ci_low: Lower end of its interval; equal to ``value`` for an exact count.
+        ci_high: Upper end.
+        source: Where it was measured, for people.
+    """
+
+    value: float
+    ci_low: float
+    ci_high: float
+    source: str
+
+    def __post_init__(self) -> None:
+        if not -np.inf < self.ci_low <= self.value <= self.ci_high < np.inf:  # NaN fails too
+            raise StatisticsError(
+                f"{self.source}: {self.ci_low} <= {self.value} <= {self.ci_high} must hold"
+            )
+
+    @classmethod
+    def exact(cls, value: float, source: str) -> "Evidence":
+        """A value that is counted, not estimated."""
+        return cls(value=value, ci_low=value, ci_high=value, source=source)
+
+    def draws(self, num_draws: int, confidence: float, rng: np.random.Generator) -> FloatVector:
+        """Draws that have about the given interval: each side Gaussian with its own width."""
+        z = float(ndtri(0.5 + confidence / 2.0))
+        normal = rng.standard_normal(num_draws)
+        above, below = self.ci_high - self.value, self.value - self.ci_low
+        return np.asarray(self.value + normal / z * np.where(normal > 0.0, above, below))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssessmentContext:
+    """Optional evidence beside the rollouts.
+
+    Attributes:
+        reference_entropy: ``rlrisk/token_entropy`` of the base or the shallowest sibling under
+            the same prompts, sampler and tokenizer (nats/token).
+        sibling_pass_at_64: Best ``rlrisk/pass_at_64`` of the lineage, same protocol.
+        heldout_loss: Loss on held-out SFT data (nats/token).
+        lowest_heldout_loss: Smallest such loss of the lineage, same data.
+        verifier_youden_j: J = TPR - FPR of the verifier from an audit.
+        sft_rl_overlap: Share of the RL prompts that occur in the SFT data.
+        mismatch_kl: KL between trainer and sampler on the same tokens (nats).
+        expected_prompts_digest: Digest of the prompt set that the RL run will use.
+    """
+
+    reference_entropy: Evidence | None = None
+    sibling_pass_at_64: Evidence | None = None
+    heldout_loss: Evidence | None = None
+    lowest_heldout_loss: Evidence | None = None
+    verifier_youden_j: Evidence | None = None
+    sft_rl_overlap: Evidence | None = None
+    mismatch_kl: Evidence | None = None
+    expected_prompts_digest: str | None = None

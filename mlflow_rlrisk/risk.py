@@ -1,0 +1,268 @@
+"""Components -> index -> level: the verdict rules, and how sure they are.
+
+The index is a documented convention, ``1 - prod(1 - weight * severity)``, and is not calibrated
+on outcomes. The level needs the whole interval on one side of a line; `UNKNOWN` comes first, so
+that missing evidence never reads as safety nor as danger.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+import numpy.typing as npt
+
+from mlflow_rlrisk.components import CORE, SIGNAL, STARVED, TRUNCATED, AssessedComponents
+from mlflow_rlrisk.config import AssessmentConfig, PolicyConfig
+from mlflow_rlrisk.evidence import AssessmentContext, Evidence
+from mlflow_rlrisk.metrics_catalogue import PREFIX
+from mlflow_rlrisk.report_record import Metric, RiskLevel
+from mlflow_rlrisk.statistics.bootstrap import interval
+from mlflow_rlrisk.statistics.counts import FloatVector
+from mlflow_rlrisk.statistics.severity import noisy_or, ramp
+from mlflow_rlrisk.thresholds import threshold
+
+FAILURES = PREFIX + "verifier_failure_share"
+
+
+class Veto(StrEnum):
+    """A finding that makes the level ``high`` whatever the index."""
+
+    SIGNAL = "group signal"
+    STARVED = "starved share"
+    VERIFIER = "verifier"
+    INDEX = "risk index"
+
+
+class GapKind(StrEnum):
+    """Why the evidence does not suffice."""
+
+    UNDEFINED = "undefined"
+    PROMPTS = "prompts"
+    OTHER_PROMPTS = "other_prompts"
+    TRUNCATED = "truncated"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gap:
+    """One piece of missing evidence; ``subject`` is the full name of an undefined metric."""
+
+    kind: GapKind
+    reason: str
+    subject: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """The verdict before it is put into words."""
+
+    level: RiskLevel
+    index: Metric | None
+    index_undefined: str | None
+    probabilities: dict[str, float]
+    gaps: tuple[Gap, ...]
+    vetoes: tuple[Veto, ...]
+
+
+def judge(
+    metrics: Mapping[str, Metric],
+    draws: Mapping[str, FloatVector],
+    undefined: Mapping[str, str],
+    assessed: AssessedComponents,
+    *,
+    policy: PolicyConfig,
+    config: AssessmentConfig,
+    num_prompts: int,
+    context: AssessmentContext,
+    prompts_digest: str | None = None,
+) -> Judgement:
+    """Apply the verdict rules.
+
+    1. ``unknown`` when evidence is missing (`evidence_gaps`);
+    2. ``high`` when a veto applies (`find_vetoes`);
+    3. ``low`` when the upper end of the index is below the policy's line and no component is
+       severe;
+    4. else ``medium``.
+
+    Args:
+        metrics: Metrics by full name.
+        draws: Their bootstrap draws ``[B]``, joint over metrics.
+        undefined: Why metrics are absent.
+        assessed: Components and their draws.
+        policy: The lines.
+        config: Settings of the assessment.
+        num_prompts: Prompts assessed.
+        context: Evidence beside the rollouts.
+        prompts_digest: Digest of the prompt set that was sampled.
+
+    Returns:
+        The judgement; without an index where a core component is missing.
+    """
+    gaps = evidence_gaps(
+        metrics,
+        undefined,
+        policy=policy,
+        max_failed_share=config.max_failed_share,
+        num_prompts=num_prompts,
+        expected_digest=context.expected_prompts_digest,
+        prompts_digest=prompts_digest,
+    )
+    missing = [name for name in CORE if name in assessed.not_assessed]
+    if missing or not assessed.components:
+        reason = "; ".join(f"{name}: {assessed.not_assessed[name]}" for name in missing)
+        return Judgement(
+            level=RiskLevel.UNKNOWN,
+            index=None,
+            index_undefined=f"components are missing ({reason or 'the policy names none'})",
+            probabilities={},
+            gaps=gaps or (Gap(kind=GapKind.UNDEFINED, reason="the policy names no component"),),
+            vetoes=(),
+        )
+    value, index_draws = risk_index(assessed)
+    index = _index_metric(value, index_draws, num_prompts, config.confidence)
+    youden = context.verifier_youden_j
+    vetoes = ()
+    level = RiskLevel.UNKNOWN
+    if SIGNAL in metrics and STARVED in metrics:
+        vetoes = find_vetoes(metrics[SIGNAL], metrics[STARVED], index, youden, policy)
+    if not gaps:
+        level = level_of(index, vetoes, [part.q for part in assessed.components], policy)
+    return Judgement(
+        level=level,
+        index=index,
+        index_undefined=None,
+        probabilities=_probabilities(draws, index_draws, assessed, youden, policy),
+        gaps=gaps,
+        vetoes=vetoes,
+    )
+
+
+def evidence_gaps(
+    metrics: Mapping[str, Metric],
+    undefined: Mapping[str, str],
+    *,
+    policy: PolicyConfig,
+    max_failed_share: float,
+    num_prompts: int,
+    expected_digest: str | None,
+    prompts_digest: str | None,
+) -> tuple[Gap, ...]:
+    """What is missing for a verdict; empty when the evidence suffices."""
+    core = [metric for component, metric in CORE.items() if component in policy.components]
+    gaps = [
+        Gap(
+            kind=GapKind.UNDEFINED,
+            reason=f"{name} is undefined: {undefined.get(name, 'not measured')}",
+            subject=name,
+        )
+        for name in dict.fromkeys([SIGNAL, STARVED, *core])
+        if name not in metrics
+    ]
+    if num_prompts < policy.min_prompts:
+        reason = f"{num_prompts} prompts, the policy asks for at least {policy.min_prompts}"
+        gaps.append(Gap(kind=GapKind.PROMPTS, reason=reason))
+    if expected_digest is not None and expected_digest != prompts_digest:
+        reason = "the prompts are not those of the RL run: their digests differ"
+        gaps.append(Gap(kind=GapKind.OTHER_PROMPTS, reason=reason))
+    truncated = metrics.get(TRUNCATED)
+    if truncated is not None and truncated.value > policy.max_truncated_share:
+        reason = (
+            f"{truncated.value:.1%} of the rollouts were truncated, more than "
+            f"{policy.max_truncated_share:.1%}: most answers were never finished"
+        )
+        gaps.append(Gap(kind=GapKind.TRUNCATED, reason=reason))
+    failed = metrics.get(FAILURES)
+    if failed is not None and failed.value > max_failed_share:
+        reason = (
+            f"the verifier failed on {failed.value:.1%} of the rollouts, more than "
+            f"{max_failed_share:.1%}: their rewards are not known"
+        )
+        gaps.append(Gap(kind=GapKind.FAILED, reason=reason))
+    return tuple(gaps)
+
+
+def risk_index(assessed: AssessedComponents) -> tuple[float, FloatVector]:
+    """The index at the estimates, and in every replicate ``[B]``. Larger is riskier."""
+    weights = [part.weight for part in assessed.components]
+    value = noisy_or([part.q for part in assessed.components], weights)
+    return float(value), noisy_or(_severity_draws(assessed), weights)
+
+
+def _severity_draws(assessed: AssessedComponents) -> FloatVector:
+    return np.stack(
+        [
+            ramp(quantity.draws, part.ok, part.bad)
+            for part, quantity in zip(assessed.components, assessed.quantities, strict=True)
+        ],
+        axis=-1,
+    )
+
+
+def _index_metric(value: float, draws: FloatVector, num_prompts: int, confidence: float) -> Metric:
+    """The index with its percentile interval, widened to hold the estimate.
+
+    The ramps have corners, where the correction of BCa means nothing; at a corner the estimate
+    may lie at the very end of the draws.
+    """
+    low, high = interval(draws, confidence)
+    return Metric(
+        value=value,
+        ci_low=min(low, value),
+        ci_high=max(high, value),
+        num_prompts=num_prompts,
+        method="percentile",
+    )
+
+
+def find_vetoes(
+    signal: Metric, starved: Metric, index: Metric, youden: Evidence | None, policy: PolicyConfig
+) -> tuple[Veto, ...]:
+    """Findings that make the level ``high``: the whole interval lies beyond the line."""
+    found = {
+        Veto.SIGNAL: signal.ci_high < policy.veto_signal_below,
+        Veto.STARVED: starved.ci_low > policy.veto_starved_above,
+        Veto.VERIFIER: youden is not None and youden.ci_high <= _youden_line(),
+        Veto.INDEX: index.ci_low >= policy.high_from,
+    }
+    return tuple(veto for veto, applies in found.items() if applies)
+
+
+def level_of(
+    index: Metric, vetoes: Sequence[Veto], severities: Sequence[float], policy: PolicyConfig
+) -> RiskLevel:
+    """The level of a checkpoint whose evidence suffices."""
+    if vetoes:
+        return RiskLevel.HIGH
+    if index.ci_high < policy.low_below and max(severities) <= policy.max_component:
+        return RiskLevel.LOW
+    return RiskLevel.MEDIUM
+
+
+def _probabilities(
+    draws: Mapping[str, FloatVector],
+    index_draws: FloatVector,
+    assessed: AssessedComponents,
+    youden: Evidence | None,
+    policy: PolicyConfig,
+) -> dict[str, float]:
+    """Share of replicates that the rules, applied to their values, put at each level."""
+    high: npt.NDArray[np.bool_] = index_draws >= policy.high_from
+    if SIGNAL in draws and STARVED in draws:
+        high = high | (draws[SIGNAL] < policy.veto_signal_below)
+        high = high | (draws[STARVED] > policy.veto_starved_above)
+    if youden is not None and youden.value <= _youden_line():
+        high = np.ones_like(high)
+    mild = _severity_draws(assessed).max(axis=-1) <= policy.max_component
+    low = ~high & mild & (index_draws < policy.low_below)
+    shares = {RiskLevel.LOW: low.mean(), RiskLevel.HIGH: high.mean()}
+    medium = float((~low & ~high).mean())
+    return {
+        "low": float(shares[RiskLevel.LOW]),
+        "medium": medium,
+        "high": float(shares[RiskLevel.HIGH]),
+    }
+
+
+def _youden_line() -> float:
+    return threshold("verifier.veto").values["value"]
