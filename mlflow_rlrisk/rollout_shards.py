@@ -1,0 +1,194 @@
+"""Rollouts and grades as Parquet shards: written atomically, read back without copies.
+
+A shard holds whole groups. Columns of lists are built from one concatenated array each, so that
+10^4 prompts times 64 samples never become Python objects per token.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mlflow_rlrisk.records import (
+    FinishReason,
+    Grade,
+    GradedGroup,
+    GradeStatus,
+    Prompt,
+    Rollout,
+    RolloutGroup,
+)
+
+ROLLOUT_SCHEMA = pa.schema(
+    [
+        pa.field("prompt_id", pa.string(), nullable=False),
+        pa.field("prompt", pa.string(), nullable=False),
+        pa.field("sample_index", pa.int32(), nullable=False),
+        pa.field("completion", pa.string(), nullable=False),
+        pa.field("token_ids", pa.list_(pa.int32()), nullable=False),
+        pa.field("logprobs", pa.list_(pa.float32())),
+        pa.field("entropies", pa.list_(pa.float32())),
+        pa.field("finish_reason", pa.string(), nullable=False),
+    ]
+)
+GRADE_SCHEMA = pa.schema(
+    [
+        pa.field("prompt_id", pa.string(), nullable=False),
+        pa.field("sample_index", pa.int32(), nullable=False),
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("reward", pa.float64()),
+        pa.field("reason", pa.string()),
+        pa.field("answer", pa.string()),
+    ]
+)
+
+
+def rollout_table(groups: Sequence[RolloutGroup | GradedGroup]) -> pa.Table:
+    """The rollouts of groups as a table of `ROLLOUT_SCHEMA`."""
+    rows = [(group.prompt.text, rollout) for group in groups for rollout in group.rollouts]
+    rollouts = [rollout for _, rollout in rows]
+    columns = {
+        "prompt_id": pa.array([r.prompt_id for r in rollouts], pa.string()),
+        "prompt": pa.array([text for text, _ in rows], pa.string()),
+        "sample_index": pa.array([r.sample_index for r in rollouts], pa.int32()),
+        "completion": pa.array([_storable(r.completion) for r in rollouts], pa.string()),
+        "token_ids": _lists([r.token_ids for r in rollouts], np.int32),
+        "logprobs": _lists([r.logprobs for r in rollouts], np.float32),
+        "entropies": _lists([r.entropies for r in rollouts], np.float32),
+        "finish_reason": pa.array([r.finish_reason.value for r in rollouts], pa.string()),
+    }
+    return pa.table(columns, schema=ROLLOUT_SCHEMA)
+
+
+def grade_table(groups: Sequence[GradedGroup]) -> pa.Table:
+    """The grades of groups as a table of `GRADE_SCHEMA`."""
+    rows = [
+        (group.prompt.id, rollout.sample_index, grade)
+        for group in groups
+        for rollout, grade in zip(group.rollouts, group.grades, strict=True)
+    ]
+    columns = {
+        "prompt_id": [prompt_id for prompt_id, _, _ in rows],
+        "sample_index": [index for _, index, _ in rows],
+        "status": [grade.status.value for _, _, grade in rows],
+        "reward": [grade.reward for _, _, grade in rows],
+        "reason": [_storable(grade.reason) for _, _, grade in rows],
+        "answer": [_storable(grade.answer) for _, _, grade in rows],
+    }
+    return pa.table(columns, schema=GRADE_SCHEMA)
+
+
+def _storable(text: str | None) -> Any:
+    """Lone surrogates cannot be UTF-8; they are stored as the replacement character."""
+    if text is None:
+        return None
+    return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+
+
+def _lists(values: Sequence[Any], dtype: type[np.generic]) -> pa.ListArray:
+    present = [value for value in values if value is not None]
+    lengths = [0 if value is None else len(value) for value in values]
+    flat = np.concatenate(present).astype(dtype) if present else np.empty(0, dtype)
+    missing = np.array([value is None for value in values], dtype=bool)
+    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
+    return pa.ListArray.from_arrays(offsets, pa.array(flat), mask=pa.array(missing))
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Let ``write`` fill a file beside ``path``, then put it in place whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        with temporary.open("rb") as stream:
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_shard(path: Path, table: pa.Table) -> None:
+    """Write a table as one shard; page checksums make later damage visible."""
+    write_atomically(
+        path,
+        lambda target: pq.write_table(
+            table, target, compression="zstd", write_page_checksum=True, use_dictionary=False
+        ),
+    )
+
+
+def read_shard(path: Path, schema: pa.Schema) -> pa.Table:
+    """Read a whole shard and check it.
+
+    Raises:
+        OSError: It is damaged.
+        ValueError: It is damaged, or its columns are others than ``schema`` (pyarrow's
+            ``ArrowInvalid`` is a ``ValueError``).
+    """
+    table = pq.ParquetFile(path, page_checksum_verification=True).read()
+    if table.schema.names != schema.names:
+        raise ValueError(f"columns {table.schema.names}, {schema.names} are needed")
+    return table.cast(schema).combine_chunks()
+
+
+def groups_of(table: pa.Table, prompts: dict[str, Prompt]) -> Iterator[RolloutGroup]:
+    """The groups of those prompts that ``prompts`` knows by id, in the order of the table."""
+    prompt_ids = table["prompt_id"].to_pylist()
+    indices = table["sample_index"].to_numpy()
+    completions = table["completion"]
+    reasons = table["finish_reason"].to_pylist()
+    tokens, logprobs, entropies = (
+        _slices(table[name]) for name in ("token_ids", "logprobs", "entropies")
+    )
+    for start, stop in _runs(prompt_ids):
+        prompt = prompts.get(prompt_ids[start])
+        if prompt is None:
+            continue
+        rollouts = [
+            Rollout(
+                prompt_id=prompt.id,
+                sample_index=int(indices[row]),
+                completion=completions[row].as_py(),
+                token_ids=tokens(row),
+                logprobs=logprobs(row),
+                entropies=entropies(row),
+                finish_reason=FinishReason(reasons[row]),
+            )
+            for row in range(start, stop)
+        ]
+        rollouts.sort(key=lambda rollout: rollout.sample_index)
+        yield RolloutGroup(prompt=prompt, rollouts=tuple(rollouts))
+
+
+def grades_of(table: pa.Table) -> dict[str, dict[int, Grade]]:
+    """Grades by prompt id and sample index."""
+    grades: dict[str, dict[int, Grade]] = {}
+    for row in table.to_pylist():
+        grade = Grade(
+            status=GradeStatus(row["status"]),
+            reward=row["reward"],
+            reason=row["reason"],
+            answer=row["answer"],
+        )
+        grades.setdefault(row["prompt_id"], {})[row["sample_index"]] = grade
+    return grades
+
+
+def _slices(column: pa.ChunkedArray) -> Callable[[int], Any]:
+    """A function from row number to its list as an array view; ``None`` where it is null."""
+    array = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
+    values = array.values.to_numpy(zero_copy_only=False)
+    offsets = array.offsets.to_numpy()
+    is_valid = array.is_valid().to_numpy(zero_copy_only=False)
+    return lambda row: values[offsets[row] : offsets[row + 1]] if is_valid[row] else None
+
+
+def _runs(names: Sequence[str]) -> Iterator[tuple[int, int]]:
+    start = 0
+    for row in range(1, len(names) + 1):
+        if row == len(names) or names[row] != names[start]:
+            yield start, row
+            start = row

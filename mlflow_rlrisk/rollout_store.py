@@ -1,0 +1,225 @@
+"""The folder in which an assessment keeps its rollouts and grades.
+
+``rollouts/`` and ``grades/`` hold Parquet shards, ``manifest.json`` says which checkpoint,
+prompts and sampler they belong to. A shard appears whole or not at all, so an interrupted run
+loses what was in flight and a rerun samples only what is missing. Grades lie apart, so that
+another verifier can replace them without a model.
+"""
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+
+from mlflow_rlrisk.errors import RolloutStoreError
+from mlflow_rlrisk.records import GradedGroup, Prompt, RolloutGroup
+from mlflow_rlrisk.rollout_shards import (
+    GRADE_SCHEMA,
+    ROLLOUT_SCHEMA,
+    grade_table,
+    grades_of,
+    groups_of,
+    read_shard,
+    rollout_table,
+    write_atomically,
+    write_shard,
+)
+
+logger = logging.getLogger(__name__)
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+MAX_LOOSE_SHARDS = 128
+"""Shards of single appends beyond which they are merged; files stay few for 10^4 prompts."""
+
+LOOSE, MERGED = "part-", "merged-"
+
+
+class RolloutStore:
+    """Stored rollouts and grades of one assessment.
+
+    Attributes:
+        folder: Where they lie.
+        damaged: Names of shards that could not be read; their prompts count as not sampled.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        """Open or prepare a store; nothing is written before `bind` or `append`."""
+        self.folder = Path(folder)
+        self.damaged: list[str] = []
+        self._rollouts = self.folder / "rollouts"
+        self._grades = self.folder / "grades"
+        self._seen: set[str] | None = None
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What the stored rollouts belong to: digests by name. Empty for a new store.
+
+        Raises:
+            RolloutStoreError: The manifest is damaged or of another schema version.
+        """
+        return _read_manifest(self.folder / MANIFEST)
+
+    @property
+    def grades_identity(self) -> dict[str, str]:
+        """What the stored grades belong to (the verifier's digest); empty without grades."""
+        return _read_manifest(self._grades / MANIFEST)
+
+    def bind(self, identity: Mapping[str, str]) -> None:
+        """Declare what the rollouts belong to: digests of checkpoint, tokenizer, prompts, ...
+
+        Raises:
+            RolloutStoreError: The store holds rollouts of something else; names what differs.
+        """
+        known = self.identity
+        if not known:
+            if next(self._rollouts.glob("*.parquet"), None) is not None:
+                raise RolloutStoreError(f"{self.folder} has rollouts and no {MANIFEST}")
+            _write_manifest(self.folder / MANIFEST, identity)
+            return
+        _refuse_difference(self.folder, known, identity)
+
+    def bind_grades(self, identity: Mapping[str, str]) -> None:
+        """Declare what the grades belong to; grades of another verifier are discarded."""
+        if self.grades_identity != dict(identity):
+            shutil.rmtree(self._grades, ignore_errors=True)
+            _write_manifest(self._grades / MANIFEST, identity)
+
+    def completed_prompt_ids(self) -> set[str]:
+        """Prompts whose group is stored whole and readable."""
+        if self._seen is None:
+            self._seen = set()
+            for _, table in self._tables(self._rollouts, ROLLOUT_SCHEMA):
+                self._seen.update(table["prompt_id"].unique().to_pylist())
+        return set(self._seen)
+
+    def graded_prompt_ids(self) -> set[str]:
+        """Prompts whose grades are stored and readable."""
+        found: set[str] = set()
+        for _, table in self._tables(self._grades, GRADE_SCHEMA):
+            found.update(table["prompt_id"].unique().to_pylist())
+        return found
+
+    def append(self, groups: Sequence[RolloutGroup | GradedGroup]) -> None:
+        """Store complete groups in one shard; those with grades store these too.
+
+        The same groups stored twice are stored once.
+        """
+        groups = [group for group in groups if group.rollouts]
+        if not groups:
+            return
+        self._write(self._rollouts, rollout_table(groups), [g.prompt.id for g in groups])
+        if self._seen is not None:
+            self._seen.update(group.prompt.id for group in groups)
+        self.append_grades([group for group in groups if isinstance(group, GradedGroup)])
+
+    def append_grades(self, groups: Sequence[GradedGroup]) -> None:
+        """Store the grades of groups whose rollouts are stored already."""
+        if groups:
+            self._write(self._grades, grade_table(groups), [g.prompt.id for g in groups])
+
+    def groups(self, prompts: Sequence[Prompt]) -> Iterator[RolloutGroup]:
+        """Read the groups of these prompts, each once, in the order they were stored in."""
+        wanted = {prompt.id: prompt for prompt in prompts}
+        for _, table in self._tables(self._rollouts, ROLLOUT_SCHEMA):
+            for group in groups_of(table, wanted):
+                if wanted.pop(group.prompt.id, None) is not None:
+                    yield group
+
+    def graded_groups(self, prompts: Sequence[Prompt]) -> Iterator[GradedGroup]:
+        """Read the groups of these prompts that have a grade for every rollout."""
+        grades = {}
+        for _, table in self._tables(self._grades, GRADE_SCHEMA):
+            grades.update(grades_of(table))
+        for group in self.groups(prompts):
+            known = grades.get(group.prompt.id, {})
+            if all(rollout.sample_index in known for rollout in group.rollouts):
+                yield GradedGroup(
+                    prompt=group.prompt,
+                    rollouts=group.rollouts,
+                    grades=tuple(known[rollout.sample_index] for rollout in group.rollouts),
+                )
+
+    def compact(self) -> None:
+        """Merge the shards of single appends into one."""
+        for folder, schema in ((self._rollouts, ROLLOUT_SCHEMA), (self._grades, GRADE_SCHEMA)):
+            self._merge(folder, schema)
+
+    def _write(self, folder: Path, table: pa.Table, prompt_ids: Sequence[str]) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_shard(folder / f"{LOOSE}{_name(prompt_ids)}.parquet", table)
+        if sum(1 for _ in folder.glob(f"{LOOSE}*.parquet")) > MAX_LOOSE_SHARDS:
+            self._merge(folder, table.schema)
+
+    def _merge(self, folder: Path, schema: pa.Schema) -> None:
+        """Write the merged shard first: a kill in between leaves copies, never a hole."""
+        loose = list(self._tables(folder, schema, pattern=f"{LOOSE}*.parquet"))
+        if len(loose) < 2:
+            return
+        name = _name([path.name for path, _ in loose])
+        write_shard(
+            folder / f"{MERGED}{name}.parquet", pa.concat_tables([table for _, table in loose])
+        )
+        for path, _ in loose:
+            path.unlink()
+
+    def _tables(
+        self, folder: Path, schema: pa.Schema, pattern: str = "*.parquet"
+    ) -> Iterator[tuple[Path, pa.Table]]:
+        for path in sorted(folder.glob(pattern)):
+            try:
+                table = read_shard(path, schema)
+            except (OSError, ValueError) as error:
+                if path.name not in self.damaged:
+                    self.damaged.append(path.name)
+                    logger.warning("%s is damaged and its groups are lost: %s", path, error)
+                continue
+            yield path, table
+
+
+def _name(parts: Sequence[str]) -> str:
+    """A name from the content's keys: the same groups written twice replace each other."""
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
+
+
+def _read_manifest(path: Path) -> dict[str, str]:
+    if not path.is_file():
+        return {}
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        version, identity = manifest["schema_version"], manifest["identity"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise RolloutStoreError(f"{path} is damaged: {error}") from error
+    if version != SCHEMA_VERSION:
+        raise RolloutStoreError(f"{path} has schema version {version}, {SCHEMA_VERSION} is needed")
+    return {str(name): str(value) for name, value in identity.items()}
+
+
+def _write_manifest(path: Path, identity: Mapping[str, str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    manifest = {"schema_version": SCHEMA_VERSION, "identity": dict(identity)}
+    text = json.dumps(manifest, indent=2, sort_keys=True) + "\n"
+
+    def write(target: Path) -> None:
+        target.write_text(text, encoding="utf-8")
+
+    write_atomically(path, write)
+
+
+def _refuse_difference(
+    folder: Path, known: Mapping[str, str], identity: Mapping[str, str]
+) -> None:
+    names = sorted(
+        name for name in known.keys() | identity.keys() if known.get(name) != identity.get(name)
+    )
+    if names:
+        shown = "; ".join(
+            f"{name}: stored {known.get(name)}, wanted {identity.get(name)}" for name in names
+        )
+        raise RolloutStoreError(
+            f"{folder} holds rollouts of other inputs ({shown}); choose another folder"
+        )

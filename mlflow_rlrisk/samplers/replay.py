@@ -1,0 +1,182 @@
+"""Stored rollouts instead of a model: our own store, or the dump of an RL trainer.
+
+What a dump did not record stays unknown: without entropies there are none, and a dump from which
+the tokens of a completion cannot be counted is refused.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlflow_rlrisk.checkpoint import Checkpoint
+from mlflow_rlrisk.config import AssessmentConfig
+from mlflow_rlrisk.errors import SamplerError
+from mlflow_rlrisk.records import (
+    FinishReason,
+    Grade,
+    GradedGroup,
+    GradeStatus,
+    Prompt,
+    Rollout,
+    RolloutGroup,
+)
+from mlflow_rlrisk.rollout_store import MANIFEST, RolloutStore
+from mlflow_rlrisk.samplers import OnTokens
+
+UNKNOWN_TOKEN = -1
+"""Stands for a token that is counted and whose id was not recorded."""
+
+PER_TOKEN = ("token_ids", "logprobs", "entropies")
+
+
+class ReplaySampler:
+    """Reads rollouts back into groups.
+
+    The source is a folder of `RolloutStore`, or a ``.parquet`` or ``.jsonl`` file with the columns
+    ``prompt`` and ``completion`` and, where recorded, ``token_ids``, ``logprobs``, ``entropies``,
+    ``finish_reason``, ``sample_index`` and ``reward``. In a file, prompts are matched by text.
+    """
+
+    def __init__(
+        self,
+        source: Checkpoint | Path | str,
+        config: AssessmentConfig,
+        on_tokens: OnTokens | None = None,
+    ) -> None:
+        """Find the stored rollouts.
+
+        Raises:
+            SamplerError: There are none.
+        """
+        if isinstance(source, Checkpoint):
+            raise SamplerError(f"replay reads stored rollouts, not the model {source.display_name}")
+        self.on_tokens = on_tokens
+        self._path = Path(source)
+        self._num_samples = config.sampling.num_samples
+        self._store = RolloutStore(self._path) if (self._path / MANIFEST).is_file() else None
+        self._rows: dict[str, list[Mapping[str, Any]]] = {}
+        if self._store is None:
+            self._rows = _read_dump(self._path)
+
+    def sample(self, prompts: Sequence[Prompt]) -> Iterator[RolloutGroup]:
+        """Yield the stored group of every prompt.
+
+        Raises:
+            SamplerError: A prompt has no stored rollouts.
+        """
+        self._require_all(prompts)
+        for group in self._groups(prompts):
+            if self.on_tokens is not None:
+                tokens = sum(len(rollout.token_ids) for rollout in group.rollouts)
+                self.on_tokens(tokens, len(group.rollouts))
+            yield group
+
+    def graded_groups(self, prompts: Sequence[Prompt]) -> Iterator[GradedGroup]:
+        """Yield the groups together with their stored grades; ungraded groups are left out."""
+        self._require_all(prompts)
+        if self._store is not None:
+            yield from self._store.graded_groups(prompts)
+            return
+        for group in self._groups(prompts):
+            rows = self._rows[group.prompt.text]
+            if all("reward" in row for row in rows):
+                grades = tuple(_grade(row["reward"]) for row in rows)
+                yield GradedGroup(prompt=group.prompt, rollouts=group.rollouts, grades=grades)
+
+    def describe(self) -> dict[str, Any]:
+        """The source, and what its manifest says of it."""
+        stored = self._store.identity if self._store is not None else {}
+        return {"backend": "replay", "source": self._path.name, "stored": stored}
+
+    def _groups(self, prompts: Sequence[Prompt]) -> Iterator[RolloutGroup]:
+        if self._store is not None:
+            yield from self._store.groups(prompts)
+            return
+        for prompt in prompts:
+            rollouts = [
+                _rollout(prompt, place, row) for place, row in enumerate(self._rows[prompt.text])
+            ]
+            yield RolloutGroup(prompt=prompt, rollouts=tuple(rollouts))
+
+    def _require_all(self, prompts: Sequence[Prompt]) -> None:
+        if self._store is not None:
+            known = self._store.completed_prompt_ids()
+            missing = [prompt for prompt in prompts if prompt.id not in known]
+        else:
+            missing = [prompt for prompt in prompts if prompt.text not in self._rows]
+        if missing:
+            raise SamplerError(
+                f"{self._path} has no rollouts of {len(missing)} of {len(prompts)} prompts "
+                f"(first: {missing[0].id})"
+            )
+
+
+def _read_dump(path: Path) -> dict[str, list[Mapping[str, Any]]]:
+    """Rows by prompt text, in sample order."""
+    import pandas as pd
+
+    try:
+        if path.suffix == ".parquet":
+            frame = pd.read_parquet(path)
+        elif path.suffix in (".jsonl", ".ndjson"):
+            frame = pd.read_json(path, lines=True, dtype=False, convert_dates=False)
+        else:
+            raise SamplerError(
+                f"{path} is neither a folder of stored rollouts nor a .parquet or .jsonl file"
+            )
+    except (OSError, ValueError) as error:
+        raise SamplerError(f"{path} cannot be read: {error}") from error
+    needed = {"prompt", "completion"} - set(frame.columns)
+    if needed:
+        raise SamplerError(f"{path} lacks the columns {sorted(needed)}; it has {list(frame)}")
+    if not set(PER_TOKEN) & set(frame.columns):
+        raise SamplerError(
+            f"{path} has none of {', '.join(PER_TOKEN)}: its tokens cannot be counted"
+        )
+    if "sample_index" in frame.columns:
+        frame = frame.sort_values("sample_index", kind="stable")
+    rows: dict[str, list[Mapping[str, Any]]] = {}
+    for row in frame.to_dict("records"):
+        rows.setdefault(str(row["prompt"]), []).append({str(k): v for k, v in row.items()})
+    return rows
+
+
+def _rollout(prompt: Prompt, place: int, row: Mapping[str, Any]) -> Rollout:
+    values = {name: _array(row.get(name)) for name in PER_TOKEN}
+    lengths = {len(value) for value in values.values() if value is not None}
+    if len(lengths) != 1:
+        raise SamplerError(
+            f"prompt {prompt.id}, rollout {place}: {', '.join(PER_TOKEN)} have the lengths "
+            f"{sorted(lengths)}; one is needed"
+        )
+    token_ids = values["token_ids"]
+    if token_ids is None:
+        token_ids = np.full(lengths.pop(), UNKNOWN_TOKEN)
+    try:
+        reason = FinishReason(row.get("finish_reason", FinishReason.STOP))
+    except ValueError as error:
+        raise SamplerError(f"prompt {prompt.id}, rollout {place}: {error}") from error
+    return Rollout(
+        prompt_id=prompt.id,
+        sample_index=place,
+        completion=str(row["completion"]),
+        token_ids=token_ids.astype(np.int64),
+        logprobs=values["logprobs"],
+        entropies=values["entropies"],
+        finish_reason=reason,
+    )
+
+
+def _array(value: Any) -> Any:
+    """A per-token column of one row; ``None`` where it was not recorded."""
+    if value is None or (isinstance(value, float) and np.isnan(value)):
+        return None
+    return np.asarray(value, dtype=np.float64)
+
+
+def _grade(reward: Any) -> Grade:
+    if reward is None or not np.isfinite(reward):
+        return Grade(status=GradeStatus.NOT_APPLICABLE, reason="the dump has no reward")
+    return Grade.scored(float(reward))
