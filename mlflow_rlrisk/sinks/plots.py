@@ -1,0 +1,242 @@
+"""Figures of the report page as SVG text: arrays in, markup out.
+
+Drawn through matplotlib's object interface with the SVG backend alone, so no figure of the
+caller's is touched and no display is needed. Colours are written as CSS variables with a fallback,
+so that one figure fits a light and a dark page; identifiers are hashed with a fixed salt and
+prefixed with the figure's name, so that the same report gives the same bytes and several figures
+live in one page.
+"""
+
+import io
+import re
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+import numpy as np
+
+from mlflow_rlrisk.records import FloatArray, IntArray
+
+_WIDTH_IN, _HEIGHT_IN = 4.6, 2.9
+_SALT = "mlflow-rlrisk"  # any fixed text: matplotlib hashes clip paths with it
+_MAX_RATE_STEPS = 32  # more bars than that are thinner than the gaps between them
+
+# Sentinels that no drawing uses for anything else; `_themed` turns them into CSS variables.
+INK, MUTED, LINE, ACCENT, STARVED, SATURATED = (f"#00000{i}" for i in range(1, 7))
+_CSS = {
+    INK: "var(--ink,#1b2230)",
+    MUTED: "var(--muted,#566072)",
+    LINE: "var(--line,#d9dee6)",
+    ACCENT: "var(--accent,#2a5bd0)",
+    STARVED: "var(--starved,#b4541a)",
+    SATURATED: "var(--saturated,#6a45b8)",
+}
+_STYLE = {
+    "svg.fonttype": "none",  # text stays text: searchable, and in the page's own font
+    "svg.hashsalt": _SALT,
+    "font.size": 10.0,
+    "axes.edgecolor": LINE,
+    "axes.labelcolor": MUTED,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "grid.color": LINE,
+    "grid.linewidth": 0.7,
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.major.size": 3.0,
+    "ytick.major.size": 0.0,
+}
+
+
+def pass_at_k_figure(
+    ks: Sequence[int], values: Sequence[float], low: Sequence[float], high: Sequence[float]
+) -> str:
+    """Draw pass@k over k with the band of its intervals.
+
+    Args:
+        ks: Numbers of attempts, ascending.
+        values: pass@k, one per ``k``.
+        low: Lower ends of the intervals.
+        high: Upper ends.
+    """
+    alt = f"pass@k rises from {values[0]:.2f} at k={ks[0]} to {values[-1]:.2f} at k={ks[-1]}."
+
+    def draw(axes: Any) -> None:
+        axes.set_xscale("log", base=2)
+        axes.fill_between(ks, low, high, color=ACCENT, alpha=0.18, linewidth=0)
+        axes.plot(ks, values, color=ACCENT, linewidth=2, marker="o", markersize=4.5)
+        axes.set_xticks(ks, [str(k) for k in ks])
+        axes.minorticks_off()
+        axes.set_ylim(0, 1.02)
+        axes.set_xlabel("attempts k")
+        axes.set_ylabel("chance of a correct one")
+        axes.grid(axis="y")
+
+    return _figure("pass-at-k", alt, draw)
+
+
+def solve_rate_figure(
+    num_correct: IntArray, num_scored: IntArray, group_size: int, critical: float
+) -> str:
+    """Draw how many prompts are solved how often, with the zones that starve a group.
+
+    Args:
+        num_correct: Correct rollouts per prompt, shape ``[P]``.
+        num_scored: Scored rollouts per prompt, shape ``[P]``, each at least 1.
+        group_size: Rollouts per prompt and step of the RL run.
+        critical: Success rate ``p*`` at which half of such groups are all wrong or all right.
+    """
+    steps = min(int(num_scored.max()), _MAX_RATE_STEPS)
+    rates = num_correct / num_scored
+    nearest = np.rint(rates * steps).astype(np.int64)  # one bar per c of n where n is the same
+    share = np.bincount(nearest, minlength=steps + 1) / rates.size
+    starved, saturated = float((rates < critical).mean()), float((rates > 1 - critical).mean())
+    alt = (
+        f"Of {rates.size} prompts {starved:.0%} were solved less often than {critical:.2f} "
+        f"(starved zone) and {saturated:.0%} more often than {1 - critical:.2f} (saturated zone "
+        f"for groups of {group_size})."
+    )
+
+    def draw(axes: Any) -> None:
+        edge = 0.5 / steps
+        axes.axvspan(-edge, critical, color=STARVED, alpha=0.14, linewidth=0)
+        axes.axvspan(1 - critical, 1 + edge, color=SATURATED, alpha=0.14, linewidth=0)
+        at = np.arange(steps + 1) / steps
+        axes.bar(at, share, 0.84 / steps, color=[_zone_colour(x, critical) for x in at])
+        axes.set_xlim(-edge, 1 + edge)
+        top = max(float(share.max()) * 1.2, 0.05)
+        axes.set_ylim(0, top)
+        label = {"y": top * 0.975, "va": "top", "fontweight": "bold"}
+        axes.text(-edge * 0.6, s="starved", color=STARVED, **label)
+        axes.text(1 + edge * 0.6, s="saturated", color=SATURATED, ha="right", **label)
+        axes.set_xlabel("share of correct rollouts")
+        axes.set_ylabel("share of prompts")
+        axes.grid(axis="y")
+
+    return _figure("solve-rate", alt, draw)
+
+
+def _zone_colour(rate: float, critical: float) -> str:
+    if rate < critical:
+        return STARVED
+    return SATURATED if rate > 1 - critical else ACCENT
+
+
+def entropy_histogram_figure(edges: FloatArray, counts: IntArray, mean: float | None) -> str:
+    """Draw how the generated tokens spread over their entropy, on a logarithmic axis.
+
+    Args:
+        edges: Bin edges in nats, shape ``[B + 1]``; the first is 0, the others grow by one ratio.
+        counts: Tokens per bin, shape ``[B]``, at least one token in all.
+        mean: The canonical mean entropy (nats), marked by a line; ``None`` draws none.
+    """
+    total = int(counts.sum())
+    share = counts / total
+    at = np.log10(edges[1:])
+    width = float(at[1] - at[0])
+    alt = (
+        f"Of {total:,} generated tokens {share[0]:.0%} have an entropy below {edges[1]:g} nats and "
+        f"{share[edges[1:] > 1.0].sum():.0%} one of about 1 nat and more."
+    )
+
+    def draw(axes: Any) -> None:
+        first = at[0] - 2 * width  # set apart: its true left edge is log 0
+        axes.bar(first, share[0], 1.6 * width, color=MUTED)
+        axes.bar(at[:-1] + width / 2, share[1:], 0.88 * width, color=ACCENT)
+        if mean is not None and mean > edges[1]:
+            axes.axvline(np.log10(mean), color=STARVED, linewidth=1.6, linestyle=(0, (4, 2)))
+            axes.text(
+                np.log10(mean) - 0.05,
+                0.97,
+                f"mean {mean:.2g}",
+                color=STARVED,
+                ha="right",
+                va="top",
+                transform=axes.get_xaxis_transform(),
+            )
+        axes.set_xlim(first - 1.2 * width, at[-1])
+        axes.set_ylim(0, max(float(share.max()) * 1.12, 0.01))
+        axes.set_xticks([first, -2, -1, 0, 1], [f"<{edges[1]:g}", "0.01", "0.1", "1", "10"])
+        axes.set_xlabel("token entropy (nats, log scale)")
+        axes.set_ylabel("share of tokens")
+        axes.grid(axis="y")
+
+    return _figure("entropy-histogram", alt, draw)
+
+
+def entropy_by_position_figure(positions: FloatArray, means: FloatArray, alive: FloatArray) -> str:
+    """Draw the mean entropy along the completion and how many rollouts are that long.
+
+    Args:
+        positions: Token positions, counted from 1, shape ``[L]``.
+        means: Mean entropy of the tokens at each position (nats), shape ``[L]``.
+        alive: Share of rollouts that have a token there, shape ``[L]``.
+    """
+    alt = (
+        f"Mean entropy goes from {means[0]:.2g} nats at the first token to {means[-1]:.2g} at "
+        f"token {positions[-1]:.0f}, which {alive[-1]:.0%} of the rollouts reach."
+    )
+
+    def draw(axes: Any) -> None:
+        side = axes.twinx()
+        side.fill_between(positions, alive, step="mid", color=MUTED, alpha=0.14, linewidth=0)
+        side.set_ylim(0, 1.02)
+        side.set_ylabel("rollouts that long")
+        side.set_yticks([0, 0.5, 1], ["0", "½", "1"])
+        axes.set_zorder(side.get_zorder() + 1)
+        axes.patch.set_visible(False)
+        axes.plot(
+            positions,
+            means,
+            color=ACCENT,
+            linewidth=2,
+            marker="o" if positions.size < 40 else "",
+            markersize=3.5,
+        )
+        axes.set_ylim(0, max(float(means.max()) * 1.12, 0.05))
+        axes.set_xlim(1, max(float(positions[-1]), 2.0))
+        axes.set_xlabel("token of the completion")
+        axes.set_ylabel("mean entropy (nats)")
+        axes.grid(axis="y")
+
+    return _figure("entropy-position", alt, draw)
+
+
+def _figure(name: str, alt: str, draw: Any) -> str:
+    import matplotlib as mpl
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(_WIDTH_IN, _HEIGHT_IN), layout="constrained")
+        FigureCanvasSVG(figure)
+        figure.patch.set_alpha(0.0)
+        axes = figure.add_subplot()
+        axes.patch.set_alpha(0.0)
+        draw(axes)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
+    return _embeddable(buffer.getvalue(), name, alt)
+
+
+def _embeddable(svg: str, name: str, alt: str) -> str:
+    """Cut a stand-alone SVG file down to an element of the page with names of its own."""
+    body = svg[svg.index("<svg") :]
+    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
+    body = re.sub(r"<style.*?</style>", "", body, flags=re.DOTALL)  # it would style the page
+    body = re.sub(r"<!--.*?-->", "", body, flags=re.DOTALL)
+    body = re.sub(r'\bid="', f'id="{name}-', body)
+    body = body.replace("url(#", f"url(#{name}-").replace('href="#', f'href="#{name}-')
+    for sentinel, variable in _CSS.items():
+        body = body.replace(sentinel, variable)
+    view = re.search(r'viewBox="[^"]+"', body)
+    if view is None:
+        raise ValueError("matplotlib wrote an SVG without a viewBox")
+    head = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+        f'{view.group()} role="img" aria-labelledby="{name}-alt">'
+        f'<title id="{name}-alt">{escape(alt)}</title>'
+    )
+    return head + body[body.index(">") + 1 :].strip()
