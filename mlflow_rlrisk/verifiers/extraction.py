@@ -1,0 +1,147 @@
+r"""The final number of a completion, exactly.
+
+A number is read as a `fractions.Fraction`: ``0.1`` is one tenth. Understood: signs (also the
+Unicode minus), thousands separators (``1,234``, ``1{,}234``), decimals with a point, fractions
+``a/b`` and ``\frac{a}{b}``, powers of ten (``1.5e-3``, ``3 \times 10^5``). A currency sign before
+and a percent sign behind are dropped: ``50%`` reads as 50. Not understood, and so read wrongly or
+not at all: decimal commas, mixed numbers (``1 3/4``), number words, symbolic answers. Digits
+glued to a letter before them (``H2O``) and exponents of units (``m^2``) are no numbers.
+"""
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+
+MAX_DIGITS = 400
+"""Longer numbers and larger exponents are no answers and would cost memory to expand."""
+RELATIVE_TOLERANCE = Fraction(1, 10**6)
+"""Answers written as decimals may be rounded to six significant digits."""
+
+_MAGNITUDE = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+"
+_NUMBER = re.compile(
+    rf"(?P<sign>(?<![\w.)\]}}])[-+−])?(?:[$€£]\s?(?P<inner>[-+−])?)?(?<!\w)(?P<head>{_MAGNITUDE})"
+    rf"(?:\s*/\s*(?P<denominator>\d+(?:\.\d+)?)"
+    rf"|[eE](?P<exponent>[-+−]?\d+)"
+    rf"|\s*(?:\\times|\\cdot|×|\*)\s*10\s*\^\s*\{{?(?P<power>[-+−]?\d+)\}}?)?"
+)
+_LATEX_FRACTION = re.compile(
+    r"(?P<glued>(?<=\d))?\\[dt]?frac\s*"
+    r"(?:\{\s*(?P<over>[^{}]+?)\s*\}\s*\{\s*(?P<under>[^{}]+?)\s*\}|(?P<a>\d)\s*(?P<b>\d))"
+)
+_LATEX_NOISE = re.compile(r"\\[,;!: ]|\{,\}|\\left|\\right|\\\$|\\%")
+_UNIT_POWER = re.compile(r"(?<=[A-Za-z}])\s*\^\s*(?:\{\s*[-+−]?\d+\s*\}|[-+−]?\d+)")
+_HASHES = re.compile(r"####[ \t]*([^\n]*)")
+_PHRASE = re.compile(r"\banswer(?:\s+is|\s*:|\s*=)\s*:?", re.IGNORECASE)
+_SENTENCE_END = re.compile(r"\n|[.!?](?=\s|$)")
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A number as it was written.
+
+    Attributes:
+        value: The exact value.
+        is_integer: Written without point, fraction or exponent: it is compared exactly.
+    """
+
+    value: Fraction
+    is_integer: bool
+
+    def __str__(self) -> str:
+        return str(self.value)
+
+    def equals(self, truth: "Number") -> bool:
+        """True when this answer states ``truth``.
+
+        A truth written as an integer must be met exactly, any other one within
+        `RELATIVE_TOLERANCE` of it.
+        """
+        if truth.is_integer:
+            return self.value == truth.value
+        return abs(self.value - truth.value) <= RELATIVE_TOLERANCE * abs(truth.value)
+
+
+def final_number(text: str) -> Number | None:
+    r"""The number a completion ends up with, ``None`` where it states none.
+
+    The first of these that occurs decides, its last occurrence each: ``\boxed{...}``,
+    ``#### ...``, "answer is ..." (or ``answer:``), else the last number of the text. A box or a
+    ``####`` without a number states none, whatever numbers stand elsewhere.
+    """
+    boxed = last_boxed(text)
+    if boxed is not None:
+        return _stated_number(boxed)
+    hashes = _HASHES.findall(text)
+    if hashes:
+        return _stated_number(hashes[-1])
+    phrases = list(_PHRASE.finditer(text))
+    if phrases:
+        rest = text[phrases[-1].end() :].lstrip()
+        end = _SENTENCE_END.search(rest)
+        number = _stated_number(rest[: end.start()] if end else rest)
+        if number is not None:
+            return number
+    numbers = _numbers(text)
+    return numbers[-1] if numbers else None
+
+
+def whole_number(text: str) -> Number | None:
+    """``text`` as one number, ``None`` where it is anything else."""
+    cleaned = _clean(text).strip().strip("$").removesuffix("%").strip()
+    match = _NUMBER.fullmatch(cleaned)
+    return _to_number(match) if match else None
+
+
+def last_boxed(text: str) -> str | None:
+    r"""Content of the last closed ``\boxed{...}`` (or ``\fbox``), braces balanced."""
+    for start in reversed([m.end() for m in re.finditer(r"\\f?boxed?\s*\{", text)]):
+        depth = 1
+        for position in range(start, len(text)):
+            depth += {"{": 1, "}": -1}.get(text[position], 0)
+            if depth == 0:
+                return text[start:position]
+    return None
+
+
+def _stated_number(region: str) -> Number | None:
+    """The number of a short region that states an answer: behind its last ``=``, the first one."""
+    numbers = _numbers(region.rpartition("=")[2])
+    return numbers[0] if numbers else None
+
+
+def _numbers(text: str) -> list[Number]:
+    found = (_to_number(match) for match in _NUMBER.finditer(_clean(text)))
+    return [number for number in found if number is not None]
+
+
+def _clean(text: str) -> str:
+    return _LATEX_FRACTION.sub(_plain_fraction, _UNIT_POWER.sub("", _LATEX_NOISE.sub("", text)))
+
+
+def _plain_fraction(match: re.Match[str]) -> str:
+    r"""``a/b``, kept apart from a digit before it: ``1\frac{3}{4}`` is no ``13/4``."""
+    space = "" if match["glued"] is None else " "
+    return f"{space}{match['over'] or match['a']}/{match['under'] or match['b']}"
+
+
+def _to_number(match: re.Match[str]) -> Number | None:
+    head = match["head"].replace(",", "")
+    exponent = _exponent(match["exponent"] or match["power"])
+    denominator = match["denominator"]
+    if exponent is None or max(len(head), len(denominator or ""), abs(exponent)) > MAX_DIGITS:
+        return None
+    value = Fraction(head) * Fraction(10) ** exponent
+    if denominator is not None:
+        if Fraction(denominator) == 0:
+            return None
+        value /= Fraction(denominator)
+    is_negative = (match["sign"] or match["inner"] or "+") in "-−"
+    is_integer = "." not in head and denominator is None and not exponent
+    return Number(-value if is_negative else value, is_integer)
+
+
+def _exponent(text: str | None) -> int | None:
+    if text is None:
+        return 0
+    digits = text.replace("−", "-")
+    return int(digits) if len(digits) <= 4 else None

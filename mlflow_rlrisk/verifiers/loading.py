@@ -1,0 +1,170 @@
+"""From a spec to a verifier, and to what is recorded of it.
+
+A user's module is imported in a worker process only: it may be slow, print, or end the
+interpreter. What is recorded is a digest of the source, so that a report says which reward
+function gave its grades; modules that the source imports are not part of the digest.
+"""
+
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+from mlflow_rlrisk.errors import VerifierError
+from mlflow_rlrisk.verifiers import Verifier, builtin, extraction, functions
+from mlflow_rlrisk.verifiers.specs import ENTRY_POINT_GROUP, VerifierSpec, parse_spec
+
+START_TIMEOUT_S = 120.0
+"""A verifier may import a deep-learning framework, which takes most of a minute on a cold disk."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedVerifier:
+    """What is known and recorded of a verifier that could be loaded.
+
+    Attributes:
+        spec: The spec that names it; a path is absolute.
+        name: Short name for people: ``numeric``, ``rewards.py:accuracy``.
+        kind: ``builtin``, ``plugin`` (registered by a package) or ``function``.
+        dialect: How a function is called (``trl``, ``plain``), else ``None``.
+        digest: SHA-256 over source and options; independent of where the file lies.
+        extracts_answers: Its grades carry the canonical answer; otherwise none of them does.
+        wants_token_ids: It is shown the token ids of the completions.
+    """
+
+    spec: str
+    name: str
+    kind: Literal["builtin", "plugin", "function"]
+    dialect: Literal["trl", "plain"] | None
+    digest: str
+    extracts_answers: bool
+    wants_token_ids: bool
+
+
+def load_verifier(
+    spec: str | Callable[..., Any], *, timeout_s: float = START_TIMEOUT_S
+) -> LoadedVerifier:
+    """Load the verifier once, to see that it can be loaded and what it is.
+
+    Built-in ones are looked at here, all others in a worker process that ends again.
+
+    Raises:
+        VerifierError: The spec names nothing, or what it names cannot be imported or called; the
+            reason of the worker is in the message.
+    """
+    parsed = parse_spec(spec)
+    if parsed.kind == "builtin":
+        return open_verifier(parsed)[1]
+    from mlflow_rlrisk.verifiers.process import WorkerProcess
+
+    worker = WorkerProcess(parsed.text, start_timeout_s=timeout_s)
+    try:
+        return worker.start()
+    finally:
+        worker.kill()
+
+
+def open_verifier(spec: VerifierSpec) -> tuple[Verifier, LoadedVerifier]:
+    """Import and construct the verifier in this process; a worker does this.
+
+    Raises:
+        VerifierError: The options or the signature do not fit. What the import of a user's
+            module raises passes through.
+    """
+    if spec.kind in ("builtin", "plugin"):
+        return _open_factory(spec)
+    return _open_function(spec)
+
+
+def _open_factory(spec: VerifierSpec) -> tuple[Verifier, LoadedVerifier]:
+    if spec.kind == "builtin":
+        factory = getattr(builtin, spec.target)
+        sources = [Path(builtin.__file__), Path(extraction.__file__)]
+    else:
+        (entry_point,) = metadata.entry_points(group=ENTRY_POINT_GROUP, name=spec.target)
+        factory = entry_point.load()
+        sources = _source_files(factory)
+    verifier = factory(spec.detail)
+    for method in ("problem_with", "verify"):
+        if not callable(getattr(verifier, method, None)):
+            raise VerifierError(f"{spec.text}: {type(verifier).__name__} has no method {method}")
+    return verifier, LoadedVerifier(
+        spec=spec.text,
+        name=spec.text,
+        kind="builtin" if spec.kind == "builtin" else "plugin",
+        dialect=None,
+        digest=_digest(spec.target, spec.detail, sources),
+        extracts_answers=bool(getattr(verifier, "extracts_answers", True)),
+        wants_token_ids=bool(getattr(verifier, "wants_token_ids", False)),
+    )
+
+
+def _open_function(spec: VerifierSpec) -> tuple[Verifier, LoadedVerifier]:
+    module = _import_file(spec.target) if spec.kind == "file" else _import_module(spec.target)
+    name = f"{Path(spec.target).name if spec.kind == 'file' else spec.target}:{spec.detail}"
+    function: Any = module
+    for part in spec.detail.split("."):
+        if not hasattr(function, part):
+            raise VerifierError(f"{name}: {spec.target} has no {part!r}")
+        function = getattr(function, part)
+    home = sys.modules.get(getattr(function, "__module__", "") or "", module)
+    extract_answer = getattr(home, "extract_answer", None)
+    verifier = functions.adapt(function, name, extract_answer)
+    return verifier, LoadedVerifier(
+        spec=spec.text,
+        name=name,
+        kind="function",
+        dialect=verifier.dialect,
+        digest=_digest(spec.detail, "", [Path(str(module.__file__)), *_source_files(function)]),
+        extracts_answers=verifier.extract_answer is not None,
+        wants_token_ids=verifier.wants_token_ids,
+    )
+
+
+def _import_file(path: str) -> ModuleType:
+    """Import a file as a script's own folder would see it."""
+    sys.path.insert(0, str(Path(path).parent))
+    stem = Path(path).stem
+    name = stem if stem.isidentifier() and stem not in sys.modules else f"rlrisk_verifier_{stem}"
+    found = importlib.util.spec_from_file_location(name, path)
+    if found is None or found.loader is None:
+        raise VerifierError(f"{path} cannot be imported")
+    module = importlib.util.module_from_spec(found)
+    sys.modules[name] = module
+    found.loader.exec_module(module)
+    return module
+
+
+def _import_module(name: str) -> ModuleType:
+    if str(Path.cwd()) not in sys.path and "" not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))  # as `python -m` does; a console script does not
+    module = importlib.import_module(name)
+    if getattr(module, "__file__", None) is None:
+        raise VerifierError(f"module {name} has no source file")
+    return module
+
+
+def _source_files(item: object) -> list[Path]:
+    """The file that holds the source of a function, class or callable object, if there is one."""
+    for candidate in (inspect.unwrap(item) if callable(item) else item, type(item)):
+        try:
+            file = inspect.getsourcefile(candidate)  # type: ignore[arg-type]
+        except TypeError:
+            continue
+        if file is not None:
+            return [Path(file)]
+    return []
+
+
+def _digest(name: str, options: str, sources: list[Path]) -> str:
+    contents = {hashlib.sha256(path.read_bytes()).hexdigest() for path in sources}
+    text = json.dumps({"name": name, "options": options, "sources": sorted(contents)})
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,205 @@
+"""The parent's side of one worker process: start, call with a time limit, kill.
+
+Every exchange has a deadline for writing and reading together. A worker that misses it is killed
+with everything it started (its process group); the caller starts it again.
+"""
+
+import contextlib
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import threading
+import time
+from typing import Any
+
+from mlflow_rlrisk.errors import VerifierError
+from mlflow_rlrisk.verifiers import frames
+from mlflow_rlrisk.verifiers.loading import LoadedVerifier
+
+STDERR_TAIL_BYTES = 2000
+"""What is kept of a worker's output, to say why it died; the rest is read and dropped."""
+_CHUNK_BYTES = 1 << 16
+
+# The worker sees the import path of its parent, whatever environment or `-P` it runs under.
+_BOOTSTRAP = (
+    "import sys, json; sys.path[:] = json.loads(sys.argv.pop()); "
+    "from mlflow_rlrisk.verifiers.worker import main; main()"
+)
+
+
+class WorkerTimeoutError(Exception):
+    """The worker did not answer in time; it has been killed."""
+
+
+class WorkerDiedError(Exception):
+    """The worker ended or broke the protocol; the message says how."""
+
+
+class WorkerProcess:
+    """One worker and its pipes; used by one thread at a time, only `stop` by any."""
+
+    def __init__(self, spec: str, *, start_timeout_s: float) -> None:
+        self.spec = spec
+        self.start_timeout_s = start_timeout_s
+        self._process: subprocess.Popen[bytes] | None = None
+        self._tail = bytearray()
+        self._drain: threading.Thread | None = None
+        self._lock = threading.Lock()
+        self._is_stopped = False
+
+    @property
+    def is_running(self) -> bool:
+        """True between `start` and the end of the process or `kill`."""
+        return self._process is not None and self._process.poll() is None
+
+    def start(self) -> LoadedVerifier:
+        """Start the process and load the verifier in it.
+
+        Raises:
+            VerifierError: It cannot be loaded; the message has the worker's reason.
+        """
+        with self._lock:  # no process may appear after `stop`
+            if self._is_stopped:
+                raise VerifierError("the verifier pool was closed while it graded")
+            process = self._process = subprocess.Popen(
+                [sys.executable, "-P", "-c", _BOOTSTRAP, json.dumps(sys.path)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                bufsize=0,
+                start_new_session=True,  # Ctrl-C is the parent's; killpg reaches grandchildren
+            )
+        for pipe in (process.stdin, process.stdout):
+            assert pipe is not None
+            os.set_blocking(pipe.fileno(), False)
+        self._tail = bytearray()
+        self._drain = threading.Thread(target=_keep_tail, args=(process, self._tail), daemon=True)
+        self._drain.start()
+        try:
+            reply = self.call({"spec": self.spec}, self.start_timeout_s)
+        except WorkerTimeoutError as error:
+            raise VerifierError(
+                f"verifier {self.spec} did not load within {self.start_timeout_s:g} s"
+            ) from error
+        except WorkerDiedError as error:
+            raise VerifierError(f"verifier {self.spec} cannot be loaded: {error}") from error
+        if "loaded" not in reply:
+            self.kill()
+            raise VerifierError(f"verifier {self.spec} cannot be loaded: {reply.get('raised')}")
+        return LoadedVerifier(**reply["loaded"])
+
+    def call(self, message: Any, timeout_s: float) -> dict[str, Any]:
+        """Send one message and read the answer.
+
+        Raises:
+            WorkerTimeoutError, WorkerDiedError: In both cases the process is gone.
+            TypeError, ValueError: The message is not plain data; nothing was sent.
+        """
+        frame = frames.encode(message)
+        try:
+            reply: dict[str, Any] = json.loads(self._exchange(frame, time.monotonic() + timeout_s))
+        except WorkerTimeoutError:
+            self.kill()
+            raise
+        except (OSError, EOFError, ValueError) as error:
+            raise WorkerDiedError(self._last_words(error)) from error
+        return reply
+
+    def stop(self) -> None:
+        """End the process for good, from any thread: a call under way ends as if it had died.
+
+        The pipes stay open until `kill`, because another thread may be waiting on them.
+        """
+        with self._lock:
+            self._is_stopped = True
+            if self._process is not None:
+                _kill_group(self._process)
+
+    def kill(self) -> None:
+        """End the process and whatever it started, and close its pipes; idempotent."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        _kill_group(process)
+        process.wait()
+        if self._drain is not None:
+            self._drain.join(timeout=1.0)
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                pipe.close()
+
+    def _exchange(self, frame: bytes, deadline: float) -> bytes:
+        process = self._process
+        if process is None or process.stdin is None or process.stdout is None:
+            raise EOFError("the worker is not running")
+        unsent, received = memoryview(frame), bytearray()
+        with selectors.DefaultSelector() as selector:
+            selector.register(process.stdin, selectors.EVENT_WRITE)
+            selector.register(process.stdout, selectors.EVENT_READ)
+            while True:
+                left = deadline - time.monotonic()
+                ready = selector.select(left) if left > 0 else []
+                if not ready:
+                    raise WorkerTimeoutError
+                for key, _ in ready:
+                    if key.fileobj is process.stdin:
+                        unsent = unsent[os.write(key.fd, unsent[:_CHUNK_BYTES]) :]
+                        if not unsent:
+                            selector.unregister(process.stdin)
+                        continue
+                    chunk = os.read(key.fd, _CHUNK_BYTES)
+                    if not chunk:
+                        raise EOFError("the worker closed its pipe")
+                    received += chunk
+                    if _is_complete(received):
+                        return bytes(received[frames.HEADER.size :])
+
+    def _last_words(self, error: Exception) -> str:
+        process = self._process
+        if process is None:
+            return str(error)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=1.0)  # the pipe may close a moment before the process ends
+        code = process.returncode
+        self.kill()
+        if code is None:
+            how = f"the worker broke the protocol ({error})"
+        elif code < 0:
+            how = f"the worker was killed by {_signal_name(-code)}"
+        else:
+            how = f"the worker exited with status {code}"
+        tail = bytes(self._tail).decode(errors="replace").strip()
+        return f"{how}; its last output: ...{tail[-300:]}" if tail else how
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _is_complete(received: bytearray) -> bool:
+    if len(received) < frames.HEADER.size:
+        return False
+    (size,) = frames.HEADER.unpack_from(received)
+    if size > frames.MAX_FRAME_BYTES:
+        raise ValueError("bytes that are no reply")
+    return bool(len(received) - frames.HEADER.size >= size)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _keep_tail(process: subprocess.Popen[bytes], tail: bytearray) -> None:
+    """Read a worker's output to its end, so that it never blocks on a full pipe."""
+    assert process.stderr is not None
+    with process.stderr as pipe:
+        while chunk := os.read(pipe.fileno(), _CHUNK_BYTES):
+            tail += chunk
+            del tail[:-STDERR_TAIL_BYTES]
