@@ -1,5 +1,31 @@
-"""PromptStatistics -> RiskReport."""
+"""PromptStatistics -> RiskReport: aggregate, judge, say why.
 
+`summarize` is pure: equal statistics, settings and provenance give equal reports, to the bit.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+
+from mlflow_rlrisk.advice import beta_fit, next_steps
+from mlflow_rlrisk.aggregate import Aggregates, aggregate
+from mlflow_rlrisk.columns import prompt_columns
+from mlflow_rlrisk.components import (
+    ENTROPY,
+    ENTROPY_RELATIVE,
+    SIGNAL,
+    Quantities,
+    assess_components,
+)
+from mlflow_rlrisk.config import AssessmentConfig, PolicyConfig
+from mlflow_rlrisk.entropy_profile import EntropyProfile
+from mlflow_rlrisk.errors import PromptSetError
+from mlflow_rlrisk.evidence import AssessmentContext, Evidence
+from mlflow_rlrisk.metrics_catalogue import PREFIX
+from mlflow_rlrisk.reasons import reasons
+from mlflow_rlrisk.records import PromptStatistics
 from mlflow_rlrisk.report_record import (
     SCHEMA_VERSION,
     Component,
@@ -9,13 +35,175 @@ from mlflow_rlrisk.report_record import (
     RiskLevel,
     RiskReport,
 )
+from mlflow_rlrisk.risk import judge
+from mlflow_rlrisk.statistics.beta_binomial import beta_signal
+from mlflow_rlrisk.statistics.bootstrap import interval
 
 __all__ = [
     "SCHEMA_VERSION",
+    "AssessmentContext",
     "Component",
+    "Evidence",
     "ExampleRollout",
     "Metric",
     "Provenance",
     "RiskLevel",
     "RiskReport",
+    "summarize",
 ]
+
+RISK_INDEX = PREFIX + "risk_index"
+
+
+def summarize(
+    statistics: Sequence[PromptStatistics],
+    *,
+    config: AssessmentConfig,
+    policy: PolicyConfig,
+    provenance: Provenance,
+    profile: EntropyProfile | None = None,
+    examples: Sequence[ExampleRollout] = (),
+    context: AssessmentContext | None = None,
+) -> RiskReport:
+    """Turn what was counted of each prompt into a verdict.
+
+    Args:
+        statistics: One record per prompt, any order; the report does not depend on it.
+        config: Settings of the assessment.
+        policy: Where the lines are drawn.
+        provenance: Where everything comes from.
+        profile: Token entropies by value and position.
+        examples: Rollouts to show.
+        context: Evidence beside the rollouts.
+
+    Returns:
+        The report.
+
+    Raises:
+        PromptSetError: There is no prompt, or one occurs twice.
+        ConfigError: The policy names an unknown component.
+    """
+    prompts = _checked(statistics)
+    given = context or AssessmentContext()
+    seed = config.sampling.seed
+    table = prompt_columns(prompts, config.group_size, config.sampling.max_new_tokens)
+    found = aggregate(
+        table, num_resamples=config.num_resamples, seed=seed, confidence=config.confidence
+    )
+    _add_relative_entropy(found, given.reference_entropy, config.confidence, seed)
+    assessed = assess_components(Quantities(found, given, config.confidence, seed), policy)
+    judgement = judge(
+        found.metrics,
+        found.draws,
+        found.undefined,
+        assessed,
+        policy=policy,
+        config=config,
+        num_prompts=len(prompts),
+        context=given,
+        prompts_digest=provenance.digests.get("prompts"),
+    )
+    if judgement.index is not None:
+        found.metrics[RISK_INDEX] = judgement.index
+    else:
+        found.undefined[RISK_INDEX] = judgement.index_undefined or "not assessed"
+    return RiskReport(
+        risk_level=judgement.level,
+        reasons=reasons(
+            judgement, assessed, found.metrics, config=config, policy=policy, context=given
+        ),
+        next_steps=next_steps(
+            judgement, assessed, found.metrics, prompts, config=config, policy=policy
+        ),
+        metrics=dict(sorted(found.metrics.items())),
+        undefined=dict(sorted(found.undefined.items())),
+        level_probabilities=judgement.probabilities,
+        components=tuple(sorted(assessed.components, key=lambda part: -part.contribution)),
+        not_assessed=assessed.not_assessed,
+        config=config,
+        policy=policy,
+        provenance=provenance,
+        num_prompts=len(prompts),
+        num_rollouts=sum(each.num_samples for each in prompts),
+        solve_counts=_solve_counts(prompts),
+        profile=profile,
+        examples=tuple(examples),
+        notes=_notes(prompts, found, config),
+    )
+
+
+def _checked(statistics: Sequence[PromptStatistics]) -> list[PromptStatistics]:
+    """The prompts in the order of their ids: draws must not depend on who finished first."""
+    if not statistics:
+        raise PromptSetError("the prompt set is empty: there is nothing to assess")
+    prompts = sorted(statistics, key=lambda each: each.prompt_id)
+    for before, after in pairwise(prompts):
+        if before.prompt_id == after.prompt_id:
+            raise PromptSetError(f"prompt {after.prompt_id} occurs twice: it would count double")
+    return prompts
+
+
+def _add_relative_entropy(
+    found: Aggregates, reference: Evidence | None, confidence: float, seed: int
+) -> None:
+    """Entropy over that of the reference, whose own uncertainty is drawn independently."""
+    own = found.metrics.get(ENTROPY)
+    if own is None or reference is None or reference.ci_low <= 0.0:
+        reason = found.undefined.get(ENTROPY, "no entropy of a reference checkpoint was given")
+        if own is not None and reference is not None:
+            reason = "the reference entropy is not resolved from 0"
+        found.undefined[ENTROPY_RELATIVE] = reason
+        return
+    rng = np.random.Generator(np.random.Philox(key=[seed, 3]))
+    draws = found.draws[ENTROPY]
+    # Half the lower end keeps a rare Gaussian draw from turning a ratio over, no more.
+    below = np.maximum(reference.draws(draws.size, confidence, rng), reference.ci_low / 2.0)
+    ratios = draws / below
+    value = own.value / reference.value
+    low, high = interval(ratios, confidence)
+    found.draws[ENTROPY_RELATIVE] = ratios
+    found.metrics[ENTROPY_RELATIVE] = Metric(
+        value=value,
+        ci_low=min(low, value),
+        ci_high=max(high, value),
+        num_prompts=own.num_prompts,
+        method="percentile",
+    )
+
+
+def _solve_counts(prompts: Sequence[PromptStatistics]) -> tuple[tuple[int, int, int], ...]:
+    if any(each.num_correct is None for each in prompts):
+        return ()
+    counted = Counter((each.num_correct or 0, each.num_scored) for each in prompts)
+    return tuple((correct, scored, count) for (correct, scored), count in sorted(counted.items()))
+
+
+def _notes(
+    prompts: Sequence[PromptStatistics], found: Aggregates, config: AssessmentConfig
+) -> tuple[str, ...]:
+    notes = []
+    if SIGNAL in found.undefined:
+        fit = beta_fit(prompts)
+        if fit is not None and not (fit.zero_inflated or fit.one_inflated or fit.is_at_bound):
+            signal = float(beta_signal(fit.alpha, fit.beta, config.group_size))
+            notes.append(
+                f"extrapolated by a Beta-binomial fit, not used in the level: the group signal at "
+                f"groups of {config.group_size} would be about {signal:.2f}"
+            )
+    truncated = sum(each.num_truncated for each in prompts)
+    if truncated:
+        notes.append(
+            f"{truncated} truncated rollouts were graded as they are; "
+            "a truncated answer mostly counts as wrong"
+        )
+    constant = [
+        name.removeprefix(PREFIX)
+        for name, metric in found.metrics.items()
+        if metric.method == "constant"
+    ]
+    if constant:
+        notes.append(
+            "all prompts gave the same value, so the interval is a bound on the share of prompts "
+            "that might differ: " + ", ".join(sorted(constant))
+        )
+    return tuple(notes)

@@ -206,7 +206,7 @@ class RiskReport:
         metrics: Aggregates by full name; see ``metrics_catalogue.py``.
         undefined: Why a metric is absent, by full name.
         level_probabilities: Share of bootstrap replicates that come out at each level; empty
-            where the index is undefined.
+            when the level is ``unknown``.
         components: What was assessed, largest contribution first.
         not_assessed: Why a component of the policy was not assessed; missing is not safe.
         config: Settings of the assessment.

@@ -55,7 +55,17 @@ class Gap:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
-    """The verdict before it is put into words."""
+    """The verdict before it is put into words.
+
+    Attributes:
+        level: The verdict.
+        index: The risk index; ``None`` where a core component is missing.
+        index_undefined: Why it is missing.
+        probabilities: Share of replicates at each level; empty when the level is ``unknown``,
+            for a share of 99 % ``low`` beside it would read as a verdict.
+        gaps: Missing evidence.
+        vetoes: Findings that make the level ``high`` by themselves.
+    """
 
     level: RiskLevel
     index: Metric | None
@@ -122,17 +132,19 @@ def judge(
     value, index_draws = risk_index(assessed)
     index = _index_metric(value, index_draws, num_prompts, config.confidence)
     youden = context.verifier_youden_j
-    vetoes = ()
+    vetoes: tuple[Veto, ...] = ()
     level = RiskLevel.UNKNOWN
+    probabilities: dict[str, float] = {}
     if SIGNAL in metrics and STARVED in metrics:
         vetoes = find_vetoes(metrics[SIGNAL], metrics[STARVED], index, youden, policy)
     if not gaps:
         level = level_of(index, vetoes, [part.q for part in assessed.components], policy)
+        probabilities = _probabilities(draws, index_draws, assessed, youden, policy)
     return Judgement(
         level=level,
         index=index,
         index_undefined=None,
-        probabilities=_probabilities(draws, index_draws, assessed, youden, policy),
+        probabilities=probabilities,
         gaps=gaps,
         vetoes=vetoes,
     )
@@ -160,7 +172,8 @@ def evidence_gaps(
         if name not in metrics
     ]
     if num_prompts < policy.min_prompts:
-        reason = f"{num_prompts} prompts, the policy asks for at least {policy.min_prompts}"
+        some = "1 prompt" if num_prompts == 1 else f"{num_prompts} prompts"
+        reason = f"only {some} assessed, the policy asks for at least {policy.min_prompts}"
         gaps.append(Gap(kind=GapKind.PROMPTS, reason=reason))
     if expected_digest is not None and expected_digest != prompts_digest:
         reason = "the prompts are not those of the RL run: their digests differ"

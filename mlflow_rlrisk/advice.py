@@ -1,0 +1,238 @@
+"""What to do next: concrete, with figures, and without promises.
+
+Each step answers one finding. Where the evidence does not suffice, the step says which evidence
+is missing and how much of it.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from mlflow_rlrisk.columns import success_counts
+from mlflow_rlrisk.components import SIGNAL, AssessedComponents
+from mlflow_rlrisk.config import AssessmentConfig, PolicyConfig
+from mlflow_rlrisk.errors import InsufficientRolloutsError
+from mlflow_rlrisk.metrics_catalogue import PREFIX
+from mlflow_rlrisk.records import PromptStatistics
+from mlflow_rlrisk.report_record import Component, Metric, RiskLevel
+from mlflow_rlrisk.risk import Gap, GapKind, Judgement, Veto
+from mlflow_rlrisk.statistics.beta_binomial import BetaBinomialFit, beta_signal, fit_beta_binomial
+from mlflow_rlrisk.statistics.groups import (
+    LARGEST_GROUP,
+    critical_success,
+    smallest_group_size,
+)
+from mlflow_rlrisk.thresholds import threshold
+
+MOST_PROMPTS_ADVISED = 100_000
+"""Beyond it "sample more prompts" is no advice: the value lies on the line."""
+
+_SHALLOWER = (
+    "assess a shallower checkpoint of the same SFT run (rlrisk compare): "
+    "depth narrows what is sampled"
+)
+
+
+def next_steps(
+    judgement: Judgement,
+    assessed: AssessedComponents,
+    metrics: Mapping[str, Metric],
+    statistics: Sequence[PromptStatistics],
+    *,
+    config: AssessmentConfig,
+    policy: PolicyConfig,
+) -> tuple[str, ...]:
+    """Steps, most decisive first; at least one unless the level is ``low``."""
+    if judgement.level is RiskLevel.LOW:
+        return ()
+    steps: list[str] = []
+    for gap in judgement.gaps:
+        steps += _for_gap(gap, statistics, config, policy)
+    severe = sorted(assessed.components, key=lambda part: -part.contribution)
+    if Veto.VERIFIER in judgement.vetoes:
+        steps.append(_AUDIT)
+    for part in severe:
+        if part.q > 0.0:
+            steps += _for_component(part, metrics, statistics, config)
+    if judgement.level is not RiskLevel.UNKNOWN:
+        steps += _to_resolve(judgement, severe, policy)
+    if not steps:
+        steps.append("assess more prompts: the intervals decide the level, not the estimates")
+    return tuple(dict.fromkeys(steps))
+
+
+_AUDIT = (
+    "audit the verifier on at least 100 accepted and 100 rejected answers before any RL: "
+    "a reward that is not better than chance teaches noise"
+)
+
+
+def _for_gap(
+    gap: Gap,
+    statistics: Sequence[PromptStatistics],
+    config: AssessmentConfig,
+    policy: PolicyConfig,
+) -> list[str]:
+    if gap.kind is GapKind.PROMPTS:
+        more = policy.min_prompts - len(statistics)
+        return [f"assess at least {policy.min_prompts} prompts of the RL set ({more} more)"]
+    if gap.kind is GapKind.OTHER_PROMPTS:
+        return ["assess the checkpoint on the prompt set that the RL run will use"]
+    if gap.kind is GapKind.TRUNCATED:
+        return [_longer(config)]
+    if gap.kind is GapKind.FAILED:
+        return [
+            "mend the verifier: the examples show its errors; --verifier-timeout-s is "
+            f"{config.verifier_timeout_s:g} s; rlrisk rescore grades the stored rollouts again"
+        ]
+    return [_for_undefined(gap, statistics, config)]
+
+
+def _for_undefined(
+    gap: Gap, statistics: Sequence[PromptStatistics], config: AssessmentConfig
+) -> str:
+    short = [each for each in statistics if each.num_scored < config.group_size]
+    if gap.subject == PREFIX + "token_entropy":
+        return "sample with a backend that records exact entropies (--backend transformers)"
+    if gap.subject == SIGNAL and short:
+        return (
+            f"get at least {config.group_size} scored rollouts for every prompt "
+            f"({len(short)} of {len(statistics)} have fewer): --num-samples "
+            f"{2 * config.group_size} is advised for groups of {config.group_size}"
+        )
+    if any(each.num_correct is None for each in statistics):
+        return "state from which reward on a rollout is correct: --success-threshold"
+    return f"supply what {gap.subject or 'the verdict'} needs: {gap.reason}"
+
+
+def _for_component(
+    part: Component,
+    metrics: Mapping[str, Metric],
+    statistics: Sequence[PromptStatistics],
+    config: AssessmentConfig,
+) -> list[str]:
+    if part.name == "starvation":
+        return _for_starvation(part, metrics, statistics, config)
+    if part.name == "truncation":
+        return [_longer(config)]
+    if part.name == "headroom":
+        wanted = part.ok * critical_success(config.group_size)
+        return [
+            f"mix in easier prompts: pass@1 of {wanted:.2f} is where headroom at groups of "
+            f"{config.group_size} no longer counts as risk"
+        ]
+    return [
+        {
+            "entropy_abs": _SHALLOWER,
+            "entropy_rel": _SHALLOWER,
+            "coverage": "assess the sibling with the best pass@64 as the starting point",
+            "gen_loss": "assess the sibling with the lowest held-out SFT loss",
+            "verifier": _AUDIT,
+            "overlap": "take prompts out of the RL set that the SFT data already hold",
+            "mismatch": "compare log probabilities of trainer and sampler on the same tokens",
+        }[part.name]
+    ]
+
+
+def _for_starvation(
+    part: Component,
+    metrics: Mapping[str, Metric],
+    statistics: Sequence[PromptStatistics],
+    config: AssessmentConfig,
+) -> list[str]:
+    steps: list[str] = []
+    wrong = metrics.get(PREFIX + "frac_all_wrong")
+    correct = metrics.get(PREFIX + "frac_all_correct")
+    if wrong is not None and correct is not None:
+        if correct.value > wrong.value:
+            steps.append(
+                f"replace prompts that are always solved by harder ones: {correct.value:.0%} of "
+                f"groups of {config.group_size} are all correct"
+            )
+        else:
+            steps.append(
+                f"mix in prompts that are sometimes solved: {wrong.value:.0%} of groups of "
+                f"{config.group_size} are all wrong"
+            )
+        if min(wrong.value, correct.value) > 0.0:
+            steps.append(_SHALLOWER)
+    steps += _group_size_step(statistics, config)
+    if part.x > 0.0:
+        steps.append(
+            f"reckon with {1.0 / part.x:.1f} times the rollouts if groups without signal are "
+            "sampled again (dynamic sampling)"
+        )
+    return steps
+
+
+def _group_size_step(statistics: Sequence[PromptStatistics], config: AssessmentConfig) -> list[str]:
+    fit = beta_fit(statistics)
+    if fit is None:
+        return []
+    target = threshold("group_size.target_signal").values["value"]
+    if fit.zero_inflated or fit.one_inflated or fit.is_at_bound:
+        return [
+            "do not count on larger groups: too many prompts are always wrong or always correct "
+            "for the Beta-binomial fit to say what size would carry signal"
+        ]
+    wanted = smallest_group_size(lambda size: float(beta_signal(fit.alpha, fit.beta, size)), target)
+    if wanted is None:
+        return [
+            f"do not count on larger groups: by the Beta-binomial fit none up to {LARGEST_GROUP} "
+            f"brings the group signal to {target:g}"
+        ]
+    if wanted <= config.group_size:
+        return []
+    return [
+        f"groups of {wanted} would bring the expected group signal to {target:g} by the "
+        f"Beta-binomial fit, at {wanted / config.group_size:.1f} times the rollouts per prompt"
+    ]
+
+
+def beta_fit(statistics: Sequence[PromptStatistics]) -> BetaBinomialFit | None:
+    """Beta-binomial fit over the prompts; ``None`` where success or the fit is undefined."""
+    counts = success_counts(statistics)
+    if counts is None:
+        return None
+    try:
+        return fit_beta_binomial(*counts)
+    except InsufficientRolloutsError:
+        return None
+
+
+def _longer(config: AssessmentConfig) -> str:
+    limit = config.sampling.max_new_tokens
+    return (
+        f"raise --max-new-tokens above {limit} here and in the RL run, or find out why answers "
+        "do not end (stop token, template, loops)"
+    )
+
+
+def _to_resolve(
+    judgement: Judgement, components: Sequence[Component], policy: PolicyConfig
+) -> list[str]:
+    """How many prompts would put an interval on one side of its decision line."""
+    steps = []
+    index = judgement.index
+    if index is not None and judgement.level is RiskLevel.MEDIUM:
+        for line in (policy.low_below, policy.high_from):
+            if index.ci_low < line <= index.ci_high:
+                half = max(index.value - index.ci_low, index.ci_high - index.value)
+                steps.append(_resolve("the risk index", index.value, line, half, index.num_prompts))
+    num_prompts = index.num_prompts if index is not None else 0
+    for part in components:
+        if part.straddles and judgement.level is RiskLevel.MEDIUM:
+            line = part.ok + policy.max_component * (part.bad - part.ok)
+            half = (part.x_high - part.x_low) / 2.0
+            steps.append(_resolve(part.measure, part.x, line, half, num_prompts))
+    return steps
+
+
+def _resolve(what: str, value: float, line: float, half_width: float, num_prompts: int) -> str:
+    distance = abs(value - line)
+    wanted = math.inf if distance == 0.0 else num_prompts * (half_width / distance) ** 2
+    if wanted > MOST_PROMPTS_ADVISED:
+        return f"{what} lies on its decision line {line:.3g}: more prompts will not separate them"
+    return (
+        f"need about {max(math.ceil(wanted), num_prompts + 1)} prompts (now {num_prompts}) to "
+        f"tell {what} {value:.3g} from the line {line:.3g}"
+    )

@@ -1,0 +1,139 @@
+"""Policies from YAML, and the decision: may this checkpoint start RL under this policy?
+
+`decide` reads the level; it does not judge again. A report that was judged under other lines is
+``inconclusive``: its intervals belong to those lines, and `rlrisk rescore` judges the stored
+rollouts anew.
+"""
+
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mlflow_rlrisk.config import PolicyConfig
+from mlflow_rlrisk.errors import ConfigError
+from mlflow_rlrisk.report_record import RiskLevel, RiskReport
+from mlflow_rlrisk.thresholds import REGISTRY
+
+_SEVERITY = {RiskLevel.LOW: 0, RiskLevel.MEDIUM: 1, RiskLevel.HIGH: 2}
+_NOT_A_LINE = ("name", "required_level")
+
+
+class Outcome(StrEnum):
+    """What a gate does."""
+
+    PROMOTE = "promote"
+    BLOCK = "block"
+    INCONCLUSIVE = "inconclusive"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """The outcome with its reasons.
+
+    Attributes:
+        outcome: Promote, block, or inconclusive (which must not promote).
+        reasons: Why, never empty.
+        next_steps: What to do; empty when promoted.
+        policy_digest: Digest of the policy that was applied.
+        report_digest: Digest of the report that was read.
+    """
+
+    outcome: Outcome
+    reasons: tuple[str, ...]
+    next_steps: tuple[str, ...]
+    policy_digest: str
+    report_digest: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """The decision as JSON values."""
+        raw = asdict(self)
+        return {
+            **raw,
+            "outcome": str(self.outcome),
+            "reasons": list(self.reasons),
+            "next_steps": list(self.next_steps),
+        }
+
+
+def load_policy(path: str | PathLike[str]) -> PolicyConfig:
+    """Read a policy from a YAML file; settings that are absent keep their defaults.
+
+    ``components`` replaces the default components as a whole, so that a file shows every
+    component that its policy assesses.
+
+    Raises:
+        ConfigError: The file cannot be read, is no mapping, or a setting is unknown or unusable.
+    """
+    try:
+        raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError("policy", str(path), f"cannot be read: {error}") from error
+    if raw is None:
+        raise ConfigError("policy", str(path), "the file is empty")
+    if not isinstance(raw, dict) or not all(isinstance(key, str) for key in raw):
+        raise ConfigError("policy", str(path), "must be a mapping from settings to values")
+    policy = PolicyConfig(**raw)
+    for name in policy.components:
+        if f"component.{name}" not in REGISTRY:
+            known = ", ".join(PolicyConfig().components)
+            raise ConfigError(f"components.{name}", name, f"unknown component; known: {known}")
+    if policy.low_below > policy.high_from:
+        raise ConfigError("low_below", policy.low_below, "must not be above high_from")
+    return policy
+
+
+def decide(report: RiskReport, policy: PolicyConfig) -> Decision:
+    """Apply ``policy`` to a report; never raises on a well-formed one.
+
+    ``unknown`` is inconclusive. A level above ``policy.required_level`` blocks. The rest is
+    promoted.
+    """
+    if _lines(policy) != _lines(report.policy):
+        return _decision(
+            report,
+            policy,
+            Outcome.INCONCLUSIVE,
+            (
+                f"the report was judged under policy {report.policy.name!r}, "
+                f"whose lines are not those of {policy.name!r}",
+            ),
+            ("judge the stored rollouts under this policy: rlrisk rescore DIR --policy FILE",),
+        )
+    if report.risk_level is RiskLevel.UNKNOWN:
+        return _decision(report, policy, Outcome.INCONCLUSIVE, report.reasons, report.next_steps)
+    required = RiskLevel(policy.required_level)
+    if _SEVERITY[report.risk_level] > _SEVERITY[required]:
+        verdict = f"risk level {report.risk_level} is above {required}, the riskiest allowed"
+        reasons = (verdict, *report.reasons)
+        return _decision(report, policy, Outcome.BLOCK, reasons, report.next_steps)
+    verdict = f"risk level {report.risk_level} is within {required}, the riskiest allowed"
+    return _decision(report, policy, Outcome.PROMOTE, (verdict, *report.reasons), ())
+
+
+def _lines(policy: PolicyConfig) -> dict[str, Any]:
+    """What the level depends on: not the policy's name, nor which level is allowed."""
+    return {
+        name: value
+        for name, value in policy.model_dump(mode="json").items()
+        if name not in _NOT_A_LINE
+    }
+
+
+def _decision(
+    report: RiskReport,
+    policy: PolicyConfig,
+    outcome: Outcome,
+    reasons: tuple[str, ...],
+    next_steps: tuple[str, ...],
+) -> Decision:
+    return Decision(
+        outcome=outcome,
+        reasons=reasons,
+        next_steps=next_steps,
+        policy_digest=policy.digest(),
+        report_digest=report.digest,
+    )

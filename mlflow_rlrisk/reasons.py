@@ -1,0 +1,118 @@
+"""The judgement in sentences: every figure with its interval, every line with its source."""
+
+from collections.abc import Mapping
+
+from mlflow_rlrisk.components import SIGNAL, STARVED, AssessedComponents
+from mlflow_rlrisk.config import AssessmentConfig, PolicyConfig
+from mlflow_rlrisk.evidence import AssessmentContext
+from mlflow_rlrisk.metrics_catalogue import PREFIX
+from mlflow_rlrisk.report_record import Component, Metric, RiskLevel
+from mlflow_rlrisk.risk import Judgement, Veto
+from mlflow_rlrisk.thresholds import threshold
+
+
+def reasons(
+    judgement: Judgement,
+    assessed: AssessedComponents,
+    metrics: Mapping[str, Metric],
+    *,
+    config: AssessmentConfig,
+    policy: PolicyConfig,
+    context: AssessmentContext,
+) -> tuple[str, ...]:
+    """Why the level is what it is, most decisive first; never empty."""
+    words = _Words(metrics, config, policy, context)
+    sentences = [gap.reason for gap in judgement.gaps]
+    vetoes = [words.veto(veto) for veto in judgement.vetoes if veto is not Veto.INDEX]
+    if judgement.level is RiskLevel.UNKNOWN:
+        vetoes = [f"would weigh heavily once the evidence suffices: {each}" for each in vetoes]
+    sentences += vetoes
+    severe = sorted(assessed.components, key=lambda part: -part.contribution)
+    is_told = {"starvation": Veto.SIGNAL, "verifier": Veto.VERIFIER}
+    sentences += [
+        words.component(part)
+        for part in severe
+        if is_told.get(part.name) not in judgement.vetoes
+        and (part.q > 0.0 or (part.straddles and judgement.level is RiskLevel.MEDIUM))
+    ]
+    if judgement.index is not None:
+        sentences.append(words.index(judgement.index, judgement))
+    elif not sentences:
+        sentences.append(f"no risk index: {judgement.index_undefined}")
+    if judgement.level is RiskLevel.LOW and assessed.not_assessed:
+        sentences.append("not assessed: " + ", ".join(assessed.not_assessed))
+    return tuple(sentences)
+
+
+class _Words:
+    def __init__(
+        self,
+        metrics: Mapping[str, Metric],
+        config: AssessmentConfig,
+        policy: PolicyConfig,
+        context: AssessmentContext,
+    ) -> None:
+        self._metrics = metrics
+        self._config = config
+        self._policy = policy
+        self._context = context
+
+    def _interval(self, value: float, low: float, high: float) -> str:
+        if low == high == value:
+            return f"{value:.3g}"
+        return f"{value:.3g} ({self._config.confidence:.0%} interval {low:.3g} to {high:.3g})"
+
+    def _metric(self, name: str) -> str:
+        metric = self._metrics[name]
+        return self._interval(metric.value, metric.ci_low, metric.ci_high)
+
+    def veto(self, veto: Veto) -> str:
+        if veto is Veto.SIGNAL:
+            line, entry = self._policy.veto_signal_below, threshold("policy.veto_signal_below")
+            return (
+                f"group signal {self._metric(SIGNAL)} is below {line:g}: most groups of "
+                f"{self._config.group_size} carry no reward difference{self._all_equal()}"
+                f" [{entry.source}; {entry.scope}]"
+            )
+        if veto is Veto.STARVED:
+            line, entry = self._policy.veto_starved_above, threshold("policy.veto_starved_above")
+            return (
+                f"starved share {self._metric(STARVED)} is above {line:g}: most prompts are too "
+                f"hard for groups of {self._config.group_size} [{entry.source}; {entry.scope}]"
+            )
+        youden, entry = self._context.verifier_youden_j, threshold("verifier.veto")
+        shown = (
+            "" if youden is None else self._interval(youden.value, youden.ci_low, youden.ci_high)
+        )
+        return f"verifier J {shown} is not above 0 [{entry.source}; {entry.scope}]"
+
+    def _all_equal(self) -> str:
+        wrong = self._metrics.get(PREFIX + "frac_all_wrong")
+        correct = self._metrics.get(PREFIX + "frac_all_correct")
+        if wrong is None or correct is None:
+            return ""
+        return f"; {wrong.value:.0%} are all wrong and {correct.value:.0%} all correct"
+
+    def component(self, part: Component) -> str:
+        """One component with its ramp; a straddling interval is said to be one."""
+        extra = self._all_equal() if part.name == "starvation" else ""
+        unsure = "; the interval straddles a decision line" if part.straddles else ""
+        return (
+            f"{part.measure} {self._interval(part.x, part.x_low, part.x_high)}: severity "
+            f"{part.q:.2f} between {part.ok:g} (no risk) and {part.bad:g} (full){extra}{unsure}"
+            f" [{part.source}; {part.scope}]"
+        )
+
+    def index(self, index: Metric, judgement: Judgement) -> str:
+        """The index and how the replicates fall."""
+        shown = self._interval(index.value, index.ci_low, index.ci_high)
+        lines = f"low below {self._policy.low_below:g}, high from {self._policy.high_from:g}"
+        if not judgement.probabilities:
+            return f"risk index {shown} as far as the evidence goes, {lines} [not calibrated]"
+        chances = ", ".join(
+            f"{level} {share:.0%}" for level, share in judgement.probabilities.items()
+        )
+        return (
+            f"risk index {shown}, {lines}; resampled prompts say {chances} "
+            "[convention, not calibrated]"
+        )
