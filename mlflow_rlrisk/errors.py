@@ -16,6 +16,7 @@ and never turned into a number on the way up::
     |- ReportError (ValueError)        invalid_report          a stored report cannot be read
     |- ComparabilityError (ValueError) not_comparable          two reports measured other things
     |- RolloutStoreError (RuntimeError) rollout_store          stored rollouts do not fit
+    |- SinkError (RuntimeError)        sink_failed             a report cannot be written to MLflow
     `- MissingDependencyError (ImportError) missing_dependency  an extra is not installed
 """
 
@@ -105,6 +106,12 @@ class RolloutStoreError(RLRiskError, RuntimeError):
     """Stored rollouts are damaged or belong to another checkpoint, prompt set or sampler."""
 
     code = "rollout_store"
+
+
+class SinkError(RLRiskError, RuntimeError):
+    """MLflow, or the place a report goes to, does not take it. Checked before sampling."""
+
+    code = "sink_failed"
 
 
 class MissingDependencyError(RLRiskError, ImportError):
