@@ -26,10 +26,11 @@ _NUMBER = re.compile(
 )
 _LATEX_FRACTION = re.compile(
     r"(?P<glued>(?<=\d))?\\[dt]?frac\s*"
-    r"(?:\{\s*(?P<over>[^{}]+?)\s*\}\s*\{\s*(?P<under>[^{}]+?)\s*\}|(?P<a>\d)\s*(?P<b>\d))"
+    r"(?:\{(?P<over>[^{}]+)\}\s*\{(?P<under>[^{}]+)\}|(?P<a>\d)\s*(?P<b>\d))"
 )
 _LATEX_NOISE = re.compile(r"\\[,;!: ]|\{,\}|\\left|\\right|\\\$|\\%")
 _UNIT_POWER = re.compile(r"(?<=[A-Za-z}])\s*\^\s*(?:\{\s*[-+−]?\d+\s*\}|[-+−]?\d+)")
+_BRACES = re.compile(r"(?P<box>\\(?:boxed|fbox)\s*\{)|(?<!\\)[{}]")
 _HASHES = re.compile(r"####[ \t]*([^\n]*)")
 _PHRASE = re.compile(r"\banswer(?:\s+is|\s*:|\s*=)\s*:?", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"\n|[.!?](?=\s|$)")
@@ -94,13 +95,16 @@ def whole_number(text: str) -> Number | None:
 
 def last_boxed(text: str) -> str | None:
     r"""Content of the last closed ``\boxed{...}`` (or ``\fbox``), braces balanced."""
-    for start in reversed([m.end() for m in re.finditer(r"\\f?boxed?\s*\{", text)]):
-        depth = 1
-        for position in range(start, len(text)):
-            depth += {"{": 1, "}": -1}.get(text[position], 0)
-            if depth == 0:
-                return text[start:position]
-    return None
+    open_braces: list[int | None] = []  # where the content of a box begins, None for other braces
+    last: tuple[int, int] | None = None
+    for token in _BRACES.finditer(text):
+        if token[0] != "}":
+            open_braces.append(token.end() if token["box"] else None)
+        elif open_braces:
+            start = open_braces.pop()
+            if start is not None and (last is None or start > last[0]):
+                last = (start, token.start())
+    return None if last is None else text[last[0] : last[1]]
 
 
 def _stated_number(region: str) -> Number | None:
@@ -121,7 +125,8 @@ def _clean(text: str) -> str:
 def _plain_fraction(match: re.Match[str]) -> str:
     r"""``a/b``, kept apart from a digit before it: ``1\frac{3}{4}`` is no ``13/4``."""
     space = "" if match["glued"] is None else " "
-    return f"{space}{match['over'] or match['a']}/{match['under'] or match['b']}"
+    over, under = match["over"] or match["a"], match["under"] or match["b"]
+    return f"{space}{over.strip()}/{under.strip()}"
 
 
 def _to_number(match: re.Match[str]) -> Number | None:

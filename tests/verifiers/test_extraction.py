@@ -1,0 +1,156 @@
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlflow_rlrisk.verifiers.extraction import final_number, last_boxed, whole_number
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("42", 42),
+        ("so 3 + 4 = 7.", 7),
+        ("first 5, then -6", -6),
+        ("10-5", 5),
+        ("3 - 5", 5),
+        ("x = −5", -5),
+        ("total: 1,234,567 apples", 1234567),
+        ("1{,}234", 1234),
+        ("pi is 3.14", Fraction(314, 100)),
+        (".5", Fraction(1, 2)),
+        ("3/4", Fraction(3, 4)),
+        ("-3 / 4", Fraction(-3, 4)),
+        (r"$\frac{3}{4}$", Fraction(3, 4)),
+        (r"-\frac{1}{2}", Fraction(-1, 2)),
+        (r"\dfrac12", Fraction(1, 2)),
+        ("1.5e-3", Fraction(15, 10_000)),
+        (r"3 \times 10^{5}", 300_000),
+        ("2×10^3", 2000),
+        ("$5.50", Fraction(11, 2)),
+        ("-$5", -5),
+        (r"\$1,000", 1000),
+        ("50%", 50),
+        (r"50\%", 50),
+        ("The answer is 12 and not 13.", 12),
+        ("The answer is 12. I also saw 99.", 12),
+        ("Answer: 3 + 4 = 7", 7),
+        ("Answer:\n42", 42),
+        ("the answer is five, as 2 + 3 = 5", 5),
+        ("#### 18\nbye 7", 18),
+        ("#### 18\n#### 19", 19),
+        (r"\boxed{7} and then 8", 7),
+        (r"\boxed{x = 7}", 7),
+        (r"\boxed{5 \text{ km}}", 5),
+        (r"\boxed{\frac{1}{3}} so #### 9, the answer is 10", Fraction(1, 3)),
+        ("the area is 12 m^2", 12),
+        ("the volume is 12 cm^{3}", 12),
+        ("12 liters of H2O", 12),
+        ("1/0 or 3", 3),
+    ],
+)
+def test_final_number_reads_what_people_write(text: str, value: int | Fraction) -> None:
+    number = final_number(text)
+
+    assert number is not None
+    assert number.value == value
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "none at all",
+        r"2 + 2 = 4 \boxed{\text{no solution}}",
+        "4 #### none",
+        "1e99999999",
+        "9" * 500,
+    ],
+)
+def test_final_number_finds_none_where_none_is_stated(text: str) -> None:
+    assert final_number(text) is None
+
+
+@pytest.mark.parametrize(
+    "text", ["4 apples", "about 4", "", "x", "1 2", "4-", "#### 4", "1,23", "nan"]
+)
+def test_a_truth_that_is_not_wholly_a_number_is_none(text: str) -> None:
+    assert whole_number(text) is None
+
+
+@given(st.integers(-(10**30), 10**30), st.sampled_from(["{}", "{:,}", r"\boxed{{{}}}", "is {}."]))
+def test_every_integer_survives_every_way_to_write_it(value: int, form: str) -> None:
+    number = final_number(form.format(value))
+
+    assert number is not None
+    assert number.value == value
+    assert number.is_integer
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_every_float_is_read_exactly_as_it_is_written(value: float) -> None:
+    number = whole_number(repr(value))
+
+    assert number is not None
+    assert number.value == Fraction(repr(value))
+
+
+@pytest.mark.parametrize(
+    ("answer", "truth", "is_equal"),
+    [
+        ("10000001", "10000000", False),  # within 1e-6 of each other, yet different integers
+        ("1000", "1,000", True),
+        ("4.0", "4", True),
+        ("0.333333", "1/3", True),
+        ("0.3333", "1/3", False),
+        ("0.1", "1/10", True),
+        ("3.14159", "3.1415926", True),
+        ("3.14", "3.1415926", False),
+        ("-0.5", "0.5", False),
+        ("1e-9", "0.0", False),
+    ],
+)
+def test_equality_is_exact_for_integers_and_rounds_decimals(
+    answer: str, truth: str, is_equal: bool
+) -> None:
+    left, right = whole_number(answer), whole_number(truth)
+
+    assert left is not None
+    assert right is not None
+    assert left.equals(right) is is_equal
+
+
+@given(st.text(max_size=300))
+def test_no_text_makes_extraction_fail(text: str) -> None:
+    number = final_number(text)
+
+    assert number is None or isinstance(number.value, Fraction)
+
+
+def test_the_last_closed_box_counts_and_its_braces_balance() -> None:
+    assert last_boxed(r"\boxed{1} then \boxed{\frac{a}{b}} then \boxed{2") == r"\frac{a}{b}"
+    assert last_boxed("no box") is None
+    assert last_boxed(r"\fbox{3}") == "3"
+    assert last_boxed(r"\boxed{\boxed{1} + 2}") == "1"
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize(
+    "unit", ["\\boxed{", "\\frac{ ", "1,234", "1 / ", "answer is ", "#### ", "{", "-", "1e", "$ "]
+)
+def test_repetition_loops_of_a_degenerate_model_are_read_in_linear_time(unit: str) -> None:
+    # 64 KiB of any of these took minutes with a backtracking pattern.
+    text = unit * (65_536 // len(unit))
+
+    number = final_number(text)
+
+    assert number is None or number.value >= 0
+
+
+@pytest.mark.timeout(30)
+def test_an_open_fraction_followed_by_blanks_is_read_in_linear_time() -> None:
+    number = final_number("7 \\frac{" + " " * 65_536)
+
+    assert number is not None
+    assert number.value == 7
