@@ -1,0 +1,197 @@
+"""Several reports side by side: may they be compared, and do pass@1 and risk order them alike?
+
+Reports of other prompts, samplers, verifiers or tokenizers measured other things. They are
+refused with the names of what differs, never ranked with a footnote.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from mlflow_rlrisk.errors import ComparabilityError
+from mlflow_rlrisk.metrics_catalogue import pass_at_k_name
+from mlflow_rlrisk.report_record import Metric, RiskLevel, RiskReport
+
+PASS_AT_1 = pass_at_k_name(1)
+
+_RISK_ORDER = {
+    RiskLevel.LOW: 0,
+    RiskLevel.MEDIUM: 1,
+    RiskLevel.HIGH: 2,
+    RiskLevel.UNKNOWN: 3,
+}
+_JUDGES_NOTHING = {"name", "required_level"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankedReport:
+    """One line of a comparison.
+
+    Attributes:
+        model: The model reference.
+        risk_level: Its level.
+        risk_index: Its index with interval, where it is defined.
+        pass_at_1: Its pass@1 with interval, where it is defined.
+        risk_rank: 1 is the safest; unknown levels come last.
+        pass_at_1_rank: 1 is the highest; undefined values come last.
+        metrics: All its metrics.
+    """
+
+    model: str
+    risk_level: RiskLevel
+    risk_index: Metric | None
+    pass_at_1: Metric | None
+    risk_rank: int
+    pass_at_1_rank: int
+    metrics: dict[str, Metric]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disagreement:
+    """A pair that pass@1 and risk order the other way round."""
+
+    higher_pass_at_1: str
+    lower_risk: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Reports from the safest to the riskiest, and where pass@1 disagrees.
+
+    Attributes:
+        entries: The reports, safest first, unknown levels last.
+        disagreements: Pairs in which the model with the higher pass@1 is the riskier one.
+            The estimates are compared; whether a difference is resolved by the prompts is not
+            said here, for two intervals side by side do not tell.
+        are_tops_different: True when a safer model than the best by pass@1 exists.
+    """
+
+    entries: tuple[RankedReport, ...]
+    disagreements: tuple[Disagreement, ...]
+    are_tops_different: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """The comparison as JSON values."""
+        raw = asdict(self)
+        raw["entries"] = [
+            {**each, "risk_level": str(each["risk_level"])} for each in raw["entries"]
+        ]
+        raw["disagreements"] = list(raw["disagreements"])
+        return raw
+
+
+def check_comparable(reports: Sequence[RiskReport]) -> None:
+    """Refuse reports that measured other things.
+
+    The seed, the policy's name and the promoted level may differ; everything else that moves a
+    number or a level must agree.
+
+    Raises:
+        ComparabilityError: Names everything that differs, or a digest that was not recorded.
+    """
+    faults = []
+    for what, read in _MUST_AGREE.items():
+        values = [read(report) for report in reports]
+        if any(value != values[0] for value in values[1:]):
+            shown = " vs ".join(dict.fromkeys(_short(value) for value in values))
+            faults.append(f"{what} ({shown})")
+    for what in ("prompts", "verifier"):
+        missing = [report for report in reports if not report.provenance.digests.get(what)]
+        if missing:
+            faults.append(f"{what} (digest not recorded in {len(missing)} of {len(reports)})")
+    if faults:
+        raise ComparabilityError("the reports measured other things: " + "; ".join(faults))
+
+
+def _digest(name: str) -> Callable[[RiskReport], object]:
+    return lambda report: report.provenance.digests.get(name)
+
+
+def _sampling(name: str) -> Callable[[RiskReport], object]:
+    return lambda report: getattr(report.config.sampling, name)
+
+
+def _lines(report: RiskReport) -> object:
+    return report.policy.model_dump(mode="json", exclude=_JUDGES_NOTHING)
+
+
+_MUST_AGREE: dict[str, Callable[[RiskReport], object]] = {
+    "prompts": _digest("prompts"),
+    "tokenizer": _digest("tokenizer"),
+    "chat template": _digest("template"),
+    "verifier": _digest("verifier"),
+    **{
+        f"sampling.{name}": _sampling(name)
+        for name in (
+            "num_samples",
+            "temperature",
+            "top_p",
+            "top_k",
+            "max_new_tokens",
+            "chat_template",
+        )
+    },
+    "number of prompts": lambda report: report.num_prompts,
+    "group size": lambda report: report.config.group_size,
+    "success threshold": lambda report: report.config.success_threshold,
+    "confidence": lambda report: report.config.confidence,
+    "policy": _lines,
+}
+
+
+def _short(value: object) -> str:
+    text = "policy lines" if isinstance(value, dict) else str(value)
+    return text[:12] if len(text) == 64 else text  # a digest is recognised by its beginning
+
+
+def rank(reports: Sequence[RiskReport]) -> Comparison:
+    """Order comparable reports by risk, and mark where pass@1 would order them otherwise.
+
+    Raises:
+        ComparabilityError: The reports measured other things, or there is none.
+    """
+    if not reports:
+        raise ComparabilityError("there is no report to compare")
+    check_comparable(reports)
+    by_risk = sorted(reports, key=_risk)
+    by_pass = sorted(reports, key=lambda report: -_pass_at_1(report))
+    entries = tuple(
+        RankedReport(
+            model=report.provenance.model_reference,
+            risk_level=report.risk_level,
+            risk_index=report.metrics.get("rlrisk/risk_index"),
+            pass_at_1=report.metrics.get(PASS_AT_1),
+            risk_rank=place + 1,
+            pass_at_1_rank=next(i for i, other in enumerate(by_pass) if other is report) + 1,
+            metrics=report.metrics,
+        )
+        for place, report in enumerate(by_risk)
+    )
+    known = [report for report in by_risk if report.risk_level is not RiskLevel.UNKNOWN]
+    disagreements = tuple(
+        Disagreement(
+            higher_pass_at_1=riskier.provenance.model_reference,
+            lower_risk=safer.provenance.model_reference,
+        )
+        for place, safer in enumerate(known)
+        for riskier in known[place + 1 :]
+        if _risk(safer) < _risk(riskier) and _pass_at_1(safer) < _pass_at_1(riskier)
+    )
+    return Comparison(
+        entries=entries,
+        disagreements=disagreements,
+        are_tops_different=any(
+            pair.higher_pass_at_1 == by_pass[0].provenance.model_reference for pair in disagreements
+        ),
+    )
+
+
+def _risk(report: RiskReport) -> tuple[int, float]:
+    index = report.risk_index
+    return _RISK_ORDER[report.risk_level], math.inf if index is None else index
+
+
+def _pass_at_1(report: RiskReport) -> float:
+    metric = report.metrics.get(PASS_AT_1)
+    return -math.inf if metric is None else metric.value
