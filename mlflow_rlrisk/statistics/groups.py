@@ -7,29 +7,52 @@ the mean pass@1 into its formula overstates it, often many times over.
 
 import math
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import brentq
 from scipy.special import betainc, betaln, xlog1py, xlogy
 
-from mlflow_rlrisk.errors import ConfigError, StatisticsError
+from mlflow_rlrisk.errors import ConfigError
 from mlflow_rlrisk.statistics.counts import (
     CountPairs,
     FloatVector,
     binomials,
     check_at_least,
-    finite_array,
+)
+from mlflow_rlrisk.statistics.group_theory import (
+    LARGEST_GROUP,
+    critical_success,
+    group_advantages,
+    smallest_group_size,
+    true_group_variance,
+    true_signal,
+    variance_factor,
 )
 from mlflow_rlrisk.statistics.ragged import Ragged, require_lengths
+
+__all__ = [  # noqa: RUF022  (in reading order; what `group_theory` adds comes last)
+    "group_signal",
+    "frac_all_correct",
+    "frac_all_wrong",
+    "expected_group_variance",
+    "group_signal_from_values",
+    "reward_variance",
+    "signal_sampling_variance",
+    "starved_probability",
+    "saturated_probability",
+    "posterior_below",
+    "REWARD_TOLERANCE",
+    "LARGEST_GROUP",
+    "critical_success",
+    "smallest_group_size",
+    "true_signal",
+    "true_group_variance",
+    "group_advantages",
+]
 
 REWARD_TOLERANCE = 1e-8
 """Rewards this close count as equal: TRL calls a group's standard deviation zero by
 ``torch.isclose(std, 0)``, whose absolute tolerance is 1e-8 (``frac_reward_zero_std``)."""
-
-LARGEST_GROUP = 4096
-"""`smallest_group_size` stops looking here; larger groups are no advice anybody can follow."""
 
 
 def group_signal(
@@ -119,7 +142,7 @@ def expected_group_variance(
     array([0.1421875, 0.       ])
     """
     size = check_at_least("group_size", group_size, 2)
-    share, whole = _variance_factor(size, ddof)
+    share, whole = variance_factor(size, ddof)
     pairs = CountPairs.of(num_correct, num_scored)
     pairs.require_scored(2, "expected_group_variance")
     return pairs.gather(
@@ -198,7 +221,7 @@ def reward_variance(values: Sequence[npt.ArrayLike], group_size: int, ddof: int 
     array([0.25, 0.  ])
     """
     size = check_at_least("group_size", group_size, 2)
-    share, whole = _variance_factor(size, ddof)
+    share, whole = variance_factor(size, ddof)
     rewards = Ragged.of("values", values)
     require_lengths(rewards.lengths, 2, "reward_variance")
     # Centring twice keeps equal rewards at exactly 0: the mean of equal numbers may round.
@@ -207,34 +230,6 @@ def reward_variance(values: Sequence[npt.ArrayLike], group_size: int, ddof: int 
     mean = rewards.sums(shifted) / rewards.lengths
     squares = rewards.sums((shifted - mean[rewards.row]) ** 2)
     return np.asarray(squares / (rewards.lengths - 1) * share / whole)
-
-
-def true_signal(success: npt.ArrayLike, group_size: int) -> FloatVector:
-    """Signal of a prompt whose success probability is known: ``1 - p**g - (1 - p)**g``.
-
-    Never put a mean over prompts in here; see the module docstring.
-
-    Args:
-        success: Probabilities ``p`` in ``[0, 1]``, any shape.
-        group_size: ``g >= 2``.
-
-    Returns:
-        Probabilities, the shape of ``success``.
-
-    Raises:
-        StatisticsError: A probability lies outside ``[0, 1]``.
-        ConfigError: ``g < 2``.
-
-    >>> true_signal([0.0, 0.5], group_size=2)
-    array([0. , 0.5])
-    """
-    size = check_at_least("group_size", group_size, 2)
-    p = finite_array("success", success)
-    if ((p < 0.0) | (p > 1.0)).any():
-        raise StatisticsError(f"success={p[(p < 0.0) | (p > 1.0)][0]}: must lie in [0, 1]")
-    with np.errstate(divide="ignore"):  # log1p(-1) = -inf is meant: its power is 0
-        some_wrong = -np.expm1(size * np.log1p(-p))
-    return np.asarray(some_wrong - p**size)
 
 
 def signal_sampling_variance(success: float, num_scored: int, group_size: int) -> float:
@@ -261,35 +256,6 @@ def signal_sampling_variance(success: float, num_scored: int, group_size: int) -
         - math.log(scored + 1)
     )
     return float(np.dot(np.exp(log_weights), (values - mean) ** 2))
-
-
-@lru_cache(maxsize=1024)
-def critical_success(group_size: int) -> float:
-    """Success probability below which more than half of a prompt's groups carry no signal.
-
-    The root ``p*`` in ``(0, 1/2]`` of ``p**g + (1 - p)**g = 1/2``, solved on the polynomial;
-    the closed form ``1 - 2**(-1/g)`` drops ``p**g`` and is wrong for small groups.
-
-    Args:
-        group_size: ``g >= 2``.
-
-    Returns:
-        A probability; 1/2 for ``g = 2``, where the root is double.
-
-    Raises:
-        ConfigError: ``g < 2``.
-
-    >>> round(critical_success(8), 10)
-    0.0829959573
-    """
-    size = check_at_least("group_size", group_size, 2)
-    if size == 2:
-        return 0.5
-
-    def degenerate_excess(p: float) -> float:
-        return float(p**size + math.exp(size * math.log1p(-p)) - 0.5)
-
-    return float(brentq(degenerate_excess, 0.0, 0.5, xtol=1e-18, rtol=8.9e-16))
 
 
 def starved_probability(
@@ -372,68 +338,6 @@ def posterior_below(
     return pairs.gather(betainc(alpha + pairs.num_correct, beta + wrong, edge))
 
 
-def smallest_group_size(
-    signal_at: Callable[[int], float], target: float, largest: int = LARGEST_GROUP
-) -> int | None:
-    """Smallest ``g`` whose signal reaches ``target``, or ``None`` when none up to ``largest`` does.
-
-    Args:
-        signal_at: Signal as a function of the group size; must not fall as ``g`` grows.
-        target: Signal to reach, strictly between 0 and 1.
-        largest: Where the search ends.
-
-    Raises:
-        ConfigError: ``target`` is not strictly between 0 and 1, or ``largest < 2``.
-
-    >>> smallest_group_size(lambda g: float(true_signal(0.1, g)), target=0.8)
-    16
-    """
-    if not 0.0 < target < 1.0:
-        raise ConfigError("target", target, "must lie strictly between 0 and 1")
-    high = check_at_least("largest", largest, 2)
-    if signal_at(high) < target:
-        return None
-    low = 2
-    while low < high:
-        middle = (low + high) // 2
-        if signal_at(middle) < target:
-            low = middle + 1
-        else:
-            high = middle
-    return low
-
-
-def group_advantages(num_correct: int, group_size: int, ddof: int = 1) -> tuple[float, float]:
-    """Normalised advantages of a correct and of a wrong rollout in a mixed group of 0/1 rewards.
-
-    ``(r - mean) / std``; their squares over the group sum to ``g - ddof`` whatever the split.
-
-    Args:
-        num_correct: Correct rollouts in the group, strictly between 0 and ``g``.
-        group_size: ``g >= 2``.
-        ddof: 1 for ``torch.std`` (TRL, verl), 0 for the population form.
-
-    Returns:
-        ``(advantage of a correct rollout, advantage of a wrong one)``.
-
-    Raises:
-        StatisticsError: The group is not mixed: it has no standard deviation to divide by.
-        ConfigError: ``g < 2`` or ``ddof`` is neither 0 nor 1.
-
-    >>> [round(value, 3) for value in group_advantages(1, 8)]
-    [2.475, -0.354]
-    """
-    size = check_at_least("group_size", group_size, 2)
-    _variance_factor(size, ddof)
-    if not 0 < num_correct < size:
-        raise StatisticsError(
-            f"num_correct={num_correct}: a group of {size} is mixed from 1 to {size - 1} only"
-        )
-    odds = (size - num_correct) / num_correct
-    scale = (size - ddof) / size
-    return math.sqrt(odds * scale), -math.sqrt(scale / odds)
-
-
 def _over_subsets(
     num_correct: npt.ArrayLike,
     num_scored: npt.ArrayLike,
@@ -453,9 +357,3 @@ def _over_subsets(
             for c, w, n in zip(correct, wrong, scored, strict=True)
         ]
     )
-
-
-def _variance_factor(group_size: int, ddof: int) -> tuple[int, int]:
-    if ddof not in (0, 1):
-        raise ConfigError("ddof", ddof, "must be 0 or 1")
-    return (group_size - 1, group_size) if ddof == 0 else (1, 1)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from mlflow_rlrisk.errors import StatisticsError
 from mlflow_rlrisk.statistics.counts import CountPairs, FloatVector, binomials, check_at_least
 
 
@@ -97,6 +98,32 @@ def pass_hat_k(num_correct: npt.ArrayLike, num_scored: npt.ArrayLike, k: int) ->
             for c, n in zip(pairs.num_correct.tolist(), pairs.num_scored.tolist(), strict=True)
         ]
     )
+
+
+def pass_at_k_bound(mean: float, variance: float, k: int) -> float:
+    """Highest mean pass@k that prompts with this mean and spread of success can have.
+
+    ``1 - ((1 - mean)**2 + variance)**(k/2)`` for ``k >= 2`` (Jensen; Dang et al. 2025,
+    arXiv:2504.10478): at one pass@1, a wider spread over prompts lowers pass@k.
+
+    Args:
+        mean: Mean success probability over prompts, in ``[0, 1]``.
+        variance: Its variance over prompts, at least 0 and at most ``mean (1 - mean)``.
+        k: Number of attempts, at least 2.
+
+    Raises:
+        StatisticsError: No distribution on ``[0, 1]`` has this mean and variance.
+        ConfigError: ``k < 2``.
+
+    >>> pass_at_k_bound(0.5, 0.25, k=2)
+    0.5
+    """
+    attempts = check_at_least("k", k, 2)
+    if not 0.0 <= mean <= 1.0 or not 0.0 <= variance <= mean * (1.0 - mean):
+        raise StatisticsError(
+            f"mean={mean}, variance={variance}: no distribution on [0, 1] has these"
+        )
+    return float(1.0 - ((1.0 - mean) ** 2 + variance) ** (attempts / 2))
 
 
 def _pass_at_k_of_pairs(pairs: CountPairs, k: int) -> list[float]:

@@ -22,6 +22,7 @@ MAX_PERMUTATIONS = 400_000
 _BLOCK = 1 << 14
 _ROUNDING = 1e-12
 """Correlations of two orders this close are one value that was rounded differently."""
+_SMALLEST = float(np.finfo(np.float64).tiny)
 
 
 class PairCounts(NamedTuple):
@@ -272,7 +273,8 @@ def _unit_ranks(name: str, values: FloatVector, strata: npt.ArrayLike | None) ->
     if strata is not None:
         blocks = _labels(strata, values.size)
         values = values - (np.bincount(blocks, weights=values) / np.bincount(blocks))[blocks]
-        values = np.round(values, 12)  # equal deviations must tie although the means round
+        # Equal deviations must tie although the means round.
+        values = np.round(values / max(float(np.abs(values).max()), _SMALLEST), 12)
     ranks = mean_ranks(values)
     centred = ranks - ranks.mean()
     length = float(np.linalg.norm(centred))
