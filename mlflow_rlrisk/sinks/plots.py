@@ -31,7 +31,7 @@ _CSS = {
     STARVED: "var(--starved,#b4541a)",
     SATURATED: "var(--saturated,#6a45b8)",
 }
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: searchable, and in the page's own font
     "svg.hashsalt": _SALT,
     "font.size": 10.0,

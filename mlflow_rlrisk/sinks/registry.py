@@ -12,13 +12,17 @@ import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
-from mlflow_rlrisk.errors import ModelReferenceError
+from mlflow_rlrisk.errors import ModelReferenceError, SinkError
+from mlflow_rlrisk.sinks.mlflow_store import mlflow_errors
+from mlflow_rlrisk.sinks.verdict import INDEX_TAG, verdict_tags
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
     from mlflow.entities.model_registry import ModelVersion
+
+    from mlflow_rlrisk.report import RiskReport
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +42,12 @@ TRAINER_STATE = (
     "__pycache__",
 )
 """Names a trainer leaves beside the weights: pickles of up to twice their size, and no model."""
+
+DESCRIPTION_MARK = "**RL risk: "
+"""How a description begins that `tag_version` wrote; any other one belongs to people."""
+
+MAX_DESCRIPTION = 4000
+"""SQL registries keep 5000 characters."""
 
 _WEIGHTS = ("*.safetensors", "*.bin")
 _NAME_BREAKERS = re.compile(r"[/:.%\"']")  # refused in LoggedModel names, legal in registered ones
@@ -117,7 +127,7 @@ def log_checkpoint(
         params={key: str(value) for key, value in (params or {}).items()},
         model_type=MODEL_TYPE,
     )
-    status = "FAILED"
+    status: Literal["READY", "FAILED"] = "FAILED"
     try:
         _upload(client, model.model_id, folder)
         status = "READY"
@@ -162,3 +172,61 @@ def _upload(client: Any, model_id: str, folder: Path) -> None:
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(file.resolve())
         client.log_model_artifacts(model_id, staged)
+
+
+def tag_version(
+    report: "RiskReport",
+    *,
+    report_uri: str,
+    name: str | None = None,
+    version: str | None = None,
+    model_id: str | None = None,
+) -> None:
+    """Write the verdict onto a model version and its LoggedModel; twice gives the same.
+
+    A description is written where there is none or where it is an earlier verdict.
+
+    Args:
+        report: The verdict.
+        report_uri: Where the page is, as `LoggedReport.report_uri`.
+        name: Registered model; the one of the report's provenance.
+        version: Its version; likewise.
+        model_id: LoggedModel behind it; likewise. ``None`` there tags the version only.
+
+    Raises:
+        SinkError: No version is known, or the registry refuses.
+    """
+    import mlflow
+
+    source = report.provenance
+    name, version = name or source.registered_name, version or source.version
+    model_id = model_id or source.model_id
+    if name is None or version is None:
+        raise SinkError(f"{source.model_reference}: no registered version is known to tag")
+    client = mlflow.MlflowClient()
+    tags = {**verdict_tags(report), "rlrisk.report_uri": report_uri}
+    with mlflow_errors(f"version {version} of {name} cannot be tagged"):
+        known = client.get_model_version(name, version)
+        for key, value in tags.items():
+            if known.tags.get(key) != value:
+                client.set_model_version_tag(name, version, key, value)
+        if INDEX_TAG in known.tags and INDEX_TAG not in tags:
+            client.delete_model_version_tag(name, version, INDEX_TAG)
+        if not known.description or known.description.startswith(DESCRIPTION_MARK):
+            client.update_model_version(name, version, _description(report, report_uri))
+    if model_id is not None:
+        with mlflow_errors(f"LoggedModel {model_id} cannot be tagged"):
+            client.set_logged_model_tags(model_id, tags)
+            if INDEX_TAG not in tags and INDEX_TAG in client.get_logged_model(model_id).tags:
+                client.delete_logged_model_tag(model_id, INDEX_TAG)
+
+
+def _description(report: "RiskReport", report_uri: str) -> str:
+    tags = verdict_tags(report)
+    index = f" (index {tags[INDEX_TAG]})" if INDEX_TAG in tags else ""
+    lines = [f"{DESCRIPTION_MARK}{report.risk_level}**{index}, {report.num_prompts} prompts", ""]
+    lines += [f"- {reason}" for reason in report.reasons]
+    if report.next_steps:
+        lines += ["", "Next:", ""]
+        lines += [f"{number}. {step}" for number, step in enumerate(report.next_steps, 1)]
+    return "\n".join([*lines, "", f"Report: `{report_uri}`"])[:MAX_DESCRIPTION]

@@ -1,0 +1,83 @@
+"""What every sink asks of MLflow: will it take the report, a run to write to, a readable refusal.
+
+`check_writable` writes for real before any sampling, so that a store that refuses is found before
+the computation, not after it.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from mlflow_rlrisk.errors import SinkError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+FOLDER = "rlrisk"
+"""Artifact folder of a report."""
+DIGEST_TAG = "rlrisk.report_digest"
+"""Run tag that says which report a run holds."""
+
+
+def check_writable(
+    run_id: str | None = None, *, name: str | None = None, version: str | None = None
+) -> None:
+    """Prove that tracking store, artifact store and registry take what will be written.
+
+    Args:
+        run_id: The run that will get the report; ``None`` tries a run that is deleted at once.
+        name: Registered model whose version will be tagged.
+        version: Its version.
+
+    Raises:
+        SinkError: A store refuses, or the run holds a report already.
+    """
+    import mlflow
+
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    client = mlflow.MlflowClient()
+    with mlflow_errors(f"MLflow at {mlflow.get_tracking_uri()} cannot be written"):
+        if run_id is None:
+            run_id = _try_run(client)
+        elif DIGEST_TAG in client.get_run(run_id).data.tags:
+            raise SinkError(f"run {run_id} holds a report already; use one run per model")
+        else:
+            client.set_tag(run_id, "rlrisk.attempted_at", now)
+            client.log_text(run_id, now + "\n", f"{FOLDER}/attempted_at.txt")
+    if name is not None and version is not None:
+        with mlflow_errors(f"version {version} of {name} cannot be tagged"):
+            client.set_model_version_tag(name, version, "rlrisk.attempted_at", now)
+
+
+def _try_run(client: "MlflowClient") -> str:
+    run_id = create_run(client, "rlrisk write check")
+    try:
+        client.log_text(run_id, "", f"{FOLDER}/attempted_at.txt")
+    finally:
+        client.delete_run(run_id)
+    return run_id
+
+
+def create_run(client: "MlflowClient", name: str) -> str:
+    """Begin a run in the experiment that is set, not the active one: that prints to stdout."""
+    from mlflow.tracking.context.registry import resolve_tags
+    from mlflow.tracking.fluent import _get_experiment_id
+
+    experiment_id = _get_experiment_id()  # where mlflow.start_run() would put it
+    if experiment_id is None:
+        raise SinkError("no MLflow experiment is set; call mlflow.set_experiment")
+    run = client.create_run(experiment_id, run_name=name, tags=resolve_tags())
+    return str(run.info.run_id)
+
+
+@contextmanager
+def mlflow_errors(what: str) -> Iterator[None]:
+    """Turn a refusal of MLflow or of a disk into a `SinkError` that says what was refused."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except (MlflowException, OSError) as error:
+        text = error.message if isinstance(error, MlflowException) else str(error)
+        raise SinkError(f"{what}: {text}") from error

@@ -1,0 +1,39 @@
+"""The verdict as tags: the same words on a run, on a LoggedModel and on a model version."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mlflow_rlrisk.report import RiskReport
+
+INDEX_TAG = "rlrisk.risk_index"
+MAX_TAG = 5000
+"""MLflow takes 8000 characters on a run and, in older registries, 5000 on a version."""
+
+
+def verdict_tags(report: "RiskReport") -> dict[str, str]:
+    """The tags of a report; the index is absent where it is undefined, sentences stand on lines."""
+    tags = {
+        "rlrisk.risk_level": str(report.risk_level),
+        "rlrisk.reasons": _lines(report.reasons),
+        "rlrisk.next_steps": _lines(report.next_steps),
+        "rlrisk.policy": report.policy.name,
+        "rlrisk.assessed_at": report.provenance.finished_at,
+        "rlrisk.num_prompts": str(report.num_prompts),
+        "rlrisk.group_size": str(report.config.group_size),
+    }
+    if index := report.metrics.get("rlrisk/risk_index"):
+        tags[INDEX_TAG] = f"{index.value:.4f} [{index.ci_low:.4f}, {index.ci_high:.4f}]"
+    return tags
+
+
+def _lines(sentences: Sequence[str]) -> str:
+    """Whole sentences, one a line, within the limit of a tag; what is left out is counted."""
+    kept: list[str] = []
+    for position, sentence in enumerate(sentences):
+        line = " ".join(sentence.split())[: MAX_TAG - 100]
+        if sum(map(len, kept)) + len(kept) + len(line) > MAX_TAG - 50:
+            kept.append(f"and {len(sentences) - position} more; see the report")
+            break
+        kept.append(line)
+    return "\n".join(kept)
