@@ -140,7 +140,7 @@ def test_the_last_closed_box_counts_and_its_braces_balance() -> None:
     "unit", ["\\boxed{", "\\frac{ ", "1,234", "1 / ", "answer is ", "#### ", "{", "-", "1e", "$ "]
 )
 def test_repetition_loops_of_a_degenerate_model_are_read_in_linear_time(unit: str) -> None:
-    # 64 KiB of any of these took minutes with a backtracking pattern.
+    # 64 KiB of any of these would take a backtracking pattern minutes.
     text = unit * (65_536 // len(unit))
 
     number = final_number(text)
