@@ -38,7 +38,7 @@ _SENTENCES = {
     "low": "No assessed component speaks against starting RL from this checkpoint.",
     "medium": "Some evidence speaks against it, or does not suffice to rule it out.",
     "high": "The evidence speaks against starting RL from this checkpoint.",
-    "unknown": "The evidence does not suffice to say. What is missing stands here.",
+    "unknown": "The evidence does not suffice to say; the reasons name what is missing.",
 }
 _ICON_PATHS = {
     "low": '<circle cx="12" cy="12" r="10"/><path d="M7.5 12.5l3 3 6-7"/>',
@@ -78,7 +78,7 @@ def render(report: RiskReport) -> str:
         index=_index(report),
         chances=_chances(report),
         confidence=f"{report.config.confidence * 100:g} %",
-        reasons=[shown(reason) for reason in report.reasons],
+        reasons=[_reason(reason) for reason in report.reasons],
         next_steps=[shown(step) for step in report.next_steps],
         notes=[shown(note) for note in report.notes],
         facts=_facts(report),
@@ -138,6 +138,14 @@ def _level(report: RiskReport) -> dict[str, Any]:
         "sentence": _SENTENCES[key],
         "icon": _own_markup(icon),
     }
+
+
+def _reason(sentence: str) -> dict[str, str]:
+    """Set the source in brackets at the end apart from what it supports."""
+    claim, bracket, source = sentence.rpartition(" [")
+    if not bracket or not source.endswith("]"):
+        return {"claim": shown(sentence), "source": ""}
+    return {"claim": shown(claim), "source": shown(source[:-1])}
 
 
 def _index(report: RiskReport) -> dict[str, Any] | None:
