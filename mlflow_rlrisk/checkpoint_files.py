@@ -195,7 +195,8 @@ def weight_files(layout: Layout, *, allow_pickle: bool) -> list[Path]:
     pickled = [name for name in PICKLED_WEIGHTS if (layout.model_path / name).is_file()]
     if pickled:
         raise CheckpointError(
-            f"{pickled[0]} is pickled and can run code: convert it to safetensors, or set allow_pickle"
+            f"{pickled[0]} is pickled and can run code: convert it to safetensors or set "
+            "allow_pickle"
         )
     raise CheckpointError(f"{layout.model_path} has no weights: model.safetensors is missing")
 

@@ -10,8 +10,11 @@ import hashlib
 import json
 import logging
 import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import pyarrow as pa
 
@@ -181,6 +184,45 @@ class RolloutStore:
             yield path, table
 
 
+class RolloutWriter:
+    """Appends groups one by one, in shards of what came within ``flush_s`` seconds.
+
+    A single append costs two synced files, too much for a group of a few milliseconds. Leaving
+    the ``with`` block stores the rest, also on Ctrl-C; a kill loses at most ``flush_s`` seconds.
+    """
+
+    def __init__(self, store: RolloutStore, flush_s: float = 1.0) -> None:
+        self._store = store
+        self._flush_s = flush_s
+        self._waiting: list[RolloutGroup | GradedGroup] = []
+        self._flushed_at = time.monotonic()
+
+    def __enter__(self) -> Self:
+        """Start waiting for groups."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Store what waits, whatever ended the block."""
+        self.flush()
+
+    def add(self, group: RolloutGroup | GradedGroup) -> None:
+        """Take a complete group."""
+        self._waiting.append(group)
+        if time.monotonic() - self._flushed_at >= self._flush_s:
+            self.flush()
+
+    def flush(self) -> None:
+        """Store what waits."""
+        waiting, self._waiting = self._waiting, []
+        self._store.append(waiting)
+        self._flushed_at = time.monotonic()
+
+
 def _name(parts: Sequence[str]) -> str:
     """A name from the content's keys: the same groups written twice replace each other."""
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
@@ -210,9 +252,7 @@ def _write_manifest(path: Path, identity: Mapping[str, str]) -> None:
     write_atomically(path, write)
 
 
-def _refuse_difference(
-    folder: Path, known: Mapping[str, str], identity: Mapping[str, str]
-) -> None:
+def _refuse_difference(folder: Path, known: Mapping[str, str], identity: Mapping[str, str]) -> None:
     names = sorted(
         name for name in known.keys() | identity.keys() if known.get(name) != identity.get(name)
     )

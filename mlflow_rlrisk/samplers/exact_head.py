@@ -57,8 +57,8 @@ def install_exact_head(model: Any) -> str:
 
     probe = torch.arange(1, 5, device=model.device).remainder(_num_words(model))[None]
     before = _last_logits(model, probe)
-    head = model.get_output_embeddings()
-    if not isinstance(head, torch.nn.Linear):
+    head: Any = model.get_output_embeddings()
+    if type(head) is not torch.nn.Linear:  # a quantized head is a subclass with its own weights
         return _name(before)
     plain_forward = head.forward
     head.forward = LastPositionHead(head)

@@ -5,6 +5,7 @@ are written into spare room, and the hole of a finished row is filled by the las
 """
 
 from functools import cache
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from mlflow_rlrisk.errors import SamplerError
@@ -19,9 +20,9 @@ FIRST_ROOM = 64
 @cache
 def _growing_layer() -> type[Any]:
     """The layer class; made on first use, because its base lives in transformers."""
-    from transformers.cache_utils import DynamicLayer
+    cache_utils: Any = import_module("transformers.cache_utils")
 
-    class GrowingLayer(DynamicLayer):  # type: ignore[misc] # transformers is untyped here
+    class GrowingLayer(cache_utils.DynamicLayer):  # type: ignore[misc] # its base is Any
         """Keys and values as views ``[rows, heads, length, width]`` of larger buffers."""
 
         def update(self, key_states: Any, value_states: Any, *args: Any, **kwargs: Any) -> Any:
@@ -81,14 +82,13 @@ class SamplingCache:
         Raises:
             SamplerError: A layer keeps a state that is not keys and values (Mamba and kin).
         """
-        from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
-
-        self.states = DynamicCache(config=config)
+        cache_utils: Any = import_module("transformers.cache_utils")
+        self.states = cache_utils.DynamicCache(config=config)
         layers = self.states.layers
         for index, layer in enumerate(layers):
-            if type(layer) is DynamicLayer:
+            if type(layer) is cache_utils.DynamicLayer:
                 layers[index] = _growing_layer()()
-            elif type(layer) is not DynamicSlidingWindowLayer:
+            elif type(layer) is not cache_utils.DynamicSlidingWindowLayer:
                 raise SamplerError(
                     f"layer {index} keeps a {type(layer).__name__}; keys and values are supported"
                 )

@@ -60,8 +60,9 @@ def load_model(checkpoint: Checkpoint, config: AssessmentConfig) -> Any:
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
+    loader: Any = AutoModelForCausalLM
     try:
-        model, loaded = AutoModelForCausalLM.from_pretrained(
+        model, loaded = loader.from_pretrained(
             checkpoint.model_path,
             dtype=config.dtype,
             trust_remote_code=False,

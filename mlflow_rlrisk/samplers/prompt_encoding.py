@@ -34,7 +34,6 @@ class PromptEncoder:
         self._chat_template = chat_template
         self._stop_ids = frozenset(stop_ids)
         self._stored = _stored_tokenizer(checkpoint)
-        self._unknown = getattr(tokenizer, "unk_token", None)
 
     def encode(self, prompts: Sequence[Prompt]) -> list[list[int]]:
         """Token ids of every prompt.
@@ -103,7 +102,8 @@ class PromptEncoder:
                     f"{len(plain)} tokens instead of {len(stored)}"
                 )
         unknown_id = self._tokenizer.unk_token_id
-        if unknown_id is not None and unknown_id in plain and self._unknown not in text:
+        is_unknown = unknown_id is not None and unknown_id in plain
+        if is_unknown and str(self._tokenizer.unk_token) not in text:
             raise CheckpointError(
                 f"{self._name}: its tokenizer does not know parts of prompt {prompt.id} "
                 f"({_shorten(text)})"

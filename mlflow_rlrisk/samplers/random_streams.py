@@ -23,4 +23,4 @@ def uniforms(seed: int, prompt_id: str, sample_index: int, count: int) -> npt.ND
     name = f"{seed}/{sample_index}/{prompt_id}".encode()
     key = int.from_bytes(hashlib.sha256(name).digest()[:16], "little")
     raw = np.random.Philox(key=key).random_raw(count)
-    return (raw >> np.uint64(11)) * _TO_UNIT
+    return np.asarray((raw >> np.uint64(11)) * _TO_UNIT, dtype=np.float64)
