@@ -283,8 +283,8 @@ def _log_softmax(logits: npt.ArrayLike, temperature: float) -> FloatVector:
     highest = values.max(axis=-1, keepdims=True, initial=-np.inf)
     if (highest == -np.inf).any():
         raise StatisticsError("logits: a position has no possible token")
-    # The highest logit is taken off before the division, so that no temperature overflows.
-    scaled = (values - highest) / temperature
+    with np.errstate(over="ignore"):  # a distance beyond float64 is -inf: probability 0
+        scaled = (values - highest) / temperature
     return np.asarray(scaled - logsumexp(scaled, axis=-1, keepdims=True))
 
 

@@ -306,6 +306,7 @@ def saturated_probability(
     array([0.907, 0.077])
     """
     pairs = CountPairs.of(num_correct, num_scored)
+    pairs.require_scored(1, "a posterior")
     wrong = pairs.num_scored - pairs.num_correct
     # Mirrored, so that both tails are computed as small numbers and never as 1 - something.
     return pairs.gather(

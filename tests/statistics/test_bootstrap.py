@@ -1,0 +1,270 @@
+import numpy as np
+import pytest
+from scipy.stats import bootstrap as scipy_bootstrap
+
+from mlflow_rlrisk.errors import ConfigError, StatisticsError
+from mlflow_rlrisk.statistics import (
+    CountPairs,
+    IntervalMethod,
+    PromptBootstrap,
+    bca_interval,
+    category_means,
+    clopper_pearson,
+    group_signal,
+    interval,
+    jackknife_means,
+    jackknife_ratios,
+    mean_interval,
+    paired_draws,
+    pass_at_k,
+    true_signal,
+)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(11)
+
+
+def test_equal_seeds_give_equal_bytes_and_others_do_not(rng: np.random.Generator) -> None:
+    values = rng.normal(size=(40, 3))
+
+    first = PromptBootstrap(40, 100, seed=5).means(values)
+
+    assert first.tobytes() == PromptBootstrap(40, 100, seed=5).means(values).tobytes()
+    assert not np.array_equal(first, PromptBootstrap(40, 100, seed=6).means(values))
+
+
+def test_the_draws_of_a_seed_are_those_on_record() -> None:
+    # A changed generator, block size or dtype would silently change every published interval.
+    draws = PromptBootstrap(5, 4, seed=7).means(np.arange(5.0)[:, None])[:, 0]
+
+    indices = np.random.Generator(np.random.Philox(7)).integers(0, 5, size=(4, 5), dtype=np.uint16)
+    np.testing.assert_allclose(draws, indices.mean(axis=1))
+
+
+def test_all_metrics_of_one_bootstrap_see_the_same_resamples(rng: np.random.Generator) -> None:
+    values = rng.normal(size=(30, 2))
+    bootstrap = PromptBootstrap(30, 200, seed=1)
+
+    joint = bootstrap.means(np.column_stack([values, values[:, 0] - values[:, 1]]))
+
+    np.testing.assert_allclose(joint[:, 2], joint[:, 0] - joint[:, 1], atol=1e-14)
+    np.testing.assert_allclose(bootstrap.means(values), joint[:, :2], atol=1e-14)
+    np.testing.assert_allclose(bootstrap.means(np.ones((30, 1))), 1.0, atol=1e-15)
+
+
+def test_resamples_drawn_again_equal_resamples_kept(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = rng.normal(size=(3000, 2))
+    kept = PromptBootstrap(3000, 500, seed=2)
+    expected = kept.means(values)
+
+    monkeypatch.setattr("mlflow_rlrisk.statistics.bootstrap._KEPT_WEIGHTS", 0)
+    again = PromptBootstrap(3000, 500, seed=2)
+
+    np.testing.assert_allclose(again.means(values), expected, rtol=1e-12)
+    np.testing.assert_allclose(again.means(values), expected, rtol=1e-12)
+
+
+def test_more_prompts_than_16_bits_are_all_reached() -> None:
+    num_prompts = 70_000
+    late = (np.arange(num_prompts) >= 65_536).astype(float)
+
+    draws = PromptBootstrap(num_prompts, 20, seed=3).means(late[:, None])
+
+    assert draws.mean() == pytest.approx(late.mean(), rel=0.05)
+
+
+def test_spread_of_the_draws_is_the_standard_error_of_the_mean(rng: np.random.Generator) -> None:
+    values = rng.exponential(size=200)
+
+    draws = PromptBootstrap(200, 20_000, seed=4).means(values[:, None])[:, 0]
+
+    assert draws.std() == pytest.approx(values.std() / np.sqrt(200), rel=0.03)
+    assert draws.mean() == pytest.approx(values.mean(), abs=4 * draws.std() / np.sqrt(20_000))
+
+
+def test_ratios_are_ratios_of_sums(rng: np.random.Generator) -> None:
+    tokens = rng.integers(1, 50, size=(60, 1)).astype(float)
+    entropy = tokens * rng.uniform(0.1, 0.5, size=(60, 1))
+    bootstrap = PromptBootstrap(60, 300, seed=5)
+
+    draws = bootstrap.ratios(entropy, tokens)
+
+    np.testing.assert_allclose(draws, bootstrap.sums(entropy) / bootstrap.sums(tokens))
+    constant = bootstrap.ratios(tokens * 0.25, tokens)
+    np.testing.assert_allclose(constant, 0.25)
+
+
+def test_a_ratio_without_denominator_is_refused() -> None:
+    with pytest.raises(StatisticsError, match=r"column 1: \d+ of 50 resamples sum to 0"):
+        PromptBootstrap(3, 50).ratios(np.ones((3, 2)), [[1, 1], [1, 0], [1, 0]])
+
+
+@pytest.mark.parametrize("values", [[1.0, 2.0], [[1.0]], np.ones((2, 0)), [[1.0], [np.nan]]])
+def test_columns_that_do_not_fit_are_refused(values: object) -> None:
+    with pytest.raises(StatisticsError, match="values"):
+        PromptBootstrap(2, 10).means(values)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [((0, 10, 0), "num_prompts=0"), ((5, 0, 0), "num_resamples=0"), ((5, 5, -1), "seed=-1")],
+)
+def test_a_bootstrap_of_nothing_is_refused(
+    arguments: tuple[int, int, int], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        PromptBootstrap(*arguments)
+
+
+def test_percentile_and_bca_intervals_agree_with_scipy_on_the_same_draws(
+    rng: np.random.Generator,
+) -> None:
+    values = rng.exponential(size=50)
+    reference = scipy_bootstrap((values,), np.mean, n_resamples=999, method="BCa", rng=1)
+    draws = reference.bootstrap_distribution
+    percentile = scipy_bootstrap(
+        (values,), np.mean, n_resamples=0, bootstrap_result=reference, method="percentile"
+    )
+
+    ours = bca_interval(draws, values.mean(), jackknife_means(values))
+
+    np.testing.assert_allclose(ours, reference.confidence_interval, rtol=1e-10)
+    np.testing.assert_allclose(interval(draws), percentile.confidence_interval, rtol=1e-12)
+
+
+def test_the_jackknife_in_closed_form_leaves_out_one_prompt(rng: np.random.Generator) -> None:
+    above, below = rng.normal(size=9), rng.uniform(1, 2, size=9)
+
+    expected = [np.delete(above, i).sum() / np.delete(below, i).sum() for i in range(9)]
+
+    np.testing.assert_allclose(jackknife_ratios(above, below), expected)
+    np.testing.assert_allclose(
+        jackknife_means(above), [np.delete(above, i).mean() for i in range(9)]
+    )
+
+
+def test_the_shortcut_over_categories_has_the_distribution_of_the_joint_bootstrap(
+    rng: np.random.Generator,
+) -> None:
+    scored = np.full(300, 16)
+    correct = rng.binomial(16, rng.beta(0.5, 0.5, 300))
+    pairs = CountPairs.of(correct, scored)
+    per_pair = np.stack(
+        [
+            group_signal(pairs.num_correct, pairs.num_scored, 8),
+            pass_at_k(pairs.num_correct, pairs.num_scored, 4),
+        ],
+        axis=1,
+    )
+
+    short = category_means(pairs.multiplicities(), per_pair, 20_000, seed=1)
+    joint = PromptBootstrap(300, 20_000, seed=2).means(per_pair[pairs.index])
+
+    for quantile in (0.025, 0.5, 0.975):
+        np.testing.assert_allclose(
+            np.quantile(short, quantile, axis=0), np.quantile(joint, quantile, axis=0), atol=2e-3
+        )
+    np.testing.assert_allclose(np.cov(short.T), np.cov(joint.T), rtol=0.05)
+
+
+def test_categories_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(StatisticsError, match="no prompt"):
+        category_means([0, 0], [[1.0], [2.0]], 10, 0)
+    with pytest.raises(StatisticsError, match="values has shape"):
+        category_means([1, 2], [[1.0]], 10, 0)
+    with pytest.raises(StatisticsError, match=r"multiplicities\[0\]=-1"):
+        category_means([-1, 2], [[1.0], [2.0]], 10, 0)
+
+
+@pytest.mark.parametrize(
+    ("num_prompts", "method"),
+    [(10, IntervalMethod.PERCENTILE), (29, IntervalMethod.PERCENTILE), (30, IntervalMethod.BCA)],
+)
+def test_the_interval_fits_the_number_of_prompts_and_says_how_it_was_made(
+    rng: np.random.Generator, num_prompts: int, method: IntervalMethod
+) -> None:
+    values = rng.uniform(size=num_prompts)
+
+    found = mean_interval(values, PromptBootstrap(num_prompts, 1000), bounds=(0.0, 1.0))
+
+    assert found.method is method
+    assert found.low < found.value < found.high
+    assert found.value == pytest.approx(values.mean())
+    assert found.num_prompts == num_prompts
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, 0.25])
+def test_prompts_that_all_agree_are_not_called_certain(value: float) -> None:
+    # A bootstrap of 40 zeros has no spread: its interval [0, 0] would be falsely exact.
+    found = mean_interval([value] * 40, PromptBootstrap(40, 200), bounds=(0.0, 1.0))
+
+    reach = clopper_pearson(0, 40)[1]
+    assert found.method is IntervalMethod.CONSTANT
+    assert found.low == pytest.approx(value - reach * value)
+    assert found.high == pytest.approx(value + reach * (1 - value))
+
+
+def test_values_that_differ_by_rounding_only_are_one_value() -> None:
+    found = mean_interval([0.1 + 0.2, 0.3] * 20, PromptBootstrap(40, 200), bounds=(0.0, 1.0))
+
+    assert found.method is IntervalMethod.CONSTANT
+
+
+def test_a_value_outside_its_bounds_is_refused() -> None:
+    with pytest.raises(StatisticsError, match="not"):
+        mean_interval([0.5, 1.5], PromptBootstrap(2, 200), bounds=(0.0, 1.0))
+
+
+def test_bca_is_refused_where_nothing_varies() -> None:
+    with pytest.raises(StatisticsError, match="BCa is undefined"):
+        bca_interval([1.0, 1.0], 1.0, [1.0, 1.0])
+    with pytest.raises(StatisticsError, match="BCa is undefined"):
+        bca_interval([1.0, 2.0], 3.0, [1.0, 2.0])
+
+
+@pytest.mark.parametrize("confidence", [0.0, 1.0, -1.0, np.nan, 95])
+def test_a_confidence_that_is_none_is_refused(confidence: float) -> None:
+    with pytest.raises(ConfigError, match="confidence="):
+        interval([0.0, 1.0], confidence)
+
+
+def test_paired_differences_are_narrower_than_marginal_ones(rng: np.random.Generator) -> None:
+    shared = rng.uniform(size=200)
+    first = shared + 0.02
+    second = shared + rng.normal(scale=0.01, size=200)
+    bootstrap = PromptBootstrap(200, 2000)
+
+    draws = paired_draws(first, second, bootstrap)
+
+    low, high = interval(draws)
+    marginal_low, marginal_high = interval(bootstrap.means(first[:, None])[:, 0])
+    assert low > 0.015
+    assert high - low < (marginal_high - marginal_low) / 10
+    with pytest.raises(StatisticsError, match="not paired"):
+        paired_draws(first, second[:-1], bootstrap)
+
+
+@pytest.mark.slow
+def test_95_percent_intervals_of_the_signal_cover_95_percent(rng: np.random.Generator) -> None:
+    # Beta(1/2, 1/2) prompts, N = 100, n = 16, g = 8: the polarised case a bootstrap finds hard.
+    num_simulations, num_prompts = 1000, 100
+    grid = (np.arange(200_000) + 0.5) / 200_000
+    truth = float(true_signal(np.sin(np.pi / 2 * grid) ** 2, 8).mean())  # arcsine quantiles
+    covered = {"percentile": 0, "bca": 0}
+    for simulation in range(num_simulations):
+        correct = rng.binomial(16, rng.beta(0.5, 0.5, num_prompts))
+        values = group_signal(correct, np.full(num_prompts, 16), 8)
+        draws = PromptBootstrap(num_prompts, 1000, seed=simulation).means(values[:, None])[:, 0]
+        ends = {
+            "percentile": interval(draws),
+            "bca": bca_interval(draws, float(values.mean()), jackknife_means(values)),
+        }
+        for method, (low, high) in ends.items():
+            covered[method] += low <= truth <= high
+
+    for method, count in covered.items():
+        assert 0.93 <= count / num_simulations <= 0.97, (method, count)
