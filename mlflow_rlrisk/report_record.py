@@ -9,6 +9,7 @@ import json
 import math
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
+from functools import cache
 from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, TypeAdapter, ValidationError
@@ -311,5 +312,6 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, StrEnum) else value
 
 
+@cache
 def _adapter() -> TypeAdapter[RiskReport]:
     return TypeAdapter(RiskReport)

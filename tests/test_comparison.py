@@ -1,0 +1,101 @@
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from mlflow_rlrisk.comparison import check_comparable, rank
+from mlflow_rlrisk.config import PolicyConfig, SamplingConfig
+from mlflow_rlrisk.errors import ComparabilityError
+from mlflow_rlrisk.report import RiskReport
+from tests.prompt_statistics import DIGESTS, ladder_rung, prompts, report_of
+
+
+@pytest.fixture(scope="module")
+def ladder() -> list[RiskReport]:
+    rungs = [(0.06, 0.04, 0.01), (1.2, 1.8, 0.3), (0.6, 0.5, 0.12)]
+    return [report_of(ladder_rung(*rung), model=f"models:/sft/{i}") for i, rung in enumerate(rungs)]
+
+
+def test_the_ranking_by_risk_and_by_pass_at_1_and_where_they_disagree(
+    ladder: list[RiskReport],
+) -> None:
+    comparison = rank(ladder)
+
+    assert [entry.model[-1] for entry in comparison.entries] == ["1", "2", "0"]
+    assert [entry.risk_rank for entry in comparison.entries] == [1, 2, 3]
+    assert [entry.pass_at_1_rank for entry in comparison.entries] == [3, 2, 1]
+    pairs = {(pair.higher_pass_at_1[-1], pair.lower_risk[-1]) for pair in comparison.disagreements}
+    assert pairs == {("0", "1"), ("0", "2"), ("2", "1")}
+    assert comparison.are_tops_different
+    json.dumps(comparison.to_dict(), allow_nan=False)
+
+
+def test_rankings_that_agree_have_no_disagreement() -> None:
+    weak = report_of(ladder_rung(0.3, 2.0, 0.1), model="weak")
+    strong = report_of(ladder_rung(1.5, 1.5, 0.3), model="strong")
+
+    comparison = rank([weak, strong])
+
+    assert [entry.model for entry in comparison.entries] == ["strong", "weak"]
+    assert comparison.disagreements == ()
+    assert not comparison.are_tops_different
+
+
+def test_an_unknown_level_comes_last_and_takes_no_part_in_disagreements() -> None:
+    known = report_of(ladder_rung(1.2, 1.8, 0.3), model="known")
+    statistics = [replace(each, num_truncated=16) for each in ladder_rung(3, 1, 0.5)]
+    unknown = report_of(statistics, model="unknown")
+
+    comparison = rank([unknown, known])
+
+    assert [entry.model for entry in comparison.entries] == ["known", "unknown"]
+    assert comparison.disagreements == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"digests": {**DIGESTS, "prompts": "other"}}, r"prompts \("),
+        ({"digests": {**DIGESTS, "verifier": "other"}}, r"verifier \("),
+        ({"digests": {**DIGESTS, "tokenizer": "other"}}, r"tokenizer \("),
+        ({"digests": {**DIGESTS, "template": "other"}}, r"chat template \("),
+        ({"sampling": SamplingConfig(temperature=0.7)}, r"sampling.temperature \(1.0 vs 0.7\)"),
+        ({"sampling": SamplingConfig(num_samples=32)}, r"sampling.num_samples \(16 vs 32\)"),
+        ({"group_size": 4}, r"group size \(8 vs 4\)"),
+        ({"success_threshold": 0.5}, r"success threshold"),
+        ({"policy": PolicyConfig(low_below=0.1)}, r"policy"),
+        ({"digests": {}}, r"digest not recorded in 1 of 2"),
+    ],
+)
+def test_reports_that_measured_other_things_are_refused_with_what_differs(
+    changes: dict[str, Any], word: str
+) -> None:
+    statistics = prompts([4, 8] * 30, 16)
+    with pytest.raises(ComparabilityError, match=word):
+        check_comparable([report_of(statistics), report_of(statistics, **changes)])
+
+
+def test_another_seed_model_and_policy_name_are_comparable() -> None:
+    statistics = prompts([4, 8] * 30, 16)
+    other = report_of(
+        statistics,
+        model="other",
+        sampling=SamplingConfig(seed=5),
+        policy=PolicyConfig(name="ours", required_level="medium"),
+    )
+
+    check_comparable([report_of(statistics), other])
+
+
+def test_all_that_differs_is_named_at_once() -> None:
+    statistics = prompts([4, 8] * 30, 16)
+    other = report_of(statistics[:-1], group_size=4)
+
+    with pytest.raises(ComparabilityError, match=r"number of prompts \(60 vs 59\); group size"):
+        rank([report_of(statistics), other])
+
+
+def test_nothing_to_compare_is_an_error() -> None:
+    with pytest.raises(ComparabilityError, match="no report"):
+        rank([])

@@ -1,0 +1,313 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlflow_rlrisk.aggregate import Aggregates
+from mlflow_rlrisk.components import CORE, STARVED, Quantities, assess_components
+from mlflow_rlrisk.config import DEFAULT_COMPONENTS, AssessmentConfig, ComponentConfig, PolicyConfig
+from mlflow_rlrisk.errors import ConfigError, StatisticsError
+from mlflow_rlrisk.evidence import AssessmentContext, Evidence
+from mlflow_rlrisk.report import Metric, RiskLevel
+from mlflow_rlrisk.risk import Judgement, Veto, judge, risk_index
+from mlflow_rlrisk.statistics.groups import critical_success, true_signal
+
+NINE = json.loads((Path(__file__).parent / "data" / "nine_public_rungs.json").read_text())
+ORDER = {RiskLevel.LOW: 0, RiskLevel.MEDIUM: 1, RiskLevel.HIGH: 2}
+WORSE = {name: np.sign(line.bad - line.ok) for name, line in DEFAULT_COMPONENTS.items()}
+HEALTHY = {"starvation": 0.9, "headroom": 5.0, "entropy_abs": 0.4, "truncation": 0.0}
+
+
+def metric(draws: np.ndarray, value: float | None = None) -> Metric:
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return Metric(
+        value=float(np.mean(draws)) if value is None else value,
+        ci_low=float(low),
+        ci_high=float(high),
+        num_prompts=200,
+    )
+
+
+def aggregates(values: dict[str, Any], starved: Any = 0.1, num_draws: int = 200) -> Aggregates:
+    """Aggregates whose core components have the given value or draws."""
+    draws = {
+        CORE[name]: np.broadcast_to(np.asarray(value, dtype=float), (num_draws,)).copy()
+        for name, value in values.items()
+    }
+    draws[STARVED] = np.broadcast_to(np.asarray(starved, dtype=float), (num_draws,)).copy()
+    metrics = {name: metric(each) for name, each in draws.items()}
+    return Aggregates(metrics=metrics, draws=draws, undefined={})
+
+
+def judged(
+    found: Aggregates,
+    policy: PolicyConfig | None = None,
+    context: AssessmentContext | None = None,
+    **changes: Any,
+) -> Judgement:
+    lines = policy or PolicyConfig()
+    given_context = context or AssessmentContext()
+    assessed = assess_components(Quantities(found, given_context, 0.95, 0), lines)
+    return judge(
+        found.metrics,
+        found.draws,
+        found.undefined,
+        assessed,
+        policy=lines,
+        config=AssessmentConfig(),
+        context=given_context,
+        **{"num_prompts": 200, **changes},
+    )
+
+
+@pytest.mark.parametrize("rung", NINE["rungs"], ids=lambda r: f"{r['family']}-{r['epochs']}")
+def test_the_nine_public_rungs_get_their_documented_index(rung: dict[str, Any]) -> None:
+    size = NINE["group_size"]
+    pass_at_1 = rung.get("pass_at_1")
+    signal = rung["signal"] if pass_at_1 is None else float(true_signal(pass_at_1, size))
+    headroom = rung["headroom"] if pass_at_1 is None else pass_at_1 / critical_success(size)
+    family = [each for each in NINE["rungs"] if each["family"] == rung["family"]]
+    found = aggregates(
+        {
+            "starvation": signal,
+            "headroom": headroom,
+            "entropy_abs": rung["entropy"],
+            "truncation": 0.0,
+        }
+    )
+    ratio = np.full(200, rung["entropy"] / family[0]["entropy"])
+    found.metrics["rlrisk/token_entropy_relative"] = metric(ratio)
+    found.draws["rlrisk/token_entropy_relative"] = ratio
+
+    assessed = assess_components(Quantities(found, AssessmentContext(), 0.95, 0), PolicyConfig())
+    value, draws = risk_index(assessed)
+
+    assert value == pytest.approx(rung["index"], abs=1e-4)
+    np.testing.assert_allclose(draws, value, atol=1e-12)
+
+
+def test_a_healthy_checkpoint_is_low() -> None:
+    judgement = judged(aggregates(HEALTHY))
+
+    assert judgement.level is RiskLevel.LOW
+    assert judgement.probabilities == {"low": 1.0, "medium": 0.0, "high": 0.0}
+    assert not judgement.vetoes
+
+
+def test_low_needs_the_upper_end_of_the_index_and_no_severe_component() -> None:
+    wide = np.linspace(0.54, 0.8, 200)  # the index straddles .33 while its mean is below
+
+    assert judged(aggregates({**HEALTHY, "starvation": wide})).level is RiskLevel.MEDIUM
+    # One component of severity .6 and weight .4: index .24 < .33, but not mild.
+    severe = judged(aggregates({**HEALTHY, "entropy_abs": 0.24 - 0.6 * 0.12}))
+    assert severe.index is not None
+    assert severe.index.ci_high < 0.33
+    assert severe.level is RiskLevel.MEDIUM
+
+
+def test_the_signal_veto_needs_the_whole_interval_below_one_half() -> None:
+    clear = judged(aggregates({**HEALTHY, "starvation": np.linspace(0.40, 0.49, 200)}))
+    astride = judged(aggregates({**HEALTHY, "starvation": np.linspace(0.40, 0.52, 200)}))
+
+    assert (clear.level, clear.vetoes) == (RiskLevel.HIGH, (Veto.SIGNAL,))
+    assert astride.level is RiskLevel.MEDIUM
+    assert astride.probabilities["high"] == pytest.approx(100 / 120, abs=0.01)
+
+
+def test_the_starved_veto_needs_the_whole_interval_above_its_line() -> None:
+    assert judged(aggregates(HEALTHY, starved=np.linspace(0.71, 0.8, 200))).vetoes == (
+        Veto.STARVED,
+    )
+    assert not judged(aggregates(HEALTHY, starved=np.linspace(0.69, 0.8, 200))).vetoes
+
+
+def test_an_index_wholly_beyond_its_line_is_high_without_another_veto() -> None:
+    values = {"starvation": 0.6, "headroom": 1.5, "entropy_abs": 0.1, "truncation": 0.0}
+
+    judgement = judged(aggregates(values))
+
+    assert judgement.vetoes == (Veto.INDEX,)
+    assert judgement.level is RiskLevel.HIGH
+    assert judgement.index is not None
+    q = [(0.75 - 0.6) / 0.5, (4 - 1.5) / 3, 1.0]
+    assert judgement.index.value == pytest.approx(
+        1 - (1 - 0.9 * q[0]) * (1 - 0.6 * q[1]) * (1 - 0.4 * q[2])
+    )
+
+
+def test_a_verifier_no_better_than_chance_is_a_veto() -> None:
+    audit = Evidence(value=-0.05, ci_low=-0.1, ci_high=0.0, source="audit")
+    judgement = judged(aggregates(HEALTHY), context=AssessmentContext(verifier_youden_j=audit))
+
+    assert Veto.VERIFIER in judgement.vetoes
+    assert judgement.level is RiskLevel.HIGH
+    assert judgement.probabilities["high"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"num_prompts": 49}, "49 prompts"),
+        ({"context": AssessmentContext(expected_prompts_digest="a")}, "digests differ"),
+    ],
+)
+def test_unknown_comes_before_every_veto(changes: dict[str, Any], word: str) -> None:
+    judgement = judged(aggregates({**HEALTHY, "starvation": 0.1}), **changes)
+
+    assert judgement.level is RiskLevel.UNKNOWN
+    assert Veto.SIGNAL in judgement.vetoes
+    assert word in judgement.gaps[0].reason
+    assert judgement.probabilities == {}
+
+
+def test_more_truncation_than_allowed_is_unknown_not_bad() -> None:
+    assert judged(aggregates({**HEALTHY, "truncation": 0.51})).level is RiskLevel.UNKNOWN
+    assert judged(aggregates({**HEALTHY, "truncation": 0.50})).level is not RiskLevel.UNKNOWN
+
+
+@pytest.mark.parametrize("component", sorted(CORE))
+def test_a_missing_core_metric_is_unknown_and_leaves_no_index(component: str) -> None:
+    values = {name: value for name, value in HEALTHY.items() if name != component}
+
+    judgement = judged(aggregates(values))
+
+    assert judgement.level is RiskLevel.UNKNOWN
+    assert judgement.index is None
+    assert component in (judgement.index_undefined or "")
+
+
+def test_evidence_that_is_not_given_is_listed_as_not_assessed() -> None:
+    assessed = assess_components(
+        Quantities(aggregates(HEALTHY), AssessmentContext(), 0.95, 0), PolicyConfig()
+    )
+
+    assert {part.name for part in assessed.components} == set(CORE)
+    assert set(assessed.not_assessed) == set(DEFAULT_COMPONENTS) - set(CORE)
+
+
+def test_each_given_evidence_becomes_its_component() -> None:
+    found = aggregates(HEALTHY)
+    found.metrics["rlrisk/pass_at_64"] = metric(np.full(200, 0.80))
+    found.draws["rlrisk/pass_at_64"] = np.full(200, 0.80)
+    context = AssessmentContext(
+        sibling_pass_at_64=Evidence.exact(0.85, "sibling"),
+        heldout_loss=Evidence.exact(1.05, "loss"),
+        lowest_heldout_loss=Evidence.exact(1.0, "lowest"),
+        verifier_youden_j=Evidence(value=0.7, ci_low=0.4, ci_high=0.9, source="audit"),
+        sft_rl_overlap=Evidence.exact(0.25, "exact match"),
+        mismatch_kl=Evidence.exact(0.055, "trainer"),
+    )
+
+    assessed = assess_components(Quantities(found, context, 0.95, 0), PolicyConfig())
+
+    q = {part.name: part.q for part in assessed.components}
+    assert q["coverage"] == pytest.approx(0.5)
+    assert q["gen_loss"] == pytest.approx(0.5)
+    assert q["verifier"] == pytest.approx(0.5)  # the lower end counts, not the estimate
+    assert q["overlap"] == pytest.approx(0.25)
+    assert q["mismatch"] == pytest.approx(0.5)
+
+
+def test_draws_of_evidence_have_its_interval() -> None:
+    evidence = Evidence(value=0.5, ci_low=0.4, ci_high=0.8, source="audit")
+
+    draws = evidence.draws(200_000, 0.95, np.random.default_rng(0))
+
+    assert np.quantile(draws, [0.025, 0.975]) == pytest.approx([0.4, 0.8], abs=0.005)
+
+
+@pytest.mark.parametrize("ends", [(0.6, 0.4), (float("nan"), 1.0), (0.0, float("inf"))])
+def test_evidence_outside_its_own_interval_is_refused(ends: tuple[float, float]) -> None:
+    with pytest.raises(StatisticsError, match="audit"):
+        Evidence(value=0.5, ci_low=ends[0], ci_high=ends[1], source="audit")
+
+
+def test_an_unknown_component_in_a_policy_is_an_error() -> None:
+    policy = PolicyConfig(components={"luck": ComponentConfig(ok=0, bad=1, weight=0.5)})
+
+    with pytest.raises(ConfigError, match="luck"):
+        judged(aggregates(HEALTHY), policy)
+
+
+draw_arrays = st.lists(st.floats(0.0, 1.0), min_size=8, max_size=8).map(np.array)
+
+
+@st.composite
+def measured(draw: st.DrawFn) -> dict[str, np.ndarray]:
+    return {
+        "starvation": draw(draw_arrays),
+        "headroom": draw(draw_arrays) * 6.0,
+        "entropy_abs": draw(draw_arrays) * 0.4,
+        "truncation": draw(draw_arrays) * 0.45,
+    }
+
+
+@settings(max_examples=200, deadline=None)
+@given(measured(), draw_arrays, st.sampled_from(sorted(CORE)), draw_arrays)
+def test_worsening_a_component_never_lowers_the_index_or_the_level(
+    values: dict[str, np.ndarray], starved: np.ndarray, name: str, shift: np.ndarray
+) -> None:
+    worse = dict(values)
+    worse[name] = values[name] + WORSE[name] * shift * (0.04 if name == "truncation" else 1.0)
+
+    before = judged(aggregates(values, starved, 8))
+    after = judged(aggregates(worse, starved, 8))
+
+    assert before.index is not None
+    assert after.index is not None
+    for end in ("value", "ci_low", "ci_high"):
+        assert getattr(after.index, end) >= getattr(before.index, end) - 1e-12
+    assert ORDER[after.level] >= ORDER[before.level]
+    assert after.probabilities["high"] >= before.probabilities["high"]
+    assert after.probabilities["low"] <= before.probabilities["low"]
+
+
+@st.composite
+def policies_and_tighter(draw: st.DrawFn) -> tuple[PolicyConfig, PolicyConfig]:
+    share = st.floats(0.0, 1.0)
+
+    def ordered(low_is_tight: bool) -> tuple[float, float]:
+        low, high = sorted((draw(share), draw(share)))
+        return (high, low) if low_is_tight else (low, high)
+
+    fields: list[dict[str, Any]] = [{}, {}]
+    for name, low_is_tight in (
+        ("low_below", True),
+        ("high_from", True),
+        ("max_truncated_share", True),
+        ("veto_starved_above", True),
+        ("max_component", True),
+        ("veto_signal_below", False),
+    ):
+        for each, value in zip(fields, ordered(low_is_tight), strict=True):
+            each[name] = value
+    components: list[dict[str, ComponentConfig]] = [{}, {}]
+    for name in CORE:
+        line = DEFAULT_COMPONENTS[name]
+        for each, weight in zip(components, ordered(False), strict=True):
+            each[name] = ComponentConfig(ok=line.ok, bad=line.bad, weight=weight)
+    loose, tight = (
+        PolicyConfig(**each, components=parts)
+        for each, parts in zip(fields, components, strict=True)
+    )
+    return loose, tight
+
+
+@settings(max_examples=300, deadline=None)
+@given(measured(), draw_arrays, policies_and_tighter())
+def test_tightening_a_policy_never_lowers_the_level(
+    values: dict[str, np.ndarray],
+    starved: np.ndarray,
+    policies: tuple[PolicyConfig, PolicyConfig],
+) -> None:
+    loose, tight = (judged(aggregates(values, starved, 8), policy) for policy in policies)
+
+    if RiskLevel.UNKNOWN in (loose.level, tight.level):
+        # Only a tighter truncation limit may cost the evidence; it never gains a level.
+        assert tight.level is RiskLevel.UNKNOWN
+    else:
+        assert ORDER[tight.level] >= ORDER[loose.level]
