@@ -163,6 +163,8 @@ def _first_present(table: Table, paths: Sequence[str]) -> str | None:
 
 
 def _is_present(table: Table, path: str) -> bool:
+    if path not in table.column_names and path.partition(".")[0] not in table.column_names:
+        return False
     return any(value_at(row.columns, path) is not None for row in table.rows)
 
 

@@ -145,22 +145,29 @@ def _json_array(text: str) -> list[object]:
 
 
 def _parse_json(text: str, place: str) -> Any:
-    def refuse_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        value = dict(pairs)
-        if len(value) < len(pairs):
-            names = [name for name, _ in pairs]
-            repeated = next(name for name in names if names.count(name) > 1)
-            raise PromptSetError(f"{place} has the key {repeated!r} twice")
-        return value
-
     try:
-        return json.loads(text, object_pairs_hook=refuse_repeated_keys)
-    except PromptSetError:
-        raise
+        return _STRICT_JSON.decode(text)
+    except _RepeatedKeyError as error:
+        raise PromptSetError(f"{place} has the key {error} twice") from error
     except RecursionError as error:
         raise PromptSetError(f"{place} is nested too deeply") from error
     except ValueError as error:
         raise PromptSetError(f"{place} is not JSON: {error}") from error
+
+
+class _RepeatedKeyError(ValueError):
+    """An object has a key twice; JSON parsers keep one of the values and drop the other."""
+
+
+def _object_without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _RepeatedKeyError(repr(next(name for name in names if names.count(name) > 1)))
+    return value
+
+
+_STRICT_JSON = json.JSONDecoder(object_pairs_hook=_object_without_repeats)
 
 
 def _read_object(source: Any) -> Table:

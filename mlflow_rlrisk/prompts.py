@@ -44,6 +44,11 @@ class PromptSet:
         return iter(self.prompts)
 
 
+_CANONICAL_JSON = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
+)
+
+
 def load_prompts(source: object, mapping: Mapping[str, str] | None = None) -> PromptSet:
     """Read the prompts of the RL run.
 
@@ -95,7 +100,7 @@ class _Collected:
         self.num_duplicates = 0
         self.num_repeated_texts = 0
         self.is_chat = False
-        self._first_seen: dict[str | tuple[Message, ...], tuple[str, str]] = {}
+        self._first_seen: dict[str | tuple[Message, ...], tuple[str, Any]] = {}
 
     def add(self, row: Row, content: str | tuple[Message, ...], truth: Any) -> None:
         is_chat = not isinstance(content, str)
@@ -107,14 +112,13 @@ class _Collected:
         if digest in self.prompts:
             self.num_duplicates += 1
             return
-        truth_digest = _sha256(truth)
         if content in self._first_seen:
             place, first_truth = self._first_seen[content]
-            if first_truth != truth_digest:
+            if _sha256(first_truth) != _sha256(truth):
                 raise PromptSetError(f"{place} and {row.place}: one prompt, two different truths")
             self.num_repeated_texts += 1
         else:
-            self._first_seen[content] = (row.place, truth_digest)
+            self._first_seen[content] = (row.place, truth)
         self.prompts[digest] = Prompt(
             id=digest[:ID_LENGTH], content=content, truth=truth, columns=row.columns
         )
@@ -137,10 +141,7 @@ def _left_out(columns: Mapping[str, str]) -> str:
 
 
 def _sha256(value: object) -> str:
-    text = json.dumps(
-        _canonical(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
-    )
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(_CANONICAL_JSON.encode(_canonical(value)).encode()).hexdigest()
 
 
 def _canonical(value: Any) -> Any:

@@ -21,16 +21,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
+    from mlflow_rlrisk.verifiers.gold import PreflightResult, preflight
     from mlflow_rlrisk.verifiers.loading import LoadedVerifier, load_verifier
     from mlflow_rlrisk.verifiers.pool import VerifierPool
-    from mlflow_rlrisk.verifiers.preflight import PreflightResult, preflight
 
 _HOME = {
     "LoadedVerifier": "loading",
-    "PreflightResult": "preflight",
+    "PreflightResult": "gold",
     "VerifierPool": "pool",
     "load_verifier": "loading",
-    "preflight": "preflight",
+    "preflight": "gold",
 }
 
 __all__ = [  # noqa: RUF022  (in reading order)

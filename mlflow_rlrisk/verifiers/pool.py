@@ -136,15 +136,16 @@ class VerifierPool:
         request = _request(prompt, completions)
         return self._submit_call(partial(self._grade_request, request=request)).result()
 
-    def problems(self, prompts: Sequence[Prompt]) -> list[str | None]:
+    def problems(self, prompts: Iterable[Prompt]) -> list[str | None]:
         """Why each prompt cannot be judged (no truth, a missing column); ``None`` where it can.
 
         Raises:
             VerifierError: The verifier cannot even be asked.
         """
         found: list[str | None] = []
-        for start in range(0, len(prompts), CHECK_BATCH):
-            batch = [(p.truth, dict(p.columns)) for p in prompts[start : start + CHECK_BATCH]]
+        asked = [(prompt.truth, dict(prompt.columns)) for prompt in prompts]
+        for start in range(0, len(asked), CHECK_BATCH):
+            batch = asked[start : start + CHECK_BATCH]
             found += self._submit_call(partial(self._ask, batch=batch)).result()
         return found
 

@@ -61,11 +61,13 @@ class WorkerProcess:
         Raises:
             VerifierError: It cannot be loaded; the message has the worker's reason.
         """
+        self.kill()  # one that died while it was idle still has its pipes
+        import_path = json.dumps(list(map(str, sys.path)))
         with self._lock:  # no process may appear after `stop`
             if self._is_stopped:
                 raise VerifierError("the verifier pool was closed while it graded")
             process = self._process = subprocess.Popen(
-                [sys.executable, "-P", "-c", _BOOTSTRAP, json.dumps(sys.path)],
+                [sys.executable, "-P", "-c", _BOOTSTRAP, import_path],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,

@@ -7,7 +7,7 @@ sampled: gold answers must be accepted, mutated ones should be rejected.
 
 import re
 import string
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
@@ -72,7 +72,7 @@ class _Trial:
 
 def preflight(
     pool: VerifierPool,
-    prompts: Sequence[Prompt],
+    prompts: Iterable[Prompt],
     sample: int = 32,
     *,
     success_threshold: float | None = None,
@@ -87,7 +87,7 @@ def preflight(
 
     Args:
         pool: An open pool.
-        prompts: The prompt set.
+        prompts: The prompt set; not empty.
         sample: Prompts whose gold answers are shown, at least 1.
         success_threshold: Accepted from this reward on; ``None`` accepts every reward above 0.
         max_rejected_share: Tolerated share of rejected gold answers.
@@ -96,6 +96,7 @@ def preflight(
         VerifierError: Prompts that cannot be judged, or a verifier that fails on its first call.
         GoldRejectedError: More gold answers are rejected than tolerated.
     """
+    prompts = tuple(prompts)
     _refuse_unjudgeable(pool, prompts)
     name = pool.verifier.name
     if pool.verifier.wants_token_ids:
@@ -244,7 +245,7 @@ def wrong_completion(gold: str, truth: Any) -> str:
     A number is raised by one; in other text every letter and digit becomes its successor.
     """
     text = _bare_truth(truth)
-    if text is None or text not in gold:
+    if not text or text not in gold:
         return _shifted(gold)
     number = truth_number(truth)
     wrong = _shifted(text) if number is None else str(number.value + 1)

@@ -1,0 +1,174 @@
+import importlib.util
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mlflow_rlrisk.errors import VerifierError
+from mlflow_rlrisk.verifiers import LoadedVerifier, load_verifier
+from mlflow_rlrisk.verifiers.specs import VerifierSpec, parse_spec
+from tests.verifiers.conftest import WriteVerifier
+
+TOP_LEVEL_SOURCE = "def grade(completion, truth):\n    return completion == truth\n"
+
+
+def test_builtin_names_are_known_with_their_options() -> None:
+    assert load_verifier("exact:casefold").kind == "builtin"
+    assert load_verifier("regex:a:b").name == "regex:a:b"
+    assert load_verifier("numeric").extracts_answers
+    digests = [load_verifier(s).digest for s in ("exact", "exact:casefold", "numeric", "regex:a")]
+    assert len(set(digests)) == 4
+    assert load_verifier("exact").digest == digests[0]
+
+
+def test_a_function_says_its_dialect_and_name(write_verifier: WriteVerifier) -> None:
+    loaded = load_verifier(write_verifier("def grade(prompts, completions, **kwargs): ..."))
+
+    assert (loaded.name, loaded.kind, loaded.dialect) == (
+        "own_verifier.py:grade",
+        "function",
+        "trl",
+    )
+    assert not loaded.extracts_answers
+
+
+def test_the_digest_follows_the_source_and_not_the_place(tmp_path: Path) -> None:
+    def load(folder: str, source: str) -> LoadedVerifier:
+        path = tmp_path / folder / "rewards.py"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(source)
+        return load_verifier(f"{path}:grade")
+
+    here, there = load("a", TOP_LEVEL_SOURCE), load("b", TOP_LEVEL_SOURCE)
+    changed = load("b", TOP_LEVEL_SOURCE + "# and a word\n")
+
+    assert here.digest == there.digest != changed.digest
+
+
+def test_the_digest_covers_the_file_a_function_is_imported_from(tmp_path: Path) -> None:
+    (tmp_path / "impl.py").write_text(TOP_LEVEL_SOURCE)
+    (tmp_path / "front.py").write_text("from impl import grade\n")
+    before = load_verifier(f"{tmp_path}/front.py:grade").digest
+
+    (tmp_path / "impl.py").write_text(TOP_LEVEL_SOURCE.replace("==", "!="))
+
+    assert load_verifier(f"{tmp_path}/front.py:grade").digest != before
+
+
+def test_extract_answer_beside_the_function_is_found(write_verifier: WriteVerifier) -> None:
+    loaded = load_verifier(
+        write_verifier("""
+            def grade(completion, truth): ...
+            def extract_answer(completion): ...
+        """)
+    )
+
+    assert loaded.extracts_answers
+
+
+def test_a_function_object_is_named_by_where_it_can_be_imported() -> None:
+    assert parse_spec(shutil.which) == VerifierSpec("shutil:which", "module", "shutil", "which")
+    assert parse_spec(Path.exists).detail == "Path.exists"
+
+
+def test_a_function_of_a_script_is_named_by_its_file(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from mlflow_rlrisk.verifiers import load_verifier\n"
+        "def grade(completion, truth):\n    return 1.0\n"
+        "if __name__ == '__main__':\n    print(load_verifier(grade).name)\n"
+    )
+    root = Path(__file__).parents[2]
+
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PYTHONPATH": str(root)},
+    )
+
+    assert done.stdout == "script.py:grade\n", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("", "names no verifier"),
+        ("fuzzy", "known names: exact, numeric, regex"),
+        ("rewards.py", "names no verifier"),
+        ("rewards.py:", "names no verifier"),
+        ("no/such/rewards.py:grade", "there is no file"),
+        ("a-b:grade", "neither a .py file nor a module"),
+        ("no_such_module_here:grade", "ModuleNotFoundError"),
+        ("json:no_such_function", "has no 'no_such_function'"),
+        ("sys:exit", "has no source file"),
+        ("json:dumps", "signature not understood"),
+        ("exact:lower", "unknown option"),
+        ("regex:(", "not a pattern"),
+    ],
+)
+def test_a_spec_that_names_nothing_usable_says_why(spec: str, message: str) -> None:
+    with pytest.raises(VerifierError, match=message):
+        load_verifier(spec)
+
+
+def test_a_function_that_no_worker_can_import_is_refused() -> None:
+    def local(completion: str, truth: str) -> float:
+        return 1.0
+
+    for function in (local, lambda completion, truth: 1.0):
+        with pytest.raises(VerifierError, match="cannot be imported by a worker"):
+            load_verifier(function)
+
+
+def test_a_file_named_like_a_loaded_module_does_not_replace_it(tmp_path: Path) -> None:
+    (tmp_path / "json.py").write_text(TOP_LEVEL_SOURCE)
+
+    assert load_verifier(f"{tmp_path}/json.py:grade").name == "json.py:grade"
+
+
+def test_a_package_can_register_verifiers_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = tmp_path / "own_plugin-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: own-plugin\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        "[mlflow_rlrisk.verifiers]\nlength = own_plugin:length\nbroken = own_plugin:broken\n"
+    )
+    (tmp_path / "own_plugin.py").write_text(
+        "from mlflow_rlrisk.verifiers import Outcome\n"
+        "class Length:\n"
+        "    def __init__(self, limit): self.limit = limit\n"
+        "    def problem_with(self, truth, columns): return None\n"
+        "    def verify(self, request):\n"
+        "        return [Outcome(status='scored', reward=float(len(c) <= self.limit))\n"
+        "                for c in request.completions]\n"
+        "def length(options): return Length(int(options))\n"
+        "def broken(options): return object()\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    loaded = load_verifier("length:3")
+
+    assert (loaded.kind, loaded.name) == ("plugin", "length:3")
+    with pytest.raises(VerifierError, match="invalid literal"):
+        load_verifier("length:x")
+    with pytest.raises(VerifierError, match="has no method problem_with"):
+        load_verifier("broken")
+
+
+def test_the_side_of_the_worker_imports_nothing_heavy() -> None:
+    # Every replaced worker pays for what is imported here.
+    code = (
+        "import sys, mlflow_rlrisk.verifiers.worker; "
+        "print([m for m in ('numpy', 'pandas', 'pydantic', 'mlflow', 'torch') if m in sys.modules])"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "[]\n"
+    assert importlib.util.find_spec("numpy") is not None
