@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize
-from scipy.special import betaln, digamma
+from scipy.special import bdtrc, betaln, digamma
 
 from mlflow_rlrisk.errors import InsufficientRolloutsError, StatisticsError
 from mlflow_rlrisk.statistics.counts import CountPairs, FloatVector, check_at_least, finite_array
@@ -19,8 +19,9 @@ from mlflow_rlrisk.statistics.counts import CountPairs, FloatVector, check_at_le
 PARAMETER_BOUNDS = (1e-3, 1e3)
 """Range searched for both parameters; outside it the fit says "all at the ends" or "all alike"."""
 
-INFLATION_STANDARD_ERRORS = 2.0
-"""Excess of all-wrong or all-correct prompts over the fit, in standard errors, that is flagged."""
+INFLATION_LEVEL = 0.02275
+"""A count of all-wrong or all-correct prompts this improbable under the fit is flagged: the tail
+beyond two standard errors, taken from the Binomial, since expected counts are often below 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,8 +150,9 @@ def beta_signal(alpha: npt.ArrayLike, beta: npt.ArrayLike, group_size: int) -> F
     np.float64(0.3333)
     """
     size = check_at_least("group_size", group_size, 2)
-    some_wrong = beta_pass_at_k(beta, alpha, size)
-    all_wrong = 1.0 - beta_pass_at_k(alpha, beta, size)
+    a, b = _parameters(alpha, beta)
+    some_wrong = beta_pass_at_k(b, a, size)
+    all_wrong = 1.0 - beta_pass_at_k(a, b, size)
     return np.asarray(np.maximum(some_wrong - all_wrong, 0.0))[()]
 
 
@@ -175,10 +177,7 @@ def beta_pass_at_k(alpha: npt.ArrayLike, beta: npt.ArrayLike, k: int) -> FloatVe
     np.float64(0.75)
     """
     attempts = check_at_least("k", k, 1)
-    a, b = finite_array("alpha", alpha), finite_array("beta", beta)
-    for name, array in (("alpha", a), ("beta", b)):
-        if (array <= 0.0).any():
-            raise StatisticsError(f"{name}={array[array <= 0.0][0]}: must be positive")
+    a, b = _parameters(alpha, beta)
     log_all_wrong = np.zeros(np.broadcast_shapes(a.shape, b.shape))
     for drawn in range(attempts):  # a product of ratios: exact where log-gammas would cancel
         log_all_wrong = log_all_wrong + np.log1p(-a / (a + b + drawn))
@@ -268,10 +267,16 @@ def moment_overdispersion(mean: npt.ArrayLike, variance: npt.ArrayLike) -> Float
 
 
 def _exceeds(pairs: CountPairs, is_at_end: npt.NDArray[np.bool_], log_chance: FloatVector) -> bool:
-    """True when more prompts are at an end than expected, by `INFLATION_STANDARD_ERRORS`."""
+    """True when improbably many prompts are at an end, by `INFLATION_LEVEL`."""
     weight = pairs.multiplicities()
-    chance = np.exp(log_chance)
-    observed = float(np.dot(weight, is_at_end))
-    expected = float(np.dot(weight, chance))
-    error = math.sqrt(float(np.dot(weight, chance * (1.0 - chance))))
-    return observed - expected > INFLATION_STANDARD_ERRORS * error
+    observed = int(np.dot(weight, is_at_end))
+    chance = float(np.dot(weight, np.exp(log_chance))) / pairs.num_prompts
+    return observed > 0 and float(bdtrc(observed - 1, pairs.num_prompts, chance)) < INFLATION_LEVEL
+
+
+def _parameters(alpha: npt.ArrayLike, beta: npt.ArrayLike) -> tuple[FloatVector, FloatVector]:
+    a, b = finite_array("alpha", alpha), finite_array("beta", beta)
+    for name, array in (("alpha", a), ("beta", b)):
+        if (array <= 0.0).any():
+            raise StatisticsError(f"{name}={array[array <= 0.0][0]}: must be positive")
+    return a, b

@@ -113,9 +113,7 @@ def test_columns_that_do_not_fit_are_refused(values: object) -> None:
     ("arguments", "message"),
     [((0, 10, 0), "num_prompts=0"), ((5, 0, 0), "num_resamples=0"), ((5, 5, -1), "seed=-1")],
 )
-def test_a_bootstrap_of_nothing_is_refused(
-    arguments: tuple[int, int, int], message: str
-) -> None:
+def test_a_bootstrap_of_nothing_is_refused(arguments: tuple[int, int, int], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         PromptBootstrap(*arguments)
 

@@ -87,8 +87,9 @@ def test_one_answer_only_is_no_diversity() -> None:
 def test_answers_that_never_occurred_count_for_nothing() -> None:
     for function in (collision, answer_entropy, majority_share, answer_coverage):
         assert function([[3, 0, 2, 0]])[0] == function([[3, 2]])[0]
-    assert answer_entropy([[3, 0, 2]], "miller_madow")[0] == (
-        answer_entropy([[3, 2]], "miller_madow")[0]
+    assert (
+        answer_entropy([[3, 0, 2]], "miller_madow")[0]
+        == (answer_entropy([[3, 2]], "miller_madow")[0])
     )
 
 

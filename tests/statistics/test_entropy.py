@@ -79,9 +79,7 @@ def test_truncation_keeps_the_smallest_set_of_most_likely_tokens() -> None:
 
     assert entropy_from_logits(np.log(probs), top_k=1) == 0.0
     assert entropy_from_logits(np.log(probs), top_p=0.45) == 0.0
-    assert entropy_from_logits(np.log(probs), top_p=0.6) == pytest.approx(
-        scipy_entropy([0.5, 0.4])
-    )
+    assert entropy_from_logits(np.log(probs), top_p=0.6) == pytest.approx(scipy_entropy([0.5, 0.4]))
     assert entropy_from_logits(np.log(probs), top_k=99) == pytest.approx(scipy_entropy(probs))
     assert entropy_from_logits(np.log(probs), top_k=2, top_p=0.55) == 0.0
 

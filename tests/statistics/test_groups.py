@@ -180,9 +180,7 @@ def test_critical_success_of_a_pair_is_exactly_one_half() -> None:
 
 
 @given(st.integers(0, 40), st.integers(0, 40), st.sampled_from([2, 3, 8, 64]))
-def test_starved_and_saturated_are_beta_posteriors_at_the_root(
-    c: int, wrong: int, g: int
-) -> None:
+def test_starved_and_saturated_are_beta_posteriors_at_the_root(c: int, wrong: int, g: int) -> None:
     n = max(c + wrong, 1)
     edge = critical_success(g)
     posterior = beta_distribution(0.5 + c, 0.5 + n - c)
