@@ -16,6 +16,7 @@ from mlflow_rlrisk.records import (
     FinishReason,
     GradedGroup,
     GradeStatus,
+    IntArray,
     PromptStatistics,
     Rollout,
 )
@@ -130,19 +131,26 @@ def ends_in_loop(rollouts: Sequence[Rollout]) -> npt.NDArray[np.bool_]:
     (a stop token left out) repeat with that period. Shape ``[G]``.
     """
     window = LOOP_REPEATS * MAX_LOOP_PERIOD
-    tails = np.empty((len(rollouts), window), dtype=np.int64)
-    # Padding differs from every token and from each other, so a short rollout never matches.
-    tails[:] = -1 - np.arange(window)
-    for row, rollout in enumerate(rollouts):
-        ids = rollout.token_ids
-        body = ids[:-1] if rollout.finish_reason is FinishReason.STOP else ids
-        if body.size >= MIN_LOOP_TOKENS:
-            tail = body[-window:]
-            tails[row, window - tail.size :] = tail
     found = np.zeros(len(rollouts), dtype=np.bool_)
+    bodies = enumerate(_without_stop_token(rollout) for rollout in rollouts)
+    long = [(row, body) for row, body in bodies if body.size >= MIN_LOOP_TOKENS]
+    if not long:
+        return found
+    # Padding differs from every token and from each other, so a short rollout never matches.
+    tails = np.tile(-1 - np.arange(window), (len(long), 1))
+    for line, (_, body) in enumerate(long):
+        tail = body[-window:]
+        tails[line, window - tail.size :] = tail
+    loops = np.zeros(len(long), dtype=np.bool_)
     for period in range(1, MAX_LOOP_PERIOD + 1):
         span = max(LOOP_REPEATS * period, MIN_LOOP_TOKENS)
         later = tails[:, window - span + period :]
         earlier = tails[:, window - span : window - period]
-        found |= (later == earlier).all(axis=1)
+        loops |= (later == earlier).all(axis=1)
+    found[[row for row, _ in long]] = loops
     return found
+
+
+def _without_stop_token(rollout: Rollout) -> IntArray:
+    is_stopped = rollout.finish_reason is FinishReason.STOP
+    return rollout.token_ids[:-1] if is_stopped else rollout.token_ids

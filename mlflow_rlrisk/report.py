@@ -38,6 +38,7 @@ from mlflow_rlrisk.report_record import (
 from mlflow_rlrisk.risk import judge
 from mlflow_rlrisk.statistics.beta_binomial import beta_signal
 from mlflow_rlrisk.statistics.bootstrap import interval
+from mlflow_rlrisk.thresholds import threshold
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -190,6 +191,13 @@ def _notes(
                 f"extrapolated by a Beta-binomial fit, not used in the level: the group signal at "
                 f"groups of {config.group_size} would be about {signal:.2f}"
             )
+    if ENTROPY in found.draws:
+        line = threshold("tau_H")
+        below = float((found.draws[ENTROPY] < line.values["value"]).mean())
+        notes.append(
+            f"token entropy is below {line.values['value']:g} nats in {below:.0%} of the resamples "
+            f"[{line.source}; {line.scope}]"
+        )
     truncated = sum(each.num_truncated for each in prompts)
     if truncated:
         notes.append(
