@@ -1,0 +1,314 @@
+"""The MLflow evaluator plugin ``rlrisk``: ``mlflow.models.evaluate(..., model_type="rlrisk")``.
+
+MLflow imports this module for everybody who evaluates anything, and an error here would break
+evaluations that have nothing to do with us; so only the standard library and MLflow are imported
+above, and the evaluator says no unless it is asked for by name.
+
+The primary form is ``model=None`` with ``evaluator_config={"model_uri": ...}``: MLflow then loads
+nothing. Where a model is given, MLflow has loaded it already; only its identity is used, because
+a loaded pipeline is not what was screened and hashed.
+
+Who logs metrics: MLflow does where it passes a ``model_id`` (to the run and to the LoggedModel);
+where it passes none it logs nothing, and we do. Never both, so every history has one point.
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlflow.models.evaluation import EvaluationResult, ModelEvaluator
+
+if TYPE_CHECKING:
+    from mlflow_rlrisk.assess import Assessment
+    from mlflow_rlrisk.config import AssessmentConfig, PolicyConfig
+    from mlflow_rlrisk.model_reference import ModelSource
+    from mlflow_rlrisk.sinks.mlflow_run import LoggedReport
+
+logger = logging.getLogger(__name__)
+
+MODEL_TYPE = "rlrisk"
+OWN_KEYS = ("model_uri", "verifier", "policy", "mapping", "out_dir", "register", "progress")
+"""Keys of ``evaluator_config`` beside the settings of `AssessmentConfig` and `SamplingConfig`."""
+
+
+class RLRiskEvaluator(ModelEvaluator):
+    """Assesses the checkpoint on the prompts given as ``data``."""
+
+    @classmethod
+    def can_evaluate(
+        cls, *, model_type: str | None, evaluator_config: Mapping[str, Any] | None, **_: Any
+    ) -> bool:
+        """True for ``model_type="rlrisk"`` and for a configuration that can only be ours.
+
+        With ``evaluators=None`` MLflow asks every installed evaluator; sampling a model for hours
+        must not begin because somebody evaluates a classifier.
+        """
+        if model_type == MODEL_TYPE:
+            return True
+        config = evaluator_config or {}
+        return "verifier" in config and set(config) <= set(known_keys())
+
+    def evaluate(
+        self,
+        *,
+        model_type: str | None = None,
+        dataset: Any,
+        run_id: str,
+        evaluator_config: Mapping[str, Any] | None = None,
+        model: Any = None,
+        model_id: str | None = None,
+        extra_metrics: Any = None,
+        custom_artifacts: Any = None,
+        **_: Any,
+    ) -> EvaluationResult:
+        """Sample, verify and judge; write the report to the run and the verdict to the version.
+
+        Raises:
+            ConfigError: ``evaluator_config`` cannot be used, or names another model than MLflow.
+            SinkError: MLflow does not take the report; found before sampling.
+            RLRiskError: The assessment was refused or failed; see ``errors.py``.
+        """
+        from mlflow_rlrisk.sinks.mlflow_run import check_writable
+
+        if extra_metrics or custom_artifacts:
+            logger.warning("rlrisk does not compute extra_metrics or custom_artifacts")
+        settings = Settings.parse(evaluator_config or {})
+        source = _source(settings, model, model_id)
+        is_registered = _is_registered(settings, source)
+        check_writable(
+            run_id,
+            name=source.registered_name if is_registered else None,
+            version=source.version if is_registered else None,
+        )
+        assessment = _assess(settings, source, dataset)
+        logged = _log(assessment, run_id, model_id, is_registered=is_registered)
+        return _result(assessment, logged)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """``evaluator_config``, checked.
+
+    Attributes:
+        model_uri: Reference of the checkpoint, where MLflow is not given one.
+        verifier: What `load_verifier` takes.
+        config: Settings of the assessment.
+        policy: Where the lines are drawn.
+        mapping: Columns of prompt and truth.
+        out_dir: Folder of the rollouts.
+        register: Tag the model version; ``None`` does so where a version is known.
+        progress: Print the plan and a progress bar to standard error.
+    """
+
+    model_uri: str | None
+    verifier: Any
+    config: "AssessmentConfig"
+    policy: "PolicyConfig"
+    mapping: Mapping[str, str] | None
+    out_dir: Path | None
+    register: bool | None
+    progress: bool
+
+    @classmethod
+    def parse(cls, raw: Mapping[str, Any]) -> "Settings":
+        """Read ``evaluator_config``; settings of the sampling stand flat or under ``sampling``.
+
+        Raises:
+            ConfigError: A key is unknown, a value unusable, or there is no verifier.
+        """
+        from mlflow_rlrisk.config import AssessmentConfig, SamplingConfig
+        from mlflow_rlrisk.errors import ConfigError
+
+        for key in raw:
+            if key not in known_keys():
+                raise ConfigError(str(key), raw[key], f"unknown; known: {', '.join(known_keys())}")
+        if raw.get("verifier") is None:
+            raise ConfigError(
+                "verifier", None, "needed: a name, path/to/file.py:function, callable"
+            )
+        flat = {key: raw[key] for key in raw if key in SamplingConfig.model_fields}
+        nested = raw.get("sampling") or {}
+        if isinstance(nested, SamplingConfig):
+            nested = nested.model_dump(exclude_unset=True)
+        if twice := sorted(flat.keys() & nested.keys()):
+            raise ConfigError(twice[0], raw[twice[0]], "stands flat and under sampling; once only")
+        rest = {k: raw[k] for k in raw if k in AssessmentConfig.model_fields and k != "sampling"}
+        return cls(
+            model_uri=None if raw.get("model_uri") is None else str(raw["model_uri"]),
+            verifier=raw["verifier"],
+            config=AssessmentConfig(sampling=SamplingConfig(**flat, **nested), **rest),
+            policy=_policy(raw.get("policy")),
+            mapping=raw.get("mapping"),
+            out_dir=None if raw.get("out_dir") is None else Path(raw["out_dir"]),
+            register=raw.get("register"),
+            progress=bool(raw.get("progress", True)),
+        )
+
+
+def known_keys() -> tuple[str, ...]:
+    """Every key that ``evaluator_config`` may have."""
+    from mlflow_rlrisk.config import AssessmentConfig, SamplingConfig
+
+    return (*OWN_KEYS, *AssessmentConfig.model_fields, *SamplingConfig.model_fields)
+
+
+def _policy(given: Any) -> "PolicyConfig":
+    from mlflow_rlrisk.config import PolicyConfig
+    from mlflow_rlrisk.errors import ConfigError
+    from mlflow_rlrisk.policy import load_policy
+
+    if given is None:
+        return PolicyConfig()
+    if isinstance(given, PolicyConfig):
+        return given
+    if isinstance(given, Mapping):
+        return PolicyConfig(**given)
+    if isinstance(given, str | Path):
+        return load_policy(given)
+    raise ConfigError("policy", given, "a path or a mapping is needed")
+
+
+def _source(settings: Settings, model: Any, model_id: str | None) -> "ModelSource":
+    """Find the checkpoint that all given names agree on."""
+    from mlflow_rlrisk.errors import ConfigError
+    from mlflow_rlrisk.model_reference import resolve_reference
+
+    known = model_id or getattr(model, "model_id", None)
+    if settings.model_uri is not None:
+        source = resolve_reference(settings.model_uri)
+        if known is not None and source.model_id != known:
+            need = f"MLflow was given {known}, to which it would log; name one model"
+            raise ConfigError("model_uri", settings.model_uri, need)
+        return source
+    if known is not None:
+        return resolve_reference(_version_of(known) or f"models:/{known}")
+    if model is None:
+        need = 'evaluator_config={"model_uri": "models:/name/version"} or model_id= is needed'
+        raise ConfigError("model_uri", None, need)
+    folder = _folder_of(model)
+    if folder is None:
+        need = "the given model does not tell where it came from; name it here, and give model=None"
+        raise ConfigError("model_uri", None, need)
+    return resolve_reference(str(folder))
+
+
+def _version_of(model_id: str) -> str | None:
+    """The registered version that is this LoggedModel, where there is exactly one."""
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    try:
+        found = MlflowClient().search_model_versions(f"source_path='models:/{model_id}'")
+    except MlflowException as error:  # not every registry can search by source
+        logger.debug("versions of %s cannot be searched: %s", model_id, error)
+        return None
+    return f"models:/{found[0].name}/{found[0].version}" if len(found) == 1 else None
+
+
+def _folder_of(model: Any) -> Path | None:
+    """The folder a transformers pipeline was loaded from, if it still holds this very model."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.models import Model
+
+    metadata = getattr(model, "metadata", None)
+    implementation = getattr(model, "_model_impl", None)
+    if metadata is None or not hasattr(implementation, "get_raw_model"):
+        return None
+    pipeline = model.get_raw_model()
+    config = getattr(getattr(pipeline, "model", None), "config", None)
+    folder = Path(getattr(config, "name_or_path", "") or "nowhere").parent
+    try:
+        found = Model.load(str(folder))
+    except (MlflowException, OSError):
+        return None
+    return folder if found.model_uuid == metadata.model_uuid else None
+
+
+def _is_registered(settings: Settings, source: "ModelSource") -> bool:
+    from mlflow_rlrisk.errors import ConfigError
+
+    is_known = source.registered_name is not None and source.version is not None
+    if settings.register and not is_known:
+        raise ConfigError("register", True, f"{source.reference} is no registered version")
+    return is_known and settings.register is not False
+
+
+def _assess(settings: Settings, source: "ModelSource", dataset: Any) -> "Assessment":
+    from mlflow_rlrisk.assess import assess
+    from mlflow_rlrisk.console import ConsoleObserver
+    from mlflow_rlrisk.observer import SilentObserver
+
+    observer = ConsoleObserver() if settings.progress else SilentObserver()
+    try:
+        return assess(
+            source.reference,
+            dataset,
+            verifier=settings.verifier,
+            config=settings.config,
+            policy=settings.policy,
+            mapping=settings.mapping,
+            out_dir=settings.out_dir,
+            observer=observer,
+            command=_call(settings, source),
+        )
+    finally:
+        if isinstance(observer, ConsoleObserver):
+            observer.close()
+
+
+def _call(settings: Settings, source: "ModelSource") -> str:
+    """The call that repeats the assessment, for the report."""
+    config = settings.config.model_dump(mode="json", exclude_defaults=True)
+    given = {"model_uri": source.reference, "verifier": settings.verifier, **config}
+    if settings.mapping:
+        given["mapping"] = dict(settings.mapping)
+    return (
+        'mlflow.models.evaluate(model=None, data=prompts, model_type="rlrisk", '
+        f'evaluators="rlrisk", evaluator_config={given!r})'
+    )
+
+
+def _log(
+    assessment: "Assessment", run_id: str, model_id: str | None, *, is_registered: bool
+) -> "LoggedReport":
+    from mlflow import MlflowClient
+
+    from mlflow_rlrisk.sinks.mlflow_run import log_report
+    from mlflow_rlrisk.sinks.registry import tag_version
+
+    inputs = MlflowClient().get_run(run_id).inputs
+    data = inputs.dataset_inputs if inputs else ()
+    logged = log_report(
+        assessment.report,
+        run_id=run_id,
+        rollouts=assessment.out_dir,
+        dataset=data[-1].dataset if data else None,
+        log_metrics=model_id is None,
+    )
+    if is_registered:
+        tag_version(assessment.report, report_uri=logged.report_uri)
+    return logged
+
+
+def _result(assessment: "Assessment", logged: "LoggedReport") -> EvaluationResult:
+    from mlflow import MlflowClient
+    from mlflow.models.evaluation import artifacts
+
+    from mlflow_rlrisk.sinks.mlflow_run import PROMPT_TABLE, metric_values
+
+    kinds: Any = artifacts  # MLflow leaves these classes untyped
+    result: Any = EvaluationResult
+    root = MlflowClient().get_run(logged.run_id).info.artifact_uri
+    return result(  # type: ignore[no-any-return]
+        metrics=metric_values(assessment.report),
+        artifacts={
+            "rlrisk_prompts": kinds.JsonEvaluationArtifact(uri=f"{root}/{PROMPT_TABLE}"),
+            "rlrisk_report": kinds.JsonEvaluationArtifact(
+                uri=f"{root}/rlrisk/report.json", content=assessment.report.to_dict()
+            ),
+            "rlrisk_page": kinds.TextEvaluationArtifact(uri=f"{root}/rlrisk/report.html"),
+        },
+        run_id=logged.run_id,
+    )
