@@ -58,7 +58,8 @@ def install_exact_head(model: Any) -> str:
     probe = torch.arange(1, 5, device=model.device).remainder(_num_words(model))[None]
     before = _last_logits(model, probe)
     head: Any = model.get_output_embeddings()
-    if type(head) is not torch.nn.Linear:  # a quantized head is a subclass with its own weights
+    kind: object = type(head)
+    if kind is not torch.nn.Linear:  # a quantized head is a subclass with weights of its own
         return _name(before)
     plain_forward = head.forward
     head.forward = LastPositionHead(head)

@@ -25,6 +25,11 @@ def _growing_layer() -> type[Any]:
     class GrowingLayer(cache_utils.DynamicLayer):  # type: ignore[misc] # its base is Any
         """Keys and values as views ``[rows, heads, length, width]`` of larger buffers."""
 
+        keys: Any
+        values: Any
+        key_buffer: Any
+        value_buffer: Any
+
         def update(self, key_states: Any, value_states: Any, *args: Any, **kwargs: Any) -> Any:
             """Write the new keys and values behind the old ones; returns all of them."""
             length = self.get_seq_length()

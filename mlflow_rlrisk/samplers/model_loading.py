@@ -4,6 +4,9 @@ transformers fills missing weights with random numbers and only logs it, and it 
 tokenizer by an empty one; both end here.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from mlflow_rlrisk.checkpoint import Checkpoint
@@ -62,14 +65,15 @@ def load_model(checkpoint: Checkpoint, config: AssessmentConfig) -> Any:
 
     loader: Any = AutoModelForCausalLM
     try:
-        model, loaded = loader.from_pretrained(
-            checkpoint.model_path,
-            dtype=config.dtype,
-            trust_remote_code=False,
-            local_files_only=True,
-            use_safetensors=None if checkpoint.allow_pickle else True,
-            output_loading_info=True,
-        )
+        with _no_progress_bar():
+            model, loaded = loader.from_pretrained(
+                checkpoint.model_path,
+                dtype=config.dtype,
+                trust_remote_code=False,
+                local_files_only=True,
+                use_safetensors=None if checkpoint.allow_pickle else True,
+                output_loading_info=True,
+            )
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise CheckpointError(
             f"{checkpoint.display_name}: transformers cannot load it: {error}"
@@ -86,6 +90,19 @@ def load_model(checkpoint: Checkpoint, config: AssessmentConfig) -> Any:
     # Padding is masked by position here; with a pad id some models search every input for it.
     model.config.pad_token_id = None
     return model
+
+
+@contextmanager
+def _no_progress_bar() -> Iterator[None]:
+    """The caller shows progress; bars of the loader would tear its lines."""
+    logging: Any = import_module("transformers.utils.logging")
+    was_shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_shown:
+            logging.enable_progress_bar()
 
 
 def _refuse_partial(checkpoint: Checkpoint, loaded: dict[str, Any]) -> None:
