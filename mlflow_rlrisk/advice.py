@@ -7,8 +7,7 @@ is missing and how much of it.
 import math
 from collections.abc import Mapping, Sequence
 
-from mlflow_rlrisk.columns import success_counts
-from mlflow_rlrisk.components import SIGNAL, AssessedComponents
+from mlflow_rlrisk.components import AssessedComponents
 from mlflow_rlrisk.config import AssessmentConfig, PolicyConfig
 from mlflow_rlrisk.errors import InsufficientRolloutsError
 from mlflow_rlrisk.metrics_catalogue import PREFIX
@@ -21,6 +20,7 @@ from mlflow_rlrisk.statistics.groups import (
     critical_success,
     smallest_group_size,
 )
+from mlflow_rlrisk.success_columns import success_counts
 from mlflow_rlrisk.thresholds import threshold
 
 MOST_PROMPTS_ADVISED = 100_000
@@ -84,24 +84,27 @@ def _for_gap(
             "mend the verifier: the examples show its errors; --verifier-timeout-s is "
             f"{config.verifier_timeout_s:g} s; rlrisk rescore grades the stored rollouts again"
         ]
-    return [_for_undefined(gap, statistics, config)]
+    return _for_undefined(gap, statistics, config)
 
 
 def _for_undefined(
     gap: Gap, statistics: Sequence[PromptStatistics], config: AssessmentConfig
-) -> str:
-    short = [each for each in statistics if each.num_scored < config.group_size]
+) -> list[str]:
     if gap.subject == PREFIX + "token_entropy":
-        return "sample with a backend that records exact entropies (--backend transformers)"
-    if gap.subject == SIGNAL and short:
-        return (
+        return ["sample with a backend that records exact entropies (--backend transformers)"]
+    steps = []
+    short = sum(each.num_scored < config.group_size for each in statistics)
+    silent = sum(each.num_scored == 0 for each in statistics)
+    if short:
+        unjudged = f"; the verifier scored nothing of {silent}" if silent else ""
+        steps.append(
             f"get at least {config.group_size} scored rollouts for every prompt "
-            f"({len(short)} of {len(statistics)} have fewer): --num-samples "
+            f"({short} of {len(statistics)} have fewer{unjudged}): --num-samples "
             f"{2 * config.group_size} is advised for groups of {config.group_size}"
         )
     if any(each.num_correct is None for each in statistics):
-        return "state from which reward on a rollout is correct: --success-threshold"
-    return f"supply what {gap.subject or 'the verdict'} needs: {gap.reason}"
+        steps.append("state from which reward on a rollout is correct: --success-threshold")
+    return steps or [f"supply what {gap.subject or 'the verdict'} needs: {gap.reason}"]
 
 
 def _for_component(

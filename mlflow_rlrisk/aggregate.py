@@ -6,14 +6,16 @@ and would claim certainty: the interval then comes from a Clopper-Pearson bound 
 prompts that might differ, and the draws from the matching posterior.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from mlflow_rlrisk.columns import Bounds, Formula, PromptColumns
 from mlflow_rlrisk.errors import StatisticsError
+from mlflow_rlrisk.records import PromptStatistics
 from mlflow_rlrisk.report_record import Metric
+from mlflow_rlrisk.sampling_columns import add_sampling_columns
 from mlflow_rlrisk.statistics.bootstrap import (
     BCA_MINIMUM_PROMPTS,
     IntervalMethod,
@@ -23,6 +25,7 @@ from mlflow_rlrisk.statistics.bootstrap import (
 )
 from mlflow_rlrisk.statistics.counts import FloatVector
 from mlflow_rlrisk.statistics.intervals import constant_interval
+from mlflow_rlrisk.success_columns import add_success_columns
 
 _NO_SPREAD = 1e-12
 """Draws closer together than this, relative to the value, differ by rounding only."""
@@ -47,12 +50,20 @@ class _Means:
 
 
 def aggregate(
-    table: PromptColumns, *, num_resamples: int, seed: int, confidence: float
+    statistics: Sequence[PromptStatistics],
+    *,
+    group_size: int,
+    max_new_tokens: int,
+    num_resamples: int,
+    seed: int,
+    confidence: float,
 ) -> Aggregates:
-    """Evaluate every formula with its interval.
+    """Evaluate every metric that the prompts support, with its interval.
 
     Args:
-        table: Columns and formulas.
+        statistics: One record per prompt, at least one.
+        group_size: Rollouts per prompt and step of the RL run, ``g``.
+        max_new_tokens: Token limit of a rollout.
         num_resamples: Bootstrap replicates, ``B``.
         seed: Seed of the resamples.
         confidence: Level of the intervals.
@@ -60,6 +71,9 @@ def aggregate(
     Returns:
         Metrics and draws; a metric whose interval cannot be had is undefined with the reason.
     """
+    table = PromptColumns(num_prompts=len(statistics))
+    add_success_columns(table, statistics, group_size)
+    add_sampling_columns(table, statistics, group_size=group_size, max_new_tokens=max_new_tokens)
     means = _column_means(table, PromptBootstrap(table.num_prompts, num_resamples, seed))
     rng = np.random.Generator(np.random.Philox(key=[seed, 1]))
     found = Aggregates(metrics={}, draws={}, undefined=dict(table.undefined))

@@ -11,7 +11,6 @@ import numpy as np
 
 from mlflow_rlrisk.advice import beta_fit, next_steps
 from mlflow_rlrisk.aggregate import Aggregates, aggregate
-from mlflow_rlrisk.columns import prompt_columns
 from mlflow_rlrisk.components import (
     ENTROPY,
     ENTROPY_RELATIVE,
@@ -87,9 +86,13 @@ def summarize(
     prompts = _checked(statistics)
     given = context or AssessmentContext()
     seed = config.sampling.seed
-    table = prompt_columns(prompts, config.group_size, config.sampling.max_new_tokens)
     found = aggregate(
-        table, num_resamples=config.num_resamples, seed=seed, confidence=config.confidence
+        prompts,
+        group_size=config.group_size,
+        max_new_tokens=config.sampling.max_new_tokens,
+        num_resamples=config.num_resamples,
+        seed=seed,
+        confidence=config.confidence,
     )
     _add_relative_entropy(found, given.reference_entropy, config.confidence, seed)
     assessed = assess_components(Quantities(found, given, config.confidence, seed), policy)

@@ -168,6 +168,18 @@ def test_verifier_failures_above_the_limit_give_unknown_and_below_it_a_verdict()
     assert value(refused, "pass_at_1") == pytest.approx(0.5)
 
 
+def test_a_prompt_that_the_verifier_never_scored_is_named_and_not_dropped() -> None:
+    unscored = prompt(99, 0, 0, num_samples=16, text_counts=(16,), num_tokens=160)
+
+    report = report_of([*prompts([4, 8, 12] * 20, 16), unscored])
+
+    assert report.num_prompts == 61
+    for name in ("pass_at_1", "starved_share", "headroom", "band_share"):
+        assert "1 of 61 prompts have fewer" in report.undefined[f"rlrisk/{name}"]
+    assert report.risk_level is RiskLevel.UNKNOWN
+    assert "scored nothing of 1" in report.next_steps[0]
+
+
 def test_graded_rewards_without_a_threshold_leave_success_undefined_but_not_the_signal() -> None:
     graded = replace(
         prompt(0, 0, 16), num_correct=None, correct_counts=None, rewards=(0.0,) * 8 + (0.5,) * 8

@@ -1,0 +1,142 @@
+"""Columns of how a checkpoint writes: entropy, diversity, length, truncation, failures."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from mlflow_rlrisk.columns import SHARE, PromptColumns
+from mlflow_rlrisk.records import PromptStatistics
+from mlflow_rlrisk.statistics import diversity
+from mlflow_rlrisk.statistics.counts import FloatVector
+from mlflow_rlrisk.success_columns import undefined_success_reason
+
+LARGEST_VOCABULARY = 2**20
+"""Bounds an entropy where no interval can be estimated; four times today's largest vocabularies."""
+ENTROPY_BOUNDS = (0.0, math.log(LARGEST_VOCABULARY))
+
+
+def add_sampling_columns(
+    table: PromptColumns,
+    statistics: Sequence[PromptStatistics],
+    *,
+    group_size: int,
+    max_new_tokens: int,
+) -> None:
+    """Add every metric that does not depend on which rollouts were correct, and their diversity.
+
+    Args:
+        table: Takes the columns.
+        statistics: One record per prompt.
+        group_size: Rollouts per prompt and step of the RL run, ``g``.
+        max_new_tokens: Token limit of a rollout.
+    """
+    _add_entropy(table, statistics)
+    _add_diversity(table, statistics, group_size)
+    _add_correct_diversity(table, statistics)
+    _add_outcomes(table, statistics, max_new_tokens)
+
+
+def _add_entropy(table: PromptColumns, statistics: Sequence[PromptStatistics]) -> None:
+    tokens = _floats([each.num_tokens for each in statistics])
+    samples = _floats([each.num_samples for each in statistics])
+    sums = [each.entropy_sum for each in statistics]
+    sequence = [each.sequence_entropy for each in statistics]
+    low = [each.num_low_entropy for each in statistics]
+    entropies = (
+        "token_entropy",
+        "token_entropy_token_mean",
+        "token_entropy_seq_mean",
+        "low_entropy_share",
+    )
+    missing = sum(value is None for value in sequence)
+    if missing:
+        table.leave_out(_not_recorded("token entropies", missing, len(statistics)), *entropies)
+    else:
+        per_prompt = _floats(sequence)
+        table.add_mean("token_entropy", lambda: per_prompt, ENTROPY_BOUNDS)
+        table.add_ratio("token_entropy_token_mean", _floats(sums), tokens, ENTROPY_BOUNDS)
+        table.add_ratio("token_entropy_seq_mean", per_prompt * samples, samples, ENTROPY_BOUNDS)
+        table.add_ratio("low_entropy_share", _floats(low), tokens)
+    nll = [each.nll_sum for each in statistics]
+    missing = sum(value is None for value in nll)
+    if missing:
+        reason = _not_recorded("log probabilities", missing, len(statistics))
+        table.leave_out(reason, "sampled_nll", "sequence_nll")
+    else:
+        table.add_ratio("sampled_nll", _floats(nll), tokens, None)
+        table.add_ratio("sequence_nll", _floats(nll), samples, None)
+
+
+def _not_recorded(what: str, missing: int, total: int) -> str:
+    return f"{what} were not recorded for {missing} of {total} prompts"
+
+
+def _add_diversity(
+    table: PromptColumns, statistics: Sequence[PromptStatistics], group_size: int
+) -> None:
+    texts = [each.text_counts for each in statistics]
+    table.add_mean("duplicate_rate", lambda: diversity.collision(texts), SHARE)
+    answers = _answer_counts(statistics)
+    if answers is None:
+        reason = "the verifier extracts no answers"
+        table.leave_out(reason, "answer_distinct", "answer_collision", "answer_entropy")
+    else:
+        most = max((sum(each) for each in answers), default=1)
+        highest = float(diversity.answer_entropy([[1] * most])[0]) if most else 0.0
+        table.add_mean(
+            "answer_distinct",
+            lambda: diversity.rarefied_distinct(answers, group_size),
+            (1.0, float(group_size)),
+        )
+        table.add_mean("answer_collision", lambda: diversity.collision(answers), SHARE)
+        table.add_mean("answer_entropy", lambda: diversity.answer_entropy(answers), (0.0, highest))
+
+
+def _answer_counts(statistics: Sequence[PromptStatistics]) -> list[tuple[int, ...]] | None:
+    """Answer multiplicities with "no answer" as one of them; ``None`` if no prompt has answers."""
+    if all(each.answer_counts is None for each in statistics):
+        return None
+    return [
+        (*(each.answer_counts or ()), each.num_scored - sum(each.answer_counts or ()))
+        for each in statistics
+    ]
+
+
+def _add_correct_diversity(table: PromptColumns, statistics: Sequence[PromptStatistics]) -> None:
+    counts = [each.correct_counts for each in statistics]
+    if any(each is None for each in counts):
+        table.leave_out(undefined_success_reason(statistics), "correct_diversity")
+        return
+    several = np.array([sum(each or ()) >= 2 for each in counts])
+    if not several.any():
+        table.leave_out("no prompt has two correct rollouts to compare", "correct_diversity")
+        return
+    values = np.zeros(len(counts))
+    chosen = [each or () for each, enough in zip(counts, several, strict=True) if enough]
+    values[several] = diversity.correct_diversity(chosen)
+    table.add_ratio(
+        "correct_diversity", values, several.astype(float), (1.0, 4.0), int(several.sum())
+    )
+
+
+def _add_outcomes(
+    table: PromptColumns, statistics: Sequence[PromptStatistics], max_new_tokens: int
+) -> None:
+    samples = _floats([each.num_samples for each in statistics])
+    scored = _floats([each.num_scored for each in statistics])
+    tokens = _floats([each.num_tokens for each in statistics])
+    longest = float(max(max_new_tokens, (tokens / np.maximum(samples, 1.0)).max()))
+    table.add_ratio("truncated_share", _floats([s.num_truncated for s in statistics]), samples)
+    table.add_ratio("repetition_share", _floats([s.num_loops for s in statistics]), samples)
+    table.add_ratio("verifier_failure_share", _floats([s.num_failed for s in statistics]), samples)
+    table.add_ratio("completion_tokens", tokens, samples, (1.0, longest))
+    answers = _answer_counts(statistics)
+    if answers is None:
+        table.leave_out("the verifier extracts no answers", "parse_failure_share")
+        return
+    table.add_ratio("parse_failure_share", _floats([each[-1] for each in answers]), scored)
+
+
+def _floats(values: Sequence[float | None]) -> FloatVector:
+    return np.array(values, dtype=np.float64)
