@@ -9,7 +9,6 @@ metrics, the difference of two checkpoints on the same prompts).
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,8 +29,8 @@ from mlflow_rlrisk.statistics.intervals import constant_interval
 BCA_MINIMUM_PROMPTS = 30
 """Below this the acceleration of BCa is itself too noisy, and percentiles are used."""
 
-_BLOCK_DRAWS = 1 << 20
-"""Prompt draws made at a time; part of the random stream, so it never depends on memory."""
+_BLOCK_DRAWS = 1 << 18
+"""Prompt draws made at a time: few enough for the cache. The resamples do not depend on it."""
 
 _KEPT_WEIGHTS = 1 << 24
 """Weights kept between calls up to this many; beyond, they are drawn again from the seed."""
@@ -75,7 +74,7 @@ class PromptBootstrap:
     Args:
         num_prompts: Prompts, ``P >= 1``.
         num_resamples: Resamples, ``B >= 1``.
-        seed: Seed of the Philox generator; equal arguments give equal resamples.
+        seed: Seed of the PCG64 generator; equal arguments give equal resamples.
 
     Raises:
         ConfigError: An argument is out of range.
@@ -158,12 +157,11 @@ class PromptBootstrap:
         yield from self._draw()
 
     def _draw(self) -> Iterator[npt.NDArray[np.float64]]:
-        rng = np.random.Generator(np.random.Philox(self.seed))
-        dtype: Any = np.uint16 if self.num_prompts <= 1 << 16 else np.uint32
+        rng = np.random.Generator(np.random.PCG64(self.seed))
         rows = max(1, min(self.num_resamples, _BLOCK_DRAWS // self.num_prompts))
         for start in range(0, self.num_resamples, rows):
             size = min(rows, self.num_resamples - start)
-            drawn = rng.integers(0, self.num_prompts, size=(size, self.num_prompts), dtype=dtype)
+            drawn = rng.integers(0, self.num_prompts, size=(size, self.num_prompts))
             weights = np.empty((size, self.num_prompts))
             for row in range(size):
                 weights[row] = np.bincount(drawn[row], minlength=self.num_prompts)
@@ -183,7 +181,7 @@ def category_means(
         multiplicities: Prompts in each category, shape ``[U]``, at least one in all.
         values: Value of each metric in each category, shape ``[U, M]``.
         num_resamples: Resamples, ``B >= 1``.
-        seed: Seed of the Philox generator.
+        seed: Seed of the PCG64 generator.
 
     Returns:
         Means, shape ``[B, M]``.
@@ -203,7 +201,7 @@ def category_means(
     num_prompts = int(counts.sum())
     if num_prompts == 0:
         raise StatisticsError("multiplicities sum to 0: there is no prompt to resample")
-    rng = np.random.Generator(np.random.Philox(check_at_least("seed", seed, 0)))
+    rng = np.random.Generator(np.random.PCG64(check_at_least("seed", seed, 0)))
     size = check_at_least("num_resamples", num_resamples, 1)
     drawn = rng.multinomial(num_prompts, counts / num_prompts, size=size)
     return np.asarray(drawn @ columns / num_prompts)

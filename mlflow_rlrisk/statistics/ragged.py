@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +27,7 @@ class Ragged:
     row: npt.NDArray[np.intp]
 
     @classmethod
-    def of(cls, name: str, sequences: Sequence[npt.ArrayLike]) -> Self:
+    def of(cls, name: str, sequences: Sequence[Any]) -> Self:
         """Lay ``sequences`` flat; numbers must be finite, sequences may be empty.
 
         Raises:
@@ -39,17 +39,15 @@ class Ragged:
         """
         if len(sequences) == 0:
             raise StatisticsError(f"{name} is empty: one sequence for each prompt is needed")
-        lengths = np.array([np.size(sequence) for sequence in sequences], dtype=np.int64)
-        if any(np.ndim(sequence) != 1 for sequence in sequences):
-            raise StatisticsError(f"{name} must hold one flat sequence of numbers for each prompt")
         try:
+            lengths = np.array([len(sequence) for sequence in sequences], dtype=np.int64)
             flat = np.fromiter(
-                chain.from_iterable(sequences),  # type: ignore[arg-type]
-                dtype=np.float64,
-                count=int(lengths.sum()),
+                chain.from_iterable(sequences), dtype=np.float64, count=int(lengths.sum())
             )
         except (TypeError, ValueError) as error:
-            raise StatisticsError(f"{name} holds something that is no number: {error}") from error
+            raise StatisticsError(
+                f"{name} must hold one flat sequence of numbers for each prompt: {error}"
+            ) from error
         row = np.repeat(np.arange(lengths.size), lengths)
         if not np.isfinite(flat).all():
             first = int(np.flatnonzero(~np.isfinite(flat))[0])

@@ -205,7 +205,7 @@ def audit_j_draws(
         accepted: ``(correct, audited)`` among the accepted.
         rejected: ``(correct, audited)`` among the rejected.
         num_resamples: Draws, at least 1.
-        seed: Seed of the Philox generator.
+        seed: Seed of the PCG64 generator.
 
     Returns:
         Draws of J, shape ``[B]``.
@@ -218,7 +218,7 @@ def audit_j_draws(
     if not 0.0 < accept_rate < 1.0:
         raise StatisticsError(f"accept_rate={accept_rate}: both strata need rollouts")
     size = check_at_least("num_resamples", num_resamples, 1)
-    rng = np.random.Generator(np.random.Philox(check_at_least("seed", seed, 0)))
+    rng = np.random.Generator(np.random.PCG64(check_at_least("seed", seed, 0)))
     shares = []
     for name, (correct, audited) in (("accepted", accepted), ("rejected", rejected)):
         if not 0 <= correct <= audited or audited < 1:

@@ -39,7 +39,7 @@ def test_the_draws_of_a_seed_are_those_on_record() -> None:
     # A changed generator, block size or dtype would silently change every published interval.
     draws = PromptBootstrap(5, 4, seed=7).means(np.arange(5.0)[:, None])[:, 0]
 
-    indices = np.random.Generator(np.random.Philox(7)).integers(0, 5, size=(4, 5), dtype=np.uint16)
+    indices = np.random.Generator(np.random.PCG64(7)).integers(0, 5, size=(4, 5))
     np.testing.assert_allclose(draws, indices.mean(axis=1))
 
 
@@ -57,15 +57,17 @@ def test_all_metrics_of_one_bootstrap_see_the_same_resamples(rng: np.random.Gene
 def test_resamples_drawn_again_equal_resamples_kept(
     rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    values = rng.normal(size=(3000, 2))
-    kept = PromptBootstrap(3000, 500, seed=2)
+    values = rng.normal(size=(3001, 2))
+    kept = PromptBootstrap(3001, 500, seed=2)
     expected = kept.means(values)
 
     monkeypatch.setattr("mlflow_rlrisk.statistics.bootstrap._KEPT_WEIGHTS", 0)
-    again = PromptBootstrap(3000, 500, seed=2)
+    for block_draws in (1, 7_001, 1 << 22):  # odd sizes must not lose half a random word
+        monkeypatch.setattr("mlflow_rlrisk.statistics.bootstrap._BLOCK_DRAWS", block_draws)
+        again = PromptBootstrap(3001, 500, seed=2)
 
-    np.testing.assert_allclose(again.means(values), expected, rtol=1e-12)
-    np.testing.assert_allclose(again.means(values), expected, rtol=1e-12)
+        np.testing.assert_allclose(again.means(values), expected, rtol=1e-12)
+        np.testing.assert_allclose(again.means(values), expected, rtol=1e-12)
 
 
 def test_more_prompts_than_16_bits_are_all_reached() -> None:

@@ -147,7 +147,7 @@ def test_prompts_with_different_numbers_of_rewards_stay_apart() -> None:
         ([[0.0, 1.0], [1.0, np.inf]], "values of prompt 1 holds inf"),
         ([0.0, 1.0], "one flat sequence of numbers"),
         ([[[0.0], [1.0]]], "one flat sequence of numbers"),
-        ([["a", "b"]], "no number"),
+        ([["a", "b"]], "one flat sequence of numbers"),
     ],
 )
 def test_rewards_outside_their_contract_are_refused(values: object, message: str) -> None:
