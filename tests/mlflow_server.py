@@ -9,11 +9,17 @@ import sys
 import time
 import urllib.error
 import urllib.request
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import mlflow
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", UserWarning)  # MLflow warns of a type hint of its own
+    import mlflow.pyfunc
+
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 START_LIMIT_S = 90.0
