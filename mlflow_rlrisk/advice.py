@@ -156,7 +156,8 @@ def _for_starvation(
                 f"mix in prompts that are sometimes solved: {wrong.value:.0%} of groups of "
                 f"{config.group_size} are all wrong"
             )
-        if min(wrong.value, correct.value) > 0.0:
+        # Neither end outweighs the other twice: the prompts are split, not just too hard or easy.
+        if 2.0 * min(wrong.value, correct.value) > max(wrong.value, correct.value):
             steps.append(_SHALLOWER)
     steps += _group_size_step(statistics, config)
     if part.x > 0.0:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.stats import beta as beta_distribution
+from scipy.stats import bootstrap
 
 from mlflow_rlrisk.config import AssessmentConfig, PolicyConfig, SamplingConfig
 from mlflow_rlrisk.entropy_profile import EntropyProfile
@@ -93,6 +94,34 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
         covered += metric.ci_low <= 0.60723876953125 <= metric.ci_high
 
     assert 69 <= covered <= 80  # binomial(80, .95): under 69 has probability 6e-4
+
+
+def test_intervals_agree_with_scipys_bca_bootstrap_over_prompts() -> None:
+    rng = np.random.default_rng(11)
+    entropy, length = rng.exponential(0.3, size=120), rng.integers(2, 40, size=120)
+    statistics = [
+        prompt(i, 8, 16, entropy=float(entropy[i]), tokens_each=int(length[i])) for i in range(120)
+    ]
+
+    report = report_of(statistics, num_resamples=4000)
+
+    def of_scipy(*data: Any, statistic: Any) -> tuple[float, float]:
+        found = bootstrap(
+            data, statistic, paired=True, n_resamples=4000, vectorized=True, random_state=rng
+        ).confidence_interval
+        return found.low, found.high
+
+    plain = of_scipy(entropy, statistic=lambda x, axis: x.mean(axis=axis))
+    weighted = of_scipy(
+        entropy * length,
+        length,
+        statistic=lambda x, n, axis: x.sum(axis=axis) / n.sum(axis=axis),
+    )
+    for name, expected in (("token_entropy", plain), ("token_entropy_token_mean", weighted)):
+        metric = report.metrics[f"rlrisk/{name}"]
+        width = expected[1] - expected[0]
+        assert metric.method == "bca"
+        assert (metric.ci_low, metric.ci_high) == pytest.approx(expected, abs=0.06 * width)
 
 
 def test_fewer_than_thirty_prompts_get_percentile_intervals_and_no_verdict() -> None:
