@@ -72,6 +72,7 @@ def load_model(checkpoint: Checkpoint, config: AssessmentConfig) -> Any:
                 trust_remote_code=False,
                 local_files_only=True,
                 use_safetensors=None if checkpoint.allow_pickle else True,
+                ignore_mismatched_sizes=True,  # reported below by name, and refused
                 output_loading_info=True,
             )
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
