@@ -268,3 +268,20 @@ def test_95_percent_intervals_of_the_signal_cover_95_percent(rng: np.random.Gene
 
     for method, count in covered.items():
         assert 0.93 <= count / num_simulations <= 0.97, (method, count)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: PromptBootstrap(2, 5).ratios(np.ones((2, 1)), np.ones((2, 2))), "differ"),
+        (lambda: jackknife_ratios([1.0], [1.0]), "2 prompts"),
+        (lambda: jackknife_ratios([1.0, 2.0], [1.0, 2.0, 3.0]), "one shape"),
+        (lambda: jackknife_ratios([1.0, 2.0], [0.0, 1.0]), "0 without one prompt"),
+        (lambda: jackknife_means([[1.0], [2.0]]), "one value for each prompt"),
+        (lambda: interval([]), "one value for each prompt"),
+        (lambda: PromptBootstrap(2, 5).means([[1.0], [1.0, 2.0]]), "not an array of numbers"),
+    ],
+)
+def test_what_cannot_be_resampled_is_refused(call: object, message: str) -> None:
+    with pytest.raises(StatisticsError, match=message):
+        call()  # type: ignore[operator]

@@ -288,3 +288,19 @@ def test_the_sampling_variance_matches_a_simulation() -> None:
 
     assert signal_sampling_variance(0.1, 16, 8) == pytest.approx(simulated, rel=0.02)
     assert signal_sampling_variance(0.0, 10_000, 8) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: group_signal_from_values([[0, 1]], 2, tolerance=-1.0), "tolerance=-1.0"),
+        (lambda: group_signal_from_values([[0, 1]], 2, tolerance=np.nan), "tolerance=nan"),
+        (lambda: posterior_below([1], [4], 0.0), "edge=0.0"),
+        (lambda: posterior_below([1], [4], np.nan), "edge=nan"),
+        (lambda: smallest_group_size(lambda _: 0.9, 1.0), "target=1.0"),
+        (lambda: smallest_group_size(lambda _: 0.9, 0.5, largest=1), "largest=1"),
+    ],
+)
+def test_settings_outside_their_range_are_refused(call: object, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        call()  # type: ignore[operator]
