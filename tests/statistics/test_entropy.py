@@ -84,6 +84,11 @@ def test_truncation_keeps_the_smallest_set_of_most_likely_tokens() -> None:
     assert entropy_from_logits(np.log(probs), top_k=2, top_p=0.55) == 0.0
 
 
+def test_a_nucleus_that_is_reached_exactly_takes_no_further_token() -> None:
+    assert entropy_from_logits([0.0] * 4, top_p=0.5) == pytest.approx(math.log(2))
+    assert entropy_from_logits([0.0] * 4, top_p=0.51) == pytest.approx(math.log(3))
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
