@@ -325,3 +325,11 @@ def test_a_hugging_face_dataset_gives_the_same_prompts_as_its_rows() -> None:
     datasets = pytest.importorskip("datasets")
 
     assert load_prompts(datasets.Dataset.from_list(ROWS)).digest == load_prompts(ROWS).digest
+
+
+def test_a_member_that_only_other_rows_have_does_not_change_the_digest(tmp_path: Path) -> None:
+    # Parquet fills absent members of nested columns with null.
+    rows = [{"prompt": "a", "meta": {"x": 1}}, {"prompt": "b", "meta": {"y": [{"z": 2}, {}]}}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
+
+    assert load_prompts(tmp_path / "rows.parquet").digest == load_prompts(rows).digest

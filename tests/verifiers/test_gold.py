@@ -202,3 +202,15 @@ def test_a_wrong_number_differs_and_keeps_the_form(truth: int | str) -> None:
 @given(st.text(min_size=1), st.text() | st.none())
 def test_a_wrong_completion_never_is_the_gold_one(gold: str, truth: str | None) -> None:
     assert wrong_completion(gold, truth) != gold
+
+
+def test_a_verifier_that_only_looks_at_the_format_is_warned_of(
+    write_verifier: WriteVerifier,
+) -> None:
+    # The wrong answer must have the form in which gold was accepted, or this goes unseen.
+    spec = write_verifier("def grade(completion, truth): return completion.startswith('<answer>')")
+
+    result = run(spec, SUMS)
+
+    assert (result.num_accepted, result.num_wrong_accepted) == (32, 32)
+    assert result.warnings != ()

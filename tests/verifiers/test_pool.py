@@ -470,3 +470,19 @@ def test_settings_without_meaning_are_refused() -> None:
             VerifierPool("exact", timeout_s=timeout_s)
     with pytest.raises(VerifierError, match="not open"):
         list(VerifierPool("exact").grade([make_group(PROMPT, "a")]))
+
+
+def test_a_worker_that_died_while_idle_is_replaced_without_leaking_its_pipes() -> None:
+    with VerifierPool("numeric") as pool:
+        list(pool.grade([make_group(PROMPT, "4")]))
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(3):
+            process = pool._workers[0]._process
+            assert process is not None
+            process.kill()
+            process.wait()
+
+            (graded,) = pool.grade([make_group(PROMPT, "4", "5")])
+
+            assert rewards(graded.grades) == [1, 0]
+        assert len(os.listdir("/proc/self/fd")) == before
