@@ -44,7 +44,7 @@ def table(
         ratio = median(run / own for run, own in zip(runs, full[ours], strict=True))
         factor = scale.get(name, 1.0)
         note = "" if factor == 1.0 else f"1/{factor:g} of the size"
-        print(f"{name:34}{median(runs):12.5f}{ratio:10.3g}   {note}")
+        print(f"{name:34}{median(runs):12.5f}{ratio:10.4g}   {note}")
         rows[name] = {"median_s": median(runs), "times_ours": ratio, "scaled_by": factor}
     return {"title": title, "rows": rows}
 
