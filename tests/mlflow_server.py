@@ -74,7 +74,8 @@ def mlflow_server(folder: Path, template: Path | None = None) -> Iterator[str]:
         *("--backend-store-uri", f"sqlite:///{database}", "--workers", "1"),
         *("--artifacts-destination", str(folder / "artifacts")),
     ]
-    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+    quick = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    environment = {**os.environ, **quick}
     with (folder / "server.log").open("wb") as log:
         process = subprocess.Popen(
             command, stdout=log, stderr=log, env=environment, cwd=folder, start_new_session=True
@@ -86,7 +87,7 @@ def mlflow_server(folder: Path, template: Path | None = None) -> Iterator[str]:
         finally:
             os.killpg(process.pid, signal.SIGTERM)  # uvicorn's worker is a child of its own
             try:
-                process.wait(timeout=15)
+                process.wait(timeout=3)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()

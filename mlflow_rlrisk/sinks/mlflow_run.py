@@ -6,9 +6,11 @@ logs returned metrics itself where it knows the LoggedModel.
 """
 
 import json
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -23,7 +25,7 @@ from mlflow_rlrisk.sinks.mlflow_store import (
     mlflow_errors,
 )
 from mlflow_rlrisk.sinks.prompt_table import prompt_table
-from mlflow_rlrisk.sinks.verdict import verdict_tags
+from mlflow_rlrisk.sinks.verdict import MAX_TAG, verdict_markdown, verdict_tags
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -115,7 +117,8 @@ def log_report(
         logged = _write(client, report, run_id, target)
         status = "FINISHED"
     finally:
-        client.set_terminated(run_id, status)
+        with redirect_stdout(sys.stderr):  # MLflow prints the run's address; stdout may be JSON
+            client.set_terminated(run_id, status)
     return logged
 
 
@@ -140,10 +143,11 @@ def _write(
         _log_inputs(client, run, target)
         if target.log_metrics:
             _log_metrics(client, report, run, target)
-        _log_params_and_tags(client, report, run_id)
+        report_uri = f"runs:/{run_id}/{FOLDER}/report.html"
+        _log_params_and_tags(client, report, run, report_uri)
     return LoggedReport(
         run_id=run_id,
-        report_uri=f"runs:/{run_id}/{FOLDER}/report.html",
+        report_uri=report_uri,
         num_table_rows=num_rows,
         num_prompts=report.num_prompts,
     )
@@ -214,14 +218,20 @@ def _log_metrics(client: "MlflowClient", report: "RiskReport", run: "Run", targe
         client.log_batch(run.info.run_id, metrics=batch, synchronous=True)
 
 
-def _log_params_and_tags(client: "MlflowClient", report: "RiskReport", run_id: str) -> None:
+def _log_params_and_tags(
+    client: "MlflowClient", report: "RiskReport", run: "Run", report_uri: str
+) -> None:
     from mlflow.entities import Param, RunTag
+    from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
     params = [Param(key, value[:MAX_PARAM]) for key, value in report_params(report).items()]
     for batch in _batches(params, MAX_PARAMS):
-        client.log_batch(run_id, params=batch, synchronous=True)
-    tags = [RunTag(key, value) for key, value in verdict_tags(report).items()]
-    client.log_batch(run_id, tags=tags, synchronous=True)
+        client.log_batch(run.info.run_id, params=batch, synchronous=True)
+    tags = verdict_tags(report)
+    if MLFLOW_RUN_NOTE not in run.data.tags:
+        tags[MLFLOW_RUN_NOTE] = verdict_markdown(report, report_uri)[:MAX_TAG]
+    entities = [RunTag(key, value) for key, value in tags.items()]
+    client.log_batch(run.info.run_id, tags=entities, synchronous=True)
 
 
 def report_params(report: "RiskReport") -> dict[str, str]:

@@ -16,7 +16,12 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from mlflow_rlrisk.errors import ModelReferenceError, SinkError
 from mlflow_rlrisk.sinks.mlflow_store import mlflow_errors
-from mlflow_rlrisk.sinks.verdict import INDEX_TAG, verdict_tags
+from mlflow_rlrisk.sinks.verdict import (
+    DESCRIPTION_MARK,
+    INDEX_TAG,
+    verdict_markdown,
+    verdict_tags,
+)
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
@@ -42,9 +47,6 @@ TRAINER_STATE = (
     "__pycache__",
 )
 """Names a trainer leaves beside the weights: pickles of up to twice their size, and no model."""
-
-DESCRIPTION_MARK = "**RL risk: "
-"""How a description begins that `tag_version` wrote; any other one belongs to people."""
 
 MAX_DESCRIPTION = 4000
 """SQL registries keep 5000 characters."""
@@ -213,20 +215,10 @@ def tag_version(
         if INDEX_TAG in known.tags and INDEX_TAG not in tags:
             client.delete_model_version_tag(name, version, INDEX_TAG)
         if not known.description or known.description.startswith(DESCRIPTION_MARK):
-            client.update_model_version(name, version, _description(report, report_uri))
+            text = verdict_markdown(report, report_uri)[:MAX_DESCRIPTION]
+            client.update_model_version(name, version, text)
     if model_id is not None:
         with mlflow_errors(f"LoggedModel {model_id} cannot be tagged"):
             client.set_logged_model_tags(model_id, tags)
             if INDEX_TAG not in tags and INDEX_TAG in client.get_logged_model(model_id).tags:
                 client.delete_logged_model_tag(model_id, INDEX_TAG)
-
-
-def _description(report: "RiskReport", report_uri: str) -> str:
-    tags = verdict_tags(report)
-    index = f" (index {tags[INDEX_TAG]})" if INDEX_TAG in tags else ""
-    lines = [f"{DESCRIPTION_MARK}{report.risk_level}**{index}, {report.num_prompts} prompts", ""]
-    lines += [f"- {reason}" for reason in report.reasons]
-    if report.next_steps:
-        lines += ["", "Next:", ""]
-        lines += [f"{number}. {step}" for number, step in enumerate(report.next_steps, 1)]
-    return "\n".join([*lines, "", f"Report: `{report_uri}`"])[:MAX_DESCRIPTION]

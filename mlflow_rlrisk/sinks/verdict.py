@@ -1,4 +1,4 @@
-"""The verdict as tags: the same words on a run, on a LoggedModel and on a model version."""
+"""The verdict as tags and as Markdown: one wording for runs, LoggedModels and versions."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -9,6 +9,9 @@ if TYPE_CHECKING:
 INDEX_TAG = "rlrisk.risk_index"
 MAX_TAG = 5000
 """MLflow takes 8000 characters on a run and, in older registries, 5000 on a version."""
+
+DESCRIPTION_MARK = "**RL risk: "
+"""How a description begins that we wrote; any other one belongs to people."""
 
 
 def verdict_tags(report: "RiskReport") -> dict[str, str]:
@@ -37,3 +40,15 @@ def _lines(sentences: Sequence[str]) -> str:
             break
         kept.append(line)
     return "\n".join(kept)
+
+
+def verdict_markdown(report: "RiskReport", report_uri: str) -> str:
+    """The verdict as the description of a model version or a run."""
+    tags = verdict_tags(report)
+    index = f" (index {tags[INDEX_TAG]})" if INDEX_TAG in tags else ""
+    lines = [f"{DESCRIPTION_MARK}{report.risk_level}**{index}, {report.num_prompts} prompts", ""]
+    lines += [f"- {reason}" for reason in report.reasons]
+    if report.next_steps:
+        lines += ["", "Next:", ""]
+        lines += [f"{number}. {step}" for number, step in enumerate(report.next_steps, 1)]
+    return "\n".join([*lines, "", f"Report: `{report_uri}`"])

@@ -12,8 +12,8 @@ from mlflow_rlrisk.report import RiskReport
 from mlflow_rlrisk.sinks import mlflow_run
 from mlflow_rlrisk.sinks.mlflow_run import check_writable, log_report, metric_values, report_params
 from mlflow_rlrisk.sinks.prompt_table import prompt_table
-from mlflow_rlrisk.sinks.registry import DESCRIPTION_MARK, log_checkpoint, tag_version
-from mlflow_rlrisk.sinks.verdict import MAX_TAG, verdict_tags
+from mlflow_rlrisk.sinks.registry import log_checkpoint, tag_version
+from mlflow_rlrisk.sinks.verdict import DESCRIPTION_MARK, MAX_TAG, verdict_tags
 from tests.mlflow_server import mlflow_server, pointed_at
 from tests.sinks.simulated import graded_groups, report_of, simulated_report, stored
 
@@ -75,6 +75,7 @@ def test_a_report_arrives_whole_on_the_run_and_on_the_logged_model(
     assert [len(history) for history in histories] == [1] * 6
     assert run.data.params["rlrisk.num_samples"] == "16"
     assert run.data.tags["rlrisk.risk_level"] == report.risk_level
+    assert run.data.tags["mlflow.note.content"].startswith(f"{DESCRIPTION_MARK}high**")
     assert [given.model_id for given in run.inputs.model_inputs] == [model.model_id]
     assert artifacts_of(logged.run_id) == {"rlrisk", "rlrisk_prompts.json"}
     assert artifacts_of(logged.run_id, "rlrisk") >= {
@@ -86,6 +87,17 @@ def test_a_report_arrives_whole_on_the_run_and_on_the_logged_model(
     }
     text = mlflow.artifacts.load_text(f"runs:/{logged.run_id}/rlrisk/report.json")
     assert RiskReport.from_json(text) == report
+
+
+def test_nothing_is_printed_to_standard_output(
+    server: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pointed_at(server):  # a server's run has an address, which MLflow prints
+        mlflow.set_experiment("silent")
+        check_writable()
+        log_report(simulated_report())
+
+    assert capsys.readouterr().out == ""
 
 
 def test_the_table_counts_each_prompt_as_the_report_does(
