@@ -4,6 +4,7 @@ What a dump did not record stays unknown: without entropies there are none, and 
 the tokens of a completion cannot be counted is refused.
 """
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -121,7 +122,8 @@ def _read_dump(path: Path) -> dict[str, list[Mapping[str, Any]]]:
         if path.suffix == ".parquet":
             frame = pd.read_parquet(path)
         elif path.suffix in (".jsonl", ".ndjson"):
-            frame = pd.read_json(path, lines=True, dtype=False, convert_dates=False)
+            lines = path.read_text(encoding="utf-8").splitlines()
+            frame = pd.DataFrame([json.loads(line) for line in lines if line.strip()])
         else:
             raise SamplerError(
                 f"{path} is neither a folder of stored rollouts nor a .parquet or .jsonl file"

@@ -96,14 +96,16 @@ def test_a_tokenizer_that_lowercases_is_refused_and_shows_both_texts(tmp_path: P
 
 
 def test_an_empty_prompt_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="prompt p1 .* into no tokens"):
+    with pytest.raises(CheckpointError, match=r"prompt p1 .* into no tokens"):
         _sample(write_llama(tmp_path), Prompt(id="p1", content=""))
 
 
 def test_a_chat_without_a_template_is_refused(tmp_path: Path) -> None:
     chat = Prompt(id="p1", content=(Message(role="user", content="1+1?"),))
 
-    with pytest.raises(CheckpointError, match="p1 is a chat and the tokenizer has no chat template"):
+    with pytest.raises(
+        CheckpointError, match="p1 is a chat and the tokenizer has no chat template"
+    ):
         _sample(write_llama(tmp_path), chat)
 
 

@@ -1,0 +1,121 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mlflow_rlrisk.config import AssessmentConfig, SamplingConfig
+from mlflow_rlrisk.errors import SamplerError
+from mlflow_rlrisk.records import FinishReason, GradeStatus, Prompt
+from mlflow_rlrisk.rollout_store import RolloutStore
+from mlflow_rlrisk.samplers.replay import ReplaySampler
+from mlflow_rlrisk.samplers.transformers import TransformersSampler
+from tests.tiny_models import write_llama
+
+CONFIG = AssessmentConfig(sampling=SamplingConfig(num_samples=3, max_new_tokens=6), device="cpu")
+PROMPTS = [Prompt(id=f"p{i}", content=f"{i}+1=") for i in range(4)]
+
+
+def _dump(path: Path, rows: list[dict[str, Any]]) -> Path:
+    if path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        pd.DataFrame(rows).to_parquet(path)
+    return path
+
+
+def test_what_was_sampled_is_replayed_to_the_byte(tmp_path: Path) -> None:
+    groups = list(TransformersSampler(write_llama(tmp_path / "model"), CONFIG).sample(PROMPTS))
+    store = RolloutStore(tmp_path / "store")
+    store.bind({"checkpoint": "c"})
+    store.append(groups)
+
+    sampler = ReplaySampler(tmp_path / "store", CONFIG)
+    replayed = {group.prompt.id: group for group in sampler.sample(PROMPTS)}
+
+    for group in groups:
+        for got, expected in zip(replayed[group.prompt.id].rollouts, group.rollouts, strict=True):
+            assert got.completion == expected.completion
+            assert got.token_ids.tolist() == expected.token_ids.tolist()
+            assert got.logprobs.tobytes() == expected.logprobs.tobytes()
+            assert got.entropies.tobytes() == expected.entropies.tobytes()
+    assert sampler.describe()["stored"] == {"checkpoint": "c"}
+
+
+@pytest.mark.parametrize("name", ["dump.jsonl", "dump.parquet"])
+def test_a_trainers_dump_becomes_graded_groups(tmp_path: Path, name: str) -> None:
+    rows = [
+        {
+            "prompt": "1+1=", "completion": "2", "token_ids": [5, 6], "logprobs": [-0.5, -0.25],
+            "finish_reason": "stop", "sample_index": 1, "reward": 1.0,
+        },
+        {
+            "prompt": "1+1=", "completion": "11", "token_ids": [7, 7, 7],
+            "logprobs": [-1.0, -2.0, -3.0], "finish_reason": "length", "sample_index": 0,
+            "reward": 0.0,
+        },
+    ]  # fmt: skip
+    sampler = ReplaySampler(_dump(tmp_path / name, rows), CONFIG)
+    prompt = Prompt(id="x", content="1+1=")
+
+    (group,) = sampler.graded_groups([prompt])
+
+    assert [rollout.completion for rollout in group.rollouts] == ["11", "2"]
+    assert [grade.reward for grade in group.grades] == [0.0, 1.0]
+    assert group.rollouts[0].finish_reason is FinishReason.LENGTH
+    assert group.rollouts[0].logprobs is not None
+    assert group.rollouts[0].logprobs.tolist() == [-1.0, -2.0, -3.0]
+    assert [rollout.entropies for rollout in group.rollouts] == [None, None]
+
+
+def test_a_missing_reward_is_no_zero(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": "q", "completion": "a", "token_ids": [1], "reward": None},
+        {"prompt": "q", "completion": "b", "token_ids": [1], "reward": 1.0},
+    ]
+    (group,) = ReplaySampler(_dump(tmp_path / "d.jsonl", rows), CONFIG).graded_groups(
+        [Prompt(id="x", content="q")]
+    )
+
+    assert [grade.status for grade in group.grades] == [
+        GradeStatus.NOT_APPLICABLE,
+        GradeStatus.SCORED,
+    ]
+
+
+def test_tokens_without_ids_are_counted_by_their_logprobs(tmp_path: Path) -> None:
+    rows = [{"prompt": "q", "completion": "a", "logprobs": [-1.0, -2.0]}]
+
+    (group,) = ReplaySampler(_dump(tmp_path / "d.jsonl", rows), CONFIG).sample(
+        [Prompt(id="x", content="q")]
+    )
+
+    assert np.array_equal(group.rollouts[0].token_ids, [-1, -1])
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"prompt": "q", "completion": "a"}], "cannot be counted"),
+        ([{"prompt": "q", "token_ids": [1]}], "lacks the columns"),
+        ([{"prompt": "q", "completion": "a", "token_ids": [1], "logprobs": [-1.0, 0.0]}], "length"),
+        ([{"prompt": "z", "completion": "a", "token_ids": [1]}], "no rollouts of 1 of 1 prompts"),
+        ([{"prompt": "q", "completion": "a", "token_ids": [1], "finish_reason": "x"}], "'x'"),
+    ],
+)
+def test_a_dump_that_does_not_fit_is_refused(
+    tmp_path: Path, rows: list[dict[str, Any]], message: str
+) -> None:
+    with pytest.raises(SamplerError, match=message):
+        list(
+            ReplaySampler(_dump(tmp_path / "d.jsonl", rows), CONFIG).sample(
+                [Prompt(id="x", content="q")]
+            )
+        )
+
+
+def test_a_folder_without_rollouts_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SamplerError, match="neither a folder of stored rollouts"):
+        ReplaySampler(tmp_path, CONFIG)
