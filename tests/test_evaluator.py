@@ -101,21 +101,17 @@ def evaluate(prompts: pd.DataFrame, config: dict[str, Any], **call: Any) -> Eval
     return mlflow.models.evaluate(**{**settings, "evaluator_config": config, **call})
 
 
-def log_with_transformers(checkpoint: Path, name: str) -> str:
-    """Register through MLflow's own flavor, so that MLflow can load it; gives the LoggedModel."""
+def log_with_transformers(checkpoint: Path, name: str, saved: Path) -> str:
+    """Register and save through MLflow's own flavor, so that MLflow can load the model."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     parts = {
         "model": AutoModelForCausalLM.from_pretrained(checkpoint),
         "tokenizer": AutoTokenizer.from_pretrained(checkpoint),
     }
-    info = mlflow.transformers.log_model(
-        parts,
-        name="sft",
-        task="text-generation",
-        pip_requirements=["transformers"],
-        registered_model_name=name,
-    )
+    how = {"task": "text-generation", "pip_requirements": ["transformers"]}
+    mlflow.transformers.save_model(parts, str(saved), **how)
+    info = mlflow.transformers.log_model(parts, name="sft", registered_model_name=name, **how)
     return str(info.model_id)
 
 
@@ -126,7 +122,7 @@ def num_points(run_id: str, name: str) -> int:
 def test_every_way_to_name_the_model_gives_the_same_metrics_once_each(
     store: str, checkpoint: Path, prompts: pd.DataFrame, config: dict[str, Any], tmp_path: Path
 ) -> None:
-    model_id = log_with_transformers(checkpoint, "coder-sft")
+    model_id = log_with_transformers(checkpoint, "coder-sft", tmp_path / "saved")
     local = tmp_path / "local"
     local.mkdir()
     mlflow.artifacts.download_artifacts(f"models:/{model_id}", dst_path=str(local))
@@ -139,6 +135,7 @@ def test_every_way_to_name_the_model_gives_the_same_metrics_once_each(
         "model version": {"model": "models:/coder-sft/1"},
         "model LoggedModel": {"model": f"models:/{model_id}"},
         "model folder": {"model": str(local)},
+        "model saved without MLflow's store": {"model": str(tmp_path / "saved")},
         "mlflow.evaluate": {"evaluator_config": {"model_uri": "models:/coder-sft/1"}},
     }
     results, histories, linked = {}, {}, {}
@@ -155,12 +152,13 @@ def test_every_way_to_name_the_model_gives_the_same_metrics_once_each(
     first = results["config version"].metrics
     assert first
     assert all(result.metrics == first for result in results.values())
-    # A folder that MLflow wrote says which LoggedModel it is only when MLflow loads it.
-    assert linked == {f: [] if f == "config folder" else [model_id] for f in forms}
+    # A folder says which LoggedModel it is only where MLflow wrote that into it and loads it.
+    unlinked = {"config folder", "model saved without MLflow's store"}
+    assert linked == {form: [] if form in unlinked else [model_id] for form in forms}
     assert histories == {form: {1} for form in forms}
     model = mlflow.get_logged_model(model_id)
     per_run = {(metric.run_id, metric.key) for metric in model.metrics}
-    assert len(model.metrics) == len(per_run) == len(first) * (len(forms) - 1)
+    assert len(model.metrics) == len(per_run) == len(first) * (len(forms) - len(unlinked))
     tables = results["config version"].tables
     assert list(tables) == ["rlrisk_prompts"]
     assert len(tables["rlrisk_prompts"]) == len(prompts)
