@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import beta as beta_distribution
 
-from mlflow_rlrisk.aggregate import Aggregates
+from mlflow_rlrisk.aggregate import Aggregates, constant_draws
 from mlflow_rlrisk.components import CORE, STARVED, Quantities, assess_components
 from mlflow_rlrisk.config import DEFAULT_COMPONENTS, AssessmentConfig, ComponentConfig, PolicyConfig
 from mlflow_rlrisk.errors import ConfigError, StatisticsError
@@ -311,3 +312,58 @@ def test_tightening_a_policy_never_lowers_the_level(
         assert tight.level is RiskLevel.UNKNOWN
     else:
         assert ORDER[tight.level] >= ORDER[loose.level]
+
+
+def test_lines_are_met_by_whole_intervals_and_not_by_estimates() -> None:
+    values = {"starvation": 0.6, "headroom": np.linspace(1.2, 3.2, 200), "entropy_abs": 0.1}
+
+    index_astride = judged(aggregates({**values, "truncation": 0.0}))
+
+    assert index_astride.index is not None
+    assert index_astride.index.ci_low < 0.66 <= index_astride.index.ci_high
+    assert index_astride.level is RiskLevel.MEDIUM
+    audit = Evidence(value=-0.05, ci_low=-0.3, ci_high=0.1, source="audit")
+    judgement = judged(aggregates(HEALTHY), context=AssessmentContext(verifier_youden_j=audit))
+    assert Veto.VERIFIER not in judgement.vetoes
+
+
+def test_the_smallest_number_of_prompts_that_the_policy_asks_for_is_enough() -> None:
+    assert judged(aggregates(HEALTHY), num_prompts=50).level is RiskLevel.LOW
+
+
+def test_replicates_beyond_the_starved_line_count_as_high() -> None:
+    judgement = judged(aggregates(HEALTHY, starved=np.linspace(0.6, 0.8, 200)))
+
+    assert judgement.probabilities["high"] == pytest.approx(0.5, abs=0.01)
+
+
+def test_a_component_straddles_where_its_interval_crosses_the_severity_line() -> None:
+    found = aggregates({**HEALTHY, "entropy_abs": np.linspace(0.16, 0.20, 200)})
+
+    assessed = assess_components(Quantities(found, AssessmentContext(), 0.95, 0), PolicyConfig())
+
+    assert [part.name for part in assessed.components if part.straddles] == ["entropy_abs"]
+
+
+def test_draws_of_combined_evidence_lie_around_its_value() -> None:
+    context = AssessmentContext(
+        heldout_loss=Evidence(value=1.05, ci_low=1.04, ci_high=1.06, source="loss"),
+        lowest_heldout_loss=Evidence.exact(1.0, "lowest"),
+    )
+
+    assessed = assess_components(Quantities(aggregates(HEALTHY), context, 0.95, 0), PolicyConfig())
+
+    quantity = assessed.find("gen_loss")
+    assert quantity is not None
+    assert quantity.draws.mean() == pytest.approx(0.05, abs=0.002)
+    assert (quantity.low, quantity.high) == pytest.approx((0.04, 0.06), abs=0.003)
+
+
+@pytest.mark.parametrize(("value", "sign"), [(0.0, 1.0), (1.0, -1.0)])
+def test_draws_where_all_prompts_agree_follow_the_posterior_of_how_many_might_not(
+    value: float, sign: float
+) -> None:
+    draws = constant_draws(value, (0.0, 1.0), 60, 100_000, np.random.default_rng(0))
+
+    expected = beta_distribution.ppf([0.5, 0.975], 0.5, 60.5)
+    assert np.quantile(sign * (draws - value), [0.5, 0.975]) == pytest.approx(expected, rel=0.05)
