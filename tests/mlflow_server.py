@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
 import mlflow
 
 with warnings.catch_warnings():
@@ -74,8 +76,7 @@ def mlflow_server(folder: Path, template: Path | None = None) -> Iterator[str]:
         *("--backend-store-uri", f"sqlite:///{database}", "--workers", "1"),
         *("--artifacts-destination", str(folder / "artifacts")),
     ]
-    quick = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    environment = {**os.environ, **quick}
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     with (folder / "server.log").open("wb") as log:
         process = subprocess.Popen(
             command, stdout=log, stderr=log, env=environment, cwd=folder, start_new_session=True

@@ -143,9 +143,8 @@ def test_every_way_to_name_the_model_gives_the_same_metrics_once_each(
         merged = {**config, **call.get("evaluator_config", {}), "out_dir": tmp_path / form}
         with mlflow.start_run() as run:
             results[form] = evaluate(prompts, merged, **{**call, "evaluator_config": merged})
-        histories[form] = {
-            name: num_points(run.info.run_id, name) for name in results[form].metrics
-        }
+        points = {num_points(run.info.run_id, name) for name in results[form].metrics}
+        histories[form] = points
         inputs = mlflow.get_run(run.info.run_id).inputs
         linked[form] = [given.model_id for given in inputs.model_inputs]
 
