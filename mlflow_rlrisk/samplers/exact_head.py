@@ -22,6 +22,7 @@ class LastPositionHead:
 
     def __init__(self, head: Any) -> None:
         self._head = head
+        self._is_wide = _multiplies_wide(head.weight)
 
     def __call__(self, hidden: "torch.Tensor") -> "torch.Tensor":
         """Logits float32 ``[B, 1, V]`` of hidden states ``[B, T, H]``."""
@@ -31,17 +32,37 @@ class LastPositionHead:
         weight, bias = self._head.weight, self._head.bias
         if weight.dtype == torch.float32:
             return torch.nn.functional.linear(last.float(), weight, bias)[:, None]
-        logits = torch.empty((len(last), len(weight)), dtype=torch.float32, device=last.device)
-        if weight.is_cuda and last.dtype == weight.dtype:
-            torch.mm(last, weight.t(), out_dtype=torch.float32, out=logits)
+        if self._is_wide and last.dtype == weight.dtype:
+            logits = torch.mm(last, weight.t(), out_dtype=torch.float32)
         else:
-            wide = last.float()
-            for start in range(0, len(weight), TILE_WORDS):
-                tile = weight[start : start + TILE_WORDS].float()
-                logits[:, start : start + TILE_WORDS] = wide @ tile.t()
+            logits = _multiply_by_tiles(last.float(), weight)
         if bias is not None:
             logits += bias.float()
         return logits[:, None]
+
+
+def _multiplies_wide(weight: "torch.Tensor") -> bool:
+    """True where matrices of this dtype and device multiply into float32 (CUDA, torch >= 2.8)."""
+    import torch
+
+    if not weight.is_cuda or weight.dtype == torch.float32:
+        return False
+    try:
+        torch.mm(weight[:1], weight[:1].t(), out_dtype=torch.float32)
+    except (TypeError, RuntimeError):
+        return False
+    return True
+
+
+def _multiply_by_tiles(hidden: "torch.Tensor", weight: "torch.Tensor") -> "torch.Tensor":
+    """``hidden @ weight.T`` in float32, upcasting a tile of the weights at a time."""
+    import torch
+
+    logits = torch.empty((len(hidden), len(weight)), dtype=torch.float32, device=hidden.device)
+    for start in range(0, len(weight), TILE_WORDS):
+        tile = weight[start : start + TILE_WORDS].float()
+        logits[:, start : start + TILE_WORDS] = hidden @ tile.t()
+    return logits
 
 
 def install_exact_head(model: Any) -> str:

@@ -212,6 +212,13 @@ class TransformersSampler:
                 f"{max(len(ids) for ids in wave.prompt_ids)} tokens and max_new_tokens={count}: "
                 "a smaller batch_size gives the same rollouts"
             ) from error
+        except SamplerError:
+            raise
+        except RuntimeError as error:
+            raise SamplerError(
+                f"{self.checkpoint.display_name}: the model stopped while sampling "
+                f"{len(wave.prompt_ids)} prompts from {encoded[indices[0]].prompt.id} on: {error}"
+            ) from error
 
     def _rollout(self, prompt: Prompt, row: _Row, finished: FinishedRow) -> Rollout:
         text_ids = finished.tokens[:-1] if finished.is_stopped else finished.tokens

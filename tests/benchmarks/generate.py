@@ -185,6 +185,36 @@ def compare(case: Case, reps: int) -> dict[str, Any]:
     }
 
 
+def count_ties(num_samples: int = 64) -> dict[str, Any]:
+    """Draw the same rollouts at batch sizes 1 and 64 and count those that part ways.
+
+    Both use the same random streams; a token differs where float32 rounding, which depends on
+    the batch, moves a border of the inverse CDF across the uniform.
+    """
+    from mlflow_rlrisk.config import AssessmentConfig, SamplingConfig
+    from mlflow_rlrisk.records import Prompt
+    from mlflow_rlrisk.samplers.transformers import TransformersSampler
+
+    sampling = SamplingConfig(num_samples=num_samples, max_new_tokens=64)
+    prompts = [Prompt(id=str(i), content="1 + 2 = " * (1 + i)) for i in range(8)]
+    drawn = {}
+    with tempfile.TemporaryDirectory() as name:
+        write_llama(Path(name), initializer_range=0.2)
+        for size in (1, 64):
+            config = AssessmentConfig(sampling=sampling, batch_size=size, device="cpu")
+            groups = TransformersSampler(Path(name), config).sample(prompts)
+            drawn[size] = {
+                (r.prompt_id, r.sample_index): r.token_ids for g in groups for r in g.rollouts
+            }
+    parted, same_tokens = 0, 0
+    for key, alone in drawn[1].items():
+        length = min(len(alone), len(drawn[64][key]))
+        differs = (alone[:length] != drawn[64][key][:length]).nonzero()[0]
+        parted += int(differs.size > 0)
+        same_tokens += int(differs[0]) if differs.size else length
+    return {"rollouts": len(drawn[1]), "parted": parted, "tokens_until_parting": same_tokens}
+
+
 def peak_mb(side: str, case: Case) -> float:
     """Memory that sampling adds at its peak over the loaded model, in a process of its own."""
     command = [
@@ -230,6 +260,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--assert", action="store_true", dest="check")
     parser.add_argument("--memory", action="store_true", help="also measure peak memory")
+    parser.add_argument("--ties", action="store_true", help="only count ties between batch sizes")
     parser.add_argument("--peak", choices=["own", "generate", "logits"], help=argparse.SUPPRESS)
     args = parser.parse_args()
     import torch
@@ -241,6 +272,13 @@ def main() -> int:
     cases = [case for case in CASES if args.only in (None, case.name)]
     if args.peak:
         print(measure_peak(args.peak, cases[0]))
+        return 0
+    if args.ties:
+        ties = count_ties()
+        print(
+            f"batch size 1 against 64: {ties['parted']} of {ties['rollouts']} rollouts part ways "
+            f"({ties['parted']} in {ties['tokens_until_parting']} tokens)"
+        )
         return 0
     print(f"1 thread, CPU time, load {os.getloadavg()[0]:.1f}, torch {torch.__version__}")
     print(f"{'case':14} {'own us/tok':>10} {'generate':>9} {'ratio':>6} {'range':>11} {'goal':>5}")

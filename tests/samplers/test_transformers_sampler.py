@@ -255,6 +255,18 @@ def test_no_memory_names_the_batch_size(folder: Path) -> None:
         list(sampler.sample(PROMPTS))
 
 
+def test_a_failing_model_is_a_sampler_error_with_its_reason(folder: Path) -> None:
+    sampler = TransformersSampler(folder, _config())
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("device-side assert")
+
+    sampler._model.model.norm.register_forward_hook(fail)
+
+    with pytest.raises(SamplerError, match=r"stopped while sampling.*device-side assert"):
+        list(sampler.sample(PROMPTS))
+
+
 def test_an_unknown_backend_names_the_installed_ones() -> None:
     with pytest.raises(ConfigError, match=r"replay.*transformers"):
         load_sampler("nosuch")
