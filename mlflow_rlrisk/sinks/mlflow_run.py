@@ -76,7 +76,7 @@ def log_report(
     *,
     run_id: str | None = None,
     rollouts: str | Path | None = None,
-    dataset: "Dataset | None" = None,
+    dataset: Any = None,
     model_id: str | None = None,
     log_metrics: bool = True,
 ) -> LoggedReport:
@@ -87,7 +87,7 @@ def log_report(
         run_id: The run; the active one, else a new one that is ended here.
         rollouts: Folder of the assessment; its rollouts and grades become artifacts, and the
             table of prompts is made from them.
-        dataset: MLflow dataset that the metrics belong to.
+        dataset: MLflow dataset that the metrics belong to, as ``mlflow.data`` or a run gives it.
         model_id: LoggedModel that gets the metrics too; the one of the report's provenance.
         log_metrics: ``False`` leaves the metrics to MLflow.
 
@@ -104,7 +104,7 @@ def log_report(
         run_id = active.info.run_id
     target = _Target(
         rollouts=None if rollouts is None else Path(rollouts),
-        dataset=dataset,
+        dataset=_dataset_entity(dataset),
         model_id=model_id or report.provenance.model_id,
         log_metrics=log_metrics,
     )
@@ -128,6 +128,12 @@ class _Target:
     dataset: "Dataset | None"
     model_id: str | None
     log_metrics: bool
+
+
+def _dataset_entity(dataset: Any) -> "Dataset | None":
+    convert = getattr(dataset, "_to_mlflow_entity", None)  # what MLflow's own evaluate calls
+    entity: Dataset | None = dataset if convert is None else convert()
+    return entity
 
 
 def _write(

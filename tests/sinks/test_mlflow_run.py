@@ -186,7 +186,7 @@ def test_metrics_belong_to_the_dataset_they_were_measured_on(store: str, checkpo
     import pandas as pd
 
     frame = pd.DataFrame({"question": ["1+1"], "answer": ["2"]})
-    dataset = mlflow.data.from_pandas(frame, name="gsm8k")._to_mlflow_entity()
+    dataset = mlflow.data.from_pandas(frame, name="gsm8k")
     report = assessed(checkpoint)
 
     logged = log_report(report, dataset=dataset)
