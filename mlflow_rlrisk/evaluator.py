@@ -260,8 +260,13 @@ def _assess(settings: Settings, source: "ModelSource", dataset: Any) -> "Assessm
 
 def _call(settings: Settings, source: "ModelSource") -> str:
     """The call that repeats the assessment, for the report."""
-    config = settings.config.model_dump(mode="json", exclude_defaults=True)
-    given = {"model_uri": source.reference, "verifier": settings.verifier, **config}
+    verifier = settings.verifier
+    if callable(verifier):
+        verifier = f"{verifier.__module__}:{getattr(verifier, '__qualname__', verifier)}"
+    given = {"model_uri": source.reference, "verifier": verifier}
+    given |= settings.config.model_dump(mode="json", exclude_defaults=True)
+    if policy := settings.policy.model_dump(mode="json", exclude_defaults=True):
+        given["policy"] = policy
     if settings.mapping:
         given["mapping"] = dict(settings.mapping)
     return (

@@ -1,3 +1,4 @@
+import ast
 import json
 import subprocess
 import sys
@@ -16,7 +17,8 @@ from mlflow.models.evaluation import EvaluationResult, ModelEvaluator
 from mlflow.models.evaluation.evaluator_registry import _model_evaluation_registry
 
 from mlflow_rlrisk.errors import CheckpointError, ConfigError, ModelReferenceError, SinkError
-from mlflow_rlrisk.evaluator import RLRiskEvaluator, Settings, known_keys
+from mlflow_rlrisk.evaluator import RLRiskEvaluator, Settings, _call, known_keys
+from mlflow_rlrisk.model_reference import ModelSource
 from mlflow_rlrisk.report import RiskReport
 from mlflow_rlrisk.sinks.registry import log_checkpoint
 from tests.tiny_models import write_llama
@@ -292,6 +294,19 @@ def test_every_setting_of_the_library_is_a_key_and_reaches_it() -> None:
     assert given.config.group_size == 4
     assert given.policy.name == "x"
     assert len(set(known_keys())) == len(known_keys())
+
+
+def test_the_call_in_the_report_has_the_settings_it_was_made_with() -> None:
+    raw = {"verifier": any, "num_samples": 32, "group_size": 4, "policy": {"min_prompts": 5}}
+    settings = Settings.parse({**raw, "mapping": {"prompt": "q"}})
+
+    call = _call(settings, ModelSource(reference="models:/coder-sft/3"))
+
+    again = Settings.parse(ast.literal_eval(call.partition("evaluator_config=")[2][:-1]))
+    assert again.model_uri == "models:/coder-sft/3"
+    assert again.verifier == "builtins:any"
+    assert (again.config, again.policy) == (settings.config, settings.policy)
+    assert again.mapping == settings.mapping
 
 
 def test_without_a_model_the_message_says_how_to_name_one(
