@@ -1,0 +1,97 @@
+"""What the demo says at its end: the ladder as a table, and the two choices in words."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from mlflow_rlrisk.comparison import rank
+from mlflow_rlrisk.console import table
+from mlflow_rlrisk.demo.tracking import Version
+from mlflow_rlrisk.report_record import RiskLevel, RiskReport
+
+
+class Assessed(NamedTuple):
+    """A version with its report."""
+
+    version: Version
+    report: RiskReport
+
+
+COLUMNS = {
+    "pass@1": "rlrisk/pass_at_1",
+    "pass@64": "rlrisk/pass_at_64",
+    "entropy": "rlrisk/token_entropy",
+    "signal g=8": "rlrisk/group_signal_fraction",
+    "risk index": "rlrisk/risk_index",
+}
+
+
+def best_pass_at_1(ladder: Sequence[Assessed]) -> Assessed:
+    """What a leaderboard would pick."""
+    return max(ladder, key=lambda each: each.report.metrics["rlrisk/pass_at_1"].value)
+
+
+def safest(ladder: Sequence[Assessed]) -> Assessed:
+    """What the risk report would pick: the first of `comparison.rank`."""
+    first = rank([each.report for each in ladder]).entries[0].model
+    return next(each for each in ladder if each.version.uri == first)
+
+
+def comparison_lines(ladder: Sequence[Assessed]) -> list[str]:
+    """The table, a line a version, both choices marked."""
+    by_pass, by_risk = best_pass_at_1(ladder), safest(ladder)
+    rows = []
+    for each in ladder:
+        marks = []
+        if each is by_pass:
+            marks.append("best pass@1")
+        if each is by_risk:
+            marks.append("lowest risk")
+        rows.append(
+            [
+                each.version.uri,
+                str(each.version.rung.epochs),
+                *(_cell(each.report, name) for name in COLUMNS.values()),
+                str(each.report.risk_level),
+                "<- " + ", ".join(marks) if marks else "",
+            ]
+        )
+    return table(["version", "epochs", *COLUMNS, "level", ""], rows)
+
+
+def verdict_lines(ladder: Sequence[Assessed]) -> list[str]:
+    """Which version each rule picks and why, from the figures at hand, whatever they are."""
+    by_pass, by_risk = best_pass_at_1(ladder), safest(ladder)
+    if by_pass is by_risk:
+        return [f"Both pass@1 and risk pick {by_pass.version.uri}: here they agree."]
+    lines = [f"pass@1 alone picks   {_named(by_pass)}"]
+    lines += [f"    {reason}" for reason in by_pass.report.reasons[:3]]
+    lines.append(f"the risk report picks {_named(by_risk)}")
+    lines += [f"    {line}" for line in _gains(by_risk.report, by_pass.report)]
+    if by_risk.report.risk_level is not RiskLevel.LOW:
+        lines += [f"    still: {reason}" for reason in by_risk.report.reasons[:2]]
+    return lines
+
+
+def _named(each: Assessed) -> str:
+    epochs = each.version.rung.epochs
+    plural = "" if epochs == 1 else "s"
+    return f"{each.version.uri} ({epochs} epoch{plural}, risk {each.report.risk_level})"
+
+
+def _gains(chosen: RiskReport, other: RiskReport) -> list[str]:
+    """The same three figures of both, side by side."""
+    words = {
+        "rlrisk/pass_at_1": "of its answers are right",
+        "rlrisk/pass_at_64": "of the prompts are solved within 64 tries",
+        "rlrisk/group_signal_fraction": "of the groups of 8 hold a reward difference to learn from",
+    }
+    return [
+        f"{chosen.metrics[name].value:>4.0%} {text} (there: {other.metrics[name].value:.0%})"
+        for name, text in words.items()
+        if name in chosen.metrics and name in other.metrics
+    ]
+
+
+def _cell(report: RiskReport, name: str) -> str:
+    metric = report.metrics.get(name)
+    return "undefined" if metric is None else f"{metric.value:.3f}"
