@@ -1,9 +1,9 @@
 """Make the base checkpoint: ``python -m mlflow_rlrisk.demo.make_base`` rewrites ``base/``.
 
-The base stands for a pretrained model: it has seen 170 000 chains of every style, and many
-of them wrong, as in a crawl. So it knows many ways to a target and makes many mistakes. It takes
-four to seven minutes on one core; the seed fixes the data, the order and the initial weights, so the
-same versions on the same kind of machine give the same file.
+The base stands for a pretrained model: it has seen 170 000 chains of every style, many of them
+wrong, as in a crawl. So it knows many ways to a target and makes many mistakes. Making it takes
+four to seven minutes on one core. The seed fixes data, order and initial weights, so that the same
+library versions on the same kind of machine give the same file.
 """
 
 import hashlib

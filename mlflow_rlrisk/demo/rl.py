@@ -1,7 +1,7 @@
 """What RL then does: GRPO of one rung with TRL, on the prompts that were assessed.
 
-The settings were fixed before the first run and are the same for every rung. A finished run is
-used again as long as its start, its settings and its result have the digests of its record.
+The settings are the same for every rung. A finished run is used again as long as its start, its
+settings and its result have the digests of its record.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from mlflow_rlrisk.demo.train import single_thread
 
 GROUP_SIZE = 8
 PROMPTS_PER_STEP = 32
-NUM_STEPS = 120
+NUM_STEPS = 150
 LEARNING_RATE = 1.5e-4
 SEED = 0
 CHECKPOINT = "final"
