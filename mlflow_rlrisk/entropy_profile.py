@@ -23,6 +23,10 @@ HIGHEST_EDGE_NATS = 12.5
 NUM_LOG_BINS = 40
 """Bins of equal ratio between the two edges."""
 
+_STEPS_PER_NAT = 2**32
+"""Entropies are summed in whole steps of this size: the sum does not depend on the order of the
+rollouts, and 10^8 tokens of one position fit."""
+
 _LOG_LOWEST = math.log(LOWEST_EDGE_NATS)
 _BINS_PER_LOG = NUM_LOG_BINS / (math.log(HIGHEST_EDGE_NATS) - _LOG_LOWEST)
 
@@ -39,7 +43,7 @@ class EntropyProfile:
 
     def __init__(self) -> None:
         self.histogram: npt.NDArray[np.int64] = np.zeros(NUM_LOG_BINS + 1, dtype=np.int64)
-        self.position_sum: npt.NDArray[np.float64] = np.zeros(NUM_POSITIONS + 1)
+        self._position_steps: npt.NDArray[np.int64] = np.zeros(NUM_POSITIONS + 1, dtype=np.int64)
         self.position_count: npt.NDArray[np.int64] = np.zeros(NUM_POSITIONS + 1, dtype=np.int64)
 
     @staticmethod
@@ -47,6 +51,11 @@ class EntropyProfile:
         """Bin edges in nats, shape ``[NUM_LOG_BINS + 2]``, from 0 to `HIGHEST_EDGE_NATS`."""
         upper = np.geomspace(LOWEST_EDGE_NATS, HIGHEST_EDGE_NATS, NUM_LOG_BINS + 1)
         return np.concatenate([[0.0], upper])
+
+    @property
+    def position_sum(self) -> npt.NDArray[np.float64]:
+        """Entropy summed per position (nats)."""
+        return self._position_steps / _STEPS_PER_NAT
 
     @property
     def num_tokens(self) -> int:
@@ -70,13 +79,14 @@ class EntropyProfile:
         np.minimum(bins, NUM_LOG_BINS, out=bins)
         self.histogram += np.bincount(bins, minlength=NUM_LOG_BINS + 1)
         size = NUM_POSITIONS + 1
-        self.position_sum += np.bincount(positions, weights=entropies, minlength=size)
+        steps = np.rint(entropies * _STEPS_PER_NAT).astype(np.int64)
+        np.add.at(self._position_steps, positions, steps)
         self.position_count += np.bincount(positions, minlength=size)
 
     def merge(self, other: "EntropyProfile") -> None:
         """Add the counts of ``other``."""
         self.histogram += other.histogram
-        self.position_sum += other.position_sum
+        self._position_steps += other._position_steps
         self.position_count += other.position_count
 
     def mean_by_position(self) -> list[float | None]:
@@ -113,7 +123,10 @@ class EntropyProfile:
                 raise ReportError(f"profile.{name}: {error}") from error
             if values.shape != own.shape or not np.isfinite(values).all():
                 raise ReportError(f"profile.{name}: needs {own.shape[0]} finite numbers")
-            setattr(profile, name, values)
+            if name == "position_sum":
+                profile._position_steps = np.rint(values * _STEPS_PER_NAT).astype(np.int64)
+            else:
+                setattr(profile, name, values)
         return profile
 
     def __eq__(self, other: object) -> bool:

@@ -236,13 +236,13 @@ def _is_registered(settings: Settings, source: "ModelSource") -> bool:
 
 
 def _assess(settings: Settings, source: "ModelSource", dataset: Any) -> "Assessment":
-    from mlflow_rlrisk.assess import assess
+    from mlflow_rlrisk.assess import run_assessment
     from mlflow_rlrisk.console import ConsoleObserver
     from mlflow_rlrisk.observer import SilentObserver
 
     observer = ConsoleObserver() if settings.progress else SilentObserver()
     try:
-        return assess(
+        return run_assessment(
             source.reference,
             dataset,
             verifier=settings.verifier,
@@ -288,7 +288,7 @@ def _log(
     logged = log_report(
         assessment.report,
         run_id=run_id,
-        rollouts=assessment.out_dir,
+        rollouts=assessment.folder,
         dataset=data[-1].dataset if data else None,
         log_metrics=model_id is None,
     )

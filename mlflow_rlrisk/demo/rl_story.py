@@ -74,7 +74,7 @@ def _heldout(checkpoint: Path, out: Path) -> RiskReport:
 
     return assess(
         str(checkpoint), str(HELDOUT), verifier=VERIFIER, config=HELDOUT_CONFIG, out_dir=out
-    ).report
+    )
 
 
 def _pass_at_1(report: RiskReport) -> Metric:

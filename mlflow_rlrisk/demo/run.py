@@ -23,13 +23,15 @@ from mlflow_rlrisk.demo.tracking import (
     assess_version,
     open_store,
     register_rungs,
+    report_file,
 )
 from mlflow_rlrisk.demo.train import read_examples, seconds_per_step
 from mlflow_rlrisk.errors import MissingDependencyError
 
+REPORTS = "reports"
 STEPS_PER_ASSESSMENT = 450
-"""An assessment takes about as long as this many training steps (measured on two machines)."""
-STEPS_PER_RL_RUN = 3000
+"""An assessment takes about as long as this many training steps, as measured on two CPU cores."""
+STEPS_PER_RL_RUN = 4200
 """Likewise for GRPO of one rung with its evaluation before and after."""
 
 
@@ -55,7 +57,7 @@ def main(out: Path, *, with_rl: bool = False) -> int:
     ladder = []
     for number, version in enumerate(versions, start=1):
         say(f"\n      version {number} of {len(versions)}: {version.rung.epochs} epochs")
-        ladder.append(Assessed(version, assess_version(version, out / "reports")))
+        ladder.append(Assessed(version, assess_version(version, out / REPORTS)))
     _conclude(ladder, uri, out)
     if with_rl:
         from mlflow_rlrisk.demo.rl_story import compare_by_rl
@@ -97,11 +99,11 @@ def _announce(out: Path, *, with_rl: bool) -> None:
     )
     is_trained = bool(stored_ladder(out / "ladder"))
     steps = 0 if is_trained else max(DEPTHS) * NUM_EXPERT // BATCH_SIZE
-    steps += STEPS_PER_ASSESSMENT * len(DEPTHS)
+    steps += STEPS_PER_ASSESSMENT * sum(not _report(out, depth).is_file() for depth in DEPTHS)
     if with_rl:
         steps += 2 * STEPS_PER_RL_RUN
     seconds = steps * seconds_per_step(BASE, EXPERT, BATCH_SIZE)
-    say(f"This takes at most about {duration(seconds)} on this machine. Results go to {out}/")
+    say(f"This takes about {duration(seconds)} on this machine. Results go to {out}/")
 
 
 def _train(folder: Path) -> list[Rung]:
@@ -130,15 +132,25 @@ def _conclude(ladder: Sequence[Assessed], uri: str, out: Path) -> None:
     chosen = safest(ladder).version
     print(
         "\nLook at it:\n"
-        f"    mlflow ui --backend-store-uri {uri}\n"
+        f"    {_command('mlflow')} ui --backend-store-uri {uri}\n"
         f"        then http://127.0.0.1:5000 -> experiment or Models -> {MODEL_NAME};\n"
         "        every assess-* run holds the page rlrisk/report.html among its artifacts\n"
         f"    {_pages(out)}\n"
         "Assess one by hand:\n"
-        f"    MLFLOW_TRACKING_URI={uri} rlrisk assess {chosen.uri} \\\n"
+        f"    MLFLOW_TRACKING_URI={uri} {_command('rlrisk')} assess {chosen.uri} \\\n"
         f"        --prompts {RL} --verifier {VERIFIER} --max-new-tokens "
         f"{CONFIG.sampling.max_new_tokens}"
     )
+
+
+def _report(out: Path, depth: int) -> Path:
+    return report_file(out / REPORTS, depth)
+
+
+def _command(name: str) -> str:
+    """The command beside this interpreter, relative to here where that is shorter."""
+    path = Path(sys.executable).parent / name
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def _pages(out: Path) -> str:

@@ -108,8 +108,8 @@ def assess_version(version: Version, out: Path, config: AssessmentConfig = CONFI
     import mlflow
     import pandas as pd
 
-    report_file = out / f"{version.rung.epochs}-epochs.json"
-    stored = _stored_report(report_file, version, config)
+    target = report_file(out, version.rung.epochs)
+    stored = _stored_report(target, version, config)
     if stored is not None:
         return stored
     prompts = pd.read_json(RL, lines=True)
@@ -128,22 +128,25 @@ def assess_version(version: Version, out: Path, config: AssessmentConfig = CONFI
             },
         )
     report = RiskReport.from_dict(result.artifacts["rlrisk_report"].content)
-    report_file.write_text(report.to_json(), encoding="utf-8")
+    target.write_text(report.to_json(), encoding="utf-8")
     return report
 
 
-def _stored_report(
-    report_file: Path, version: Version, config: AssessmentConfig
-) -> RiskReport | None:
+def report_file(out: Path, epochs: int) -> Path:
+    """Where the report of a rung is kept."""
+    return out / f"{epochs}-epochs.json"
+
+
+def _stored_report(target: Path, version: Version, config: AssessmentConfig) -> RiskReport | None:
     """The report of an equal assessment: same model, prompts, verifier and settings."""
     from mlflow_rlrisk.checkpoint import open_checkpoint
     from mlflow_rlrisk.prompts import load_prompts
     from mlflow_rlrisk.verifiers import load_verifier
 
-    if not report_file.is_file():
+    if not target.is_file():
         return None
     try:
-        report = RiskReport.from_json(report_file.read_text(encoding="utf-8"))
+        report = RiskReport.from_json(target.read_text(encoding="utf-8"))
     except ReportError:
         return None
     wanted = {

@@ -37,6 +37,14 @@ class Sampler(Protocol):
         """
         ...
 
+    def estimate_s(self, prompts: Sequence[Prompt]) -> float | None:
+        """Seconds that sampling ``prompts`` takes at most; ``None`` where it cannot be said."""
+        ...
+
+    def template(self, prompts: Sequence[Prompt]) -> str:
+        """How the prompts become tokens, as a sentence."""
+        ...
+
     def describe(self) -> dict[str, Any]:
         """Backend, versions, device, dtype, vocabulary, stop tokens, template: JSON values."""
         ...

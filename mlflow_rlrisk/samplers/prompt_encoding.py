@@ -56,15 +56,19 @@ class PromptEncoder:
             )
         return ids
 
-    def _render(self, prompt: Prompt) -> tuple[str, bool]:
+    def is_templated(self, prompt: Prompt) -> bool:
+        """True where the chat template is applied to the prompt."""
         if isinstance(prompt.content, str):
-            if self._chat_template != "always":
-                return prompt.content, False
+            return self._chat_template == "always"
+        return self._chat_template != "never"
+
+    def _render(self, prompt: Prompt) -> tuple[str, bool]:
+        if not self.is_templated(prompt):
+            return prompt.content if isinstance(prompt.content, str) else prompt.text, False
+        if isinstance(prompt.content, str):
             turns = [{"role": "user", "content": prompt.content}]
         else:
             turns = [{"role": turn.role, "content": turn.content} for turn in prompt.content]
-            if self._chat_template == "never":
-                return prompt.text, False
         if not self._tokenizer.chat_template:
             raise CheckpointError(
                 f"{self._name}: prompt {prompt.id} is a chat and the tokenizer has no chat template"

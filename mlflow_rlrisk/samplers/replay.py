@@ -86,6 +86,14 @@ class ReplaySampler:
                 grades = tuple(_grade(row["reward"]) for row in rows)
                 yield GradedGroup(prompt=group.prompt, rollouts=group.rollouts, grades=grades)
 
+    def estimate_s(self, prompts: Sequence[Prompt]) -> float | None:
+        """Nothing is sampled."""
+        return None
+
+    def template(self, prompts: Sequence[Prompt]) -> str:
+        """The dump does not say."""
+        return "as the rollouts were sampled"
+
     def describe(self) -> dict[str, Any]:
         """The source, and what its manifest says of it."""
         stored = self._store.identity if self._store is not None else {}

@@ -5,8 +5,10 @@ and truncation are those of the `SamplingConfig`, and no penalty, ban or beam is
 """
 
 import logging
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,9 @@ from mlflow_rlrisk.samplers.random_streams import uniforms
 from mlflow_rlrisk.samplers.token_choice import TokenChooser
 
 logger = logging.getLogger(__name__)
+
+ESTIMATE_STEPS = 8
+"""Decoding steps timed for an estimate."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +117,35 @@ class TransformersSampler:
                     group.sort(key=lambda rollout: rollout.sample_index)
                     yield RolloutGroup(prompt=encoded[row.index].prompt, rollouts=tuple(group))
 
+    def estimate_s(self, prompts: Sequence[Prompt]) -> float | None:
+        """Seconds that ``prompts`` take if every rollout runs to the token limit.
+
+        Decodes a few steps of a whole wave, which is drawn again when it is its turn.
+        """
+        waves = list(self._plan(encoded := self._encode(prompts)))
+        largest = max(reversed(waves), key=len)
+        started = time.perf_counter()
+        steps = self._decoder.decode(self._wave(encoded, largest))
+        try:
+            next(steps)
+            prefilled = time.perf_counter()
+            num_steps = sum(1 for _ in islice(steps, ESTIMATE_STEPS))
+        except RuntimeError:  # sampling will meet it again, and say which prompt it was
+            return None
+        step_s = (time.perf_counter() - prefilled) / max(num_steps, 1)
+        wave_s = prefilled - started + step_s * self._sampling.max_new_tokens
+        return wave_s * sum(map(len, waves)) / len(largest)
+
+    def template(self, prompts: Sequence[Prompt]) -> str:
+        """How the prompts become tokens, as a sentence."""
+        num_wrapped = sum(self._encoder.is_templated(prompt) for prompt in prompts)
+        digest = (self.checkpoint.template_digest or "")[:12]
+        if num_wrapped == 0:
+            return "none: prompts are raw text"
+        if num_wrapped == len(prompts):
+            return f"the checkpoint's chat template ({digest})"
+        return f"the checkpoint's chat template ({digest}) for {num_wrapped} chat prompts"
+
     def describe(self) -> dict[str, Any]:
         """What sampled: everything that may change a rollout besides the settings."""
         import torch
@@ -178,24 +212,25 @@ class TransformersSampler:
         for start in range(0, len(rows), size):
             yield rows[start : start + size]
 
-    def _decode(self, encoded: Sequence[_Encoded], rows: list[_Row]) -> Iterator[FinishedRow]:
-        import torch
-
+    def _wave(self, encoded: Sequence[_Encoded], rows: list[_Row]) -> Wave:
         indices = list(dict.fromkeys(row.index for row in rows))
         slot_of = {index: slot for slot, index in enumerate(indices)}
-        count = self._sampling.max_new_tokens
-        wave = Wave(
+        seed, count = self._sampling.seed, self._sampling.max_new_tokens
+        return Wave(
             prompt_ids=[encoded[index].ids for index in indices],
             slots=np.array([slot_of[row.index] for row in rows], dtype=np.int64),
             uniforms=np.stack(
                 [
-                    uniforms(
-                        self._sampling.seed, encoded[row.index].prompt.id, row.sample_index, count
-                    )
+                    uniforms(seed, encoded[row.index].prompt.id, row.sample_index, count)
                     for row in rows
                 ]
             ),
         )
+
+    def _decode(self, encoded: Sequence[_Encoded], rows: list[_Row]) -> Iterator[FinishedRow]:
+        import torch
+
+        wave = self._wave(encoded, rows)
         try:
             for step in self._decoder.decode(wave):
                 if self.on_tokens is not None:
@@ -209,15 +244,16 @@ class TransformersSampler:
         except torch.OutOfMemoryError as error:
             raise SamplerError(
                 f"no memory for batch_size={self._config.batch_size} with prompts of up to "
-                f"{max(len(ids) for ids in wave.prompt_ids)} tokens and max_new_tokens={count}: "
-                "a smaller batch_size gives the same rollouts"
+                f"{max(len(ids) for ids in wave.prompt_ids)} tokens and max_new_tokens="
+                f"{self._sampling.max_new_tokens}: a smaller batch_size gives the same rollouts"
             ) from error
         except SamplerError:
             raise
         except RuntimeError as error:
             raise SamplerError(
                 f"{self.checkpoint.display_name}: the model stopped while sampling "
-                f"{len(wave.prompt_ids)} prompts from {encoded[indices[0]].prompt.id} on: {error}"
+                f"{len(wave.prompt_ids)} prompts, {encoded[rows[0].index].prompt.id} the first: "
+                f"{error}"
             ) from error
 
     def _rollout(self, prompt: Prompt, row: _Row, finished: FinishedRow) -> Rollout:

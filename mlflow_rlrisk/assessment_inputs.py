@@ -1,0 +1,118 @@
+"""What an assessment was made of, kept beside its rollouts, so that they can be judged again.
+
+``inputs.json`` holds the settings, the verifier and the provenance, ``prompts.jsonl`` the prompts
+with all their columns. Together with the stored rollouts they need neither model nor dataset.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from mlflow_rlrisk.config import AssessmentConfig
+from mlflow_rlrisk.errors import RLRiskError, RolloutStoreError
+from mlflow_rlrisk.prompts import PromptSet
+from mlflow_rlrisk.records import Message, Prompt
+from mlflow_rlrisk.report_record import Provenance
+from mlflow_rlrisk.rollout_shards import write_atomically
+
+SCHEMA_VERSION = 1
+INPUTS, PROMPTS = "inputs.json", "prompts.jsonl"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssessmentInputs:
+    """All inputs but the rollouts.
+
+    Attributes:
+        config: Settings of the assessment.
+        verifier: Spec of the verifier as it can be loaded again.
+        prompts: The prompt set.
+        provenance: Where the rollouts come from.
+    """
+
+    config: AssessmentConfig
+    verifier: str
+    prompts: PromptSet
+    provenance: Provenance
+
+    def save(self, folder: Path) -> None:
+        """Write both files; each appears whole or not at all."""
+        head = {
+            "schema_version": SCHEMA_VERSION,
+            "config": self.config.model_dump(mode="json"),
+            "verifier": self.verifier,
+            "provenance": asdict(self.provenance),
+            "prompts": {
+                "digest": self.prompts.digest,
+                "schema": self.prompts.schema,
+                "num_duplicates": self.prompts.num_duplicates,
+            },
+        }
+        lines = [json.dumps(_prompt_to_json(prompt)) for prompt in self.prompts]
+        _write(folder / PROMPTS, "\n".join(lines) + "\n")
+        _write(folder / INPUTS, json.dumps(head, indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path) -> "AssessmentInputs":
+        """Read both files.
+
+        Raises:
+            RolloutStoreError: They are missing, damaged or of another schema version.
+        """
+        try:
+            head = json.loads((folder / INPUTS).read_text(encoding="utf-8"))
+            if head["schema_version"] != SCHEMA_VERSION:
+                raise RolloutStoreError(
+                    f"{folder / INPUTS} has schema version {head['schema_version']}, "
+                    f"{SCHEMA_VERSION} is needed"
+                )
+            lines = (folder / PROMPTS).read_text(encoding="utf-8").splitlines()
+            return cls(
+                config=AssessmentConfig(**head["config"]),
+                verifier=head["verifier"],
+                prompts=PromptSet(
+                    prompts=tuple(_prompt_from_json(json.loads(line)) for line in lines),
+                    **head["prompts"],
+                ),
+                provenance=TypeAdapter(Provenance).validate_python(head["provenance"]),
+            )
+        except FileNotFoundError as error:
+            raise RolloutStoreError(
+                f"{folder} is not the folder of an assessment: {error.filename} is missing"
+            ) from error
+        except RolloutStoreError:
+            raise
+        except (ValueError, KeyError, TypeError, ValidationError, RLRiskError) as error:
+            raise RolloutStoreError(f"the inputs in {folder} are damaged: {error}") from error
+
+
+def _write(path: Path, text: str) -> None:
+    def write(target: Path) -> None:
+        target.write_text(text, encoding="utf-8")
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, write)
+
+
+def _prompt_to_json(prompt: Prompt) -> dict[str, Any]:
+    content = (
+        prompt.content
+        if isinstance(prompt.content, str)
+        else [asdict(message) for message in prompt.content]
+    )
+    return {
+        "id": prompt.id,
+        "content": content,
+        "truth": prompt.truth,
+        "columns": dict(prompt.columns),
+    }
+
+
+def _prompt_from_json(raw: dict[str, Any]) -> Prompt:
+    content = raw["content"]
+    if not isinstance(content, str):
+        content = tuple(Message(**message) for message in content)
+    return Prompt(id=raw["id"], content=content, truth=raw["truth"], columns=raw["columns"])

@@ -1,0 +1,183 @@
+"""What the command prints for people: the plan, progress bars, the verdict and the comparison.
+
+Everything here goes to standard error or is returned as text; standard output belongs to the
+caller, so that ``--json`` prints one JSON object and nothing else.
+"""
+
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from mlflow_rlrisk.observer import Plan
+from mlflow_rlrisk.records import PromptStatistics
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mlflow_rlrisk.comparison import Comparison
+    from mlflow_rlrisk.report import RiskReport
+
+_HEADLINE = (
+    ("pass@1", "rlrisk/pass_at_1"),
+    ("token entropy (nats)", "rlrisk/token_entropy"),
+    ("group signal", "rlrisk/group_signal_fraction"),
+    ("starved share", "rlrisk/starved_share"),
+    ("saturated share", "rlrisk/saturated_share"),
+    ("truncated share", "rlrisk/truncated_share"),
+    ("risk index", "rlrisk/risk_index"),
+)
+
+
+def say(text: str = "") -> None:
+    """Print a line for people."""
+    print(text, file=sys.stderr, flush=True)
+
+
+class ConsoleObserver:
+    """Prints the plan, then a progress bar with tokens/s and the running pass@1."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._tokens = 0
+        self._correct = 0
+        self._scored = 0
+        self._started = 0.0
+
+    def stage(self, name: str) -> None:
+        """Close the bar when sampling is over."""
+        if name != "sample" and self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def planned(self, plan: Plan) -> None:
+        """Say what was understood and open the bar."""
+        from tqdm import tqdm
+
+        for line in plan_lines(plan):
+            say(line)
+        self._started = time.monotonic()
+        self._bar = tqdm(
+            total=(plan.num_prompts - plan.num_stored) * plan.num_samples,
+            unit="rollout",
+            desc="sampling",
+            file=sys.stderr,
+            mininterval=0.2 if sys.stderr.isatty() else 10.0,
+            dynamic_ncols=True,
+        )
+
+    def sampled(self, num_tokens: int, num_rollouts: int) -> None:
+        """Move the bar."""
+        self._tokens += num_tokens
+        if self._bar is not None:
+            self._bar.update(num_rollouts)
+            self._bar.set_postfix_str(self._postfix(), refresh=False)
+
+    def graded(self, statistics: PromptStatistics) -> None:
+        """Move the running pass@1."""
+        self._scored += statistics.num_scored
+        self._correct += statistics.num_correct or 0
+
+    def close(self) -> None:
+        """Leave the terminal in order, also after an interruption."""
+        self.stage("closed")
+
+    def _postfix(self) -> str:
+        speed = self._tokens / max(time.monotonic() - self._started, 1e-9)
+        running = f", pass@1 {self._correct / self._scored:.3f}" if self._scored else ""
+        return f"{speed:,.0f} tokens/s{running}"
+
+
+def plan_lines(plan: Plan) -> list[str]:
+    """The plan as lines of text."""
+    sample = plan.num_prompts - plan.num_stored
+    lines = [
+        f"model       {plan.model}  (content {plan.checkpoint[:12]})",
+        f"prompts     {plan.prompts}",
+        f"verifier    {plan.verifier}; {plan.preflight}",
+        f"template    {plan.template}",
+        f"sampler     {plan.backend}",
+        f"to sample   {sample} prompts x {plan.num_samples} rollouts,"
+        f" at most {plan.max_tokens:,} tokens",
+    ]
+    if plan.num_stored:
+        lines.append(f"resuming    {plan.num_stored} prompts are stored already")
+    if plan.estimated_s is not None:
+        lines.append(f"estimate    at most about {duration(plan.estimated_s)}")
+    return lines
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them."""
+    if seconds < 90:
+        return f"{max(seconds, 1):.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def report_lines(report: "RiskReport") -> list[str]:
+    """The verdict: level first, then why, then what to do, then the figures."""
+    lines = [f"risk level: {report.risk_level.upper()}"]
+    lines += [f"  because  {reason}" for reason in report.reasons]
+    lines += [f"  next     {step}" for step in report.next_steps]
+    lines.append("")
+    for label, name in [*_HEADLINE, *_widest_pass_at_k(report)]:
+        if name in report.metrics:
+            metric = report.metrics[name]
+            lines.append(
+                f"  {label:<22}{metric.value:>8.3f}   [{metric.ci_low:.3f}, {metric.ci_high:.3f}]"
+            )
+        elif name in report.undefined:
+            lines.append(f"  {label:<22}{'—':>8}   {report.undefined[name]}")
+    return lines
+
+
+_COMPARED = (
+    ("pass@1", "rlrisk/pass_at_1"),
+    ("entropy", "rlrisk/token_entropy"),
+    ("signal", "rlrisk/group_signal_fraction"),
+    ("risk index", "rlrisk/risk_index"),
+)
+
+
+def comparison_lines(comparison: "Comparison", reports: "Sequence[RiskReport]") -> list[str]:
+    """One table, safest first, and where pass@1 and risk disagree."""
+    widest = _widest_pass_at_k(reports[0])
+    columns = [_COMPARED[0], *widest, *_COMPARED[1:]]
+    rows = []
+    for entry in comparison.entries:
+        marks = ["<- best pass@1"] if entry.pass_at_1_rank == 1 else []
+        marks += ["<- lowest risk"] if entry.risk_rank == 1 else []
+        cells = [
+            f"{entry.metrics[name].value:.3f}" if name in entry.metrics else "undefined"
+            for _, name in columns
+        ]
+        rows.append([entry.model, *cells, str(entry.risk_level), " ".join(marks)])
+    lines = table(["model", *(label for label, _ in columns), "level", ""], rows)
+    lines.append("")
+    if not comparison.disagreements:
+        return [*lines, "pass@1 and risk order these models alike."]
+    return lines + [
+        f"disagree: {pair.higher_pass_at_1} has the higher pass@1, {pair.lower_risk} the lower risk"
+        for pair in comparison.disagreements
+    ]
+
+
+def _widest_pass_at_k(report: "RiskReport") -> list[tuple[str, str]]:
+    prefix = "rlrisk/pass_at_"
+    ks = sorted(int(name.removeprefix(prefix)) for name in report.metrics if prefix in name)
+    return [(f"pass@{ks[-1]}", f"{prefix}{ks[-1]}")] if len(ks) > 1 else []
+
+
+def table(header: list[str], rows: list[list[str]]) -> list[str]:
+    """Align columns: the first to the left, the others to the right."""
+    cells = [header, *rows]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if column == 0 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in cells
+    ]
+    return [lines[0], "-" * max(map(len, lines)), *lines[1:]]

@@ -1,0 +1,149 @@
+"""What this machine has, what is missing, and the command that mends it.
+
+Nothing heavy is imported but torch, and that only when it is installed: the question is what an
+assessment would find, not what a lock file says.
+"""
+
+import importlib.util
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+Status = Literal["ok", "missing", "problem"]
+
+_EXTRAS: tuple[tuple[str, str, str], ...] = (
+    ("torch", "hf", "sampling with transformers"),
+    ("transformers", "hf", "sampling with transformers"),
+    ("trl", "trl", "the RL part of the demo"),
+)
+_BASE = ("mlflow", "numpy", "scipy", "pandas", "pyarrow", "pydantic", "click", "matplotlib")
+_OPTIONAL_EXTRAS = frozenset({"trl"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One line of the doctor's answer."""
+
+    name: str
+    status: Status
+    detail: str
+    mend: str | None = None
+    """The command that mends it; ``None`` where nothing is to be done."""
+    is_optional: bool = False
+    """True where the main job works without it."""
+
+
+def examine() -> list[Finding]:
+    """Look at versions, extras, devices, plugin registration and the MLflow store."""
+    return [*_packages(), *_extras(), *_devices(), *_plugin(), *_tracking()]
+
+
+def is_healthy(findings: list[Finding]) -> bool:
+    """True when nothing that the main job needs is missing or broken."""
+    return all(finding.status == "ok" or finding.is_optional for finding in findings)
+
+
+def to_json(findings: list[Finding]) -> dict[str, Any]:
+    """The findings as one JSON object."""
+    return {"ok": is_healthy(findings), "findings": [asdict(finding) for finding in findings]}
+
+
+def _packages() -> Iterator[Finding]:
+    yield Finding(name="python", status="ok", detail=f"{platform.python_version()} {sys.platform}")
+    yield Finding(name="mlflow-rlrisk", status="ok", detail=_version("mlflow-rlrisk") or "source")
+    for name in _BASE:
+        found = _version(name)
+        if found:
+            yield Finding(name=name, status="ok", detail=found)
+        else:
+            yield Finding(
+                name=name, status="missing", detail="required", mend="pip install mlflow-rlrisk"
+            )
+
+
+def _extras() -> Iterator[Finding]:
+    for module, extra, purpose in _EXTRAS:
+        is_optional = extra in _OPTIONAL_EXTRAS
+        if importlib.util.find_spec(module) is not None:
+            detail = _version(module.replace("_", "-")) or "installed"
+            yield Finding(name=module, status="ok", detail=detail, is_optional=is_optional)
+        else:
+            yield Finding(
+                name=module,
+                status="missing",
+                detail=f"needed for {purpose}",
+                mend=f"pip install 'mlflow-rlrisk[{extra}]'",
+                is_optional=is_optional,
+            )
+
+
+def _devices() -> Iterator[Finding]:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    yield Finding(name="cpu", status="ok", detail=f"{os.cpu_count()} cores, {memory:.0f} GiB")
+    if importlib.util.find_spec("torch") is None:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        yield Finding(name="gpu", status="ok", detail="none: sampling runs on the CPU")
+        return
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        free, total = torch.cuda.mem_get_info(index)
+        yield Finding(
+            name=f"cuda:{index}",
+            status="ok",
+            detail=f"{properties.name}, {free / 2**30:.0f} of {total / 2**30:.0f} GiB free",
+        )
+
+
+def _plugin() -> Iterator[Finding]:
+    names = {point.name for point in metadata.entry_points(group="mlflow.model_evaluator")}
+    if "rlrisk" in names:
+        yield Finding(name="evaluator plugin", status="ok", detail="registered as 'rlrisk'")
+    else:
+        yield Finding(
+            name="evaluator plugin",
+            status="problem",
+            detail="MLflow does not see the entry point 'rlrisk'",
+            mend="pip install --force-reinstall --no-deps mlflow-rlrisk",
+        )
+
+
+def _tracking() -> Iterator[Finding]:
+    if importlib.util.find_spec("mlflow") is None:
+        return
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    uri, registry = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
+    where = uri if registry == uri else f"{uri}, registry {registry}"
+    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
+        # Asking would create the database; a doctor leaves no traces.
+        yield Finding(name="MLflow store", status="ok", detail=f"{where} (made at first use)")
+        return
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
+    try:
+        mlflow.MlflowClient().search_registered_models(max_results=1)
+    except (MlflowException, OSError) as error:
+        yield Finding(
+            name="MLflow store",
+            status="problem",
+            detail=f"{where}: {str(error).splitlines()[0][:200]}",
+            mend="export MLFLOW_TRACKING_URI=sqlite:///mlflow.db   (or your server's address)",
+        )
+    else:
+        yield Finding(name="MLflow store", status="ok", detail=where)
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,40 @@
+"""The groups of a finished assessment, read back with their grades or graded anew."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from mlflow_rlrisk.assessment_inputs import AssessmentInputs
+from mlflow_rlrisk.errors import RolloutStoreError
+from mlflow_rlrisk.records import GradedGroup
+from mlflow_rlrisk.rollout_store import RolloutStore
+from mlflow_rlrisk.verifiers import VerifierPool
+
+
+def stored_groups(
+    folder: Path, inputs: AssessmentInputs, pool: VerifierPool | None
+) -> Iterator[GradedGroup]:
+    """Yield every group of the assessment.
+
+    Args:
+        folder: Folder of the assessment.
+        inputs: Its inputs.
+        pool: Grades the rollouts anew; ``None`` takes the stored grades.
+
+    Raises:
+        RolloutStoreError: A prompt has no stored rollouts, or no stored grades.
+    """
+    store = RolloutStore(folder)
+    known = store.completed_prompt_ids() if pool else store.graded_prompt_ids()
+    missing = [prompt.id for prompt in inputs.prompts if prompt.id not in known]
+    if missing:
+        what = "rollouts" if pool else "grades"
+        damaged = f"; damaged shards: {', '.join(store.damaged)}" if store.damaged else ""
+        raise RolloutStoreError(
+            f"{folder} lacks the {what} of {len(missing)} of {len(inputs.prompts)} prompts"
+            f"{damaged}; assess again to complete them"
+        )
+    prompts = inputs.prompts.prompts
+    if pool is None:
+        yield from store.graded_groups(prompts)
+    else:
+        yield from pool.grade(store.groups(prompts))
