@@ -142,13 +142,19 @@ def _progress_bar() -> Any:
     from transformers import TrainerCallback
 
     class Bar(TrainerCallback):
-        bar = tqdm(total=NUM_STEPS, unit="step", file=sys.stderr, mininterval=0.5)
+        bar = tqdm(
+            total=NUM_STEPS,
+            unit="step",
+            file=sys.stderr,
+            mininterval=0.5 if sys.stderr.isatty() else 10.0,
+        )
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
             if "reward" in logs:
                 self.bar.update()
                 zero = logs["frac_reward_zero_std"]
-                self.bar.set_postfix_str(f"reward {logs['reward']:.2f}, zero-std {zero:.2f}")
+                text = f"reward {logs['reward']:.2f}, zero-std {zero:.2f}"
+                self.bar.set_postfix_str(text, refresh=False)
 
         def on_train_end(self, *_: Any, **__: Any) -> None:
             self.bar.close()

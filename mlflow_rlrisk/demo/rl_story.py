@@ -25,14 +25,14 @@ HELDOUT_CONFIG = AssessmentConfig(
 def compare_by_rl(ladder: Sequence[Assessed], folder: Path) -> None:
     """Train the shallowest and the deepest rung alike and print who is ahead."""
     shallow, deep = ladder[0], ladder[-1]
-    rows, after = [], []
+    rows, reports = [], []
     for each in (shallow, deep):
         name = f"{each.version.rung.epochs}-epochs"
         say(f"\n[RL] GRPO from {each.version.uri}: {_protocol()}")
         start = _heldout(each.version.rung.folder, folder / name / "before")
         run = rl.train_grpo(each.version.rung.folder, folder / name)
         end = _heldout(run.folder, folder / name / "after")
-        after.append(_pass_at_1(end))
+        reports.append(end)
         rows.append(
             [
                 each.version.uri,
@@ -52,10 +52,12 @@ def compare_by_rl(ladder: Sequence[Assessed], folder: Path) -> None:
     print(
         "\nzero-std is TRL's frac_reward_zero_std: the share of groups without a reward difference."
     )
-    print(verdict(shallow.version.uri, after[0], deep.version.uri, after[1]))
+    for name in ("pass_at_1", "pass_at_16"):
+        after = [report.metrics[f"rlrisk/{name}"] for report in reports]
+        print(verdict(name, shallow.version.uri, after[0], deep.version.uri, after[1]))
 
 
-def verdict(shallow: str, shallow_after: Metric, deep: str, deep_after: Metric) -> str:
+def verdict(name: str, shallow: str, shallow_after: Metric, deep: str, deep_after: Metric) -> str:
     """Who is ahead after RL, and whether the intervals leave a doubt."""
     ahead, behind = (
         ((shallow, shallow_after), (deep, deep_after))
@@ -63,7 +65,7 @@ def verdict(shallow: str, shallow_after: Metric, deep: str, deep_after: Metric) 
         else ((deep, deep_after), (shallow, shallow_after))
     )
     margin = ahead[1].value - behind[1].value
-    text = f"Ahead after RL: {ahead[0]}, by {margin:.3f} of pass@1 over {behind[0]}"
+    text = f"Ahead after RL in {name}: {ahead[0]}, by {margin:.3f} over {behind[0]}"
     if ahead[1].ci_low <= behind[1].ci_high:
         return f"{text}; the intervals overlap, so this run does not decide it."
     return f"{text}; the intervals do not overlap."

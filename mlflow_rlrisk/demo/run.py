@@ -110,11 +110,12 @@ def _train(folder: Path) -> list[Rung]:
     from tqdm import tqdm
 
     say(f"\n[1/3] Fine-tuning the base {BASE.name!r} on {EXPERT.name}")
-    with tqdm(total=max(DEPTHS), unit="epoch", file=sys.stderr, mininterval=0.5) as bar:
+    seldom = 0.5 if sys.stderr.isatty() else 10.0
+    with tqdm(total=max(DEPTHS), unit="epoch", file=sys.stderr, mininterval=seldom) as bar:
 
         def progress(epoch: int, loss: float) -> None:
             bar.update()
-            bar.set_postfix_str(f"loss {loss:.3f}")
+            bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
 
         stored = stored_ladder(folder)
         rungs = stored or train_ladder(folder, progress)

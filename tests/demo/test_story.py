@@ -50,13 +50,15 @@ def metric(value: float, low: float, high: float) -> Metric:
 
 
 def test_the_rung_that_is_ahead_after_rl_is_named_whichever_it_is() -> None:
-    ahead = verdict("shallow", metric(0.5, 0.45, 0.55), "deep", metric(0.7, 0.66, 0.74))
+    ahead = verdict(
+        "pass_at_1", "shallow", metric(0.5, 0.45, 0.55), "deep", metric(0.7, 0.66, 0.74)
+    )
 
-    assert "Ahead after RL: deep, by 0.200" in ahead
+    assert "Ahead after RL in pass_at_1: deep, by 0.200" in ahead
     assert "do not overlap" in ahead
 
 
 def test_overlapping_intervals_are_said_to_decide_nothing() -> None:
-    text = verdict("shallow", metric(0.7, 0.6, 0.8), "deep", metric(0.65, 0.55, 0.75))
+    text = verdict("pass_at_1", "shallow", metric(0.7, 0.6, 0.8), "deep", metric(0.65, 0.55, 0.75))
 
     assert "does not decide" in text
