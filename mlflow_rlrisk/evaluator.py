@@ -14,8 +14,10 @@ where it passes none it logs nothing, and we do. Never both, so every history ha
 
 import logging
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from mlflow.models.evaluation import EvaluationResult, ModelEvaluator
@@ -82,8 +84,10 @@ class RLRiskEvaluator(ModelEvaluator):
             name=source.registered_name if is_registered else None,
             version=source.version if is_registered else None,
         )
-        assessment = _assess(settings, source, dataset)
-        logged = _log(assessment, run_id, model_id, is_registered=is_registered)
+        with ExitStack() as stack:  # MLflow gets the rollouts, wherever they lie meanwhile
+            folder = settings.out_dir or Path(stack.enter_context(TemporaryDirectory("-rlrisk")))
+            assessment = _assess(settings, source, dataset, folder)
+            logged = _log(assessment, run_id, model_id, is_registered=is_registered)
         return _result(assessment, logged)
 
 
@@ -97,7 +101,8 @@ class Settings:
         config: Settings of the assessment.
         policy: Where the lines are drawn.
         mapping: Columns of prompt and truth.
-        out_dir: Folder of the rollouts.
+        out_dir: Folder of the rollouts, from which an interrupted assessment resumes; ``None``
+            keeps them in MLflow alone.
         register: Tag the model version; ``None`` does so where a version is known.
         progress: Print the plan and a progress bar to standard error.
     """
@@ -235,7 +240,7 @@ def _is_registered(settings: Settings, source: "ModelSource") -> bool:
     return is_known and settings.register is not False
 
 
-def _assess(settings: Settings, source: "ModelSource", dataset: Any) -> "Assessment":
+def _assess(settings: Settings, source: "ModelSource", dataset: Any, folder: Path) -> "Assessment":
     from mlflow_rlrisk.assess import run_assessment
     from mlflow_rlrisk.console import ConsoleObserver
     from mlflow_rlrisk.observer import SilentObserver
@@ -249,7 +254,7 @@ def _assess(settings: Settings, source: "ModelSource", dataset: Any) -> "Assessm
             config=settings.config,
             policy=settings.policy,
             mapping=settings.mapping,
-            out_dir=settings.out_dir,
+            out_dir=folder,
             observer=observer,
             command=_call(settings, source),
         )

@@ -197,7 +197,7 @@ def test_a_raw_checkpoint_is_assessed_logged_and_tagged_through_a_real_server(
 def test_a_foreign_evaluator_beside_ours_runs_and_keeps_its_metrics(
     store: str, foreign: None, checkpoint: Path, prompts: pd.DataFrame, config: dict[str, Any]
 ) -> None:
-    settings = {"rlrisk": {**config, "model_uri": str(checkpoint)}}
+    settings = {"rlrisk": {**config, "model_uri": str(checkpoint), "out_dir": None}}
 
     result = evaluate(prompts, settings, evaluators=["rlrisk", "foreign"])
 
