@@ -8,7 +8,8 @@ import tempfile
 from pathlib import Path
 
 import mlflow_rlrisk
-from mlflow_rlrisk import AssessmentConfig, SamplingConfig, assess
+from mlflow_rlrisk import AssessmentConfig, SamplingConfig
+from mlflow_rlrisk.assess import assess
 
 DEMO = Path(mlflow_rlrisk.__file__).parent / "demo"
 
