@@ -6,7 +6,16 @@ transformers nor mlflow is imported by it.
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mlflow_rlrisk.assess import assess, rescore
+    from mlflow_rlrisk.config import AssessmentConfig, PolicyConfig, SamplingConfig
+    from mlflow_rlrisk.policy import Decision, decide
+    from mlflow_rlrisk.prompts import PromptSet, load_prompts
+    from mlflow_rlrisk.report import RiskReport
+    from mlflow_rlrisk.sinks.mlflow_run import log_report
+    from mlflow_rlrisk.sinks.registry import log_checkpoint
 
 __version__ = "0.1.0"
 

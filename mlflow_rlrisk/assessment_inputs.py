@@ -9,8 +9,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
 from mlflow_rlrisk.config import AssessmentConfig
 from mlflow_rlrisk.errors import RLRiskError, RolloutStoreError
 from mlflow_rlrisk.prompts import PromptSet
@@ -77,7 +75,7 @@ class AssessmentInputs:
                     prompts=tuple(_prompt_from_json(json.loads(line)) for line in lines),
                     **head["prompts"],
                 ),
-                provenance=TypeAdapter(Provenance).validate_python(head["provenance"]),
+                provenance=Provenance(**head["provenance"]),
             )
         except FileNotFoundError as error:
             raise RolloutStoreError(
@@ -85,7 +83,7 @@ class AssessmentInputs:
             ) from error
         except RolloutStoreError:
             raise
-        except (ValueError, KeyError, TypeError, ValidationError, RLRiskError) as error:
+        except (ValueError, KeyError, TypeError, RLRiskError) as error:
             raise RolloutStoreError(f"the inputs in {folder} are damaged: {error}") from error
 
 
