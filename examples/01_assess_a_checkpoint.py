@@ -8,8 +8,7 @@ import tempfile
 from pathlib import Path
 
 import mlflow_rlrisk
-from mlflow_rlrisk import AssessmentConfig, SamplingConfig
-from mlflow_rlrisk.assess import assess
+from mlflow_rlrisk import AssessmentConfig, SamplingConfig, assess
 
 DEMO = Path(mlflow_rlrisk.__file__).parent / "demo"
 

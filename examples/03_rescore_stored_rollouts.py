@@ -4,8 +4,7 @@ import tempfile
 from pathlib import Path
 
 import mlflow_rlrisk
-from mlflow_rlrisk import AssessmentConfig, SamplingConfig
-from mlflow_rlrisk.assess import assess, rescore
+from mlflow_rlrisk import AssessmentConfig, SamplingConfig, assess, rescore
 
 DEMO = Path(mlflow_rlrisk.__file__).parent / "demo"
 

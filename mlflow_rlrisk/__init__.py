@@ -2,14 +2,16 @@
 
 The one flow: ``sample -> verify -> measure -> summarize -> RiskReport -> decide -> Decision``.
 Names are loaded on first use, so that importing the package costs nothing: neither torch nor
-transformers nor mlflow is imported by it.
+transformers nor mlflow is imported by it. `assess` is bound at once, because its module has the
+same name and would otherwise take its place here.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from mlflow_rlrisk.assess import assess, rescore
+
 if TYPE_CHECKING:
-    from mlflow_rlrisk.assess import assess, rescore
     from mlflow_rlrisk.config import AssessmentConfig, PolicyConfig, SamplingConfig
     from mlflow_rlrisk.policy import Decision, decide
     from mlflow_rlrisk.prompts import PromptSet, load_prompts
@@ -26,12 +28,10 @@ _HOME = {
     "PromptSet": "prompts",
     "RiskReport": "report",
     "SamplingConfig": "config",
-    "assess": "assess",
     "decide": "policy",
     "load_prompts": "prompts",
     "log_checkpoint": "sinks.registry",
     "log_report": "sinks.mlflow_run",
-    "rescore": "assess",
 }
 
 __all__ = [  # noqa: RUF022  (in reading order)

@@ -1,66 +1,34 @@
-"""The only place that wires the stages: sample -> verify -> measure -> summarize -> RiskReport.
+"""The front door: assess a checkpoint, or judge stored rollouts again.
 
-Sampling and grading overlap, every graded group is stored as it comes, and a rerun goes on from
-what is stored. Nothing here computes a figure; nothing here prints.
+Importing it costs nothing, so that the package can offer both functions by name; the stages are
+wired in ``wiring.py``, which is loaded at the first call.
 """
 
-import hashlib
-import json
-import re
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mlflow_rlrisk.assessment_inputs import AssessmentInputs
-from mlflow_rlrisk.checkpoint import Checkpoint, open_checkpoint
-from mlflow_rlrisk.collection import Collection
-from mlflow_rlrisk.config import AssessmentConfig, PolicyConfig
-from mlflow_rlrisk.errors import ConfigError
-from mlflow_rlrisk.observer import Observer, Plan, SilentObserver
-from mlflow_rlrisk.prompts import PromptSet, load_prompts
-from mlflow_rlrisk.records import Prompt
-from mlflow_rlrisk.report import AssessmentContext, Provenance, RiskReport, summarize
-from mlflow_rlrisk.rollout_store import RolloutStore, RolloutWriter
-from mlflow_rlrisk.samplers import Sampler, load_sampler
-from mlflow_rlrisk.stored_assessment import stored_groups
-from mlflow_rlrisk.verifiers import PreflightResult, VerifierPool, preflight
-
-REPORT = "report.json"
-_LIBRARIES = ("mlflow", "numpy", "scipy", "torch", "transformers")
+if TYPE_CHECKING:
+    from mlflow_rlrisk.config import AssessmentConfig, PolicyConfig
+    from mlflow_rlrisk.evidence import AssessmentContext
+    from mlflow_rlrisk.observer import Observer
+    from mlflow_rlrisk.report_record import RiskReport
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Assessment:
-    """A report, and the folder with its rollouts where they were kept."""
-
-    report: RiskReport
-    folder: Path | None
-
-
-def assess(model: str | Path, prompts: object, **settings: Any) -> RiskReport:
-    """Assess a checkpoint; takes what `run_assessment` takes and returns the report alone."""
-    return run_assessment(model, prompts, **settings).report
-
-
-def run_assessment(
+def assess(
     model: str | Path,
     prompts: object,
     *,
     verifier: str | Callable[..., Any],
-    config: AssessmentConfig | None = None,
-    policy: PolicyConfig | None = None,
+    config: "AssessmentConfig | None" = None,
+    policy: "PolicyConfig | None" = None,
     mapping: Mapping[str, str] | None = None,
-    context: AssessmentContext | None = None,
+    context: "AssessmentContext | None" = None,
     out_dir: str | Path | None = None,
-    out_root: str | Path | None = None,
     run_preflight: bool = True,
-    observer: Observer | None = None,
+    observer: "Observer | None" = None,
     command: str = "",
-) -> Assessment:
+) -> "RiskReport":
     """Sample a checkpoint as the RL run would, grade it and say how risky it is to start there.
 
     Args:
@@ -73,61 +41,28 @@ def run_assessment(
         mapping: Columns of ``prompt`` and ``truth`` where they are not recognised.
         context: Evidence beside the rollouts.
         out_dir: Folder for rollouts and report; stored rollouts of the same inputs are reused.
-        out_root: Instead of ``out_dir``: the folder is made below it and named by its inputs.
         run_preflight: Show the verifier its own gold answers before anything is sampled.
         observer: Receives the progress.
         command: The command that repeats it, for the report.
 
-    Returns:
-        The report and its folder.
-
     Raises:
         RLRiskError: Something cannot be used or failed; each says what is needed.
     """
-    config, policy = config or AssessmentConfig(), policy or PolicyConfig()
-    watch = observer or SilentObserver()
-    started = _now()
-    is_replay = config.backend == "replay"
-    if not is_replay and config.sampling.num_samples < config.group_size:
-        raise ConfigError(
-            "num_samples",
-            config.sampling.num_samples,
-            f"at least group_size={config.group_size} rollouts a prompt are needed to see a group",
-        )
-    watch.stage("open")
-    prompt_set = prompts if isinstance(prompts, PromptSet) else load_prompts(prompts, mapping)
-    source = None if is_replay else open_checkpoint(model, allow_pickle=config.allow_pickle)
-    with ExitStack() as stack:
-        pool = stack.enter_context(
-            VerifierPool(
-                verifier, num_workers=config.verifier_workers, timeout_s=config.verifier_timeout_s
-            )
-        )
-        watch.stage("preflight")
-        shown = _preflight(pool, prompt_set, config, is_wanted=run_preflight)
-        watch.stage("load")
-        sampler = load_sampler(config.backend)(source or Path(model), config)
-        sampler.on_tokens = watch.sampled
-        provenance = _provenance(str(model), source, prompt_set, pool, sampler, config, policy)
-        inputs = AssessmentInputs(
-            config=config,
-            verifier=pool.spec.text,
-            prompts=prompt_set,
-            provenance=replace(provenance, started_at=started, command=command),
-        )
-        folder = _folder(out_dir, out_root, str(model), provenance)
-        store = _open_store(folder, inputs)
-        collection = Collection(prompt_set, config, watch.graded)
-        pending = _take_stored(store, pool, prompt_set, collection)
-        watch.planned(_plan(inputs, source, sampler, pool, shown, pending))
-        watch.stage("sample")
-        _sample(sampler, pool, pending, store, collection)
-    watch.stage("summarize")
-    report = _report(inputs, policy, collection, context, shown.warnings)
-    if folder is not None:
-        (folder / REPORT).write_text(report.to_json(), encoding="utf-8")
-    watch.stage("done")
-    return Assessment(report=report, folder=folder)
+    from mlflow_rlrisk.wiring import run_assessment
+
+    return run_assessment(
+        model,
+        prompts,
+        verifier=verifier,
+        config=config,
+        policy=policy,
+        mapping=mapping,
+        context=context,
+        out_dir=out_dir,
+        run_preflight=run_preflight,
+        observer=observer,
+        command=command,
+    ).report
 
 
 def rescore(
@@ -136,11 +71,11 @@ def rescore(
     verifier: str | Callable[..., Any] | None = None,
     group_size: int | None = None,
     success_threshold: float | None = None,
-    policy: PolicyConfig | None = None,
-    context: AssessmentContext | None = None,
+    policy: "PolicyConfig | None" = None,
+    context: "AssessmentContext | None" = None,
     run_preflight: bool = True,
     command: str = "",
-) -> RiskReport:
+) -> "RiskReport":
     """Judge stored rollouts again, under another policy, group size or verifier; needs no model.
 
     The stored grades and the stored report are left as they are.
@@ -160,220 +95,15 @@ def rescore(
         RolloutStoreError: Rollouts or grades are missing or damaged.
         RLRiskError: The verifier cannot be used.
     """
-    policy = policy or PolicyConfig()
-    inputs = AssessmentInputs.load(Path(folder))
-    changes = {"group_size": group_size, "success_threshold": success_threshold}
-    kept = {name: value for name, value in changes.items() if value is not None}
-    config = AssessmentConfig(**(inputs.config.model_dump() | kept))
-    collection = Collection(inputs.prompts, config, lambda _: None)
-    with ExitStack() as stack:
-        pool: VerifierPool | None = None
-        warnings: tuple[str, ...] = ()
-        digests = inputs.provenance.digests | {"policy": policy.digest()}
-        provenance = replace(inputs.provenance, started_at=_now(), command=command)
-        if verifier is not None:
-            pool = stack.enter_context(
-                VerifierPool(
-                    verifier,
-                    num_workers=config.verifier_workers,
-                    timeout_s=config.verifier_timeout_s,
-                )
-            )
-            warnings = _preflight(pool, inputs.prompts, config, is_wanted=run_preflight).warnings
-            digests["verifier"] = pool.verifier.digest
-            provenance = replace(provenance, verifier=pool.verifier.name)
-        for group in stored_groups(Path(folder), inputs, pool):
-            collection.take(group)
-    judged = replace(inputs, config=config, provenance=replace(provenance, digests=digests))
-    return _report(judged, policy, collection, context, warnings)
+    from mlflow_rlrisk.wiring import rescore_stored
 
-
-def _preflight(
-    pool: VerifierPool, prompts: PromptSet, config: AssessmentConfig, *, is_wanted: bool
-) -> PreflightResult:
-    if not is_wanted:
-        return PreflightResult.skipped()
-    return preflight(pool, prompts, success_threshold=config.success_threshold)
-
-
-def _provenance(
-    model: str,
-    checkpoint: Checkpoint | None,
-    prompts: PromptSet,
-    pool: VerifierPool,
-    sampler: Sampler,
-    config: AssessmentConfig,
-    policy: PolicyConfig,
-) -> Provenance:
-    described = sampler.describe()
-    identity = {
-        "sampling": config.sampling.digest(),
-        "backend": described["backend"],
-        "dtype": described.get("dtype"),
-    }
-    digests = {
-        "prompts": prompts.digest,
-        "verifier": pool.verifier.digest,
-        "sampler": hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest(),
-        "policy": policy.digest(),
-    }
-    if checkpoint is None:
-        digests |= {name: str(value) for name, value in described.get("stored", {}).items()}
-        return _with_versions(model, digests, prompts, pool, described)
-    digests |= {"checkpoint": checkpoint.digest, "tokenizer": checkpoint.tokenizer_digest}
-    if checkpoint.template_digest is not None:
-        digests["template"] = checkpoint.template_digest
-    return replace(
-        _with_versions(model, digests, prompts, pool, described),
-        registered_name=checkpoint.registered_name,
-        version=checkpoint.version,
-        model_id=checkpoint.model_id,
-        run_id=checkpoint.run_id,
-    )
-
-
-def _with_versions(
-    model: str,
-    digests: dict[str, str],
-    prompts: PromptSet,
-    pool: VerifierPool,
-    described: Mapping[str, Any],
-) -> Provenance:
-    plain = (str, int, float, bool, type(None))
-    return Provenance(
-        model_reference=model,
-        digests=digests,
-        prompts=prompts.schema,
-        verifier=pool.verifier.name,
-        sampler={
-            name: value if isinstance(value, plain) else json.dumps(value, sort_keys=True)
-            for name, value in described.items()
-        },
-        code_version=_version("mlflow-rlrisk") or "source",
-        libraries={name: found for name in _LIBRARIES if (found := _version(name))},
-    )
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _folder(
-    out_dir: str | Path | None, out_root: str | Path | None, model: str, provenance: Provenance
-) -> Path | None:
-    if out_dir is not None:
-        return Path(out_dir)
-    if out_root is None:
-        return None
-    slug = re.sub(r"[^A-Za-z0-9.]+", "-", model.removeprefix("models:/")).strip("-.")[-40:]
-    key = json.dumps(_store_identity(provenance), sort_keys=True)
-    return Path(out_root) / f"{slug}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
-
-
-def _store_identity(provenance: Provenance) -> dict[str, str]:
-    """What rollouts depend on; verifier and policy only judge them."""
-    names = ("checkpoint", "tokenizer", "template", "prompts", "sampler")
-    return {name: provenance.digests[name] for name in names if name in provenance.digests}
-
-
-def _open_store(folder: Path | None, inputs: AssessmentInputs) -> RolloutStore | None:
-    if folder is None:
-        return None
-    store = RolloutStore(folder)
-    store.bind(_store_identity(inputs.provenance))
-    store.bind_grades({"verifier": inputs.provenance.digests["verifier"]})
-    inputs.save(folder)
-    return store
-
-
-def _take_stored(
-    store: RolloutStore | None, pool: VerifierPool, prompts: PromptSet, collection: Collection
-) -> list[Prompt]:
-    """Collect what is stored, grading what has no grades. Returns the prompts still to sample."""
-    if store is None:
-        return list(prompts)
-    graded_ids = store.graded_prompt_ids()
-    stored_ids = store.completed_prompt_ids()
-    for group in store.graded_groups(prompts.prompts):
-        collection.take(group)
-    ungraded = [p for p in prompts if p.id in stored_ids and p.id not in graded_ids]
-    with RolloutWriter(store) as writer:
-        for group in pool.grade(store.groups(ungraded)):
-            writer.add(group)
-            collection.take(group)
-    return [prompt for prompt in prompts if prompt.id not in stored_ids]
-
-
-def _sample(
-    sampler: Sampler,
-    pool: VerifierPool,
-    pending: list[Prompt],
-    store: RolloutStore | None,
-    collection: Collection,
-) -> None:
-    if not pending:
-        return
-    with ExitStack() as stack:
-        writer = None if store is None else stack.enter_context(RolloutWriter(store))
-        for group in pool.grade(sampler.sample(pending)):
-            if writer is not None:
-                writer.add(group)
-            collection.take(group)
-    if store is not None:
-        store.compact()
-
-
-def _plan(
-    inputs: AssessmentInputs,
-    checkpoint: Checkpoint | None,
-    sampler: Sampler,
-    pool: VerifierPool,
-    shown: PreflightResult,
-    pending: list[Prompt],
-) -> Plan:
-    sampling, described = inputs.config.sampling, inputs.provenance.sampler
-    warnings = "".join(f"; warning: {warning}" for warning in shown.warnings)
-    return Plan(
-        model=inputs.provenance.model_reference,
-        checkpoint=checkpoint.digest if checkpoint else "stored rollouts",
-        prompts=inputs.prompts.schema,
-        verifier=pool.verifier.name,
-        preflight=shown.detail + warnings,
-        template=sampler.template(inputs.prompts.prompts),
-        backend=", ".join(
-            str(described[name])
-            for name in ("backend", "device_name", "dtype", "architecture")
-            if described.get(name)
-        ),
-        num_prompts=len(inputs.prompts),
-        num_stored=len(inputs.prompts) - len(pending),
-        num_samples=sampling.num_samples,
-        max_tokens=len(pending) * sampling.num_samples * sampling.max_new_tokens,
-        estimated_s=sampler.estimate_s(pending) if pending else None,
-    )
-
-
-def _report(
-    inputs: AssessmentInputs,
-    policy: PolicyConfig,
-    collection: Collection,
-    context: AssessmentContext | None,
-    warnings: tuple[str, ...],
-) -> RiskReport:
-    report = summarize(
-        collection.statistics(),
-        config=inputs.config,
+    return rescore_stored(
+        folder,
+        verifier=verifier,
+        group_size=group_size,
+        success_threshold=success_threshold,
         policy=policy,
-        provenance=replace(inputs.provenance, finished_at=_now()),
-        profile=collection.profile,
-        examples=collection.examples(),
         context=context,
+        run_preflight=run_preflight,
+        command=command,
     )
-    return replace(report, notes=report.notes + warnings) if warnings else report
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

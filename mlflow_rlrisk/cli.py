@@ -19,9 +19,9 @@ from mlflow_rlrisk.config import AssessmentConfig, PolicyConfig, SamplingConfig
 from mlflow_rlrisk.errors import ConfigError, RLRiskError
 
 if TYPE_CHECKING:
-    from mlflow_rlrisk.assess import Assessment
     from mlflow_rlrisk.policy import Decision
     from mlflow_rlrisk.report import RiskReport
+    from mlflow_rlrisk.wiring import Assessment
 
 OK, FAILURE, MISUSE, BLOCK, INCONCLUSIVE = 0, 1, 2, 10, 11
 INTERRUPTED = 130
@@ -224,7 +224,7 @@ def demo(rl: bool, out: str) -> int:
 
 
 def _assess_one(model: str, settings: dict[str, Any], *, folders: dict[str, Any]) -> "Assessment":
-    from mlflow_rlrisk.assess import run_assessment
+    from mlflow_rlrisk.wiring import run_assessment
 
     observer = console.ConsoleObserver()
     try:

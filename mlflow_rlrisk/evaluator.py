@@ -23,10 +23,10 @@ from typing import TYPE_CHECKING, Any
 from mlflow.models.evaluation import EvaluationResult, ModelEvaluator
 
 if TYPE_CHECKING:
-    from mlflow_rlrisk.assess import Assessment
     from mlflow_rlrisk.config import AssessmentConfig, PolicyConfig
     from mlflow_rlrisk.model_reference import ModelSource
     from mlflow_rlrisk.sinks.mlflow_run import LoggedReport
+    from mlflow_rlrisk.wiring import Assessment
 
 logger = logging.getLogger(__name__)
 
@@ -241,9 +241,9 @@ def _is_registered(settings: Settings, source: "ModelSource") -> bool:
 
 
 def _assess(settings: Settings, source: "ModelSource", dataset: Any, folder: Path) -> "Assessment":
-    from mlflow_rlrisk.assess import run_assessment
     from mlflow_rlrisk.console import ConsoleObserver
     from mlflow_rlrisk.observer import SilentObserver
+    from mlflow_rlrisk.wiring import run_assessment
 
     observer = ConsoleObserver() if settings.progress else SilentObserver()
     try:

@@ -59,3 +59,10 @@ def test_no_module_is_longer_than_400_lines() -> None:
     }
 
     assert {path: n for path, n in lengths.items() if n > 400} == {}
+
+
+def test_assess_stays_a_function_after_its_module_was_imported() -> None:
+    import mlflow_rlrisk
+    from mlflow_rlrisk.assess import assess
+
+    assert mlflow_rlrisk.assess is assess

@@ -7,6 +7,7 @@ and truncation are those of the `SamplingConfig`, and no penalty, ban or beam is
 import logging
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -30,6 +31,9 @@ logger = logging.getLogger(__name__)
 
 ESTIMATE_STEPS = 8
 """Decoding steps timed for an estimate."""
+
+SMALL_MODEL_PARAMETERS = 20_000_000
+"""Below it, threads wait for each other longer than they compute, most of all on busy cores."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,15 +111,16 @@ class TransformersSampler:
         """
         encoded = self._encode(prompts)
         pending: dict[int, list[Rollout]] = {}
-        for rows in self._plan(encoded):
-            for finished in self._decode(encoded, rows):
-                row = rows[finished.row]
-                group = pending.setdefault(row.index, [])
-                group.append(self._rollout(encoded[row.index].prompt, row, finished))
-                if len(group) == self._sampling.num_samples:
-                    del pending[row.index]
-                    group.sort(key=lambda rollout: rollout.sample_index)
-                    yield RolloutGroup(prompt=encoded[row.index].prompt, rollouts=tuple(group))
+        with self._fitting_threads():
+            for rows in self._plan(encoded):
+                for finished in self._decode(encoded, rows):
+                    row = rows[finished.row]
+                    group = pending.setdefault(row.index, [])
+                    group.append(self._rollout(encoded[row.index].prompt, row, finished))
+                    if len(group) == self._sampling.num_samples:
+                        del pending[row.index]
+                        group.sort(key=lambda rollout: rollout.sample_index)
+                        yield RolloutGroup(prompt=encoded[row.index].prompt, rollouts=tuple(group))
 
     def estimate_s(self, prompts: Sequence[Prompt]) -> float | None:
         """Seconds that ``prompts`` take if every rollout runs to the token limit.
@@ -124,14 +129,15 @@ class TransformersSampler:
         """
         waves = list(self._plan(encoded := self._encode(prompts)))
         largest = max(reversed(waves), key=len)
-        started = time.perf_counter()
         steps = self._decoder.decode(self._wave(encoded, largest))
-        try:
-            next(steps)
-            prefilled = time.perf_counter()
-            num_steps = sum(1 for _ in islice(steps, ESTIMATE_STEPS))
-        except RuntimeError:  # sampling will meet it again, and say which prompt it was
-            return None
+        with self._fitting_threads():
+            started = time.perf_counter()
+            try:
+                next(steps)
+                prefilled = time.perf_counter()
+                num_steps = sum(1 for _ in islice(steps, ESTIMATE_STEPS))
+            except RuntimeError:  # sampling will meet it again, and say which prompt it was
+                return None
         step_s = (time.perf_counter() - prefilled) / max(num_steps, 1)
         wave_s = prefilled - started + step_s * self._sampling.max_new_tokens
         return wave_s * sum(map(len, waves)) / len(largest)
@@ -172,6 +178,23 @@ class TransformersSampler:
             "template_digest": self.checkpoint.template_digest,
             "batch_size": self._config.batch_size,
         }
+
+    @contextmanager
+    def _fitting_threads(self) -> Iterator[None]:
+        """One torch thread for a small model on the CPU, as many as there are for others.
+
+        The choice depends on the model alone, so that a rerun adds in the same order.
+        """
+        import torch
+
+        before = torch.get_num_threads()
+        on_cpu = self._model.device.type == "cpu"
+        if on_cpu and self._model.num_parameters() < SMALL_MODEL_PARAMETERS:
+            torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
 
     def _probe(self) -> int:
         """Run a few tokens: the logits must be finite. Returns how many there are."""
