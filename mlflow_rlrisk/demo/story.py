@@ -67,9 +67,25 @@ def verdict_lines(ladder: Sequence[Assessed]) -> list[str]:
     lines += [f"    {reason}" for reason in by_pass.report.reasons[:3]]
     lines.append(f"the risk report picks {_named(by_risk)}")
     lines += [f"    {line}" for line in _gains(by_risk.report, by_pass.report)]
+    if alike := _as_safe(ladder, by_risk):
+        lines.append(f"    risk does not tell it apart from {', '.join(map(_named, alike))}")
     if by_risk.report.risk_level is not RiskLevel.LOW:
         lines += [f"    still: {reason}" for reason in by_risk.report.reasons[:2]]
     return lines
+
+
+def _as_safe(ladder: Sequence[Assessed], chosen: Assessed) -> list[Assessed]:
+    """Other versions of the same level whose index intervals reach into that of the chosen one."""
+    own = chosen.report.metrics.get("rlrisk/risk_index")
+    found = []
+    for each in ladder:
+        index = each.report.metrics.get("rlrisk/risk_index")
+        if each is chosen or own is None or index is None:
+            continue
+        overlaps = index.ci_low <= own.ci_high and own.ci_low <= index.ci_high
+        if overlaps and each.report.risk_level == chosen.report.risk_level:
+            found.append(each)
+    return found
 
 
 def _named(each: Assessed) -> str:

@@ -1,0 +1,67 @@
+"""The README says what the code does: metrics, tags, flags, commands, examples."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from mlflow_rlrisk.cli import cli
+from mlflow_rlrisk.metrics_catalogue import CATALOGUE
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_metric_table_is_the_catalogue() -> None:
+    rows = [line for line in README.splitlines() if line.startswith("| `rlrisk/")]
+
+    wanted = [
+        f"| `{s.name}` | {s.unit} | {s.direction} | {s.meaning} | {s.source} |" for s in CATALOGUE
+    ]
+
+    assert rows == wanted
+
+
+def test_every_tag_that_is_written_is_listed() -> None:
+    from mlflow_rlrisk.sinks.verdict import verdict_tags
+    from tests.sinks.simulated import simulated_report
+
+    for tag in [*verdict_tags(simulated_report()), "rlrisk.report_uri"]:
+        assert f"`{tag}`" in README
+
+
+def test_every_command_and_flag_that_is_shown_exists() -> None:
+    shown = re.findall(r"^\$ rlrisk (\w+)((?:.*\\\n)*.*)$", README, flags=re.MULTILINE)
+
+    assert len(shown) >= 4
+    for name, rest in shown:
+        command = cli.get_command(click.Context(cli), name)
+        assert command is not None, name
+        known = {option for parameter in command.params for option in parameter.opts}
+        assert set(re.findall(r"--[a-z-]+", rest.split("#")[0])) <= known
+
+
+def test_every_make_target_that_is_shown_exists() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+
+    for target in re.findall(r"^\$ make (\w+)", README, flags=re.MULTILINE):
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.stem)
+def test_every_example_runs_as_it_is(example: Path, tmp_path: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, str(example)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert result.stdout.strip()
