@@ -4,6 +4,7 @@ What a dump did not record stays unknown: without entropies there are none, and 
 the tokens of a completion cannot be counted is refused.
 """
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -29,6 +30,11 @@ from mlflow_rlrisk.samplers import OnTokens
 UNKNOWN_TOKEN = -1
 """Stands for a token that is counted and whose id was not recorded."""
 
+LARGEST_TOKEN_ID = 2**24
+"""Far above any vocabulary; its logarithm bounds an entropy."""
+ROUNDING_NATS = 1e-2
+"""Engines that compute in bfloat16 give logprobs a little above 0."""
+
 PER_TOKEN = ("token_ids", "logprobs", "entropies")
 
 
@@ -36,8 +42,9 @@ class ReplaySampler:
     """Reads rollouts back into groups.
 
     The source is a folder of `RolloutStore`, or a ``.parquet`` or ``.jsonl`` file with the columns
-    ``prompt`` and ``completion`` and, where recorded, ``token_ids``, ``logprobs``, ``entropies``,
-    ``finish_reason``, ``sample_index`` and ``reward``. In a file, prompts are matched by text.
+    ``prompt``, ``completion`` and ``finish_reason``, at least one of ``token_ids``, ``logprobs``
+    and ``entropies``, and where recorded ``sample_index`` and ``reward``. In a file, prompts are
+    matched by text.
     """
 
     def __init__(
@@ -58,8 +65,10 @@ class ReplaySampler:
         self._num_samples = config.sampling.num_samples
         self._store = RolloutStore(self._path) if (self._path / MANIFEST).is_file() else None
         self._rows: dict[str, list[Mapping[str, Any]]] = {}
+        self._stored = self._store.identity if self._store is not None else {}
         if self._store is None:
             self._rows = _read_dump(self._path)
+            self._stored = {"rollouts": hashlib.sha256(self._path.read_bytes()).hexdigest()}
 
     def sample(self, prompts: Sequence[Prompt]) -> Iterator[RolloutGroup]:
         """Yield the stored group of every prompt.
@@ -95,9 +104,8 @@ class ReplaySampler:
         return "as the rollouts were sampled"
 
     def describe(self) -> dict[str, Any]:
-        """The source, and what its manifest says of it."""
-        stored = self._store.identity if self._store is not None else {}
-        return {"backend": "replay", "source": self._path.name, "stored": stored}
+        """The source, and what its manifest says of it; of a file the digest of its content."""
+        return {"backend": "replay", "source": self._path.name, "stored": self._stored}
 
     def _groups(self, prompts: Sequence[Prompt]) -> Iterator[RolloutGroup]:
         if self._store is not None:
@@ -145,16 +153,43 @@ def _read_dump(path: Path) -> dict[str, list[Mapping[str, Any]]]:
         raise SamplerError(
             f"{path} has none of {', '.join(PER_TOKEN)}: its tokens cannot be counted"
         )
+    if "finish_reason" not in frame.columns:
+        raise SamplerError(
+            f"{path} has no column finish_reason ({', '.join(FinishReason)}): truncated answers "
+            "would count as finished"
+        )
     if "sample_index" in frame.columns:
-        frame = frame.sort_values("sample_index", kind="stable")
+        frame = _in_sample_order(path, frame)
     rows: dict[str, list[Mapping[str, Any]]] = {}
     for row in frame.to_dict("records"):
         rows.setdefault(str(row["prompt"]), []).append({str(k): v for k, v in row.items()})
     return rows
 
 
+def _in_sample_order(path: Path, frame: Any) -> Any:
+    """Sorted by ``sample_index``; a rollout that stands there twice would count double."""
+    if not all(isinstance(index, int) for index in frame["sample_index"].tolist()):
+        raise SamplerError(f"{path}: sample_index holds values that are no integers")
+    keys = frame[["sample_index"]].assign(prompt=frame["prompt"].astype(str))
+    repeated = keys.duplicated()
+    if repeated.any():
+        first = frame[repeated].iloc[0]
+        raise SamplerError(
+            f"{path}: {int(repeated.sum())} rollouts repeat the sample_index of another one of "
+            f"their prompt (first: {first['sample_index']} of {str(first['prompt'])[:60]!r})"
+        )
+    return frame.sort_values("sample_index", kind="stable")
+
+
 def _rollout(prompt: Prompt, place: int, row: Mapping[str, Any]) -> Rollout:
-    values = {name: _array(row.get(name)) for name in PER_TOKEN}
+    try:
+        values = {name: _array(row.get(name)) for name in PER_TOKEN}
+        _check_ranges(values)
+        reason = FinishReason(row["finish_reason"])
+    except (TypeError, ValueError) as error:
+        raise SamplerError(f"prompt {prompt.id}, rollout {place}: {error}") from error
+    if not isinstance(row["completion"], str):
+        raise SamplerError(f"prompt {prompt.id}, rollout {place}: its completion is no text")
     lengths = {len(value) for value in values.values() if value is not None}
     if len(lengths) != 1:
         raise SamplerError(
@@ -164,14 +199,10 @@ def _rollout(prompt: Prompt, place: int, row: Mapping[str, Any]) -> Rollout:
     token_ids = values["token_ids"]
     if token_ids is None:
         token_ids = np.full(lengths.pop(), UNKNOWN_TOKEN)
-    try:
-        reason = FinishReason(row.get("finish_reason", FinishReason.STOP))
-    except ValueError as error:
-        raise SamplerError(f"prompt {prompt.id}, rollout {place}: {error}") from error
     return Rollout(
         prompt_id=prompt.id,
         sample_index=place,
-        completion=str(row["completion"]),
+        completion=row["completion"],
         token_ids=token_ids.astype(np.int64),
         logprobs=values["logprobs"],
         entropies=values["entropies"],
@@ -183,7 +214,30 @@ def _array(value: Any) -> Any:
     """A per-token column of one row; ``None`` where it was not recorded."""
     if value is None or (isinstance(value, float) and np.isnan(value)):
         return None
-    return np.asarray(value, dtype=np.float64)
+    values = np.asarray(value, dtype=np.float64)
+    if values.ndim != 1:
+        raise ValueError(f"{value!r} is no list of numbers")
+    return values
+
+
+def _check_ranges(values: Mapping[str, Any]) -> None:
+    """Refuse values that cannot be what their column says, such as logprobs in entropies."""
+    allowed = {
+        "token_ids": (float(UNKNOWN_TOKEN), float(LARGEST_TOKEN_ID)),
+        "logprobs": (-np.inf, ROUNDING_NATS),
+        "entropies": (-ROUNDING_NATS, np.log(LARGEST_TOKEN_ID)),
+    }
+    for name, (low, high) in allowed.items():
+        found = values[name]
+        if found is None:
+            continue
+        if not np.isfinite(found).all():
+            raise ValueError(f"{name} has values that are not finite")
+        if ((found < low) | (found > high)).any():
+            raise ValueError(f"{name} has values outside {low:g}..{high:g}")
+    ids = values["token_ids"]
+    if ids is not None and (ids != np.rint(ids)).any():
+        raise ValueError("token_ids has values that are no integers")
 
 
 def _grade(reward: Any) -> Grade:

@@ -44,6 +44,9 @@ def test_what_was_sampled_is_replayed_to_the_byte(tmp_path: Path) -> None:
     assert sampler.describe()["stored"] == {"checkpoint": "c"}
 
 
+GOOD = {"prompt": "q", "completion": "a", "token_ids": [1], "finish_reason": "stop"}
+
+
 @pytest.mark.parametrize("name", ["dump.jsonl", "dump.parquet"])
 def test_a_trainers_dump_becomes_graded_groups(tmp_path: Path, name: str) -> None:
     rows = [
@@ -72,8 +75,20 @@ def test_a_trainers_dump_becomes_graded_groups(tmp_path: Path, name: str) -> Non
 
 def test_a_missing_reward_is_no_zero(tmp_path: Path) -> None:
     rows = [
-        {"prompt": "q", "completion": "a", "token_ids": [1], "reward": None},
-        {"prompt": "q", "completion": "b", "token_ids": [1], "reward": 1.0},
+        {
+            "prompt": "q",
+            "completion": "a",
+            "token_ids": [1],
+            "finish_reason": "stop",
+            "reward": None,
+        },
+        {
+            "prompt": "q",
+            "completion": "b",
+            "token_ids": [1],
+            "finish_reason": "stop",
+            "reward": 1.0,
+        },
     ]
     (group,) = ReplaySampler(_dump(tmp_path / "d.jsonl", rows), CONFIG).graded_groups(
         [Prompt(id="x", content="q")]
@@ -86,7 +101,7 @@ def test_a_missing_reward_is_no_zero(tmp_path: Path) -> None:
 
 
 def test_tokens_without_ids_are_counted_by_their_logprobs(tmp_path: Path) -> None:
-    rows = [{"prompt": "q", "completion": "a", "logprobs": [-1.0, -2.0]}]
+    rows = [{"prompt": "q", "completion": "a", "logprobs": [-1.0, -2.0], "finish_reason": "stop"}]
 
     (group,) = ReplaySampler(_dump(tmp_path / "d.jsonl", rows), CONFIG).sample(
         [Prompt(id="x", content="q")]
@@ -100,9 +115,21 @@ def test_tokens_without_ids_are_counted_by_their_logprobs(tmp_path: Path) -> Non
     [
         ([{"prompt": "q", "completion": "a"}], "cannot be counted"),
         ([{"prompt": "q", "token_ids": [1]}], "lacks the columns"),
-        ([{"prompt": "q", "completion": "a", "token_ids": [1], "logprobs": [-1.0, 0.0]}], "length"),
-        ([{"prompt": "z", "completion": "a", "token_ids": [1]}], "no rollouts of 1 of 1 prompts"),
-        ([{"prompt": "q", "completion": "a", "token_ids": [1], "finish_reason": "x"}], "'x'"),
+        ([{"prompt": "q", "completion": "a", "token_ids": [1]}], "no column finish_reason"),
+        ([GOOD | {"logprobs": [-1.0, 0.0]}], "length"),
+        ([GOOD | {"prompt": "z"}], "no rollouts of 1 of 1 prompts"),
+        ([GOOD | {"finish_reason": "x"}], "'x'"),
+        ([GOOD | {"finish_reason": None}], "None"),
+        ([GOOD | {"completion": None}], "no text"),
+        ([GOOD | {"token_ids": "abc"}], "abc"),
+        ([GOOD | {"token_ids": 5}], "no list"),
+        ([GOOD | {"token_ids": [1.5]}], "no integers"),
+        ([GOOD | {"entropies": [-0.5]}], "entropies has values outside"),
+        ([GOOD | {"entropies": [40.0]}], "entropies has values outside"),
+        ([GOOD | {"entropies": [float("nan")]}], "not finite"),
+        ([GOOD | {"logprobs": [0.5]}], "logprobs has values outside"),
+        ([GOOD | {"sample_index": 0}, GOOD | {"sample_index": 0}], "1 rollouts repeat"),
+        ([GOOD | {"sample_index": 0}, GOOD | {"sample_index": "b"}], "no integers"),
     ],
 )
 def test_a_dump_that_does_not_fit_is_refused(
