@@ -4,6 +4,7 @@
 with all their columns. Together with the stored rollouts they need neither model nor dataset.
 """
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from mlflow_rlrisk.errors import RLRiskError, RolloutStoreError
 from mlflow_rlrisk.prompts import PromptSet
 from mlflow_rlrisk.records import Message, Prompt
 from mlflow_rlrisk.report_record import Provenance
-from mlflow_rlrisk.rollout_shards import write_atomically
+from mlflow_rlrisk.rollout_shards import write_text_atomically
 
 SCHEMA_VERSION = 1
 INPUTS, PROMPTS = "inputs.json", "prompts.jsonl"
@@ -49,9 +50,10 @@ class AssessmentInputs:
                 "num_duplicates": self.prompts.num_duplicates,
             },
         }
-        lines = [json.dumps(_prompt_to_json(prompt)) for prompt in self.prompts]
-        _write(folder / PROMPTS, "\n".join(lines) + "\n")
-        _write(folder / INPUTS, json.dumps(head, indent=2) + "\n")
+        text = "".join(json.dumps(_prompt_to_json(prompt)) + "\n" for prompt in self.prompts)
+        head["digest"] = _digest(head, text)
+        write_text_atomically(folder / PROMPTS, text)
+        write_text_atomically(folder / INPUTS, json.dumps(head, indent=2) + "\n")
 
     @classmethod
     def load(cls, folder: Path) -> "AssessmentInputs":
@@ -67,12 +69,16 @@ class AssessmentInputs:
                     f"{folder / INPUTS} has schema version {head['schema_version']}, "
                     f"{SCHEMA_VERSION} is needed"
                 )
-            lines = (folder / PROMPTS).read_text(encoding="utf-8").splitlines()
+            text = (folder / PROMPTS).read_text(encoding="utf-8")
+            if head.pop("digest") != _digest(head, text):
+                raise ValueError(f"{INPUTS} and {PROMPTS} are not as they were written")
             return cls(
                 config=AssessmentConfig(**head["config"]),
                 verifier=head["verifier"],
                 prompts=PromptSet(
-                    prompts=tuple(_prompt_from_json(json.loads(line)) for line in lines),
+                    prompts=tuple(
+                        _prompt_from_json(json.loads(line)) for line in text.splitlines()
+                    ),
                     **head["prompts"],
                 ),
                 provenance=Provenance(**head["provenance"]),
@@ -83,16 +89,13 @@ class AssessmentInputs:
             ) from error
         except RolloutStoreError:
             raise
-        except (ValueError, KeyError, TypeError, RLRiskError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RLRiskError) as error:
             raise RolloutStoreError(f"the inputs in {folder} are damaged: {error}") from error
 
 
-def _write(path: Path, text: str) -> None:
-    def write(target: Path) -> None:
-        target.write_text(text, encoding="utf-8")
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, write)
+def _digest(head: dict[str, Any], prompts: str) -> str:
+    """SHA-256 over both files: prompts that were cut off would be judged as if they were all."""
+    return hashlib.sha256((json.dumps(head, sort_keys=True) + prompts).encode()).hexdigest()
 
 
 def _prompt_to_json(prompt: Prompt) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mlflow_rlrisk.errors import RolloutStoreError
 from mlflow_rlrisk.records import (
     FinishReason,
     Grade,
@@ -99,15 +100,32 @@ def _lists(values: Sequence[Any], dtype: type[np.generic]) -> pa.ListArray:
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Let ``write`` fill a file beside ``path``, then put it in place whole or not at all."""
+    """Let ``write`` fill a file beside ``path``, then put it in place whole or not at all.
+
+    Raises:
+        RolloutStoreError: The folder cannot be made, or the disk does not take the file.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        write(temporary)
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            write(temporary)
+            with temporary.open("rb") as stream:
+                os.fsync(stream.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise RolloutStoreError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def write_text_atomically(path: Path, text: str) -> None:
+    """Write ``text`` as UTF-8, whole or not at all; errors as in `write_atomically`."""
+
+    def write(target: Path) -> None:
+        target.write_text(text, encoding="utf-8")
+
+    write_atomically(path, write)
 
 
 def write_shard(path: Path, table: pa.Table) -> None:

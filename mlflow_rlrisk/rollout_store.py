@@ -28,8 +28,8 @@ from mlflow_rlrisk.rollout_shards import (
     groups_of,
     read_shard,
     rollout_table,
-    write_atomically,
     write_shard,
+    write_text_atomically,
 )
 
 logger = logging.getLogger(__name__)
@@ -153,7 +153,6 @@ class RolloutStore:
             self._merge(folder, schema)
 
     def _write(self, folder: Path, table: pa.Table, prompt_ids: Sequence[str]) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         write_shard(folder / f"{LOOSE}{_name(prompt_ids)}.parquet", table)
         if sum(1 for _ in folder.glob(f"{LOOSE}*.parquet")) > MAX_LOOSE_SHARDS:
             self._merge(folder, table.schema)
@@ -168,7 +167,7 @@ class RolloutStore:
             folder / f"{MERGED}{name}.parquet", pa.concat_tables([table for _, table in loose])
         )
         for path, _ in loose:
-            path.unlink()
+            path.unlink(missing_ok=True)
 
     def _tables(
         self, folder: Path, schema: pa.Schema, pattern: str = "*.parquet"
@@ -229,12 +228,12 @@ def _name(parts: Sequence[str]) -> str:
 
 
 def _read_manifest(path: Path) -> dict[str, str]:
-    if not path.is_file():
+    if not path.exists():
         return {}
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        version, identity = manifest["schema_version"], manifest["identity"]
-    except (ValueError, KeyError, TypeError) as error:
+        version, identity = manifest["schema_version"], dict(manifest["identity"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise RolloutStoreError(f"{path} is damaged: {error}") from error
     if version != SCHEMA_VERSION:
         raise RolloutStoreError(f"{path} has schema version {version}, {SCHEMA_VERSION} is needed")
@@ -242,14 +241,8 @@ def _read_manifest(path: Path) -> dict[str, str]:
 
 
 def _write_manifest(path: Path, identity: Mapping[str, str]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     manifest = {"schema_version": SCHEMA_VERSION, "identity": dict(identity)}
-    text = json.dumps(manifest, indent=2, sort_keys=True) + "\n"
-
-    def write(target: Path) -> None:
-        target.write_text(text, encoding="utf-8")
-
-    write_atomically(path, write)
+    write_text_atomically(path, json.dumps(manifest, indent=2, sort_keys=True) + "\n")
 
 
 def _refuse_difference(folder: Path, known: Mapping[str, str], identity: Mapping[str, str]) -> None:

@@ -24,10 +24,12 @@ def stored_groups(
         RolloutStoreError: A prompt has no stored rollouts, or no stored grades.
     """
     store = RolloutStore(folder)
-    known = store.completed_prompt_ids() if pool else store.graded_prompt_ids()
+    known = store.completed_prompt_ids()
+    what = "rollouts"
+    if pool is None and all(prompt.id in known for prompt in inputs.prompts):
+        known, what = store.graded_prompt_ids(), "grades"
     missing = [prompt.id for prompt in inputs.prompts if prompt.id not in known]
     if missing:
-        what = "rollouts" if pool else "grades"
         damaged = f"; damaged shards: {', '.join(store.damaged)}" if store.damaged else ""
         raise RolloutStoreError(
             f"{folder} lacks the {what} of {len(missing)} of {len(inputs.prompts)} prompts"

@@ -20,10 +20,12 @@ from mlflow_rlrisk.checkpoint import Checkpoint, open_checkpoint
 from mlflow_rlrisk.collection import Collection
 from mlflow_rlrisk.config import AssessmentConfig, PolicyConfig
 from mlflow_rlrisk.errors import ConfigError
+from mlflow_rlrisk.folder_lock import locked
 from mlflow_rlrisk.observer import Observer, Plan, SilentObserver
 from mlflow_rlrisk.prompts import PromptSet, load_prompts
 from mlflow_rlrisk.records import Prompt
 from mlflow_rlrisk.report import AssessmentContext, Provenance, RiskReport, summarize
+from mlflow_rlrisk.rollout_shards import write_text_atomically
 from mlflow_rlrisk.rollout_store import RolloutStore, RolloutWriter
 from mlflow_rlrisk.samplers import Sampler, load_sampler
 from mlflow_rlrisk.stored_assessment import stored_groups
@@ -93,16 +95,18 @@ def run_assessment(
             provenance=replace(provenance, started_at=started, command=command),
         )
         folder = _folder(out_dir, out_root, str(model), provenance)
+        if folder is not None:
+            stack.enter_context(locked(folder))
         store = _open_store(folder, inputs)
         collection = Collection(prompt_set, config, watch.graded)
         pending = _take_stored(store, pool, prompt_set, collection)
         watch.planned(_plan(inputs, source, sampler, pool, shown, pending))
         watch.stage("sample")
         _sample(sampler, pool, pending, store, collection)
-    watch.stage("summarize")
-    report = _report(inputs, policy, collection, context, shown.warnings)
-    if folder is not None:
-        (folder / REPORT).write_text(report.to_json(), encoding="utf-8")
+        watch.stage("summarize")
+        report = _report(inputs, policy, collection, context, _remarks(shown))
+        if folder is not None:
+            write_text_atomically(folder / REPORT, report.to_json())
     watch.stage("done")
     return Assessment(report=report, folder=folder)
 
@@ -138,7 +142,8 @@ def rescore_stored(
                     timeout_s=config.verifier_timeout_s,
                 )
             )
-            warnings = _preflight(pool, inputs.prompts, config, is_wanted=run_preflight).warnings
+            shown = _preflight(pool, inputs.prompts, config, is_wanted=run_preflight)
+            warnings = _remarks(shown)
             digests["verifier"] = pool.verifier.digest
             provenance = replace(provenance, verifier=pool.verifier.name)
         for group in stored_groups(Path(folder), inputs, pool):
@@ -153,6 +158,11 @@ def _preflight(
     if not is_wanted:
         return PreflightResult.skipped()
     return preflight(pool, prompts, success_threshold=config.success_threshold)
+
+
+def _remarks(shown: PreflightResult) -> tuple[str, ...]:
+    """What a reader of the report should know of the preflight."""
+    return shown.warnings if shown.status == "passed" else (*shown.warnings, shown.detail)
 
 
 def _provenance(
@@ -177,7 +187,9 @@ def _provenance(
         "policy": policy.digest(),
     }
     if checkpoint is None:
-        digests |= {name: str(value) for name, value in described.get("stored", {}).items()}
+        stored = described.get("stored", {})
+        # The rollouts are what the source says; the prompts are those that were asked for.
+        digests |= {name: str(value) for name, value in stored.items() if name != "prompts"}
         return _with_versions(model, digests, prompts, pool, described)
     digests |= {"checkpoint": checkpoint.digest, "tokenizer": checkpoint.tokenizer_digest}
     if checkpoint.template_digest is not None:
@@ -234,7 +246,7 @@ def _folder(
 
 def _store_identity(provenance: Provenance) -> dict[str, str]:
     """What rollouts depend on; verifier and policy only judge them."""
-    names = ("checkpoint", "tokenizer", "template", "prompts", "sampler")
+    names = ("checkpoint", "tokenizer", "template", "rollouts", "prompts", "sampler")
     return {name: provenance.digests[name] for name in names if name in provenance.digests}
 
 
@@ -243,7 +255,9 @@ def _open_store(folder: Path | None, inputs: AssessmentInputs) -> RolloutStore |
         return None
     store = RolloutStore(folder)
     store.bind(_store_identity(inputs.provenance))
-    store.bind_grades({"verifier": inputs.provenance.digests["verifier"]})
+    # A verifier that ran out of time may answer under another limit.
+    timeout = str(inputs.config.verifier_timeout_s)
+    store.bind_grades({"verifier": inputs.provenance.digests["verifier"], "timeout_s": timeout})
     inputs.save(folder)
     return store
 
