@@ -245,11 +245,12 @@ def _assess_one(model: str, settings: dict[str, Any], *, folders: dict[str, Any]
 
 
 def _write_page(assessment: "Assessment") -> None:
+    from mlflow_rlrisk.rollout_shards import write_text_atomically
     from mlflow_rlrisk.sinks.html import render
 
     if assessment.folder is not None:
         page = assessment.folder / "report.html"
-        page.write_text(render(assessment.report), encoding="utf-8")
+        write_text_atomically(page, render(assessment.report))
         console.say(f"report      {page}")
 
 
@@ -327,14 +328,29 @@ def run(argv: Sequence[str] | None = None) -> int:
     try:
         code = cli.main(args=arguments, prog_name="rlrisk", standalone_mode=False)
     except click.exceptions.Abort:
-        console.say("rlrisk: stopped; the same command goes on from the stored rollouts")
-        code = INTERRUPTED
+        stopped = "stopped; the same command goes on from the stored rollouts"
+        code = _fail(arguments, INTERRUPTED, "interrupted", stopped)
     except click.ClickException as error:
         error.show()
+        if "--json" in arguments:
+            _print_error("misuse", error.format_message())
         code = MISUSE
     except RLRiskError as error:
-        console.say(f"rlrisk: {error}")
-        if "--json" in arguments:
-            _print_json({"error": {"code": error.code, "message": str(error)}})
-        code = MISUSE if isinstance(error, ConfigError) else FAILURE
+        exit_code = MISUSE if isinstance(error, ConfigError) else FAILURE
+        code = _fail(arguments, exit_code, error.code, str(error))
+    except OSError as error:  # a full disk, a folder that may not be read
+        code = _fail(arguments, FAILURE, "system", str(error))
     sys.exit(code if isinstance(code, int) else OK)
+
+
+def _fail(arguments: Sequence[str], exit_code: int, code: str, message: str) -> int:
+    """Say in one line what happened, as JSON too where that was asked for."""
+    line = " ".join(message.split())
+    console.say(f"rlrisk: {line}")
+    if "--json" in arguments:
+        _print_error(code, line)
+    return exit_code
+
+
+def _print_error(code: str, message: str) -> None:
+    _print_json({"error": {"code": code, "message": message}})

@@ -74,8 +74,9 @@ class ConsoleObserver:
 
     def graded(self, statistics: PromptStatistics) -> None:
         """Move the running pass@1."""
-        self._scored += statistics.num_scored
-        self._correct += statistics.num_correct or 0
+        if statistics.num_correct is not None:
+            self._scored += statistics.num_scored
+            self._correct += statistics.num_correct
 
     def close(self) -> None:
         """Leave the terminal in order, also after an interruption."""
