@@ -37,6 +37,10 @@ class PromptSet:
     schema: str
     num_duplicates: int
 
+    def __post_init__(self) -> None:
+        if not self.prompts:
+            raise PromptSetError("the prompt set is empty")
+
     def __len__(self) -> int:
         return len(self.prompts)
 
