@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize
 from scipy.special import bdtrc, betaln, digamma
 
 from mlflow_rlrisk.errors import InsufficientRolloutsError, StatisticsError
@@ -70,6 +69,8 @@ def fit_beta_binomial(num_correct: npt.ArrayLike, num_scored: npt.ArrayLike) -> 
     >>> 0.0 < fit.overdispersion < 1.0
     True
     """
+    from scipy.optimize import minimize  # here, for it takes longer to load than all else
+
     pairs = CountPairs.of(num_correct, num_scored)
     pairs.require_scored(1, "a Beta-binomial fit")
     if pairs.num_scored.max() < 2:

@@ -10,7 +10,6 @@ from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import brentq
 
 from mlflow_rlrisk.errors import ConfigError, StatisticsError
 from mlflow_rlrisk.statistics.counts import FloatVector, check_at_least, finite_array
@@ -82,6 +81,7 @@ def critical_success(group_size: int) -> float:
     size = check_at_least("group_size", group_size, 2)
     if size == 2:
         return 0.5
+    from scipy.optimize import brentq  # here, for it takes longer to load than all else
 
     def degenerate_excess(p: float) -> float:
         return float(p**size + math.exp(size * math.log1p(-p)) - 0.5)
