@@ -416,7 +416,7 @@ def test_importing_the_plugin_loads_nothing_heavy() -> None:
 
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
 
-    assert done.stdout.decode().strip() == "[] ['mlflow_rlrisk.evaluator']"
+    assert done.stdout.decode().strip() == "[] ['mlflow_rlrisk.assess', 'mlflow_rlrisk.evaluator']"
 
 
 def test_without_torch_other_evaluations_work_and_ours_says_what_is_missing(

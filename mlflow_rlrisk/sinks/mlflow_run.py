@@ -39,7 +39,7 @@ PROMPT_TABLE = "rlrisk_prompts.json"
 """At the root of the run: MLflow finds tables of an evaluation nowhere else."""
 MAX_METRICS, MAX_PARAMS = 1000, 100  # limits of one log_batch request
 MAX_PARAM = 6000  # characters MLflow takes
-_PARTS = ("rollouts", "grades", "manifest.json")
+_PARTS = ("rollouts", "grades", "manifest.json", "inputs.json", "prompts.jsonl")
 
 _T = TypeVar("_T")
 

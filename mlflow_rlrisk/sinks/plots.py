@@ -197,6 +197,7 @@ def entropy_by_position_figure(positions: FloatArray, means: FloatArray, alive: 
         )
         axes.set_ylim(0, max(float(means.max()) * 1.12, 0.05))
         axes.set_xlim(1, max(float(positions[-1]), 2.0))
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_xlabel("token of the completion")
         axes.set_ylabel("mean entropy (nats)")
         axes.grid(axis="y")
