@@ -30,7 +30,9 @@ from mlflow_rlrisk.samplers.token_choice import TokenChooser
 logger = logging.getLogger(__name__)
 
 ESTIMATE_STEPS = 8
-"""Decoding steps timed for an estimate."""
+"""Most decoding steps timed for an estimate ..."""
+ESTIMATE_S = 0.25
+"""... and no further one after so many seconds: a large model is slow and evenly so."""
 
 SMALL_MODEL_PARAMETERS = 20_000_000
 """Below it, threads wait for each other longer than they compute, most of all on busy cores."""
@@ -98,6 +100,7 @@ class TransformersSampler:
             top_k=self._sampling.top_k,
         )
         self._decoder = Decoder(self._model, chooser, all_stop_ids)
+        self._encoded: list[_Encoded] = []
 
     def sample(self, prompts: Sequence[Prompt]) -> Iterator[RolloutGroup]:
         """Yield the group of every prompt as soon as its last rollout ends.
@@ -134,11 +137,15 @@ class TransformersSampler:
             started = time.perf_counter()
             try:
                 next(steps)
-                prefilled = time.perf_counter()
-                num_steps = sum(1 for _ in islice(steps, ESTIMATE_STEPS))
+                prefilled = stepped = time.perf_counter()
+                num_steps = 0
+                for _ in islice(steps, ESTIMATE_STEPS):
+                    num_steps, stepped = num_steps + 1, time.perf_counter()
+                    if stepped - prefilled >= ESTIMATE_S:
+                        break
             except RuntimeError:  # sampling will meet it again, and say which prompt it was
                 return None
-        step_s = (time.perf_counter() - prefilled) / max(num_steps, 1)
+        step_s = (stepped - prefilled) / max(num_steps, 1)
         wave_s = prefilled - started + step_s * self._sampling.max_new_tokens
         return wave_s * sum(map(len, waves)) / len(largest)
 
@@ -210,6 +217,12 @@ class TransformersSampler:
         return int(logits.shape[-1])
 
     def _encode(self, prompts: Sequence[Prompt]) -> list[_Encoded]:
+        """Encode and check all prompts; those of the last call are not encoded again."""
+        last = self._encoded
+        if len(last) == len(prompts) and all(
+            known.prompt is prompt for known, prompt in zip(last, prompts, strict=True)
+        ):
+            return last
         ids = self._encoder.encode(prompts)
         limit = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
         for prompt, prompt_ids in zip(prompts, ids, strict=True):
@@ -220,7 +233,8 @@ class TransformersSampler:
                     f"{self._sampling.max_new_tokens} it needs {needed} positions and the model "
                     f"has {limit}"
                 )
-        return [_Encoded(prompt=p, ids=i) for p, i in zip(prompts, ids, strict=True)]
+        self._encoded = [_Encoded(prompt=p, ids=i) for p, i in zip(prompts, ids, strict=True)]
+        return self._encoded
 
     def _plan(self, encoded: Sequence[_Encoded]) -> Iterator[list[_Row]]:
         """Cut all rollouts, ordered by prompt length, into waves of whole groups.
