@@ -128,6 +128,8 @@ class RolloutStore:
     def groups(self, prompts: Sequence[Prompt]) -> Iterator[RolloutGroup]:
         """Read the groups of these prompts, each once, in the order they were stored in."""
         wanted = {prompt.id: prompt for prompt in prompts}
+        if not wanted:
+            return
         for _, table in self._tables(self._rollouts, ROLLOUT_SCHEMA):
             for group in groups_of(table, wanted):
                 if wanted.pop(group.prompt.id, None) is not None:
