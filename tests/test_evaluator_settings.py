@@ -1,0 +1,80 @@
+import ast
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from mlflow_rlrisk.evaluator import RLRiskEvaluator, Settings, _call, known_keys
+from mlflow_rlrisk.model_reference import ModelSource
+
+pytestmark = [
+    pytest.mark.mlflow,
+    # MLflow's transformers flavor asks a hub for a model card and warns that there is none.
+    pytest.mark.filterwarnings("ignore::UserWarning:mlflow"),
+]
+
+
+@pytest.mark.parametrize(
+    ("model_type", "config", "expected"),
+    [
+        ("rlrisk", {}, True),
+        ("rlrisk", None, True),
+        ("text", {"verifier": "exact", "num_samples": 4}, True),
+        ("classifier", {}, False),
+        ("classifier", None, False),
+        ("text", {"verifier": "exact", "log_model_explainability": True}, False),
+        ("text", {"model_uri": "models:/a/1"}, False),
+    ],
+)
+def test_it_evaluates_only_what_is_meant_for_it(
+    model_type: str, config: dict[str, Any] | None, expected: bool
+) -> None:
+    assert RLRiskEvaluator.can_evaluate(model_type=model_type, evaluator_config=config) is expected
+
+
+def test_every_setting_of_the_library_is_a_key_and_reaches_it() -> None:
+    given = Settings.parse(
+        {
+            "verifier": "exact",
+            "num_samples": 32,
+            "seed": 7,
+            "group_size": 4,
+            "policy": {"name": "x"},
+        }
+    )
+    nested = Settings.parse({"verifier": "exact", "sampling": {"num_samples": 32, "seed": 7}})
+
+    assert given.config.sampling == nested.config.sampling
+    assert (given.config.sampling.num_samples, given.config.sampling.seed) == (32, 7)
+    assert given.config.group_size == 4
+    assert given.policy.name == "x"
+    assert len(set(known_keys())) == len(known_keys())
+
+
+def test_the_call_in_the_report_has_the_settings_it_was_made_with() -> None:
+    raw = {"verifier": any, "num_samples": 32, "group_size": 4, "policy": {"min_prompts": 5}}
+    settings = Settings.parse({**raw, "mapping": {"prompt": "q"}})
+
+    call = _call(settings, ModelSource(reference="models:/coder-sft/3"))
+
+    again = Settings.parse(ast.literal_eval(call.partition("evaluator_config=")[2][:-1]))
+    assert again.model_uri == "models:/coder-sft/3"
+    assert again.verifier == "builtins:any"
+    assert (again.config, again.policy) == (settings.config, settings.policy)
+    assert again.mapping == settings.mapping
+
+
+def test_importing_the_plugin_loads_nothing_heavy() -> None:
+    program = (
+        "import sys, mlflow\nfrom mlflow.models.evaluation import list_evaluators\n"
+        "assert 'rlrisk' in list_evaluators()\n"
+        "assert 'mlflow_rlrisk.evaluator' in sys.modules\n"
+        "heavy = {'torch', 'transformers', 'vllm'} & set(sys.modules)\n"
+        "ours = [m for m in sys.modules if m.startswith('mlflow_rlrisk.')]\n"
+        "print(sorted(heavy), ours)"
+    )
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+
+    assert done.stdout.decode().strip() == "[] ['mlflow_rlrisk.assess', 'mlflow_rlrisk.evaluator']"
