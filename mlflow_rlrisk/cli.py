@@ -128,9 +128,9 @@ def assess(model: str, as_json: bool, register: bool, **settings: Any) -> int:
     out = settings.pop("out")
     folders = {"out_dir": out} if out else {"out_root": DEFAULT_OUT}
     assessment = _assess_one(model, settings, folders=folders)
-    _write_page(assessment)
+    page = _write_page(assessment)
     if register:
-        _register(assessment)
+        _register(assessment, page)
     return _verdict(
         assessment.report, decide(assessment.report, _policy(settings["policy"])), as_json
     )
@@ -158,9 +158,9 @@ def compare(models: tuple[str, ...], as_json: bool, register: bool, **settings: 
     reports = []
     for model in models:
         assessment = _assess_one(model, settings, folders=folders)
-        _write_page(assessment)
+        page = _write_page(assessment)
         if register:
-            _register(assessment)
+            _register(assessment, page)
         reports.append(assessment.report)
     comparison = rank(reports)
     if as_json:
@@ -244,21 +244,23 @@ def _assess_one(model: str, settings: dict[str, Any], *, folders: dict[str, Any]
         observer.close()
 
 
-def _write_page(assessment: "Assessment") -> None:
+def _write_page(assessment: "Assessment") -> str:
     from mlflow_rlrisk.rollout_shards import write_text_atomically
     from mlflow_rlrisk.sinks.html import render
 
+    page = render(assessment.report)
     if assessment.folder is not None:
-        page = assessment.folder / "report.html"
-        write_text_atomically(page, render(assessment.report))
-        console.say(f"report      {page}")
+        path = assessment.folder / "report.html"
+        write_text_atomically(path, page)
+        console.say(f"report      {path}")
+    return page
 
 
-def _register(assessment: "Assessment") -> None:
+def _register(assessment: "Assessment", page: str) -> None:
     from mlflow_rlrisk.sinks.mlflow_run import log_report
     from mlflow_rlrisk.sinks.registry import tag_version
 
-    logged = log_report(assessment.report, rollouts=assessment.folder)
+    logged = log_report(assessment.report, rollouts=assessment.folder, page=page)
     if assessment.report.provenance.version is not None:
         tag_version(assessment.report, report_uri=logged.report_uri)
     console.say(f"registered  {logged.report_uri}")

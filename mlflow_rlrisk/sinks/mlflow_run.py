@@ -79,6 +79,7 @@ def log_report(
     dataset: Any = None,
     model_id: str | None = None,
     log_metrics: bool = True,
+    page: str | None = None,
 ) -> LoggedReport:
     """Write a report to a run.
 
@@ -90,6 +91,7 @@ def log_report(
         dataset: MLflow dataset that the metrics belong to, as ``mlflow.data`` or a run gives it.
         model_id: LoggedModel that gets the metrics too; the one of the report's provenance.
         log_metrics: ``False`` leaves the metrics to MLflow.
+        page: The report as `render` gave it, where it was rendered already.
 
     Returns:
         Where it is.
@@ -107,6 +109,7 @@ def log_report(
         dataset=_dataset_entity(dataset),
         model_id=model_id or report.provenance.model_id,
         log_metrics=log_metrics,
+        page=page,
     )
     if run_id is not None:
         return _write(client, report, run_id, target)
@@ -128,6 +131,7 @@ class _Target:
     dataset: "Dataset | None"
     model_id: str | None
     log_metrics: bool
+    page: str | None
 
 
 def _dataset_entity(dataset: Any) -> "Dataset | None":
@@ -145,7 +149,7 @@ def _write(
         if run.data.tags.get(DIGEST_TAG, report.digest) != report.digest:
             raise SinkError(f"run {run_id} holds another report; use one run per model")
         client.set_tag(run_id, DIGEST_TAG, report.digest)
-        num_rows = _log_artifacts(client, report, run_id, target.rollouts)
+        num_rows = _log_artifacts(client, report, run_id, target)
         _log_inputs(client, run, target)
         if target.log_metrics:
             _log_metrics(client, report, run, target)
@@ -166,10 +170,11 @@ def _run_name(report: "RiskReport") -> str:
 
 
 def _log_artifacts(
-    client: "MlflowClient", report: "RiskReport", run_id: str, rollouts: Path | None
+    client: "MlflowClient", report: "RiskReport", run_id: str, target: _Target
 ) -> int:
+    page, rollouts = target.page or render(report), target.rollouts
     with tempfile.TemporaryDirectory(prefix="rlrisk-") as folder:
-        Path(folder, "report.html").write_text(render(report), encoding="utf-8")
+        Path(folder, "report.html").write_text(page, encoding="utf-8")
         Path(folder, "report.json").write_text(report.to_json(), encoding="utf-8")
         client.log_artifacts(run_id, folder, FOLDER)
     if rollouts is None:
