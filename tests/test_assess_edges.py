@@ -322,19 +322,12 @@ def shrink_vocabulary(folder: Path) -> None:
     rewrite("config.json", lambda raw: raw.update(vocab_size=1))(folder)
 
 
-def replace_tokenizer(folder: Path) -> None:
-    """transformers 5 builds a tokenizer of its own for this model type, whatever is stored."""
-    rewrite("config.json", lambda raw: raw.update(model_type="qwen2"))(folder)
-    rewrite("tokenizer_config.json", lambda raw: raw.pop("tokenizer_class", None))(folder)
-
-
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
         (spoil_weights, "not finite"),
         (remove_tokenizer, "no tokenizer in"),
         (shrink_vocabulary, "vocabulary has 1 token"),
-        (replace_tokenizer, "token|weights"),
         (lambda folder: (folder / "model.safetensors").unlink(), "weights"),
         (lambda folder: (folder / "config.json").write_text("{"), "config"),
         (rewrite("config.json", lambda raw: raw.update(auto_map={"AutoModel": "x.Y"})), "code"),
@@ -350,6 +343,26 @@ def test_a_checkpoint_that_would_sample_nonsense_is_refused(
 
     with pytest.raises(CheckpointError, match=message):
         setup.assess(model=spoiled)
+
+
+def make_qwen2(folder: Path) -> None:
+    """transformers 5 gives this model type a pre-tokenizer of its own, whatever is stored."""
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    names = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers")
+    heads = ("num_attention_heads", "num_key_value_heads", "eos_token_id")
+    config = Qwen2Config(**{name: stored[name] for name in names + heads})
+    Qwen2ForCausalLM(config).save_pretrained(folder)
+
+
+def test_a_tokenizer_that_was_replaced_on_loading_is_refused(setup: Setup, tmp_path: Path) -> None:
+    spoiled = tmp_path / "spoiled"
+    shutil.copytree(setup.checkpoint, spoiled)
+    make_qwen2(spoiled)
+
+    with pytest.raises(CheckpointError, match=r"Qwen2Tokenizer, which encodes prompt .* otherwise"):
+        setup.assess(model=spoiled, prompts=[{"prompt": "two and 3 is", "answer": "5"}])
 
 
 @pytest.mark.parametrize("model", ["nowhere", "models:/", "runs:/x", "https://a.b/c", ""])
