@@ -1,9 +1,8 @@
 """What a hostile newcomer does: each ends in a clear error or an undefined metric with a reason."""
 
 import json
-import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from mlflow_rlrisk.errors import (
     CheckpointError,
     ConfigError,
     GoldRejectedError,
-    ModelReferenceError,
     PromptSetError,
     RLRiskError,
     SamplerError,
@@ -288,87 +286,6 @@ def test_one_prompt_has_no_variance_over_prompts(setup: Setup) -> None:
 
     reasons = undefined(report, "success_variance", "overdispersion")
     assert reasons == {"a variance over prompts needs at least 2 prompts"}
-
-
-def rewrite(name: str, change: Callable[[dict[str, Any]], None]) -> Callable[[Path], None]:
-    def spoil(folder: Path) -> None:
-        raw = json.loads((folder / name).read_text(encoding="utf-8"))
-        change(raw)
-        (folder / name).write_text(json.dumps(raw), encoding="utf-8")
-
-    return spoil
-
-
-def spoil_weights(folder: Path) -> None:
-    from safetensors.torch import load_file, save_file
-
-    weights = load_file(folder / "model.safetensors")
-    weights["model.norm.weight"][0] = float("nan")
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-
-
-def remove_tokenizer(folder: Path) -> None:
-    for path in folder.glob("*token*"):
-        path.unlink()
-
-
-def shrink_vocabulary(folder: Path) -> None:
-    from safetensors.torch import load_file, save_file
-
-    weights = load_file(folder / "model.safetensors")
-    for name in ("model.embed_tokens.weight", "lm_head.weight"):
-        weights[name] = weights[name][:1].clone()
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    rewrite("config.json", lambda raw: raw.update(vocab_size=1))(folder)
-
-
-@pytest.mark.parametrize(
-    ("spoil", "message"),
-    [
-        (spoil_weights, "not finite"),
-        (remove_tokenizer, "no tokenizer in"),
-        (shrink_vocabulary, "vocabulary has 1 token"),
-        (lambda folder: (folder / "model.safetensors").unlink(), "weights"),
-        (lambda folder: (folder / "config.json").write_text("{"), "config"),
-        (rewrite("config.json", lambda raw: raw.update(auto_map={"AutoModel": "x.Y"})), "code"),
-        (rewrite("config.json", lambda raw: raw.update(num_hidden_layers=3)), "missing"),
-    ],
-)
-def test_a_checkpoint_that_would_sample_nonsense_is_refused(
-    setup: Setup, spoil: Callable[[Path], None], message: str, tmp_path: Path
-) -> None:
-    spoiled = tmp_path / "spoiled"
-    shutil.copytree(setup.checkpoint, spoiled)
-    spoil(spoiled)
-
-    with pytest.raises(CheckpointError, match=message):
-        setup.assess(model=spoiled)
-
-
-def make_qwen2(folder: Path) -> None:
-    """transformers 5 gives this model type a pre-tokenizer of its own, whatever is stored."""
-    from transformers import Qwen2Config, Qwen2ForCausalLM
-
-    stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    names = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers")
-    heads = ("num_attention_heads", "num_key_value_heads", "eos_token_id")
-    config = Qwen2Config(**{name: stored[name] for name in names + heads})
-    Qwen2ForCausalLM(config).save_pretrained(folder)
-
-
-def test_a_tokenizer_that_was_replaced_on_loading_is_refused(setup: Setup, tmp_path: Path) -> None:
-    spoiled = tmp_path / "spoiled"
-    shutil.copytree(setup.checkpoint, spoiled)
-    make_qwen2(spoiled)
-
-    with pytest.raises(CheckpointError, match=r"Qwen2Tokenizer, which encodes prompt .* otherwise"):
-        setup.assess(model=spoiled, prompts=[{"prompt": "two and 3 is", "answer": "5"}])
-
-
-@pytest.mark.parametrize("model", ["nowhere", "models:/", "runs:/x", "https://a.b/c", ""])
-def test_a_reference_that_names_no_checkpoint_is_refused(setup: Setup, model: str) -> None:
-    with pytest.raises(ModelReferenceError):
-        setup.assess(model=model)
 
 
 @pytest.mark.parametrize(
