@@ -27,9 +27,11 @@ PRIVATE_KEYS_ALLOWED = frozenset(
         "_attn_implementation_autoset",
         "_load_in_4bit",
         "_load_in_8bit",
+        "_remove_final_layer_norm",
+        "_sliding_window_pattern",
     }
 )
-"""Private keys that `save_pretrained` writes and that select no code."""
+"""Private keys that `save_pretrained` writes (the last two for OPT and Gemma 3), none names code."""
 
 TOKENIZER_PATTERNS = (
     "tokenizer.json",
