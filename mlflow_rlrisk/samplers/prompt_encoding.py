@@ -17,6 +17,11 @@ SHOWN = 60
 
 ChatTemplate = Literal["auto", "always", "never"]
 
+DECODED_TOKENS = 512
+"""About so many tokens of the vocabulary are decoded to check the tokenizer that was loaded."""
+MAX_DIFFERING_SHARE = 0.02
+"""Added tokens may be shown otherwise; a decoder of another kind spoils far more."""
+
 
 class PromptEncoder:
     """Renders and encodes the prompts of one checkpoint."""
@@ -34,6 +39,7 @@ class PromptEncoder:
         self._chat_template = chat_template
         self._stop_ids = frozenset(stop_ids)
         self._stored = _stored_tokenizer(checkpoint)
+        self._check_decoder()
 
     def encode(self, prompts: Sequence[Prompt]) -> list[list[int]]:
         """Token ids of every prompt.
@@ -94,6 +100,25 @@ class PromptEncoder:
         if len(ids) > 1 and ids[0] == ids[1] == opening:  # the text brought its own
             ids = ids[1:]
         return ids
+
+    def _check_decoder(self) -> None:
+        """Completions hold tokens that no prompt does: a sample of all must decode as stored."""
+        if self._stored is None:
+            return
+        size = self._stored.get_vocab_size()
+        ids = range(0, size, max(1, size // DECODED_TOKENS))
+        differing = [
+            token
+            for token in ids
+            if _letters(self._tokenizer.decode([token], clean_up_tokenization_spaces=False))
+            != _letters(self._stored.decode([token], skip_special_tokens=False))
+        ]
+        if len(differing) > MAX_DIFFERING_SHARE * len(ids):
+            raise CheckpointError(
+                f"{self._name}: transformers loads the tokenizer as "
+                f"{type(self._tokenizer).__name__}, which decodes {len(differing)} of {len(ids)} "
+                f"tokens otherwise than its tokenizer.json does (first: token {differing[0]})"
+            )
 
     def _check_round_trip(self, prompt: Prompt, text: str, plain: list[int]) -> None:
         if self._stored is not None:

@@ -203,3 +203,21 @@ def test_an_architecture_without_keys_and_values_is_refused(tmp_path: Path) -> N
 
     with pytest.raises((SamplerError, CheckpointError)):
         _sample(folder)
+
+
+def test_a_replaced_tokenizer_is_caught_by_its_decoder_where_the_prompts_encode_alike(
+    tmp_path: Path,
+) -> None:
+    # Completions hold tokens that no prompt does: here those that stand for single bytes.
+    _write_bpe_qwen2(tmp_path)
+    stored = json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))
+    words = stored["model"]["vocab"]
+    letters = {word for word in words if len(word) == 1 and word.isascii() and word.isalpha()}
+    stored["model"]["vocab"] = {
+        f"<0x{ord(word):02X}>" if word in letters else word: i for word, i in words.items()
+    }
+    stored["decoder"] = {"type": "ByteFallback"}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(stored), encoding="utf-8")
+
+    with pytest.raises(CheckpointError, match=r"which decodes \d+ of \d+ tokens otherwise"):
+        _sample(tmp_path)
