@@ -119,6 +119,11 @@ def _for_component(
         return [_longer(config)]
     if part.name == "headroom":
         wanted = part.ok * critical_success(config.group_size)
+        if wanted > 1.0:
+            return [
+                f"train with larger groups: at groups of {config.group_size} even pass@1 = 1 "
+                f"would be a headroom of {part.ok / wanted:.3g}, and {part.ok:g} counts as no risk"
+            ]
         return [
             f"mix in easier prompts: pass@1 of {wanted:.2f} is where headroom at groups of "
             f"{config.group_size} no longer counts as risk"

@@ -31,7 +31,7 @@ PRIVATE_KEYS_ALLOWED = frozenset(
         "_sliding_window_pattern",
     }
 )
-"""Private keys that `save_pretrained` writes (the last two for OPT and Gemma 3), none names code."""
+"""Private keys that `save_pretrained` writes (the last two for OPT, Gemma 3); none names code."""
 
 TOKENIZER_PATTERNS = (
     "tokenizer.json",

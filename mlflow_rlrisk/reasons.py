@@ -67,24 +67,34 @@ class _Words:
         return self._interval(metric.value, metric.ci_low, metric.ci_high)
 
     def veto(self, veto: Veto) -> str:
+        size = self._config.group_size
         if veto is Veto.SIGNAL:
-            line, entry = self._policy.veto_signal_below, threshold("policy.veto_signal_below")
+            line, signal = self._policy.veto_signal_below, self._metrics[SIGNAL]
+            some = "most" if signal.ci_high < 0.5 else f"{1.0 - signal.value:.0%} of the"
             return (
-                f"group signal {self._metric(SIGNAL)} is below {line:g}: most groups of "
-                f"{self._config.group_size} carry no reward difference{self._all_equal()}"
-                f" [{entry.source}; {entry.scope}]"
+                f"group signal {self._metric(SIGNAL)} is below {line:g}: {some} groups of "
+                f"{size} carry no reward difference{self._all_equal()}"
+                f" [{self._origin('policy.veto_signal_below', line)}]"
             )
         if veto is Veto.STARVED:
-            line, entry = self._policy.veto_starved_above, threshold("policy.veto_starved_above")
+            line, starved = self._policy.veto_starved_above, self._metrics[STARVED]
+            some = "most" if starved.ci_low > 0.5 else f"{starved.value:.0%} of the"
             return (
-                f"starved share {self._metric(STARVED)} is above {line:g}: most prompts are too "
-                f"hard for groups of {self._config.group_size} [{entry.source}; {entry.scope}]"
+                f"starved share {self._metric(STARVED)} is above {line:g}: {some} prompts are too "
+                f"hard for groups of {size} [{self._origin('policy.veto_starved_above', line)}]"
             )
         youden, entry = self._context.verifier_youden_j, threshold("verifier.veto")
         shown = (
             "" if youden is None else self._interval(youden.value, youden.ci_low, youden.ci_high)
         )
         return f"verifier J {shown} is not above 0 [{entry.source}; {entry.scope}]"
+
+    def _origin(self, name: str, line: float) -> str:
+        """Source and scope of a line; a user's own line does not borrow those of the default."""
+        entry = threshold(name)
+        if line == entry.values["value"]:
+            return f"{entry.source}; {entry.scope}"
+        return f"policy {self._policy.name}; set by the user's policy"
 
     def _all_equal(self) -> str:
         wrong = self._metrics.get(PREFIX + "frac_all_wrong")

@@ -180,9 +180,10 @@ def evidence_gaps(
         gaps.append(Gap(kind=GapKind.OTHER_PROMPTS, reason=reason))
     truncated = metrics.get(TRUNCATED)
     if truncated is not None and truncated.value > policy.max_truncated_share:
+        which = "most" if truncated.value > 0.5 else "these"
         reason = (
             f"{truncated.value:.1%} of the rollouts were truncated, more than "
-            f"{policy.max_truncated_share:.1%}: most answers were never finished"
+            f"{policy.max_truncated_share:.1%}: {which} answers were never finished"
         )
         gaps.append(Gap(kind=GapKind.TRUNCATED, reason=reason))
     failed = metrics.get(FAILURES)
