@@ -178,7 +178,12 @@ def _group_size_step(statistics: Sequence[PromptStatistics], config: AssessmentC
     if fit is None:
         return []
     target = threshold("group_size.target_signal").values["value"]
-    if fit.zero_inflated or fit.one_inflated or fit.is_at_bound:
+    if fit.is_misfit and not (fit.zero_inflated or fit.one_inflated):
+        return [
+            "do not count on larger groups: these prompts are of several kinds, so the "
+            "Beta-binomial fit cannot say what size would carry signal"
+        ]
+    if not fit.can_extrapolate:
         return [
             "do not count on larger groups: too many prompts are always wrong or always correct "
             "for the Beta-binomial fit to say what size would carry signal"
@@ -198,14 +203,29 @@ def _group_size_step(statistics: Sequence[PromptStatistics], config: AssessmentC
 
 
 def beta_fit(statistics: Sequence[PromptStatistics]) -> BetaBinomialFit | None:
-    """Beta-binomial fit over the prompts; ``None`` where success or the fit is undefined."""
+    """Beta-binomial fit over the prompts, to say what signal other groups would carry.
+
+    ``None`` where success or the fit is undefined, and where rewards tell more apart than
+    success: their signal does not follow from solve rates.
+    """
     counts = success_counts(statistics)
-    if counts is None:
+    if counts is None or not _rewards_are_success(statistics):
         return None
     try:
         return fit_beta_binomial(*counts)
     except InsufficientRolloutsError:
         return None
+
+
+def _rewards_are_success(statistics: Sequence[PromptStatistics]) -> bool:
+    """True when rewards take two values at most, and the higher one is success."""
+    values = {reward for each in statistics for reward in each.rewards}
+    if len(values) < 2:
+        return True
+    highest = max(values)
+    return len(values) == 2 and all(
+        each.rewards.count(highest) == each.num_correct for each in statistics
+    )
 
 
 def _longer(config: AssessmentConfig) -> str:

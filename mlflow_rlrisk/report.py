@@ -188,7 +188,7 @@ def _notes(
     notes = []
     if SIGNAL in found.undefined:
         fit = beta_fit(prompts)
-        if fit is not None and not (fit.zero_inflated or fit.one_inflated or fit.is_at_bound):
+        if fit is not None and fit.can_extrapolate:
             signal = float(beta_signal(fit.alpha, fit.beta, config.group_size))
             notes.append(
                 f"extrapolated by a Beta-binomial fit, not used in the level: the group signal at "

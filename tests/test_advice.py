@@ -1,8 +1,9 @@
 """Next steps must be possible: no pass@1 above 1, no group size that a bad fit made up."""
 
+import numpy as np
 import pytest
 
-from tests.prompt_statistics import prompts, report_of
+from tests.prompt_statistics import prompt, prompts, report_of
 
 
 def test_headroom_that_no_success_rate_could_reach_asks_for_larger_groups() -> None:
@@ -23,3 +24,34 @@ def test_headroom_that_can_be_reached_names_the_success_rate(group_size: int, wa
 
     # Four times p*(8) = .0830 and p*(4) = .1594.
     assert any(f"pass@1 of {wanted} is where headroom" in step for step in report.next_steps)
+
+
+def test_no_group_size_is_promised_where_prompts_are_of_two_kinds() -> None:
+    rng = np.random.default_rng(0)
+    success = np.where(np.arange(200) % 2 == 0, 0.0, 0.5)
+
+    report = report_of(prompts(rng.binomial(16, success), 16))
+
+    # Half of the prompts are never solved, so no group size brings the signal above 1/2.
+    assert not any(step.startswith("groups of") for step in report.next_steps)
+    assert any("these prompts are of several kinds" in step for step in report.next_steps)
+
+
+def test_no_group_size_is_promised_where_rewards_tell_more_apart_than_success() -> None:
+    rng = np.random.default_rng(3)
+    solved = rng.binomial(16, rng.beta(1.0, 4.0, size=200))
+    statistics = [
+        prompt(i, int(c), 16, rewards=(1.0,) * int(c) + (0.0,) * (15 - int(c)) + (0.5,))
+        for i, c in enumerate(np.minimum(solved, 15))
+    ]
+    shifted = [
+        prompt(i, int(c), 16, rewards=(1.0,) * int(c) + (-1.0,) * (16 - int(c)))
+        for i, c in enumerate(solved)
+    ]
+
+    graded = report_of(statistics, group_size=4, success_threshold=1.0)
+    signed = report_of(shifted, group_size=4, success_threshold=1.0)
+
+    assert graded.metrics["rlrisk/group_signal_fraction"].value < 0.75
+    assert not any(step.startswith("groups of") for step in graded.next_steps)
+    assert any(step.startswith("groups of") for step in signed.next_steps)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import bdtrc, betaln, digamma
+from scipy.special import bdtrc, betaln, chdtrc, digamma
 
 from mlflow_rlrisk.errors import InsufficientRolloutsError, StatisticsError
 from mlflow_rlrisk.statistics.counts import CountPairs, FloatVector, check_at_least, finite_array
@@ -21,6 +21,12 @@ PARAMETER_BOUNDS = (1e-3, 1e3)
 INFLATION_LEVEL = 0.02275
 """A count of all-wrong or all-correct prompts this improbable under the fit is flagged: the tail
 beyond two standard errors, taken from the Binomial, since expected counts are often below 1."""
+
+FIT_BANDS = (0.25, 0.5, 0.75)
+"""Edges between the bands of solve rates whose prompts are counted to judge a fit; all wrong and
+all correct are bands of their own. Few, so that 50 prompts still fill them."""
+FIT_EXPECTED_MINIMUM = 5.0
+"""Neighbouring bands are joined until each expects this many prompts, as Pearson's test needs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +41,9 @@ class BetaBinomialFit:
         zero_inflated: More all-wrong prompts than the fit explains; do not extrapolate.
         one_inflated: More all-correct prompts than the fit explains; do not extrapolate.
         is_at_bound: A parameter ended at the edge of the range searched.
+        is_misfit: Solve rates fall into `FIT_BANDS` otherwise than the fit says (Pearson's
+            chi-squared at `INFLATION_LEVEL`), as where prompts are of two kinds; do not
+            extrapolate.
     """
 
     alpha: float
@@ -43,6 +52,13 @@ class BetaBinomialFit:
     zero_inflated: bool
     one_inflated: bool
     is_at_bound: bool
+    is_misfit: bool
+
+    @property
+    def can_extrapolate(self) -> bool:
+        """True when nothing speaks against using the fit beyond the rollouts it saw."""
+        flags = (self.zero_inflated, self.one_inflated, self.is_at_bound, self.is_misfit)
+        return not any(flags)
 
     @property
     def mean(self) -> float:
@@ -126,6 +142,7 @@ def fit_beta_binomial(num_correct: npt.ArrayLike, num_scored: npt.ArrayLike) -> 
         is_at_bound=bool(
             np.isclose(best.x, bounds[0][0]).any() or np.isclose(best.x, bounds[0][1]).any()
         ),
+        is_misfit=_is_misfit(pairs, alpha, beta),
     )
 
 
@@ -273,6 +290,55 @@ def _exceeds(pairs: CountPairs, is_at_end: npt.NDArray[np.bool_], log_chance: Fl
     observed = int(np.dot(weight, is_at_end))
     chance = float(np.dot(weight, np.exp(log_chance))) / pairs.num_prompts
     return observed > 0 and float(bdtrc(observed - 1, pairs.num_prompts, chance)) < INFLATION_LEVEL
+
+
+def _is_misfit(pairs: CountPairs, alpha: float, beta: float) -> bool:
+    """Pearson's test of prompts per band of solve rates; false where too few bands can be told."""
+    weight = pairs.multiplicities()
+    num_bands = len(FIT_BANDS) + 3
+    observed = np.zeros(num_bands)
+    np.add.at(observed, _bands(pairs.num_correct, pairs.num_scored), weight)
+    expected = np.zeros(num_bands)
+    for scored in np.unique(pairs.num_scored).tolist():
+        c = np.arange(scored + 1)
+        log_choices = -betaln(c + 1.0, scored - c + 1.0) - math.log(scored + 1)
+        log_chance = log_choices + betaln(alpha + c, beta + scored - c) - betaln(alpha, beta)
+        num_prompts = float(weight[pairs.num_scored == scored].sum())
+        bands = _bands(c, np.full_like(c, scored))
+        expected += num_prompts * np.bincount(
+            bands, weights=np.exp(log_chance), minlength=num_bands
+        )
+    seen, due = _joined(observed, expected)
+    freedom = seen.size - 3  # the total and both parameters come from the same counts
+    if freedom < 1:
+        return False
+    return float(chdtrc(freedom, float(np.sum((seen - due) ** 2 / due)))) < INFLATION_LEVEL
+
+
+def _bands(
+    num_correct: npt.NDArray[np.int64], num_scored: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    """Index of the band of each solve rate: all wrong first, all correct last."""
+    bands = 1 + np.searchsorted(FIT_BANDS, num_correct / num_scored, side="left")
+    bands[num_correct == 0] = 0
+    bands[num_correct == num_scored] = len(FIT_BANDS) + 2
+    return bands
+
+
+def _joined(observed: FloatVector, expected: FloatVector) -> tuple[FloatVector, FloatVector]:
+    """Join neighbouring bands until each expects `FIT_EXPECTED_MINIMUM` prompts."""
+    seen, due = [0.0], [0.0]
+    for here, share in zip(observed.tolist(), expected.tolist(), strict=True):
+        if due[-1] >= FIT_EXPECTED_MINIMUM:
+            seen.append(0.0)
+            due.append(0.0)
+        seen[-1] += here
+        due[-1] += share
+    if due[-1] < FIT_EXPECTED_MINIMUM and len(due) > 1:
+        last_seen, last_due = seen.pop(), due.pop()
+        seen[-1] += last_seen
+        due[-1] += last_due
+    return np.array(seen), np.array(due)
 
 
 def _parameters(alpha: npt.ArrayLike, beta: npt.ArrayLike) -> tuple[FloatVector, FloatVector]:

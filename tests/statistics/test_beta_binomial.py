@@ -191,3 +191,38 @@ def test_spread_is_undefined_where_there_can_be_none() -> None:
         success_variance([1, 1], [4, 1])
     with pytest.raises(StatisticsError, match="last axis must be 3"):
         success_variance_of_means([[1.0, 2.0]], 5)
+
+
+@pytest.mark.parametrize(("alpha", "beta"), [(0.3, 3.0), (0.8, 1.2), (1.0, 1.0), (0.1, 0.3)])
+def test_a_true_beta_is_rarely_called_a_misfit(alpha: float, beta: float) -> None:
+    rng = np.random.default_rng(11)
+    drawn = betabinom(16, alpha, beta).rvs(size=(60, 200), random_state=rng)
+
+    flagged = sum(fit_beta_binomial(row, np.full(200, 16)).is_misfit for row in drawn)
+
+    assert flagged <= 6  # 60 tests at 2.3 % give 1.4; more than 6 has a chance of 1 in 1000
+
+
+@pytest.mark.parametrize("kinds", [(0.0, 0.5), (0.02, 0.9), (0.0, 0.3)])
+def test_prompts_of_two_kinds_are_a_misfit_and_not_extrapolated(kinds: tuple[float, float]) -> None:
+    rng = np.random.default_rng(12)
+    success = np.where(np.arange(200) % 2 == 0, *kinds)
+
+    fit = fit_beta_binomial(rng.binomial(16, success), np.full(200, 16))
+
+    assert fit.is_misfit
+    assert not fit.can_extrapolate
+
+
+def test_too_few_prompts_to_fill_bands_are_not_called_a_misfit() -> None:
+    assert not fit_beta_binomial([0, 4, 8], [8, 8, 8]).is_misfit
+
+
+def test_a_fit_is_judged_where_prompts_have_different_numbers_of_rollouts() -> None:
+    rng = np.random.default_rng(13)
+    scored = rng.integers(4, 33, size=400)
+    alike = betabinom(scored, 1.0, 2.0).rvs(random_state=rng)
+    split = rng.binomial(scored, np.where(np.arange(400) % 2 == 0, 0.0, 0.5))
+
+    assert not fit_beta_binomial(alike, scored).is_misfit
+    assert fit_beta_binomial(split, scored).is_misfit
