@@ -8,13 +8,14 @@ expected error is one line and has no traceback.
 import json
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from mlflow_rlrisk import __version__, console
+from mlflow_rlrisk.cli_options import assessment_options, json_option
 from mlflow_rlrisk.config import AssessmentConfig, PolicyConfig, SamplingConfig
 from mlflow_rlrisk.errors import ConfigError, RLRiskError
 
@@ -28,76 +29,6 @@ INTERRUPTED = 130
 DEFAULT_OUT = "rlrisk-out"
 _OUTCOME_CODES = {"promote": OK, "block": BLOCK, "inconclusive": INCONCLUSIVE}
 
-Command = Callable[..., int]
-
-
-def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
-    def decorate(function: Command) -> Command:
-        for option in reversed(options):
-            function = option(function)
-        return function
-
-    return decorate
-
-
-_sampling_options = _options(
-    click.option("--num-samples", type=int, default=16, show_default=True, help="Rollouts/prompt."),
-    click.option("--temperature", type=float, default=1.0, show_default=True),
-    click.option("--top-p", type=float, default=1.0, show_default=True),
-    click.option("--top-k", type=int, default=0, show_default=True, help="0 means all tokens."),
-    click.option("--max-new-tokens", type=int, default=256, show_default=True),
-    click.option("--seed", type=int, default=0, show_default=True),
-    click.option(
-        "--chat-template",
-        type=click.Choice(["auto", "always", "never"]),
-        default="auto",
-        show_default=True,
-        help="auto: chat prompts get the checkpoint's template, strings stay raw.",
-    ),
-)
-_input_options = _options(
-    click.option("--prompts", required=True, help="The RL prompt set: JSONL, JSON, CSV, Parquet."),
-    click.option(
-        "--verifier",
-        required=True,
-        help="exact, numeric, regex[:PATTERN], path/to/file.py:function or module:function.",
-    ),
-    click.option("--map", "mapping", default=None, help="prompt=COL,truth=COL"),
-    click.option("--no-preflight", is_flag=True, help="Do not show the verifier its gold answers."),
-)
-_judgement_options = _options(
-    click.option("--success-threshold", type=float, default=None, help="Correct from this reward."),
-    click.option("--policy", type=click.Path(exists=True, dir_okay=False), default=None),
-    click.option("--num-resamples", type=int, default=2000, show_default=True),
-    click.option("--confidence", type=float, default=0.95, show_default=True),
-)
-_machine_options = _options(
-    click.option(
-        "--backend",
-        type=click.Choice(["auto", "transformers", "replay"]),
-        default="auto",
-        show_default=True,
-    ),
-    click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1"),
-    click.option(
-        "--dtype",
-        type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
-        default="auto",
-        show_default=True,
-    ),
-    click.option("--batch-size", type=int, default=256, show_default=True, help="Sequences."),
-    click.option("--verifier-timeout-s", type=float, default=10.0, show_default=True),
-    click.option("--verifier-workers", type=int, default=2, show_default=True),
-    click.option("--max-failed-share", type=float, default=0.0, show_default=True),
-    click.option("--allow-pickle", is_flag=True, help="Accept pickled weights."),
-)
-_out_option = click.option("--out", default=None, help="Folder of rollouts and reports.")
-_group_size_option = click.option("--group-size", type=int, default=8, show_default=True)
-_register_option = click.option(
-    "--register", is_flag=True, help="Log to MLflow and tag the model version."
-)
-_json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
-
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="rlrisk")
@@ -107,14 +38,8 @@ def cli() -> None:
 
 @cli.command()
 @click.argument("model")
-@_input_options
-@_group_size_option
-@_sampling_options
-@_judgement_options
-@_machine_options
-@_out_option
-@_register_option
-@_json_option
+@assessment_options
+@json_option
 def assess(model: str, as_json: bool, register: bool, **settings: Any) -> int:
     """Sample MODEL as the RL run would and say how risky it is to start RL from it.
 
@@ -138,14 +63,8 @@ def assess(model: str, as_json: bool, register: bool, **settings: Any) -> int:
 
 @cli.command()
 @click.argument("models", nargs=-1, required=True)
-@_input_options
-@_group_size_option
-@_sampling_options
-@_judgement_options
-@_machine_options
-@_out_option
-@_register_option
-@_json_option
+@assessment_options
+@json_option
 def compare(models: tuple[str, ...], as_json: bool, register: bool, **settings: Any) -> int:
     """Assess several MODELS and mark where the ranking by pass@1 and by risk disagree."""
     from mlflow_rlrisk.comparison import rank
@@ -177,7 +96,7 @@ def compare(models: tuple[str, ...], as_json: bool, register: bool, **settings: 
 @click.option("--success-threshold", type=float, default=None)
 @click.option("--policy", type=click.Path(exists=True, dir_okay=False), default=None)
 @click.option("--no-preflight", is_flag=True, help="Do not show the verifier its gold answers.")
-@_json_option
+@json_option
 def rescore(folder: str, as_json: bool, policy: str | None, **changes: Any) -> int:
     """Judge stored rollouts in FOLDER again: other policy, group size or verifier; no model."""
     from mlflow_rlrisk.assess import rescore as rescore_stored
@@ -197,7 +116,7 @@ def rescore(folder: str, as_json: bool, policy: str | None, **changes: Any) -> i
 
 
 @cli.command()
-@_json_option
+@json_option
 def doctor(as_json: bool) -> int:
     """Say what is installed, what is missing and which command mends it."""
     from mlflow_rlrisk.doctor import examine, is_healthy, to_json

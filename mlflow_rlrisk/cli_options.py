@@ -1,0 +1,106 @@
+"""The options of the ``rlrisk`` command, grouped by what they set."""
+
+from collections.abc import Callable
+
+import click
+
+Command = Callable[..., int]
+
+
+def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    def decorate(function: Command) -> Command:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+_sampling_options = _options(
+    click.option("--num-samples", type=int, default=16, show_default=True, help="Rollouts/prompt."),
+    click.option("--temperature", type=float, default=1.0, show_default=True, help="Softmax."),
+    click.option("--top-p", type=float, default=1.0, show_default=True, help="Nucleus."),
+    click.option("--top-k", type=int, default=0, show_default=True, help="0 means all tokens."),
+    click.option(
+        "--max-new-tokens", type=int, default=256, show_default=True, help="Then it is truncated."
+    ),
+    click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same bytes."),
+    click.option(
+        "--chat-template",
+        type=click.Choice(["auto", "always", "never"]),
+        default="auto",
+        show_default=True,
+        help="auto: chat prompts get the checkpoint's template, strings stay raw.",
+    ),
+)
+_input_options = _options(
+    click.option("--prompts", required=True, help="The RL prompt set: JSONL, JSON, CSV, Parquet."),
+    click.option(
+        "--verifier",
+        required=True,
+        help="exact, numeric, regex[:PATTERN], path/to/file.py:function or module:function.",
+    ),
+    click.option("--map", "mapping", default=None, help="Columns: prompt=COL,truth=COL"),
+    click.option("--no-preflight", is_flag=True, help="Do not show the verifier its gold answers."),
+)
+_judgement_options = _options(
+    click.option("--success-threshold", type=float, default=None, help="Correct from this reward."),
+    click.option(
+        "--policy",
+        type=click.Path(exists=True, dir_okay=False),
+        default=None,
+        help="YAML: where the lines between the levels are drawn.",
+    ),
+    click.option(
+        "--num-resamples", type=int, default=2000, show_default=True, help="Of the prompts."
+    ),
+    click.option(
+        "--confidence", type=float, default=0.95, show_default=True, help="Of every interval."
+    ),
+)
+_machine_options = _options(
+    click.option(
+        "--backend",
+        type=click.Choice(["auto", "transformers", "replay"]),
+        default="auto",
+        show_default=True,
+        help="auto: transformers; replay: MODEL is a folder or dump of rollouts.",
+    ),
+    click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1"),
+    click.option(
+        "--dtype",
+        type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+        default="auto",
+        show_default=True,
+        help="Of the weights; logits are float32 whatever it is.",
+    ),
+    click.option("--batch-size", type=int, default=256, show_default=True, help="Sequences."),
+    click.option(
+        "--verifier-timeout-s", type=float, default=10.0, show_default=True, help="Of one call."
+    ),
+    click.option(
+        "--verifier-workers", type=int, default=2, show_default=True, help="Worker processes."
+    ),
+    click.option(
+        "--max-failed-share",
+        type=float,
+        default=0.0,
+        show_default=True,
+        help="More failed verifications than this share give unknown.",
+    ),
+    click.option("--allow-pickle", is_flag=True, help="Accept pickled weights."),
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+
+assessment_options = _options(
+    _input_options,
+    click.option("--group-size", type=int, default=8, show_default=True, help="Of the RL run."),
+    _sampling_options,
+    _judgement_options,
+    _machine_options,
+    click.option(
+        "--out", default=None, help="Folder of rollouts and report; compare: of one for each."
+    ),
+    click.option("--register", is_flag=True, help="Log to MLflow and tag the model version."),
+)
+"""What ``assess`` and ``compare`` take."""
