@@ -39,7 +39,7 @@ def test_no_group_size_is_promised_where_prompts_are_of_two_kinds() -> None:
 
 def test_no_group_size_is_promised_where_rewards_tell_more_apart_than_success() -> None:
     rng = np.random.default_rng(3)
-    solved = rng.binomial(16, rng.beta(1.0, 4.0, size=200))
+    solved = rng.binomial(16, rng.beta(1.0, 4.0, size=400))
     statistics = [
         prompt(i, int(c), 16, rewards=(1.0,) * int(c) + (0.0,) * (15 - int(c)) + (0.5,))
         for i, c in enumerate(np.minimum(solved, 15))
