@@ -158,8 +158,10 @@ def comparison_lines(comparison: "Comparison", reports: "Sequence[RiskReport]") 
     lines.append("")
     if not comparison.disagreements:
         return [*lines, "pass@1 and risk order these models alike."]
+    named = {entry.model: f"{entry.model} ({entry.risk_level})" for entry in comparison.entries}
     return lines + [
-        f"disagree: {pair.higher_pass_at_1} has the higher pass@1, {pair.lower_risk} the lower risk"
+        f"disagree: {named[pair.higher_pass_at_1]} has the higher pass@1, "
+        f"{named[pair.lower_risk]} the lower risk"
         for pair in comparison.disagreements
     ]
 
