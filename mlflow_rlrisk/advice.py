@@ -209,7 +209,7 @@ def beta_fit(statistics: Sequence[PromptStatistics]) -> BetaBinomialFit | None:
     success: their signal does not follow from solve rates.
     """
     counts = success_counts(statistics)
-    if counts is None or not _rewards_are_success(statistics):
+    if counts is None or not rewards_are_success(statistics):
         return None
     try:
         return fit_beta_binomial(*counts)
@@ -217,7 +217,7 @@ def beta_fit(statistics: Sequence[PromptStatistics]) -> BetaBinomialFit | None:
         return None
 
 
-def _rewards_are_success(statistics: Sequence[PromptStatistics]) -> bool:
+def rewards_are_success(statistics: Sequence[PromptStatistics]) -> bool:
     """True when rewards take two values at most, and the higher one is success."""
     values = {reward for each in statistics for reward in each.rewards}
     if len(values) < 2:

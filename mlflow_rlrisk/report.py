@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from mlflow_rlrisk.advice import beta_fit, next_steps
+from mlflow_rlrisk.advice import beta_fit, next_steps, rewards_are_success
 from mlflow_rlrisk.aggregate import Aggregates, aggregate
 from mlflow_rlrisk.components import (
     ENTROPY,
@@ -20,7 +20,7 @@ from mlflow_rlrisk.components import (
 )
 from mlflow_rlrisk.config import AssessmentConfig, PolicyConfig
 from mlflow_rlrisk.entropy_profile import EntropyProfile
-from mlflow_rlrisk.errors import PromptSetError
+from mlflow_rlrisk.errors import InsufficientRolloutsError, PromptSetError
 from mlflow_rlrisk.evidence import AssessmentContext, Evidence
 from mlflow_rlrisk.metrics_catalogue import PREFIX
 from mlflow_rlrisk.reasons import reasons
@@ -37,6 +37,8 @@ from mlflow_rlrisk.report_record import (
 from mlflow_rlrisk.risk import judge
 from mlflow_rlrisk.statistics.beta_binomial import beta_signal
 from mlflow_rlrisk.statistics.bootstrap import interval
+from mlflow_rlrisk.statistics.groups import group_signal
+from mlflow_rlrisk.success_columns import success_counts
 from mlflow_rlrisk.thresholds import threshold
 
 __all__ = [
@@ -132,7 +134,7 @@ def summarize(
         solve_counts=_solve_counts(prompts),
         profile=profile,
         examples=tuple(examples),
-        notes=_notes(prompts, found, config),
+        notes=(*_notes(prompts, found, config), *_sampling_notes(config, provenance)),
     )
 
 
@@ -194,6 +196,12 @@ def _notes(
                 f"extrapolated by a Beta-binomial fit, not used in the level: the group signal at "
                 f"groups of {config.group_size} would be about {signal:.2f}"
             )
+    correctness = _correctness_signal(prompts, config.group_size)
+    if correctness is not None and SIGNAL in found.metrics:
+        notes.append(
+            f"the group signal counts every difference of rewards, "
+            f"{found.metrics[SIGNAL].value:.2f}; correct or not alone would give {correctness:.2f}"
+        )
     if ENTROPY in found.draws:
         line = threshold("tau_H")
         below = float((found.draws[ENTROPY] < line.values["value"]).mean())
@@ -216,5 +224,34 @@ def _notes(
         notes.append(
             "all prompts gave the same value, so the interval is a bound on the share of prompts "
             "that might differ: " + ", ".join(sorted(constant))
+        )
+    return tuple(notes)
+
+
+def _correctness_signal(prompts: Sequence[PromptStatistics], group_size: int) -> float | None:
+    """Group signal of correctness, where rewards tell more apart; a format reward is no skill."""
+    counts = success_counts(prompts)
+    if counts is None or rewards_are_success(prompts):
+        return None
+    try:
+        return float(group_signal(*counts, group_size).mean())
+    except InsufficientRolloutsError:
+        return None
+
+
+def _sampling_notes(config: AssessmentConfig, provenance: Provenance) -> tuple[str, ...]:
+    """What the sampler's settings and its arithmetic mean for the entropies."""
+    notes = []
+    sampling = config.sampling
+    if sampling.top_p < 1.0 or sampling.top_k:
+        notes.append(
+            f"rollouts were drawn with top_p={sampling.top_p:g} and top_k={sampling.top_k}, token "
+            "entropy is that of the full softmax: what RL can explore has less"
+        )
+    logits = provenance.sampler.get("logits_dtype")
+    if logits not in (None, "float32"):
+        notes.append(
+            f"this architecture rounds its logits to {logits}: entropies are exact for the "
+            "rounded logits only, and single tokens may be off by tenths of a nat"
         )
     return tuple(notes)
