@@ -85,7 +85,8 @@ def check_comparable(reports: Sequence[RiskReport]) -> None:
     """Refuse reports that measured other things.
 
     The seed, the policy's name and the promoted level may differ; everything else that moves a
-    number or a level must agree.
+    number or a level must agree. So must the components of the index, where there is one: each
+    can only raise it, and the report with more evidence would look riskier for having it.
 
     Raises:
         ComparabilityError: Names everything that differs, or a digest that was not recorded.
@@ -96,6 +97,10 @@ def check_comparable(reports: Sequence[RiskReport]) -> None:
         if any(value != values[0] for value in values[1:]):
             shown = " vs ".join(dict.fromkeys(_short(value) for value in values))
             faults.append(f"{what} ({shown})")
+    judged = [_components(report) for report in reports if report.risk_index is not None]
+    if any(names != judged[0] for names in judged[1:]):
+        shown = " vs ".join(dict.fromkeys(", ".join(names) for names in judged))
+        faults.append(f"components of the index ({shown})")
     for what in ("prompts", "verifier"):
         missing = [report for report in reports if not report.provenance.digests.get(what)]
         if missing:
@@ -138,6 +143,10 @@ _MUST_AGREE: dict[str, Callable[[RiskReport], object]] = {
     "confidence": lambda report: report.config.confidence,
     "policy": _lines,
 }
+
+
+def _components(report: RiskReport) -> tuple[str, ...]:
+    return tuple(sorted(part.name for part in report.components))
 
 
 def _short(value: object) -> str:

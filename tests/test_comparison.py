@@ -7,7 +7,7 @@ import pytest
 from mlflow_rlrisk.comparison import check_comparable, rank
 from mlflow_rlrisk.config import PolicyConfig, SamplingConfig
 from mlflow_rlrisk.errors import ComparabilityError
-from mlflow_rlrisk.report import RiskReport
+from mlflow_rlrisk.report import AssessmentContext, Evidence, RiskReport
 from tests.prompt_statistics import DIGESTS, ladder_rung, prompts, report_of
 
 
@@ -74,6 +74,20 @@ def test_reports_that_measured_other_things_are_refused_with_what_differs(
     statistics = prompts([4, 8] * 30, 16)
     with pytest.raises(ComparabilityError, match=word):
         check_comparable([report_of(statistics), report_of(statistics, **changes)])
+
+
+def test_a_report_with_more_evidence_is_not_ranked_as_the_riskier_one() -> None:
+    statistics = prompts([4, 8] * 30, 16)
+    audit = Evidence(value=0.6, ci_low=0.5, ci_high=0.7, source="audit")
+    audited = report_of(statistics, context=AssessmentContext(verifier_youden_j=audit))
+    plain = report_of(statistics)
+
+    assert audited.risk_index is not None
+    assert plain.risk_index is not None
+    assert audited.risk_index > plain.risk_index
+    with pytest.raises(ComparabilityError, match=r"components of the index \(.*verifier"):
+        rank([audited, plain])
+    assert len(rank([audited, audited]).entries) == 2
 
 
 def test_another_seed_model_and_policy_name_are_comparable() -> None:
