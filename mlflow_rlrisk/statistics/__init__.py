@@ -75,6 +75,7 @@ from mlflow_rlrisk.statistics.intervals import (
     rule_of_three_upper,
     wilson,
 )
+from mlflow_rlrisk.statistics.mismatch import LogprobMismatch, logprob_mismatch
 from mlflow_rlrisk.statistics.multiple import holm_adjusted, sign_p_value
 from mlflow_rlrisk.statistics.passk import pass_at_k, pass_at_k_bound, pass_at_ks, pass_hat_k
 from mlflow_rlrisk.statistics.ranks import (
@@ -189,4 +190,6 @@ __all__ = [  # noqa: RUF022  (in reading order)
     "mean_ranks",
     "ramp",
     "noisy_or",
+    "LogprobMismatch",
+    "logprob_mismatch",
 ]

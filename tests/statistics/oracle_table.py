@@ -31,6 +31,13 @@ POOLED_PASS1 = np.concatenate([PASS1, DS_PASS1])
 POOLED_DELTA = np.concatenate([DELTA, DS_DELTA])
 FAMILY = [0] * 5 + [1] * 4
 
+# The reference keeps results, not inputs: kl, k3, chi2_token and the perplexities fix the log
+# ratios (the only ones on a grid of 0.01) and each rollout's sums; the other six are checks.
+MISMATCH = st.logprob_mismatch(
+    [[-1.5, -0.55, -0.3], [-0.8, -0.6, -0.4]],
+    [[-1.0, -0.5, -0.3], [-0.6, -0.5, -0.42]],
+)
+
 P7 = np.array([0.5, 0.2, 0.1, 0.08, 0.05, 0.04, 0.03])
 ANSWERS = [[8, 4, 2, 1, 1]]
 TIED_REWARDS = [[0, 0, 0, 0.5, 0.5, 1, 1, 1]]
@@ -352,6 +359,18 @@ TABLE: list[Case] = [
         r"Var\(signal_hat\)",
         lambda key: (lambda p, n, g: st.signal_sampling_variance(p, int(n), int(g)))(*numbers(key)),
     ),
+    (r"mm\.kl", lambda _: MISMATCH.kl),
+    (r"mm\.k3_kl", lambda _: MISMATCH.k3_kl),
+    (r"mm\.chi2_token", lambda _: MISMATCH.chi2_token),
+    (r"mm\.chi2_seq_product", lambda _: MISMATCH.chi2_seq_product),
+    (r"mm\.chi2_seq_geo", lambda _: MISMATCH.chi2_seq_geometric),
+    (r"mm\.log_ppl_diff", lambda _: MISMATCH.log_ppl_diff),
+    (r"mm\.log_ppl_abs_diff", lambda _: MISMATCH.log_ppl_abs_diff),
+    (r"mm\.ppl_ratio", lambda _: MISMATCH.ppl_ratio),
+    (r"mm\.training_ppl", lambda _: MISMATCH.training_ppl),
+    (r"mm\.rollout_ppl", lambda _: MISMATCH.rollout_ppl),
+    (r"mm\.ess", lambda _: MISMATCH.ess),
+    (r"mm\.is_mean", lambda _: MISMATCH.is_mean),
 ]
 
 HETEROGENEOUS = np.array([0.0] * 50 + [1.0] * 20 + [0.5] * 30)
