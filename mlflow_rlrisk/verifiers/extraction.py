@@ -6,11 +6,15 @@ Unicode minus), thousands separators (``1,234``, ``1{,}234``), decimals with a p
 and a percent sign behind are dropped: ``50%`` reads as 50. Not understood, and so read wrongly or
 not at all: decimal commas, mixed numbers (``1 3/4``), number words, symbolic answers. Digits
 glued to a letter before them (``H2O``) and exponents of units (``m^2``) are no numbers.
+
+Several answers are none: who boxes ``1, 2, 3`` must not be paid for one of them. A box holds one
+number with a unit; what it holds besides (``2\sqrt{3}``, ``2^{10}``) makes it another value.
 """
 
 import re
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import NamedTuple
 
 MAX_DIGITS = 400
 """Longer numbers and larger exponents are no answers and would cost memory to expand."""
@@ -33,6 +37,15 @@ _UNIT_POWER = re.compile(r"(?<=[A-Za-z}])\s*\^\s*(?:\{\s*[-+−]?\d+\s*\}|[-+−
 _BRACES = re.compile(r"(?P<box>\\(?:boxed|fbox)\s*\{)|(?<!\\)[{}]")
 _HASHES = re.compile(r"####[ \t]*([^\n]*)")
 _PHRASE = re.compile(r"\banswer(?:\s+is|\s*:|\s*=)\s*:?", re.IGNORECASE)
+_OTHER_VALUE = re.compile(
+    r"[\d^+<>±]|\\(?:sqrt|pi|log|ln|sin|cos|tan|times|cdot|overline|bar|pm|infty|binom|leq?|geq?)(?![a-z])"
+)
+"""What beside its number makes the content of a box another value than that number."""
+_UNIT_MARK = re.compile(r"\^(?:\s*\{)?\s*\\(?:circ|text|mathrm)")
+_NEXT_ANSWER = re.compile(
+    r"[\s)\]}$*]*(?:[,;]|\bor\b|\band\b|\\text\s*\{\s*(?:or|and)\s*\})[\s(\[{$*]*(?=[-+−.\d])"
+)
+_BETWEEN_EQUATIONS = re.compile(r",(?!\d)|;|\bor\b|\band\b")
 _SENTENCE_END = re.compile(r"\n|[.!?](?=\s|$)")
 
 
@@ -67,21 +80,22 @@ def final_number(text: str) -> Number | None:
 
     The first of these that occurs decides, its last occurrence each: ``\boxed{...}``,
     ``#### ...``, "answer is ..." (or ``answer:``), else the last number of the text. A box or a
-    ``####`` without a number states none, whatever numbers stand elsewhere.
+    ``####`` without a number states none, whatever numbers stand elsewhere; nor does a place
+    that states several.
     """
     boxed = last_boxed(text)
     if boxed is not None:
-        return _stated_number(boxed)
+        return _stated(boxed, is_boxed=True).number
     hashes = _HASHES.findall(text)
     if hashes:
-        return _stated_number(hashes[-1])
+        return _stated(hashes[-1]).number
     phrases = list(_PHRASE.finditer(text))
     if phrases:
         rest = text[phrases[-1].end() :].lstrip()
         end = _SENTENCE_END.search(rest)
-        number = _stated_number(rest[: end.start()] if end else rest)
-        if number is not None:
-            return number
+        stated = _stated(rest[: end.start()] if end else rest)
+        if stated.number is not None or stated.is_several:
+            return stated.number
     numbers = _numbers(text)
     return numbers[-1] if numbers else None
 
@@ -107,10 +121,32 @@ def last_boxed(text: str) -> str | None:
     return None if last is None else text[last[0] : last[1]]
 
 
-def _stated_number(region: str) -> Number | None:
-    """The number of a short region that states an answer: behind its last ``=``, the first one."""
-    numbers = _numbers(region.rpartition("=")[2])
-    return numbers[0] if numbers else None
+class _Stated(NamedTuple):
+    """What a short region that states an answer says."""
+
+    number: Number | None
+    is_several: bool = False
+
+
+def _stated(region: str, *, is_boxed: bool = False) -> _Stated:
+    """The first number behind the last ``=`` of a region, unless it states several answers."""
+    cleaned = _UNIT_MARK.sub("", _clean(region))
+    *sides, text = cleaned.split("=")
+    if any(_BETWEEN_EQUATIONS.search(side) for side in sides[1:]):
+        return _Stated(None, is_several=True)
+    for match in _NUMBER.finditer(text):
+        number = _to_number(match)
+        if number is None:
+            continue
+        rest = f"{text[: match.start()]} {text[match.end() :]}"
+        if is_boxed and _OTHER_VALUE.search(rest):
+            return _Stated(None)
+        following = _NEXT_ANSWER.match(text, match.end())
+        other = _NUMBER.match(text, following.end()) if following else None
+        if other is not None and _to_number(other) != number:
+            return _Stated(None, is_several=True)
+        return _Stated(number)
+    return _Stated(None)
 
 
 def _numbers(text: str) -> list[Number]:

@@ -43,6 +43,13 @@ from mlflow_rlrisk.verifiers.extraction import final_number, last_boxed, whole_n
         (r"\boxed{7} and then 8", 7),
         (r"\boxed{x = 7}", 7),
         (r"\boxed{5 \text{ km}}", 5),
+        (r"\boxed{90^\circ}", 90),
+        (r"\boxed{12 \text{ cm}^2}", 12),
+        (r"\boxed{-\frac{3}{4}}", Fraction(-3, 4)),
+        (r"\boxed{1.5 \times 10^{3}}", 1500),
+        (r"\boxed{2 + 3 = 5}", 5),
+        (r"\boxed{\$1,234.50}", Fraction(123450, 100)),
+        ("The answer is 5, or 5.", 5),
         (r"\boxed{\frac{1}{3}} so #### 9, the answer is 10", Fraction(1, 3)),
         ("the area is 12 m^2", 12),
         ("the volume is 12 cm^{3}", 12),
@@ -64,6 +71,18 @@ def test_final_number_reads_what_people_write(text: str, value: int | Fraction) 
         "none at all",
         r"2 + 2 = 4 \boxed{\text{no solution}}",
         "4 #### none",
+        r"\boxed{1, 2, 3}",
+        r"\boxed{(3,4)}",
+        r"\boxed{3 \text{ or } 4}",
+        r"\boxed{x = 1, y = 2}",
+        "#### 5 or 6",
+        "The answer is 1, 2 or 3. I counted 4.",
+        r"\boxed{2\sqrt{3}}",
+        r"\boxed{\frac{\pi}{4}}",
+        r"\boxed{2^{10}}",
+        r"\boxed{x^2+3}",
+        r"\boxed{12{,}5 3}",
+        r"\boxed{x \le 3}",
         "1e99999999",
         "9" * 500,
     ],
@@ -137,15 +156,19 @@ def test_the_last_closed_box_counts_and_its_braces_balance() -> None:
 
 @pytest.mark.timeout(30)
 @pytest.mark.parametrize(
-    "unit", ["\\boxed{", "\\frac{ ", "1,234", "1 / ", "answer is ", "#### ", "{", "-", "1e", "$ "]
+    "unit",
+    [
+        *("\\boxed{", "\\frac{ ", "1,234", "1 / ", "answer is ", "#### ", "{", "-", "1e", "$ "),
+        *("^ ", "= ,", "=", ", ", "1,", "1 or ", "or "),
+    ],
 )
 def test_repetition_loops_of_a_degenerate_model_are_read_in_linear_time(unit: str) -> None:
     # 64 KiB of any of these would take a backtracking pattern minutes.
     text = unit * (65_536 // len(unit))
 
-    number = final_number(text)
-
-    assert number is None or number.value >= 0
+    for completion in (text, f"\\boxed{{1 {text}}}", f"#### 1{text}", f"#### 1 =^{' ' * 65_536}"):
+        number = final_number(completion)
+        assert number is None or number.value >= 0
 
 
 @pytest.mark.timeout(30)
