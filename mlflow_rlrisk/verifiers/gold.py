@@ -7,7 +7,7 @@ sampled: gold answers must be accepted, mutated ones should be rejected.
 
 import re
 import string
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
@@ -127,6 +127,7 @@ class _Judge:
     def __init__(self, pool: VerifierPool, threshold: float | None) -> None:
         self.pool, self.threshold = pool, threshold
         self.rejected: list[tuple[_Trial, str]] = []
+        self.gold_rewards: set[float] = set()
         self.num_gold = self.num_wrong = self.num_wrong_accepted = self.num_timed_out = 0
 
     def show(self, trial: _Trial) -> list[Grade]:
@@ -140,6 +141,7 @@ class _Judge:
         if not accepted:
             self.rejected.append((trial, _best(grades)))
             return grades
+        self.gold_rewards.add(max(grade.reward for grade in grades if grade.reward is not None))
         (wrong,) = self.pool.grade_completions(
             trial.prompt, [wrong_completion(accepted[0], trial.prompt.truth)]
         )
@@ -165,22 +167,35 @@ class _Judge:
                 status="not_possible", detail="the verifier applies to none of the gold answers"
             )
         accepted = self.num_gold - len(self.rejected)
-        warnings = []
-        if self.num_wrong and self.num_wrong_accepted == self.num_wrong:
-            warnings.append(
-                f"{self.pool.verifier.name} accepts all {self.num_wrong} deliberately wrong "
-                "answers too: it may accept everything"
-            )
         return PreflightResult(
             status="passed",
             num_gold=self.num_gold,
             num_accepted=accepted,
             num_wrong=self.num_wrong,
             num_wrong_accepted=self.num_wrong_accepted,
-            warnings=tuple(warnings),
+            warnings=tuple(self._warnings()),
             detail=f"accepts {accepted} of {self.num_gold} gold answers and "
             f"{self.num_wrong_accepted} of {self.num_wrong} deliberately wrong ones",
         )
+
+    def _warnings(self) -> Iterator[str]:
+        name = self.pool.verifier.name
+        if self.num_wrong and self.num_wrong_accepted == self.num_wrong:
+            yield (
+                f"{name} accepts all {self.num_wrong} deliberately wrong answers too: it may "
+                "accept everything"
+            )
+        elif 2 * self.num_wrong_accepted >= self.num_wrong > 0:
+            yield (
+                f"{name} accepts {self.num_wrong_accepted} of {self.num_wrong} deliberately wrong "
+                "answers: it may hardly tell right from wrong"
+            )
+        others = sorted(self.gold_rewards - {1.0})
+        if self.threshold is None and others:
+            yield (
+                f"{name} gives gold answers a reward of {others[-1]:g}, but without "
+                "--success-threshold a reward of 1 counts as correct and any other as undefined"
+            )
 
     def _accepts(self, grade: Grade) -> bool:
         if grade.reward is None:

@@ -214,3 +214,29 @@ def test_a_verifier_that_only_looks_at_the_format_is_warned_of(
 
     assert (result.num_accepted, result.num_wrong_accepted) == (32, 32)
     assert result.warnings != ()
+
+
+def test_a_verifier_that_accepts_half_of_the_wrong_answers_is_warned_of(
+    write_verifier: WriteVerifier,
+) -> None:
+    spec = write_verifier(
+        "def grade(completion, truth): return completion == truth or int(truth) % 2 == 0"
+    )
+    rows = [{"prompt": f"{i}+0=", "answer": str(i)} for i in range(10)]
+
+    (warning,) = run(spec, rows).warnings
+
+    assert "accepts 5 of 10 deliberately wrong answers" in warning
+    assert run(spec, rows[1:]).warnings == ()  # 4 of 9
+
+
+def test_gold_rewards_on_another_scale_than_one_ask_for_a_threshold(
+    write_verifier: WriteVerifier,
+) -> None:
+    # A format bonus of 1 would pass for success until the first answer that is right as well.
+    spec = write_verifier("def grade(completion, truth): return 2.0 * (completion == truth)")
+
+    (warning,) = run(spec, SUMS).warnings
+
+    assert "gives gold answers a reward of 2, but without --success-threshold" in warning
+    assert run(spec, SUMS, success_threshold=2.0).warnings == ()
