@@ -1,0 +1,10 @@
+"""The output head, the log probability and the entropy of each token in one pass.
+
+Written in plain PyTorch for CPU and CUDA: tiles of tokens by words go through one reused buffer,
+so ``[tokens, vocabulary]`` never exists. Logits are float32-accurate whatever the dtype of the
+operands, for logits rounded to bfloat16 put single entropies off by up to 0.15 nats.
+"""
+
+from mlflow_rlrisk.kernels.fused_head import TokenStatistics, token_statistics
+
+__all__ = ["TokenStatistics", "token_statistics"]

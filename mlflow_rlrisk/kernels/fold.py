@@ -1,0 +1,82 @@
+"""The online softmax: what is kept of each token while tiles of its logits go by.
+
+Of the logits seen so far a token keeps the largest ``m``, ``s = sum exp(z - m)`` and
+``t = sum exp(z - m) (z - m)``; then ``logprob = z_y - m - log s`` and ``H = log s - t / s``.
+Keeping ``t`` relative to ``m`` loses no digits where logits are large (Milakov and Gimelshein
+2018, arXiv:1805.02867, extended to the entropy).
+"""
+
+import functools
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+Fold = Callable[
+    ["torch.Tensor", "torch.Tensor", "torch.Tensor", "torch.Tensor"],
+    tuple["torch.Tensor", "torch.Tensor", "torch.Tensor"],
+]
+
+LOWEST = -1e4
+"""Distance to the maximum, nats, that stands for a masked logit: ``exp`` of it is exactly 0."""
+
+logger = logging.getLogger(__name__)
+
+
+def fold_tile(
+    logits: "torch.Tensor", m: "torch.Tensor", s: "torch.Tensor", t: "torch.Tensor"
+) -> tuple["torch.Tensor", "torch.Tensor", "torch.Tensor"]:
+    """``(m, s, t)`` of ``[T]`` tokens after a tile of logits ``[T, W]``; may overwrite the tile.
+
+    Start with ``m = -inf`` and ``s = t = 0``. NaN and +inf end up as NaN in ``s`` or ``t``.
+    """
+    import torch
+
+    largest = torch.maximum(m, logits.amax(dim=1))
+    shift = largest.masked_fill(largest == -torch.inf, 0.0)  # all masked: -inf minus -inf is NaN
+    gap = (m - shift).clamp(min=LOWEST)
+    decay = gap.exp()
+    distance = logits.sub_(shift[:, None]).clamp_(min=LOWEST)
+    weights = distance.exp()
+    new_t = decay * (t + gap * s) + weights.mul(distance).sum(dim=1)
+    new_s = decay * s + weights.sum(dim=1)
+    return largest, new_s, new_t
+
+
+def _pure_fold_tile(
+    logits: "torch.Tensor", m: "torch.Tensor", s: "torch.Tensor", t: "torch.Tensor"
+) -> tuple["torch.Tensor", "torch.Tensor", "torch.Tensor"]:
+    """`fold_tile` that writes nothing back: compiled, it reads the tile twice and stores sums."""
+    import torch
+
+    largest = torch.maximum(m, logits.amax(dim=1))
+    shift = torch.where(largest == -torch.inf, 0.0, largest)
+    gap = (m - shift).clamp(min=LOWEST)
+    decay = gap.exp()
+    distance = (logits - shift[:, None]).clamp(min=LOWEST)
+    weights = distance.exp()
+    new_t = decay * (t + gap * s) + (weights * distance).sum(dim=1)
+    new_s = decay * s + weights.sum(dim=1)
+    return largest, new_s, new_t
+
+
+@functools.cache
+def compiled_fold(device_type: str) -> Fold:
+    """The fold as one compiled loop, or `fold_tile` where there is no compiler for the device.
+
+    The first call of a process takes seconds.
+    """
+    import torch
+
+    compiled: Fold = torch.compile(_pure_fold_tile, dynamic=True)
+    try:
+        # Two shapes, neither of size 1, so that sizes stay symbols.
+        for num_tokens, width in ((3, 5), (6, 11)):
+            start = torch.zeros(num_tokens, device=device_type)
+            compiled(torch.zeros(num_tokens, width, device=device_type), start, start, start)
+    except (RuntimeError, OSError, ImportError) as error:
+        logger.info("the fold of logits runs uncompiled: %s", type(error).__name__)
+        return fold_tile
+    return compiled
