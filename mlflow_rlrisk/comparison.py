@@ -97,6 +97,9 @@ def check_comparable(reports: Sequence[RiskReport]) -> None:
         if any(value != values[0] for value in values[1:]):
             shown = " vs ".join(dict.fromkeys(_short(value) for value in values))
             faults.append(f"{what} ({shown})")
+    dtypes = {report.provenance.sampler.get("dtype") for report in reports} - {None}
+    if len(dtypes) > 1:  # stored rollouts of other tools do not say
+        faults.append(f"dtype of the weights ({' vs '.join(sorted(map(str, dtypes)))})")
     judged = [_components(report) for report in reports if report.risk_index is not None]
     if any(names != judged[0] for names in judged[1:]):
         shown = " vs ".join(dict.fromkeys(", ".join(names) for names in judged))

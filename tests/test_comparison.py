@@ -76,6 +76,25 @@ def test_reports_that_measured_other_things_are_refused_with_what_differs(
         check_comparable([report_of(statistics), report_of(statistics, **changes)])
 
 
+@pytest.mark.parametrize(
+    ("dtypes", "is_refused"), [(("float32", "bfloat16"), True), (("float32", None), False)]
+)
+def test_weights_of_another_dtype_are_refused_where_both_are_known(
+    dtypes: tuple[str | None, str | None], is_refused: bool
+) -> None:
+    report = report_of(prompts([4, 8] * 30, 16))
+    reports = [
+        replace(report, provenance=replace(report.provenance, sampler={"dtype": dtype}))
+        for dtype in dtypes
+    ]
+
+    if not is_refused:
+        check_comparable(reports)
+        return
+    with pytest.raises(ComparabilityError, match=r"weights \(bfloat16 vs float32\)"):
+        check_comparable(reports)
+
+
 def test_a_report_with_more_evidence_is_not_ranked_as_the_riskier_one() -> None:
     statistics = prompts([4, 8] * 30, 16)
     audit = Evidence(value=0.6, ci_low=0.5, ci_high=0.7, source="audit")

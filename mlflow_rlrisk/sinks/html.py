@@ -236,8 +236,8 @@ def _pass_at_k(report: RiskReport) -> dict[str, Any] | None:
         ks, [m.value for m in metrics], [m.ci_low for m in metrics], [m.ci_high for m in metrics]
     )
     caption = (
-        "A steep rise means that RL has something to sharpen; a flat line means that the "
-        "checkpoint repeats itself. "
+        "A rise shows prompts that are solved sometimes, which RL can make more frequent; a flat "
+        "line shows prompts that are solved always or never. "
         f"Band: {report.config.confidence * 100:g} % interval over prompts."
     )
     return _figure("pass-at-k-box", "pass@k", svg, caption)
@@ -253,8 +253,8 @@ def _solve_rate(report: RiskReport) -> dict[str, Any] | None:
     correct, scored = (np.repeat(counts[:, column], counts[:, 2]) for column in (0, 1))
     svg = plots.solve_rate_figure(correct, scored, group_size, critical)
     caption = (
-        f"In the shaded zones most groups of {group_size} are all wrong (below {critical:.3f}) or "
-        f"all right (above {1 - critical:.3f}) and carry no gradient. The shares in the table "
+        f"In the shaded zones (below {critical:.3f} and above {1 - critical:.3f}) most groups of "
+        f"{group_size} are all wrong or all right and carry no gradient. The shares in the table "
         "allow for chance in the counts."
     )
     return _figure("solve-rate-box", "How often each prompt is solved", svg, caption)
