@@ -28,7 +28,7 @@ MOST_PROMPTS_ADVISED = 100_000
 
 _SHALLOWER = (
     "assess a shallower checkpoint of the same SFT run (rlrisk compare): "
-    "depth narrows what is sampled"
+    "depth often narrows what is sampled"
 )
 
 
