@@ -62,6 +62,14 @@ class PromptEncoder:
             )
         return ids
 
+    @property
+    def is_dated(self) -> bool:
+        """True where the chat template inserts today's date (Llama 3.1 and later do).
+
+        Its digest is the same tomorrow, its prompts are not.
+        """
+        return "strftime_now" in str(self._tokenizer.chat_template or "")
+
     def is_templated(self, prompt: Prompt) -> bool:
         """True where the chat template is applied to the prompt."""
         if isinstance(prompt.content, str):

@@ -155,9 +155,10 @@ class TransformersSampler:
         digest = (self.checkpoint.template_digest or "")[:12]
         if num_wrapped == 0:
             return "none: prompts are raw text"
+        dated = ", which inserts today's date" if self._encoder.is_dated else ""
         if num_wrapped == len(prompts):
-            return f"the checkpoint's chat template ({digest})"
-        return f"the checkpoint's chat template ({digest}) for {num_wrapped} chat prompts"
+            return f"the checkpoint's chat template ({digest}){dated}"
+        return f"the checkpoint's chat template ({digest}){dated}, for {num_wrapped} chat prompts"
 
     def describe(self) -> dict[str, Any]:
         """What sampled: everything that may change a rollout besides the settings."""
@@ -183,6 +184,7 @@ class TransformersSampler:
             "stop_token_ids": self._stop_ids,
             "chat_template": self._sampling.chat_template,
             "template_digest": self.checkpoint.template_digest,
+            "template_is_dated": self._encoder.is_dated,
             "batch_size": self._config.batch_size,
         }
 

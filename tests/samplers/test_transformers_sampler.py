@@ -284,3 +284,15 @@ def test_the_description_is_json_and_names_what_may_change_a_rollout(folder: Pat
     assert described["logits_dtype"] == "float32"
     assert described["backend"] == "transformers"
     assert described["vocab_size"] == 83
+
+
+@pytest.mark.parametrize("is_dated", [True, False])
+def test_a_template_that_inserts_the_date_is_told(tmp_path: Path, is_dated: bool) -> None:
+    dated = "{{ strftime_now('%d %b %Y') }}" + CHAT_TEMPLATE
+    folder = write_llama(tmp_path, template=dated if is_dated else CHAT_TEMPLATE)
+    sampler = TransformersSampler(folder, _config())
+    chat = Prompt(id="chat", content=(Message(role="user", content="1 + 2 ="),))
+
+    assert sampler.describe()["template_is_dated"] is is_dated
+    assert ("inserts today's date" in sampler.template([chat])) is is_dated
+    assert "date" not in sampler.template(PROMPTS)
