@@ -40,7 +40,7 @@ def fold_tile(
     decay = gap.exp()
     distance = logits.sub_(shift[:, None]).clamp_(min=LOWEST)
     weights = distance.exp()
-    new_t = decay * (t + gap * s) + weights.mul(distance).sum(dim=1)
+    new_t = decay * (t + gap * s) + distance.mul_(weights).sum(dim=1)
     new_s = decay * s + weights.sum(dim=1)
     return largest, new_s, new_t
 
