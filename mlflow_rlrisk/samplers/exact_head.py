@@ -7,6 +7,8 @@ afterwards runs as it is, on the float32 logits.
 
 from typing import TYPE_CHECKING, Any
 
+from mlflow_rlrisk.kernels.products import multiplies_wide
+
 if TYPE_CHECKING:
     import torch
 
@@ -22,7 +24,7 @@ class LastPositionHead:
 
     def __init__(self, head: Any) -> None:
         self._head = head
-        self._is_wide = _multiplies_wide(head.weight)
+        self._is_wide = multiplies_wide(head.weight)
 
     def __call__(self, hidden: "torch.Tensor") -> "torch.Tensor":
         """Logits float32 ``[B, 1, V]`` of hidden states ``[B, T, H]``."""
@@ -39,19 +41,6 @@ class LastPositionHead:
         if bias is not None:
             logits += bias.float()
         return logits[:, None]
-
-
-def _multiplies_wide(weight: "torch.Tensor") -> bool:
-    """True where matrices of this dtype and device multiply into float32 (CUDA, torch >= 2.8)."""
-    import torch
-
-    if not weight.is_cuda or weight.dtype == torch.float32:
-        return False
-    try:
-        torch.mm(weight[:1], weight[:1].t(), out_dtype=torch.float32)
-    except (TypeError, RuntimeError):
-        return False
-    return True
 
 
 def _multiply_by_tiles(hidden: "torch.Tensor", weight: "torch.Tensor") -> "torch.Tensor":
