@@ -56,9 +56,8 @@ def assess(model: str, as_json: bool, register: bool, **settings: Any) -> int:
     page = _write_page(assessment)
     if register:
         _register(assessment, page)
-    return _verdict(
-        assessment.report, decide(assessment.report, _policy(settings["policy"])), as_json
-    )
+    # Not the file again: it may have changed while sampling went on for hours.
+    return _verdict(assessment.report, decide(assessment.report, assessment.report.policy), as_json)
 
 
 @cli.command()

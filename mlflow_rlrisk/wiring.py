@@ -268,10 +268,11 @@ def _take_stored(
     """Collect what is stored, grading what has no grades. Returns the prompts still to sample."""
     if store is None:
         return list(prompts)
-    graded_ids = store.graded_prompt_ids()
     stored_ids = store.completed_prompt_ids()
+    graded_ids = set()
     for group in store.graded_groups(prompts.prompts):
         collection.take(group)
+        graded_ids.add(group.prompt.id)
     ungraded = [p for p in prompts if p.id in stored_ids and p.id not in graded_ids]
     with RolloutWriter(store) as writer:
         for group in pool.grade(store.groups(ungraded)):

@@ -244,3 +244,26 @@ def test_a_mapping_is_read_and_its_faults_are_named() -> None:
     assert parse_mapping(None) is None
     with pytest.raises(ConfigError, match="expected prompt=COLUMN"):
         parse_mapping("question")
+
+
+def test_a_policy_file_that_goes_away_while_sampling_does_not_cost_the_verdict(
+    tmp_path: Path, prompts: str
+) -> None:
+    (tmp_path / "policy.yaml").write_text("name: strict\n", encoding="utf-8")
+    (tmp_path / "tidy.py").write_text(
+        "from pathlib import Path\n"
+        "def right(prompts, completions, **columns):\n"
+        "    Path(__file__).with_name('policy.yaml').unlink(missing_ok=True)\n"
+        "    return [1.0 for _ in completions]\n",
+        encoding="utf-8",
+    )
+
+    result = rlrisk(
+        *["assess", BASE, "--prompts", prompts, "--verifier", "tidy.py:right", *QUICK],
+        *["--no-preflight", "--policy", "policy.yaml", "--json"],
+        cwd=tmp_path,
+    )
+
+    assert not (tmp_path / "policy.yaml").exists()
+    assert result.returncode == 10  # every group is all right: no signal
+    assert one_object(result)["policy"]["name"] == "strict"

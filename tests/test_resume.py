@@ -365,3 +365,18 @@ def test_a_disk_that_fills_up_is_one_line_and_the_rerun_goes_on(
     assert "Traceback" not in result.stderr
     assert timeless(report) == timeless(first)
     assert not list((tmp_path / "out").rglob("*.tmp"))
+
+
+def test_a_group_with_a_grade_too_few_is_graded_again_and_not_lost(
+    setup: Setup, tmp_path: Path
+) -> None:
+    whole = setup.assess(tmp_path)
+    (shard,) = (tmp_path / "grades").glob("*.parquet")
+    table = pq.read_table(shard)
+    pq.write_table(table.slice(1), shard)
+
+    again = CountsStored()
+    mended = setup.assess(tmp_path, observer=again)
+
+    assert again.num_stored == len(PROMPTS)  # nothing is sampled again
+    assert timeless(mended) == timeless(whole)

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.benchmarks.memory import resident_growth_mb
 from tests.tiny_models import CHARACTERS, write_llama
 
 SLACK = 1.15
@@ -239,17 +240,7 @@ def measure_peak(side: str, case: Case) -> float:
             run = own_side(case, folder, texts)
         else:
             run = generate_side(case, folder, texts, logits=side == "logits")
-        Path("/proc/self/clear_refs").write_text("5")
-        before = _status_mb("VmRSS")
-        run()
-        return _status_mb("VmHWM") - before
-
-
-def _status_mb(field: str) -> float:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field + ":"):
-            return int(line.split()[1]) / 1024
-    raise RuntimeError(f"no {field} in /proc/self/status")
+        return resident_growth_mb(run)
 
 
 def main() -> int:

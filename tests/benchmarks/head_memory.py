@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from tests.benchmarks.head import COMPILED, EAGER, NAIVE, operands, routes
+from tests.benchmarks.memory import resident_growth_mb
 
 GOAL_MB = 32.0
 """Extra memory at most, whatever the numbers of tokens and words."""
@@ -27,17 +28,7 @@ def measure(route: str, tokens: int, words: int, dtype: str) -> float:
     # would leave freed memory behind that hides what the measured pass needs.
     routes(*operands(WIDTH, 64, 8, dtype))[route]()
     run = routes(*operands(WIDTH, words, tokens, dtype))[route]
-    Path("/proc/self/clear_refs").write_text("5")
-    before = _status_mb("VmRSS")
-    run()
-    return _status_mb("VmHWM") - before
-
-
-def _status_mb(field: str) -> float:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field + ":"):
-            return int(line.split()[1]) / 1024
-    raise RuntimeError(f"no {field} in /proc/self/status")
+    return resident_growth_mb(run)
 
 
 def measure_apart(route: str, tokens: int, words: int, dtype: str) -> float:
@@ -70,8 +61,10 @@ def main() -> int:
             for route in (EAGER, COMPILED, *([NAIVE] if args.naive else [])):
                 peak = measure_apart(route, tokens, words, args.dtype)
                 print(f"V {words:7}  T {tokens:6}  {route:28}{peak:9.1f} MB", flush=True)
-                results.append({"V": words, "T": tokens, "route": route, "peak_mb": peak})
-    largest = max(row["peak_mb"] for row in results if row["route"] != NAIVE)
+                results.append(
+                    {"V": words, "T": tokens, "route": route, "resident_growth_mb": peak}
+                )
+    largest = max(row["resident_growth_mb"] for row in results if row["route"] != NAIVE)
     verdict = "reached" if largest <= GOAL_MB else "MISSED"
     print(f"G2: at most {largest:.1f} MB, goal {GOAL_MB:.0f} -> {verdict}")
     if args.json:

@@ -4,22 +4,11 @@ from pathlib import Path
 import pytest
 
 from mlflow_rlrisk.errors import VerifierError
-from mlflow_rlrisk.records import Grade, GradeStatus, Message, Prompt
+from mlflow_rlrisk.records import GradeStatus, Message, Prompt
 from mlflow_rlrisk.verifiers import VerifierPool, load_verifier
 from tests.verifiers.conftest import WriteVerifier, make_group
+from tests.verifiers.grading import PROMPT, grade, rewards
 from tests.verifiers.processes import children, is_alive
-
-PROMPT = Prompt(id="p", content="2+2=", truth="4", columns={"answer": "4"})
-
-
-def grade(spec: str, *completions: str, timeout_s: float = 20.0) -> tuple[Grade, ...]:
-    with VerifierPool(spec, timeout_s=timeout_s) as pool:
-        (graded,) = pool.grade([make_group(PROMPT, *completions)])
-    return graded.grades
-
-
-def rewards(grades: tuple[Grade, ...]) -> list[float | None]:
-    return [grade.reward for grade in grades]
 
 
 def test_a_builtin_verifier_grades_in_a_worker() -> None:

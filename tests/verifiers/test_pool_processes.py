@@ -8,23 +8,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mlflow_rlrisk.errors import ConfigError, VerifierError
-from mlflow_rlrisk.records import Grade, Prompt, RolloutGroup
+from mlflow_rlrisk.records import Prompt, RolloutGroup
 from mlflow_rlrisk.verifiers import VerifierPool
 from mlflow_rlrisk.verifiers.pool import GROUPS_AHEAD
 from tests.verifiers.conftest import WriteVerifier, make_group
+from tests.verifiers.grading import PROMPT, grade, rewards
 from tests.verifiers.processes import children, is_alive
-
-PROMPT = Prompt(id="p", content="2+2=", truth="4", columns={"answer": "4"})
-
-
-def grade(spec: str, *completions: str, timeout_s: float = 20.0) -> tuple[Grade, ...]:
-    with VerifierPool(spec, timeout_s=timeout_s) as pool:
-        (graded,) = pool.grade([make_group(PROMPT, *completions)])
-    return graded.grades
-
-
-def rewards(grades: tuple[Grade, ...]) -> list[float | None]:
-    return [grade.reward for grade in grades]
 
 
 def test_two_workers_and_one_give_identical_grades_in_order() -> None:
