@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import mlflow_rlrisk
-from mlflow_rlrisk.cli import parse_mapping
+from mlflow_rlrisk.commands.assessment import parse_mapping
 from mlflow_rlrisk.errors import ConfigError
 
 DEMO = Path(mlflow_rlrisk.__file__).parent / "demo"

@@ -26,7 +26,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from mlflow_rlrisk.cli import INTERRUPTED, OK
+from mlflow_rlrisk.commands.output import INTERRUPTED, OK
 from mlflow_rlrisk.observer import SilentObserver
 from tests.tiny_models import CHARACTERS, write_llama
 

@@ -1,0 +1,189 @@
+"""``rlrisk assess``, ``compare`` and ``rescore``: sample, judge, print, register."""
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mlflow_rlrisk import console
+from mlflow_rlrisk.commands.options import assessment_options, json_option
+from mlflow_rlrisk.commands.output import OK, OUTCOME_CODES, command_line, print_json
+from mlflow_rlrisk.config import AssessmentConfig, PolicyConfig, SamplingConfig
+from mlflow_rlrisk.errors import ConfigError
+
+if TYPE_CHECKING:
+    from mlflow_rlrisk.policy import Decision
+    from mlflow_rlrisk.report import RiskReport
+    from mlflow_rlrisk.wiring import Assessment
+
+DEFAULT_OUT = "rlrisk-out"
+
+
+@click.command()
+@click.argument("model")
+@assessment_options
+@json_option
+def assess(model: str, as_json: bool, register: bool, **settings: Any) -> int:
+    """Sample MODEL as the RL run would and say how risky it is to start RL from it.
+
+    MODEL is models:/name/version, models:/name@alias, models:/m-<id>, runs:/<id>/path or a local
+    Hugging Face folder. Exit code: 0 promote, 10 block, 11 inconclusive.
+    """
+    from mlflow_rlrisk.policy import decide
+
+    if register:
+        _check_writable()
+    out = settings.pop("out")
+    folders = {"out_dir": out} if out else {"out_root": DEFAULT_OUT}
+    assessment = _assess_one(model, settings, folders=folders)
+    page = _write_page(assessment)
+    if register:
+        _register(assessment, page)
+    # Not the file again: it may have changed while sampling went on for hours.
+    return _verdict(assessment.report, decide(assessment.report, assessment.report.policy), as_json)
+
+
+@click.command()
+@click.argument("models", nargs=-1, required=True)
+@assessment_options
+@json_option
+def compare(models: tuple[str, ...], as_json: bool, register: bool, **settings: Any) -> int:
+    """Assess several MODELS and mark where the ranking by pass@1 and by risk disagree."""
+    from mlflow_rlrisk.comparison import rank
+
+    if len(models) < 2:
+        raise click.UsageError("compare needs at least two models")
+    if register:
+        _check_writable()
+    folders = {"out_root": settings.pop("out") or DEFAULT_OUT}
+    reports = []
+    for model in models:
+        assessment = _assess_one(model, settings, folders=folders)
+        page = _write_page(assessment)
+        if register:
+            _register(assessment, page)
+        reports.append(assessment.report)
+    comparison = rank(reports)
+    if as_json:
+        print_json(comparison.to_dict())
+    else:
+        click.echo("\n".join(console.comparison_lines(comparison, reports)))
+    return OK
+
+
+@click.command()
+@click.argument("folder", type=click.Path(exists=True, file_okay=False))
+@click.option("--verifier", default=None, help="Grade again; default: the stored grades.")
+@click.option("--group-size", type=int, default=None, help="Default: as assessed.")
+@click.option("--success-threshold", type=float, default=None)
+@click.option("--policy", type=click.Path(exists=True, dir_okay=False), default=None)
+@click.option("--no-preflight", is_flag=True, help="Do not show the verifier its gold answers.")
+@json_option
+def rescore(folder: str, as_json: bool, policy: str | None, **changes: Any) -> int:
+    """Judge stored rollouts in FOLDER again: other policy, group size or verifier; no model."""
+    from mlflow_rlrisk.assess import rescore as rescore_stored
+    from mlflow_rlrisk.policy import decide
+
+    chosen = _policy(policy)
+    report = rescore_stored(
+        folder,
+        verifier=changes["verifier"],
+        group_size=changes["group_size"],
+        success_threshold=changes["success_threshold"],
+        policy=chosen,
+        run_preflight=not changes["no_preflight"],
+        command=command_line(),
+    )
+    return _verdict(report, decide(report, chosen), as_json)
+
+
+def _assess_one(model: str, settings: dict[str, Any], *, folders: dict[str, Any]) -> "Assessment":
+    from mlflow_rlrisk.wiring import run_assessment
+
+    observer = console.ConsoleObserver()
+    try:
+        return run_assessment(
+            model,
+            settings["prompts"],
+            verifier=settings["verifier"],
+            config=_config(settings),
+            policy=_policy(settings["policy"]),
+            mapping=parse_mapping(settings["mapping"]),
+            run_preflight=not settings["no_preflight"],
+            observer=observer,
+            command=command_line(),
+            **folders,
+        )
+    finally:
+        observer.close()
+
+
+def _write_page(assessment: "Assessment") -> str:
+    from mlflow_rlrisk.rollout_shards import write_text_atomically
+    from mlflow_rlrisk.sinks.html import render
+
+    page = render(assessment.report)
+    if assessment.folder is not None:
+        path = assessment.folder / "report.html"
+        write_text_atomically(path, page)
+        console.say(f"report      {path}")
+    return page
+
+
+def _register(assessment: "Assessment", page: str) -> None:
+    from mlflow_rlrisk.sinks.mlflow_run import log_report
+    from mlflow_rlrisk.sinks.registry import tag_version
+
+    logged = log_report(assessment.report, rollouts=assessment.folder, page=page)
+    if assessment.report.provenance.version is not None:
+        tag_version(assessment.report, report_uri=logged.report_uri)
+    console.say(f"registered  {logged.report_uri}")
+
+
+def _config(settings: dict[str, Any]) -> AssessmentConfig:
+    sampling = SamplingConfig(**{name: settings[name] for name in SamplingConfig.model_fields})
+    rest = {
+        name: settings[name]
+        for name in AssessmentConfig.model_fields
+        if name in settings and name != "sampling"
+    }
+    return AssessmentConfig(sampling=sampling, **rest)
+
+
+def _policy(path: str | None) -> PolicyConfig:
+    if path is None:
+        return PolicyConfig()
+    from mlflow_rlrisk.policy import load_policy
+
+    return load_policy(path)
+
+
+def parse_mapping(text: str | None) -> dict[str, str] | None:
+    """Read ``prompt=COL,truth=COL``.
+
+    Raises:
+        ConfigError: A part has no ``=`` or names neither ``prompt`` nor ``truth``.
+    """
+    if text is None:
+        return None
+    mapping: dict[str, str] = {}
+    for part in text.split(","):
+        role, _, column = part.partition("=")
+        if role.strip() not in ("prompt", "truth") or not column.strip():
+            raise ConfigError("map", text, "expected prompt=COLUMN,truth=COLUMN")
+        mapping[role.strip()] = column.strip()
+    return mapping
+
+
+def _check_writable() -> None:
+    """Find out before hours of sampling that MLflow does not take the report."""
+    from mlflow_rlrisk.sinks.mlflow_run import check_writable
+
+    check_writable(None)
+
+
+def _verdict(report: "RiskReport", decision: "Decision", as_json: bool) -> int:
+    if as_json:
+        print_json({**report.to_dict(), "decision": decision.to_dict()})
+    else:
+        click.echo("\n".join(console.report_lines(report)))
+    return OUTCOME_CODES[decision.outcome]

@@ -1,0 +1,22 @@
+"""What every command shares: exit codes, JSON on standard output, the command line as typed."""
+
+import json
+import shlex
+import sys
+from typing import Any
+
+import click
+
+OK, FAILURE, MISUSE, BLOCK, INCONCLUSIVE = 0, 1, 2, 10, 11
+INTERRUPTED = 130
+OUTCOME_CODES = {"promote": OK, "block": BLOCK, "inconclusive": INCONCLUSIVE}
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """Print one JSON object as one line; NaN is an error, never text."""
+    click.echo(json.dumps(value, allow_nan=False, ensure_ascii=False))
+
+
+def command_line() -> str:
+    """The command as it was typed, for the provenance of a report."""
+    return shlex.join(["rlrisk", *sys.argv[1:]])
