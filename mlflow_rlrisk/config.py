@@ -76,8 +76,10 @@ class AssessmentConfig(_Settings):
     """Bootstrap replicates over prompts."""
     confidence: Annotated[float, Field(ge=0.5, lt=1.0)] = 0.95
     """Level of every interval."""
-    backend: Literal["auto", "transformers", "replay"] = "auto"
-    """Which sampler draws the rollouts."""
+    backend: Annotated[str, Field(min_length=1)] = "auto"
+    """Name of the installed sampler that draws the rollouts; ``auto`` is ``transformers``."""
+    backend_options: dict[str, str | int | float | bool] = {}
+    """Settings of that sampler alone, as its class documents them; no secrets, they are logged."""
     device: str = "auto"
     """``auto`` (CUDA if there is one), ``cpu``, ``cuda`` or ``cuda:<index>``."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"

@@ -179,6 +179,7 @@ def _provenance(
         "sampling": config.sampling.digest(),
         "backend": described["backend"],
         "dtype": described.get("dtype"),
+        **described.get("identity", {}),
     }
     digests = {
         "prompts": prompts.digest,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import mlflow_rlrisk
-from mlflow_rlrisk.commands.assessment import parse_mapping
+from mlflow_rlrisk.commands.assessment import parse_backend_options, parse_mapping
 from mlflow_rlrisk.errors import ConfigError
 
 DEMO = Path(mlflow_rlrisk.__file__).parent / "demo"
@@ -267,3 +267,19 @@ def test_a_policy_file_that_goes_away_while_sampling_does_not_cost_the_verdict(
     assert not (tmp_path / "policy.yaml").exists()
     assert result.returncode == 10  # every group is all right: no signal
     assert one_object(result)["policy"]["name"] == "strict"
+
+
+def test_backend_options_are_numbers_booleans_or_text() -> None:
+    given = ("tensor_parallel_size=2", "enforce_eager=true", "url=http://h:1/v1?a=b", "name=[1]")
+
+    assert parse_backend_options(given) == {
+        "tensor_parallel_size": 2,
+        "enforce_eager": True,
+        "url": "http://h:1/v1?a=b",
+        "name": "[1]",
+    }
+    for wrong, need in (("plain", "expected KEY=VALUE"), ("=1", "expected KEY=VALUE")):
+        with pytest.raises(ConfigError, match=need):
+            parse_backend_options([wrong])
+    with pytest.raises(ConfigError, match="stands twice"):
+        parse_backend_options(["a=1", "a=2"])

@@ -1,5 +1,7 @@
 """``rlrisk assess``, ``compare`` and ``rescore``: sample, judge, print, register."""
 
+import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -146,6 +148,7 @@ def _config(settings: dict[str, Any]) -> AssessmentConfig:
         for name in AssessmentConfig.model_fields
         if name in settings and name != "sampling"
     }
+    rest["backend_options"] = parse_backend_options(settings["backend_options"])
     return AssessmentConfig(sampling=sampling, **rest)
 
 
@@ -155,6 +158,27 @@ def _policy(path: str | None) -> PolicyConfig:
     from mlflow_rlrisk.policy import load_policy
 
     return load_policy(path)
+
+
+def parse_backend_options(given: Sequence[str]) -> dict[str, str | int | float | bool]:
+    """Read ``KEY=VALUE`` pairs; a value is a JSON number or boolean, else text.
+
+    Raises:
+        ConfigError: There is no ``=``, or a key stands twice.
+    """
+    options: dict[str, str | int | float | bool] = {}
+    for pair in given:
+        key, equals, text = pair.partition("=")
+        if not equals or not key:
+            raise ConfigError("backend_option", pair, "expected KEY=VALUE")
+        if key in options:
+            raise ConfigError("backend_option", pair, f"{key} stands twice")
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        options[key] = value if isinstance(value, str | int | float | bool) else text
+    return options
 
 
 def parse_mapping(text: str | None) -> dict[str, str] | None:

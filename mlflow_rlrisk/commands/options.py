@@ -61,10 +61,16 @@ _judgement_options = _options(
 _machine_options = _options(
     click.option(
         "--backend",
-        type=click.Choice(["auto", "transformers", "replay"]),
         default="auto",
         show_default=True,
-        help="auto: transformers; replay: MODEL is a folder or dump of rollouts.",
+        help="auto: transformers; replay: MODEL is a folder or dump of rollouts; or any installed.",
+    ),
+    click.option(
+        "--backend-option",
+        "backend_options",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="A setting of that backend alone; may be given several times.",
     ),
     click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1"),
     click.option(

@@ -46,7 +46,11 @@ class Sampler(Protocol):
         ...
 
     def describe(self) -> dict[str, Any]:
-        """Backend, versions, device, dtype, vocabulary, stop tokens, template: JSON values."""
+        """Backend, versions, device, dtype, vocabulary, stop tokens, template: JSON values.
+
+        What else the rollouts depend on (an adapter, an endpoint's model) stands as a mapping
+        under ``identity``: stored rollouts are only resumed and compared where it agrees.
+        """
         ...
 
 
