@@ -39,6 +39,13 @@ from mlflow_rlrisk.statistics.diversity import (
     majority_share,
     rarefied_distinct,
 )
+from mlflow_rlrisk.statistics.drift import (
+    forget_ratio,
+    kl_divergence,
+    reward_shift_bound,
+    sft_loss_rise,
+    tilted_policy,
+)
 from mlflow_rlrisk.statistics.entropy import (
     control_variate_entropy,
     entropy_from_logits,
@@ -192,4 +199,9 @@ __all__ = [  # noqa: RUF022  (in reading order)
     "noisy_or",
     "LogprobMismatch",
     "logprob_mismatch",
+    "tilted_policy",
+    "kl_divergence",
+    "sft_loss_rise",
+    "reward_shift_bound",
+    "forget_ratio",
 ]

@@ -38,6 +38,10 @@ MISMATCH = st.logprob_mismatch(
     [[-1.0, -0.5, -0.3], [-0.6, -0.5, -0.42]],
 )
 
+# arXiv:2601.07389: three answers, RL's optimum under a KL penalty of weight 1/2.
+SFT_POLICY, REWARDS = np.array([0.5, 0.3, 0.2]), np.array([1.0, 0.0, 1.0])
+RL_POLICY = st.tilted_policy(SFT_POLICY, REWARDS, 0.5)
+
 P7 = np.array([0.5, 0.2, 0.1, 0.08, 0.05, 0.04, 0.03])
 ANSWERS = [[8, 4, 2, 1, 1]]
 TIED_REWARDS = [[0, 0, 0, 0.5, 0.5, 1, 1, 1]]
@@ -359,6 +363,14 @@ TABLE: list[Case] = [
         r"Var\(signal_hat\)",
         lambda key: (lambda p, n, g: st.signal_sampling_variance(p, int(n), int(g)))(*numbers(key)),
     ),
+    (r"nondecoupling dL_SFT", lambda _: st.sft_loss_rise(SFT_POLICY, REWARDS, 0.5)),
+    (r"nondecoupling E_q", lambda _: RL_POLICY @ REWARDS),
+    (r"nondecoupling reverse", lambda _: (SFT_POLICY - RL_POLICY) @ REWARDS),
+    (
+        r"pinsker bound",
+        lambda _: st.reward_shift_bound(st.kl_divergence(SFT_POLICY, RL_POLICY), 0.0, 1.0),
+    ),
+    (r"sft_loss_forget_ratio", lambda key: st.forget_ratio(*numbers(key))),
     (r"mm\.kl", lambda _: MISMATCH.kl),
     (r"mm\.k3_kl", lambda _: MISMATCH.k3_kl),
     (r"mm\.chi2_token", lambda _: MISMATCH.chi2_token),
