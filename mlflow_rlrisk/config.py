@@ -17,7 +17,9 @@ PositiveInt = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
-class _Settings(BaseModel):
+class Settings(BaseModel):
+    """Base of every settings record: frozen, unknown keys are errors, faults name the field."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     def __init__(self, **values: Any) -> None:
@@ -45,7 +47,7 @@ def _first_fault(model: type[BaseModel], error: ValidationError) -> ConfigError:
     return ConfigError(name, first.get("input"), need)
 
 
-class SamplingConfig(_Settings):
+class SamplingConfig(Settings):
     """How rollouts are drawn: set it as the RL run will."""
 
     num_samples: PositiveInt = 16
@@ -64,7 +66,7 @@ class SamplingConfig(_Settings):
     """``auto`` applies the checkpoint's template to chat prompts and leaves strings raw."""
 
 
-class AssessmentConfig(_Settings):
+class AssessmentConfig(Settings):
     """One assessment: sampling, grading and statistics."""
 
     sampling: SamplingConfig = SamplingConfig()
@@ -98,7 +100,7 @@ class AssessmentConfig(_Settings):
     """Rollouts shown in the report."""
 
 
-class ComponentConfig(_Settings):
+class ComponentConfig(Settings):
     """One component of the risk index: a ramp from ``ok`` to ``bad``, times ``weight``."""
 
     ok: float
@@ -130,7 +132,7 @@ DEFAULT_COMPONENTS: dict[str, ComponentConfig] = {
 """The documented, uncalibrated index; source and scope of each stand in ``thresholds.py``."""
 
 
-class PolicyConfig(_Settings):
+class PolicyConfig(Settings):
     """Where the lines are drawn between ``low``, ``medium``, ``high`` and ``unknown``."""
 
     name: str = "default"

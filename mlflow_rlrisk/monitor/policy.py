@@ -1,0 +1,81 @@
+"""Where the monitor draws its lines: one frozen record, numbers from `thresholds.REGISTRY`.
+
+These lines judge a run, not a checkpoint: they are apart from `PolicyConfig`, so that moving one
+does not void what was decided of a checkpoint.
+"""
+
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field
+
+from mlflow_rlrisk.config import PolicyConfig, PositiveInt, Settings, Share
+from mlflow_rlrisk.errors import ConfigError
+
+RuleId = Literal["R1", "R2", "R3", "R4", "R5", "R6", "R7", "R8", "R9", "R10"]
+Positive = Annotated[float, Field(gt=0.0)]
+
+
+class MonitorPolicy(Settings):
+    """Lines of the rules R1 to R8, and what stops a run."""
+
+    name: str = "default"
+    entropy_drop: Share = 0.5
+    """R1: relative fall of entropy since ``drop_from_step``."""
+    drop_from_step: PositiveInt = 10
+    """R1: the step that entropy is compared with."""
+    drop_to_step: PositiveInt = 150
+    """R1: the last step that is judged."""
+    entropy_surge: Annotated[float, Field(gt=1.0)] = 2.0
+    """R2: entropy over that of the run's start."""
+    surge_until_step: PositiveInt = 50
+    """R2: the last step that is judged."""
+    zero_variance_warn: Share = 0.5
+    """R4: share of groups without a reward difference."""
+    zero_variance_critical: Share = 0.9
+    """R4: the share from which on the run is dead."""
+    zero_gradient: Positive = 1e-8
+    """R5: a smaller gradient norm counts as none."""
+    truncated_share: Share = 0.10
+    """R6: share of completions cut off by the token limit."""
+    truncated_logs: PositiveInt = 5
+    """R6: consecutive logs above it."""
+    length_growth: Annotated[float, Field(gt=1.0)] = 2.0
+    """R8: completion length over that of the run's start."""
+    sustained_logs: PositiveInt = 3
+    """Consecutive logs beyond a line before R1, R3, R4, R7 and R8 alarm."""
+    noise_margin: Annotated[float, Field(ge=0.0)] = 3.0
+    """R3, R4: standard errors by which the mean must lie beyond the line."""
+    stop_on: tuple[RuleId, ...] = ()
+    """Rules that stop a run on their own; critical alarms and corroborated ones always do."""
+
+
+def monitor_policy(
+    policy: "MonitorPolicy | PolicyConfig | Mapping[str, Any] | str | PathLike[str] | None",
+) -> MonitorPolicy:
+    """The lines that ``policy`` stands for.
+
+    Args:
+        policy: The record, its settings, a YAML file with them (at the top or below ``monitor``),
+            or ``None``. A `PolicyConfig` judges checkpoints and has no such lines: the default
+            ones apply.
+
+    Raises:
+        ConfigError: The file cannot be read, or a setting is unknown or unusable.
+    """
+    if policy is None or isinstance(policy, PolicyConfig):
+        return MonitorPolicy()
+    if isinstance(policy, MonitorPolicy):
+        return policy
+    if isinstance(policy, Mapping):
+        return MonitorPolicy(**policy)
+    try:
+        raw = yaml.safe_load(Path(policy).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError("policy", str(policy), f"cannot be read: {error}") from error
+    if not isinstance(raw, dict) or not all(isinstance(key, str) for key in raw):
+        raise ConfigError("policy", str(policy), "must be a mapping from settings to values")
+    return MonitorPolicy(**raw.get("monitor", raw))
