@@ -1,0 +1,141 @@
+"""Several versions read as one story: ranking, inversions, phases, coverage, outcomes.
+
+A single checkpoint's figure means little; its series and its base mean a lot. Everything here is
+made of reports and of what was counted of each prompt; nothing is sampled again and nothing is
+written. Members that measured other things are refused by name, never compared with a footnote.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from mlflow_rlrisk.comparison import rank
+from mlflow_rlrisk.errors import ComparabilityError
+from mlflow_rlrisk.lineage.choice import Choice, choose
+from mlflow_rlrisk.lineage.coverage import CoverageChange, coverage_change
+from mlflow_rlrisk.lineage.outcomes import RankEvidence, outcome_table, rank_evidence
+from mlflow_rlrisk.lineage.pairs import OrderAgreement, Pair, PairOrder, compare_orders
+from mlflow_rlrisk.lineage.phases import Phase, PhaseReport, label_phases, no_phases
+from mlflow_rlrisk.lineage.record import LineageReport
+from mlflow_rlrisk.lineage.table import (
+    ENTROPY,
+    PASS_AT_1,
+    SIGNAL,
+    LineageMember,
+    LineageTable,
+    build_table,
+)
+from mlflow_rlrisk.statistics.bootstrap import PromptBootstrap
+
+__all__ = [
+    "Choice",
+    "CoverageChange",
+    "LineageMember",
+    "LineageReport",
+    "OrderAgreement",
+    "Pair",
+    "PairOrder",
+    "Phase",
+    "PhaseReport",
+    "RankEvidence",
+    "rank_evidence",
+    "trace_lineage",
+]
+
+
+def trace_lineage(
+    members: Sequence[LineageMember],
+    *,
+    base: str | None = None,
+    outcomes: Mapping[str, float] | None = None,
+    num_resamples: int = 2000,
+    seed: int = 0,
+    confidence: float = 0.95,
+) -> LineageReport:
+    """Read comparable reports as one lineage.
+
+    Args:
+        members: At least two, in the order of training where there is one.
+        base: Name of the member that all were trained from; it is put first.
+        outcomes: What RL made of a member, by name, one definition for all.
+        num_resamples: Bootstrap replicates over prompts.
+        seed: Seed of the resamples.
+        confidence: Level of the intervals.
+
+    Returns:
+        The lineage report.
+
+    Raises:
+        ComparabilityError: The members measured other things, or the base is none of them.
+    """
+    ordered = _base_first(members, base)
+    table = build_table(ordered, num_resamples=num_resamples, seed=seed)
+    ranking = rank([member.report for member in ordered])
+    measures = (table.coverage_name, ENTROPY, SIGNAL)
+    judged = [name for name in measures if name != PASS_AT_1]
+    pairs, agreement = compare_orders(table, judged, alpha=1.0 - confidence, confidence=confidence)
+    known = outcomes or {}
+    return LineageReport(
+        names=table.names,
+        base=base,
+        num_prompts=table.num_prompts,
+        measures={m.name: tuple(map(float, m.values)) for m in table.measures.values()},
+        undefined=table.undefined,
+        ranking=ranking,
+        choice=choose(table, ranking, pairs),
+        pairs=pairs,
+        agreement=agreement,
+        phases=label_phases(table) if base else no_phases("no base was named"),
+        coverage=_coverage(table, base, num_resamples, seed, confidence),
+        outcomes=_outcomes(table, known),
+        notes=_notes(table, known),
+    )
+
+
+def _base_first(members: Sequence[LineageMember], base: str | None) -> list[LineageMember]:
+    if base is None:
+        return list(members)
+    first = [member for member in members if member.name == base]
+    if not first:
+        raise ComparabilityError(f"base={base!r}: is none of the members")
+    return [*first, *(member for member in members if member.name != base)]
+
+
+def _coverage(
+    table: LineageTable, base: str | None, num_resamples: int, seed: int, confidence: float
+) -> tuple[CoverageChange, ...]:
+    """Beside the base; without one beside the member that solves most prompts."""
+    deep = table.measures.get(table.coverage_name)
+    if deep is None:
+        return ()
+    place = 0 if base is not None else int(deep.values.argmax())
+    bootstrap = PromptBootstrap(table.num_prompts, num_resamples, seed)
+    found = (
+        coverage_change(table.members[place], member, bootstrap, confidence=confidence)
+        for position, member in enumerate(table.members)
+        if position != place
+    )
+    return tuple(change for change in found if change is not None)
+
+
+def _outcomes(table: LineageTable, outcomes: Mapping[str, float]) -> tuple[RankEvidence, ...]:
+    places = [place for place, name in enumerate(table.names) if name in outcomes]
+    if len(places) < 2:
+        return ()
+    after = [outcomes[table.names[place]] for place in places]
+    values: dict[str, Sequence[float]] = {
+        measure.name: [float(value) for value in measure.values[places]]
+        for measure in table.measures.values()
+    }
+    indices = [table.members[place].report.risk_index for place in places]
+    if all(index is not None for index in indices):
+        values["-rlrisk/risk_index"] = [-float(index or 0.0) for index in indices]
+    return outcome_table(values, after)
+
+
+def _notes(table: LineageTable, outcomes: Mapping[str, float]) -> tuple[str, ...]:
+    notes = []
+    if 0 < len(outcomes) < len(table.members):
+        missing = [name for name in table.names if name not in outcomes]
+        notes.append(f"no outcome is known of {', '.join(missing)}")
+    if unknown := [name for name in outcomes if name not in table.names]:
+        notes.append(f"outcomes of {', '.join(unknown)} belong to no member and were not used")
+    return tuple(notes)

@@ -1,0 +1,114 @@
+"""Which version to start RL from, and why not the one with the best pass@1."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mlflow_rlrisk.comparison import Comparison
+from mlflow_rlrisk.lineage.pairs import Pair, PairOrder
+from mlflow_rlrisk.lineage.table import ENTROPY, SIGNAL, LineageTable, Measure
+from mlflow_rlrisk.report import RiskLevel
+
+_WORDS = {SIGNAL: "groups that carry a reward difference", ENTROPY: "token entropy (nats)"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """The version to start from, beside the one that pass@1 would pick.
+
+    Attributes:
+        start_from: Name of the version with the least risk; ``None`` where every level is
+            ``unknown``.
+        best_pass_at_1: Name of the version with the highest pass@1.
+        is_advised: True when the level of ``start_from`` is ``low``.
+        reasons: Figures that set the two apart; empty where they are one version.
+        next_steps: What to do, naming versions.
+    """
+
+    start_from: str | None
+    best_pass_at_1: str | None
+    is_advised: bool
+    reasons: tuple[str, ...]
+    next_steps: tuple[str, ...]
+
+
+def choose(table: LineageTable, ranking: Comparison, pairs: Sequence[Pair]) -> Choice:
+    """Name the version with the least risk and say what speaks against the best pass@1.
+
+    Args:
+        table: The lineage.
+        ranking: Its members from the safest to the riskiest.
+        pairs: What the prompts resolve of each pair.
+
+    Returns:
+        The choice.
+    """
+    names = {member.report.provenance.model_reference: member.name for member in table.members}
+    safest = ranking.entries[0]
+    ranked = min(ranking.entries, key=lambda entry: entry.pass_at_1_rank)
+    best = None if ranked.pass_at_1 is None else names[ranked.model]
+    if safest.risk_level is RiskLevel.UNKNOWN:
+        return Choice(
+            start_from=None,
+            best_pass_at_1=best,
+            is_advised=False,
+            reasons=(),
+            next_steps=("no version can be chosen: the level of every one is unknown",),
+        )
+    chosen = names[safest.model]
+    return Choice(
+        start_from=chosen,
+        best_pass_at_1=best,
+        is_advised=safest.risk_level is RiskLevel.LOW,
+        reasons=() if best in (None, chosen) else tuple(_reasons(table, pairs, str(best), chosen)),
+        next_steps=tuple(_next_steps(table, chosen, best, safest.risk_level)),
+    )
+
+
+def _reasons(table: LineageTable, pairs: Sequence[Pair], best: str, chosen: str) -> list[str]:
+    here, there = table.names.index(chosen), table.names.index(best)
+    orders = {pair.measure: pair for pair in pairs if {pair.first, pair.second} == {best, chosen}}
+    found = []
+    for measure in table.measures.values():
+        pair = orders.get(measure.name)
+        if pair is None:
+            continue
+        found.append(_sentence(measure, pair, chosen, best, here, there, table.coverage_name))
+    return found
+
+
+def _sentence(
+    measure: Measure, pair: Pair, chosen: str, best: str, here: int, there: int, coverage: str
+) -> str:
+    word = _WORDS.get(measure.name)
+    if word is None:
+        k = coverage.rpartition("_")[2]
+        word = f"solved within {k} tries" if measure.name == coverage else measure.name
+    certainty = {
+        PairOrder.INVERTED: "resolved against the order by pass@1",
+        PairOrder.SAME: "resolved, the same order as pass@1",
+        PairOrder.UNRESOLVED: (
+            f"not resolved by these prompts; {pair.probability_inverted:.0%} of the resamples "
+            "order the two against pass@1"
+        ),
+    }[pair.order]
+    return (
+        f"{word}: {measure.values[here]:.3f} for {chosen}, {measure.values[there]:.3f} for {best} "
+        f"({certainty})"
+    )
+
+
+def _next_steps(table: LineageTable, chosen: str, best: str | None, level: RiskLevel) -> list[str]:
+    report = next(member.report for member in table.members if member.name == chosen)
+    steps = []
+    if level is RiskLevel.LOW:
+        steps.append(f"start RL from {chosen}")
+    else:
+        steps.append(
+            f"{chosen} has the least risk of these, but its level is {level}: mend it before RL"
+        )
+        steps += [f"{chosen}: {step}" for step in report.next_steps]
+    if best is not None and best != chosen:
+        steps.append(f"do not start from {best} because of its pass@1 alone")
+    if chosen == table.names[0] and len(table.members) > 1 and level is not RiskLevel.LOW:
+        steps.append("the earliest version is the safest: train and assess a shallower one")
+    return steps

@@ -1,0 +1,164 @@
+"""Which problems does a checkpoint no longer solve, and which does it solve instead?
+
+Two checkpoints with one pass@k may solve other problems. ``k`` tries of each are independent, so
+the product of two unbiased per-prompt estimates is unbiased: the expected share of prompts that
+the reference solves in ``k`` tries and this checkpoint does not. Some of it is chance: a problem
+solved half of the time is lost and gained by a twin as well, which is why the twin's figure
+stands beside it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from scipy import stats
+
+from mlflow_rlrisk.lineage.table import LineageMember
+from mlflow_rlrisk.statistics.bootstrap import PromptBootstrap, interval
+from mlflow_rlrisk.statistics.counts import IntVector
+from mlflow_rlrisk.statistics.multiple import holm_adjusted
+from mlflow_rlrisk.statistics.passk import pass_at_k
+from mlflow_rlrisk.success_columns import success_counts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """A value with its interval over prompts."""
+
+    value: float
+    ci_low: float
+    ci_high: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoverageChange:
+    """What a checkpoint solves beside a reference, within ``k`` tries.
+
+    Attributes:
+        reference: Name of the reference.
+        checkpoint: Name of the checkpoint.
+        k: Tries.
+        lost: Expected share of prompts that the reference solves and the checkpoint does not.
+        gained: The other way round.
+        lost_to_chance: What ``lost`` would be of a second, equal copy of the reference.
+        curve: ``k`` and the difference of pass@k, checkpoint less reference.
+        crossings: Between which ``k`` the sign of the difference changes, where both sides are
+            resolved.
+        lost_prompts: Prompts whose solve rate fell, after Holm over all prompts (Fisher's exact
+            test), the largest fall first.
+        gained_prompts: Prompts whose solve rate rose.
+    """
+
+    reference: str
+    checkpoint: str
+    k: int
+    lost: Estimate
+    gained: Estimate
+    lost_to_chance: float
+    curve: tuple[tuple[int, Estimate], ...]
+    crossings: tuple[tuple[int, int], ...]
+    lost_prompts: tuple[str, ...]
+    gained_prompts: tuple[str, ...]
+
+
+def coverage_change(
+    reference: LineageMember,
+    checkpoint: LineageMember,
+    bootstrap: PromptBootstrap,
+    *,
+    confidence: float = 0.95,
+    alpha: float = 0.05,
+) -> CoverageChange | None:
+    """Compare what two checkpoints solve, prompt by prompt.
+
+    Args:
+        reference: The base, or a sibling.
+        checkpoint: Assessed on the same prompts.
+        bootstrap: Resamples of these prompts, ordered by id.
+        confidence: Level of the intervals.
+        alpha: Chance of naming any prompt falsely.
+
+    Returns:
+        The change; ``None`` where success is undefined or a prompt has fewer than two scored
+        rollouts.
+    """
+    before, after = _counts(reference), _counts(checkpoint)
+    if before is None or after is None:
+        return None
+    fewest = int(min(before[1].min(), after[1].min()))
+    if fewest < 2:
+        return None
+    ks = [1 << power for power in range((fewest // 2).bit_length())]
+    solved = {k: (pass_at_k(*before, k), pass_at_k(*after, k)) for k in ks}
+    old, new = solved[ks[-1]]
+    columns = np.stack(
+        [old * (1.0 - new), new * (1.0 - old), *(b - a for a, b in solved.values())], axis=1
+    )
+    draws = bootstrap.means(columns)
+    estimates = [
+        Estimate(value=float(value), ci_low=ends[0], ci_high=ends[1])
+        for value, ends in zip(
+            columns.mean(axis=0), (interval(draw, confidence) for draw in draws.T), strict=True
+        )
+    ]
+    curve = tuple(zip(ks, estimates[2:], strict=True))
+    lost, gained = _changed_prompts(reference, before, after, alpha)
+    return CoverageChange(
+        reference=reference.name,
+        checkpoint=checkpoint.name,
+        k=ks[-1],
+        lost=estimates[0],
+        gained=estimates[1],
+        lost_to_chance=_twin_loss(*before, ks[-1]),
+        curve=curve,
+        crossings=_crossings(curve),
+        lost_prompts=lost,
+        gained_prompts=gained,
+    )
+
+
+def _counts(member: LineageMember) -> tuple[IntVector, IntVector] | None:
+    return success_counts(sorted(member.statistics, key=lambda each: each.prompt_id))
+
+
+def _twin_loss(num_correct: IntVector, num_scored: IntVector, k: int) -> float:
+    """Mean of ``q (1 - q)``, ``q`` the chance of solving in ``k`` tries, without bias.
+
+    ``(1 - q)`` is the chance that ``k`` tries fail and ``(1 - q)^2`` that ``2k`` fail, each
+    estimated from draws without replacement; ``2k <= n`` holds for every ``k`` used here.
+    """
+    fails_k = 1.0 - pass_at_k(num_correct, num_scored, k)
+    fails_2k = 1.0 - pass_at_k(num_correct, num_scored, 2 * k)
+    return float((fails_k - fails_2k).mean())
+
+
+def _crossings(curve: Sequence[tuple[int, Estimate]]) -> tuple[tuple[int, int], ...]:
+    resolved = [
+        (k, estimate.value > 0.0)
+        for k, estimate in curve
+        if estimate.ci_low > 0.0 or estimate.ci_high < 0.0
+    ]
+    return tuple(
+        (k, next_k) for (k, sign), (next_k, next_sign) in pairwise(resolved) if sign != next_sign
+    )
+
+
+def _changed_prompts(
+    reference: LineageMember,
+    before: tuple[IntVector, IntVector],
+    after: tuple[IntVector, IntVector],
+    alpha: float,
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    ids = sorted(each.prompt_id for each in reference.statistics)
+    tables = np.stack([*before, *after], axis=1)
+    distinct, place = np.unique(tables, axis=0, return_inverse=True)
+    p_values = np.array(
+        [stats.fisher_exact([[c0, n0 - c0], [c1, n1 - c1]]).pvalue for c0, n0, c1, n1 in distinct]
+    )[np.ravel(place)]
+    change = after[0] / after[1] - before[0] / before[1]
+    is_changed = holm_adjusted(np.minimum(p_values, 1.0)) <= alpha
+    order = np.argsort(change, kind="stable")
+    lost = tuple(ids[i] for i in order if is_changed[i] and change[i] < 0.0)
+    gained = tuple(ids[i] for i in order[::-1] if is_changed[i] and change[i] > 0.0)
+    return lost, gained

@@ -1,0 +1,242 @@
+"""Phases of a series of checkpoints from the base on: shift, readapt, overfit.
+
+After CHORD (arXiv:2508.11408): fine-tuning on a foreign style first lowers the success rate
+(shift), then recovers it (readapt), then loses diversity or generalisation (overfit). The labels
+describe a series; they do not say when to stop. The literature disagrees on that: the entropy
+maximum within readapt (lightweight SFT, AESL) against the minimum of the validation loss
+or slightly past it (arXiv:2512.11470), so the interval between both marks is what is given.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+
+from mlflow_rlrisk.lineage.table import DISTINCT, ENTROPY, PASS_AT_1, FloatArray, LineageTable
+
+MINIMUM_SERIES = 4
+"""Checkpoints, the base included, below which phases are not told."""
+RESOLVED_Z = 1.959964
+"""Two-sided 95 % under the normal approximation of a paired difference."""
+
+
+class Phase(StrEnum):
+    """Where in the series a checkpoint stands."""
+
+    BASE = "base"
+    SHIFT = "shift"
+    READAPT = "readapt"
+    OVERFIT = "overfit"
+    UNCLEAR = "unclear"
+    """None of the rules is resolved."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseLabel:
+    """The phase of one checkpoint.
+
+    Attributes:
+        name: The checkpoint.
+        phase: The label.
+        confidence: Share of resamples of the prompts that give the same label.
+        reason: Which rule gave it, or why none did.
+    """
+
+    name: str
+    phase: Phase
+    confidence: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseReport:
+    """Phases of a series and the marks between which a hand-off to RL is discussed.
+
+    Attributes:
+        labels: One for each checkpoint, the base first; empty where the series is too short.
+        undefined: Why there are none.
+        diversity_peak: Checkpoint after the base with the largest entropy (of several, the one
+            with most distinct answers).
+        validation_loss_minimum: Checkpoint with the least held-out loss, where it was measured.
+        recommended: First and last checkpoint of the interval between both marks.
+        caution: What the literature disagrees about.
+    """
+
+    labels: tuple[PhaseLabel, ...]
+    undefined: str | None
+    diversity_peak: str | None
+    validation_loss_minimum: str | None
+    recommended: tuple[str, str] | None
+    caution: str = (
+        "The literature disagrees: RL gained most from the most diverse checkpoint (lightweight "
+        "SFT) or from the one with the least validation loss and slightly past it "
+        "(arXiv:2512.11470); the interval holds both."
+    )
+
+
+_REASONS = {
+    Phase.BASE: "the start of the series",
+    Phase.SHIFT: "pass@1 is below the base's",
+    Phase.READAPT: "pass@1 is above that of the checkpoint before",
+    Phase.UNCLEAR: "no change of pass@1 or of diversity is resolved by these prompts",
+}
+_BY_LOSS = "held-out loss is above the least of the series"
+_BY_DIVERSITY = "pass@1 does not rise and diversity is below the largest of the series"
+
+
+def label_phases(
+    table: LineageTable, heldout_nll: Mapping[str, tuple[float, float, float]] | None = None
+) -> PhaseReport:
+    """Label a series whose first member is the base and whose order is that of training.
+
+    A checkpoint is in ``overfit`` when its held-out loss is resolved above the series' least, or
+    when pass@1 does not rise against the checkpoint before while entropy, distinct answers or
+    deep pass@k lie resolved below their largest value among the checkpoints after the base; else
+    in ``readapt`` when pass@1 is resolved above that of the checkpoint before; else in ``shift``
+    when it is resolved below the base's.
+
+    Args:
+        table: The lineage.
+        heldout_nll: Held-out loss with its interval (value, low, high) by member name, where it
+            was measured on one and the same expert set.
+
+    Returns:
+        Labels with their confidence, or the reason why there are none.
+    """
+    base = table.measures.get(PASS_AT_1)
+    if len(table.members) < MINIMUM_SERIES:
+        return no_phases(f"{len(table.members)} checkpoints: phases need at least {MINIMUM_SERIES}")
+    if base is None:
+        return no_phases(f"pass@1 is undefined: {table.undefined.get(PASS_AT_1)}")
+    losses = _losses(table, heldout_nll or {})
+    is_above_loss = _is_above_least(losses)
+    diversity = [
+        table.measures[name]
+        for name in (ENTROPY, DISTINCT, table.coverage_name)
+        if name in table.measures and name != PASS_AT_1
+    ]
+    point = _Scene(
+        base.values,
+        base.difference_error(),
+        [(measure.values, measure.difference_error()) for measure in diversity],
+    )
+    found = _labels(point, is_above_loss)
+    agreeing = np.zeros(len(found))
+    for row in range(base.draws.shape[0]):
+        replicate = _Scene(
+            base.draws[row],
+            point.pass_error,
+            [
+                (m.draws[row], error)
+                for m, (_, error) in zip(diversity, point.diversity, strict=True)
+            ],
+        )
+        agreeing += [a == b for a, b in zip(_labels(replicate, is_above_loss), found, strict=True)]
+    shares = agreeing / base.draws.shape[0]
+    labels = tuple(
+        PhaseLabel(
+            name=name,
+            phase=phase,
+            confidence=float(share),
+            reason=_reason(phase, is_above=above),
+        )
+        for name, phase, share, above in zip(table.names, found, shares, is_above_loss, strict=True)
+    )
+    return _report(table, labels, losses)
+
+
+@dataclass(frozen=True, slots=True)
+class _Scene:
+    """Values of one resample with the errors of all paired differences."""
+
+    pass_at_1: FloatArray
+    pass_error: FloatArray
+    diversity: Sequence[tuple[FloatArray, FloatArray]]
+
+
+def _labels(scene: _Scene, is_above_loss: Sequence[bool]) -> list[Phase]:
+    phases = [Phase.BASE]
+    rates, error = scene.pass_at_1, scene.pass_error
+    for place in range(1, rates.size):
+        rises = _is_above(rates, error, place, place - 1)
+        if is_above_loss[place] or (not rises and _has_lost_diversity(scene, place)):
+            phases.append(Phase.OVERFIT)
+        elif rises:
+            phases.append(Phase.READAPT)
+        elif _is_above(rates, error, 0, place):
+            phases.append(Phase.SHIFT)
+        else:
+            phases.append(Phase.UNCLEAR)
+    return phases
+
+
+def _is_above(values: FloatArray, error: FloatArray, left: int, right: int) -> bool:
+    return bool(values[left] - values[right] > RESOLVED_Z * error[left, right])
+
+
+def _has_lost_diversity(scene: _Scene, place: int) -> bool:
+    """Below the largest value that an earlier checkpoint after the base had."""
+    for values, error in scene.diversity:
+        earlier = values[1:place]
+        if earlier.size and _is_above(values, error, 1 + int(earlier.argmax()), place):
+            return True
+    return False
+
+
+def _losses(
+    table: LineageTable, given: Mapping[str, tuple[float, float, float]]
+) -> list[tuple[float, float, float] | None]:
+    return [given.get(name) for name in table.names]
+
+
+def _is_above_least(losses: Sequence[tuple[float, float, float] | None]) -> list[bool]:
+    """Loss whose interval lies wholly above that of an earlier, smaller loss."""
+    above = []
+    for place, loss in enumerate(losses):
+        earlier = [other for other in losses[:place] if other is not None]
+        above.append(loss is not None and any(loss[1] > other[2] for other in earlier))
+    return above
+
+
+def _reason(phase: Phase, *, is_above: bool) -> str:
+    if phase is Phase.OVERFIT:
+        return _BY_LOSS if is_above else _BY_DIVERSITY
+    return _REASONS[phase]
+
+
+def _report(
+    table: LineageTable,
+    labels: tuple[PhaseLabel, ...],
+    losses: Sequence[tuple[float, float, float] | None],
+) -> PhaseReport:
+    peak = _diversity_peak(table)
+    known = [place for place, loss in enumerate(losses) if loss is not None]
+    least = min(known, key=lambda place: (losses[place] or (np.inf,))[0]) if known else None
+    ends = [place for place in (peak, least) if place is not None]
+    names = table.names
+    return PhaseReport(
+        labels=labels,
+        undefined=None,
+        diversity_peak=None if peak is None else names[peak],
+        validation_loss_minimum=None if least is None else names[least],
+        recommended=(names[min(ends)], names[max(ends)]) if ends else None,
+    )
+
+
+def _diversity_peak(table: LineageTable) -> int | None:
+    measures = [table.measures[n].values[1:] for n in (ENTROPY, DISTINCT) if n in table.measures]
+    if not measures:
+        return None
+    return 1 + max(range(measures[0].size), key=lambda place: tuple(m[place] for m in measures))
+
+
+def no_phases(reason: str) -> PhaseReport:
+    """A report without labels, with the reason."""
+    return PhaseReport(
+        labels=(),
+        undefined=reason,
+        diversity_peak=None,
+        validation_loss_minimum=None,
+        recommended=None,
+    )
