@@ -6,8 +6,7 @@ hostile: Jinja escapes everything but our own figures, and the page forbids scri
 security policy. The same report gives the same bytes.
 """
 
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -23,12 +22,10 @@ from mlflow_rlrisk.sinks.page_rows import (
     provenance_rows,
     undefined_rows,
 )
+from mlflow_rlrisk.sinks.templating import own_markup, template
 from mlflow_rlrisk.sinks.wording import estimate, interval, moment, shown
 from mlflow_rlrisk.statistics.groups import critical_success
 from mlflow_rlrisk.thresholds import REGISTRY
-
-if TYPE_CHECKING:
-    from jinja2 import Template
 
 MIN_ALIVE = 0.01
 """Positions that fewer rollouts reach are not drawn: their mean is noise."""
@@ -71,7 +68,7 @@ _DISCLAIMER = (
 
 def render(report: RiskReport) -> str:
     """Render the page; a pure function of the report."""
-    page: str = _template().render(
+    page: str = template("report.html.j2").render(
         subject=shown(_subject(report), 200),
         assessed_at=moment(report.provenance.finished_at),
         level=_level(report),
@@ -98,27 +95,6 @@ def render(report: RiskReport) -> str:
     return page
 
 
-@cache
-def _template() -> "Template":
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("mlflow_rlrisk.sinks"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("report.html.j2")
-
-
-def _own_markup(text: str) -> Any:
-    """Mark text that this package drew itself as markup; nothing else may pass through here."""
-    from markupsafe import Markup
-
-    return Markup(text)
-
-
 def _subject(report: RiskReport) -> str:
     source = report.provenance
     if source.registered_name and source.version:
@@ -136,7 +112,7 @@ def _level(report: RiskReport) -> dict[str, Any]:
         "key": key,
         "word": key.capitalize(),
         "sentence": _SENTENCES[key],
-        "icon": _own_markup(icon),
+        "icon": own_markup(icon),
     }
 
 
@@ -224,7 +200,7 @@ def _figures(report: RiskReport) -> list[dict[str, Any]]:
 
 
 def _figure(name: str, title: str, svg: str, caption: str) -> dict[str, Any]:
-    return {"id": name, "title": title, "svg": _own_markup(svg), "caption": caption}
+    return {"id": name, "title": title, "svg": own_markup(svg), "caption": caption}
 
 
 def _pass_at_k(report: RiskReport) -> dict[str, Any] | None:
