@@ -145,7 +145,7 @@ def rescore_stored(
             shown = _preflight(pool, inputs.prompts, config, is_wanted=run_preflight)
             warnings = _remarks(shown)
             digests["verifier"] = pool.verifier.digest
-            provenance = replace(provenance, verifier=pool.verifier.name)
+            provenance = replace(provenance, verifier=pool.verifier.described)
         for group in stored_groups(Path(folder), inputs, pool):
             collection.take(group)
     judged = replace(inputs, config=config, provenance=replace(provenance, digests=digests))
@@ -216,7 +216,7 @@ def _with_versions(
         model_reference=model,
         digests=digests,
         prompts=prompts.schema,
-        verifier=pool.verifier.name,
+        verifier=pool.verifier.described,
         sampler={
             name: value if isinstance(value, plain) else json.dumps(value, sort_keys=True)
             for name, value in described.items()
@@ -315,7 +315,7 @@ def _plan(
         model=inputs.provenance.model_reference,
         checkpoint=checkpoint.digest if checkpoint else "stored rollouts",
         prompts=inputs.prompts.schema,
-        verifier=pool.verifier.name,
+        verifier=pool.verifier.described,
         preflight=shown.detail + warnings,
         template=sampler.template(inputs.prompts.prompts),
         backend=", ".join(

@@ -1,4 +1,4 @@
-"""The built-in verifiers: ``exact``, ``numeric`` and ``regex``.
+"""The built-in verifiers: ``exact``, ``numeric``, ``regex`` and ``math``.
 
 Each is a factory that takes the options behind the first ``:`` of the spec. Rewards are 0 and 1;
 `Outcome.answer` is the canonical answer, so that answer diversity is counted over what was
@@ -7,7 +7,7 @@ answered and not over how it was worded.
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 from mlflow_rlrisk.errors import VerifierError
 from mlflow_rlrisk.verifiers import Outcome, VerificationRequest, Verifier
 from mlflow_rlrisk.verifiers.extraction import Number, final_number, whole_number
+from mlflow_rlrisk.verifiers.mathematics import math
 
 
 def exact(options: str = "") -> Verifier:
@@ -173,6 +174,14 @@ def _text_problem(truth: Any) -> str | None:
 
 def _scored(is_correct: bool, answer: str | None) -> Outcome:
     return Outcome(status="scored", reward=1.0 if is_correct else 0.0, answer=answer)
+
+
+FACTORIES: Mapping[str, Callable[[str], Verifier]] = {
+    "exact": exact,
+    "numeric": numeric,
+    "regex": regex,
+    "math": math,
+}
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:

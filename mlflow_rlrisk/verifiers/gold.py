@@ -99,7 +99,7 @@ def preflight(
     prompts = tuple(prompts)
     _refuse_unjudgeable(pool, prompts)
     name = pool.verifier.name
-    if pool.verifier.wants_token_ids:
+    if not pool.verifier.grades_texts:
         return PreflightResult(
             status="not_possible",
             detail=f"{name} reads completion_ids, which gold answers do not have",
@@ -234,6 +234,8 @@ def _golds(pool: VerifierPool, prompt: Prompt) -> tuple[str, ...]:
     if pool.spec.kind == "builtin":
         if truth is None or pool.spec.target == "regex":
             return ()  # a pattern does not tell what a right completion looks like
+        if pool.spec.target == "math":
+            return (f"\\boxed{{{truth}}}",)
         return tuple(whole[:1]) if whole and pool.spec.target == "numeric" else (truth,)
     golds = [] if truth is None else [form.format(truth) for form in ANSWER_FORMATS]
     golds += [

@@ -5,12 +5,15 @@ interpreter. What is recorded is a digest of the source, so that a report says w
 function gave its grades; modules that the source imports are not part of the digest.
 """
 
+import atexit
 import hashlib
 import importlib
 import importlib.util
 import inspect
 import json
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
@@ -18,8 +21,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-from mlflow_rlrisk.errors import VerifierError
-from mlflow_rlrisk.verifiers import Verifier, builtin, extraction, functions
+from mlflow_rlrisk.errors import MissingDependencyError, VerifierError
+from mlflow_rlrisk.verifiers import Verifier, builtin, extraction, functions, rubric
 from mlflow_rlrisk.verifiers.specs import ENTRY_POINT_GROUP, VerifierSpec, parse_spec
 
 START_TIMEOUT_S = 120.0
@@ -34,19 +37,26 @@ class LoadedVerifier:
         spec: The spec that names it; a path is absolute.
         name: Short name for people: ``numeric``, ``rewards.py:accuracy``.
         kind: ``builtin``, ``plugin`` (registered by a package) or ``function``.
-        dialect: How a function is called (``trl``, ``plain``), else ``None``.
+        dialect: How a function is called (one of `dialects.DIALECTS`), else ``None``.
         digest: SHA-256 over source and options; independent of where the file lies.
         extracts_answers: Its grades carry the canonical answer; otherwise none of them does.
         wants_token_ids: It is shown the token ids of the completions.
+        grades_texts: It can grade a text whose tokens are not known, such as a gold answer.
     """
 
     spec: str
     name: str
     kind: Literal["builtin", "plugin", "function"]
-    dialect: Literal["trl", "plain"] | None
+    dialect: str | None
     digest: str
     extracts_answers: bool
     wants_token_ids: bool
+    grades_texts: bool = True
+
+    @property
+    def described(self) -> str:
+        """The name, with the dialect of a function behind it."""
+        return self.name if self.dialect is None else f"{self.name} ({self.dialect})"
 
 
 def load_verifier(
@@ -81,13 +91,15 @@ def open_verifier(spec: VerifierSpec) -> tuple[Verifier, LoadedVerifier]:
     """
     if spec.kind in ("builtin", "plugin"):
         return _open_factory(spec)
+    if spec.kind == "evaluate":
+        return _open_evaluate(spec)
     return _open_function(spec)
 
 
 def _open_factory(spec: VerifierSpec) -> tuple[Verifier, LoadedVerifier]:
     if spec.kind == "builtin":
-        factory = getattr(builtin, spec.target)
-        sources = [Path(builtin.__file__), Path(extraction.__file__)]
+        factory = builtin.FACTORIES[spec.target]
+        sources = [Path(builtin.__file__), *_source_files(factory), Path(extraction.__file__)]
     else:
         (entry_point,) = metadata.entry_points(group=ENTRY_POINT_GROUP, name=spec.target)
         factory = entry_point.load()
@@ -111,22 +123,85 @@ def _open_function(spec: VerifierSpec) -> tuple[Verifier, LoadedVerifier]:
     module = _import_file(spec.target) if spec.kind == "file" else _import_module(spec.target)
     name = f"{Path(spec.target).name if spec.kind == 'file' else spec.target}:{spec.detail}"
     function: Any = module
+    owner: Any = None
     for part in spec.detail.split("."):
         if not hasattr(function, part):
             raise VerifierError(f"{name}: {spec.target} has no {part!r}")
-        function = getattr(function, part)
+        owner, function = function, getattr(function, part)
     home = sys.modules.get(getattr(function, "__module__", "") or "", module)
-    extract_answer = getattr(home, "extract_answer", None)
-    verifier = functions.adapt(function, name, extract_answer)
+    verifier = _adapted(spec, name, function, owner, home)
     return verifier, LoadedVerifier(
         spec=spec.text,
         name=name,
         kind="function",
         dialect=verifier.dialect,
-        digest=_digest(spec.detail, "", [Path(str(module.__file__)), *_source_files(function)]),
+        digest=_digest(
+            spec.detail, _options(spec), [Path(str(module.__file__)), *_source_files(function)]
+        ),
         extracts_answers=verifier.extract_answer is not None,
         wants_token_ids=verifier.wants_token_ids,
+        grades_texts=verifier.grades_texts,
     )
+
+
+def _adapted(
+    spec: VerifierSpec, name: str, function: Any, owner: Any, home: ModuleType
+) -> "functions.FunctionVerifier | rubric.RubricVerifier":
+    parser = getattr(home, "parser", None)
+    parser = parser if callable(getattr(parser, "parse_answer", None)) else None
+    parts = None if spec.dialect else rubric.functions_of(function)
+    if parts is not None:
+        parser = getattr(function, "parser", None) or parser
+        adapted = [
+            (functions.adapt(f, f"{name} ({f.__name__})", dialect="verifiers", parser=parser), w)
+            for f, w in parts
+        ]
+        return rubric.RubricVerifier(adapted)
+    return functions.adapt(
+        function,
+        name,
+        getattr(home, "extract_answer", None),
+        dialect=spec.dialect,
+        part=spec.part,
+        parser=parser,
+        owner=owner,
+    )
+
+
+def _open_evaluate(spec: VerifierSpec) -> tuple[Verifier, LoadedVerifier]:
+    """Load a module of evaluate with its caches in a folder that ends with the worker."""
+    if importlib.util.find_spec("evaluate") is None:
+        raise MissingDependencyError("a module of Hugging Face evaluate", "evaluate")
+    import evaluate
+
+    cache = tempfile.mkdtemp(prefix="rlrisk-evaluate-")
+    atexit.register(shutil.rmtree, cache, ignore_errors=True)
+    try:
+        module = evaluate.load(spec.target, keep_in_memory=True, cache_dir=cache)
+    except (FileNotFoundError, ConnectionError) as error:
+        raise VerifierError(
+            f"{spec.text}: evaluate cannot load it ({error}); without the Hub a path is needed: "
+            "evaluate:path/to/module"
+        ) from error
+    name = f"evaluate:{Path(spec.target).name}"
+    verifier = functions.adapt(module, name, dialect="evaluate", part=spec.part)
+    target = Path(spec.target)
+    local = sorted(target.glob("*.py")) if target.is_dir() else [target]
+    sources = local if target.exists() else _source_files(module)
+    return verifier, LoadedVerifier(
+        spec=spec.text,
+        name=name,
+        kind="function",
+        dialect="evaluate",
+        digest=_digest(name, _options(spec), sources),
+        extracts_answers=False,
+        wants_token_ids=False,
+    )
+
+
+def _options(spec: VerifierSpec) -> str:
+    """What the spec says beside the function; it changes the rewards."""
+    return "#".join([spec.dialect or "", spec.part or ""]).strip("#")
 
 
 def _import_file(path: str) -> ModuleType:

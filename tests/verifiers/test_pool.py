@@ -230,7 +230,7 @@ def test_a_column_that_is_no_plain_data_is_an_error_naming_it() -> None:
         ("x = 1", "has no 'grade'"),
         ("raise SystemExit(2)", "SystemExit: 2"),
         ("import os; os._exit(7)", "exited with status 7"),
-        ("def grade(solution_str, ground_truth): ...", "verl"),
+        ("def grade(x, y): ...", "parameters: x, y"),
     ],
 )
 def test_a_verifier_that_cannot_be_loaded_stops_before_anything_is_graded(
