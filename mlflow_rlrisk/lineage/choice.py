@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mlflow_rlrisk.comparison import Comparison
+from mlflow_rlrisk.comparison import Comparison, RankedReport
 from mlflow_rlrisk.lineage.pairs import Pair, PairOrder
 from mlflow_rlrisk.lineage.table import ENTROPY, SIGNAL, LineageTable, Measure
 from mlflow_rlrisk.report import RiskLevel
@@ -16,8 +16,7 @@ class Choice:
     """The version to start from, beside the one that pass@1 would pick.
 
     Attributes:
-        start_from: Name of the version with the least risk; ``None`` where every level is
-            ``unknown``.
+        start_from: Name of the version; ``None`` where every level is ``unknown``.
         best_pass_at_1: Name of the version with the highest pass@1.
         is_advised: True when the level of ``start_from`` is ``low``.
         reasons: Figures that set the two apart; empty where they are one version.
@@ -32,7 +31,10 @@ class Choice:
 
 
 def choose(table: LineageTable, ranking: Comparison, pairs: Sequence[Pair]) -> Choice:
-    """Name the version with the least risk and say what speaks against the best pass@1.
+    """Name the version to start from and say what speaks against the best pass@1.
+
+    Of the versions whose risk is not told apart from the least (the same level, an index whose
+    interval reaches that of the safest), the one with the highest pass@1 is taken.
 
     Args:
         table: The lineage.
@@ -54,14 +56,30 @@ def choose(table: LineageTable, ranking: Comparison, pairs: Sequence[Pair]) -> C
             reasons=(),
             next_steps=("no version can be chosen: the level of every one is unknown",),
         )
-    chosen = names[safest.model]
+    equals = _as_safe(ranking)
+    chosen = names[min(equals, key=lambda entry: entry.pass_at_1_rank).model]
     return Choice(
         start_from=chosen,
         best_pass_at_1=best,
         is_advised=safest.risk_level is RiskLevel.LOW,
         reasons=() if best in (None, chosen) else tuple(_reasons(table, pairs, str(best), chosen)),
-        next_steps=tuple(_next_steps(table, chosen, best, safest.risk_level)),
+        next_steps=tuple(_next_steps(table, chosen, best, safest.risk_level, len(equals))),
     )
+
+
+def _as_safe(ranking: Comparison) -> list[RankedReport]:
+    safest = ranking.entries[0]
+    return [
+        entry
+        for entry in ranking.entries
+        if entry is safest
+        or (
+            entry.risk_level is safest.risk_level
+            and entry.risk_index is not None
+            and safest.risk_index is not None
+            and entry.risk_index.ci_low <= safest.risk_index.ci_high
+        )
+    ]
 
 
 def _reasons(table: LineageTable, pairs: Sequence[Pair], best: str, chosen: str) -> list[str]:
@@ -97,11 +115,14 @@ def _sentence(
     )
 
 
-def _next_steps(table: LineageTable, chosen: str, best: str | None, level: RiskLevel) -> list[str]:
+def _next_steps(
+    table: LineageTable, chosen: str, best: str | None, level: RiskLevel, num_equals: int
+) -> list[str]:
     report = next(member.report for member in table.members if member.name == chosen)
     steps = []
     if level is RiskLevel.LOW:
-        steps.append(f"start RL from {chosen}")
+        why = f": the highest pass@1 of {num_equals} versions of equal risk"
+        steps.append(f"start RL from {chosen}" + (why if num_equals > 1 else ""))
     else:
         steps.append(
             f"{chosen} has the least risk of these, but its level is {level}: mend it before RL"

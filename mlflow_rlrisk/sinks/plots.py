@@ -9,7 +9,7 @@ live in one page.
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -203,6 +203,55 @@ def entropy_by_position_figure(positions: FloatArray, means: FloatArray, alive: 
         axes.grid(axis="y")
 
     return _figure("entropy-position", alt, draw)
+
+
+_LADDER_STYLES = (
+    (ACCENT, "o", "-"),
+    (STARVED, "s", "--"),
+    (SATURATED, "^", "-."),
+    (MUTED, "D", ":"),
+)
+
+
+def ladder_figure(
+    name: str, versions: Sequence[str], series: Mapping[str, Sequence[float]], unit: str
+) -> str:
+    """Draw measures over the versions of a lineage, in their order.
+
+    Args:
+        name: Name of the figure, unique on its page.
+        versions: Names of the versions; only their places are drawn.
+        series: Values of each measure, one for each version, at most four measures.
+        unit: What the vertical axis counts.
+    """
+    places = np.arange(1, len(versions) + 1)
+    alt = "; ".join(
+        f"{label} goes from {values[0]:.2f} to {values[-1]:.2f}" for label, values in series.items()
+    )
+
+    def draw(axes: Any) -> None:
+        top = max(max(values) for values in series.values())
+        for (colour, marker, line), (label, values) in zip(
+            _LADDER_STYLES, series.items(), strict=False
+        ):
+            axes.plot(
+                places,
+                values,
+                color=colour,
+                marker=marker,
+                linestyle=line,
+                linewidth=2,
+                label=label,
+            )
+        axes.set_ylim(0, max(top * 1.12, 0.05))
+        axes.set_xticks(places, [str(place) for place in places])
+        axes.set_xlabel("version, in the order of the table")
+        axes.set_ylabel(unit)
+        axes.grid(axis="y")
+        if len(series) > 1:
+            axes.legend(frameon=False, fontsize=9, loc="best")
+
+    return _figure(name, alt, draw)
 
 
 def _figure(name: str, alt: str, draw: Any) -> str:

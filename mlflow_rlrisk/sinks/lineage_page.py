@@ -1,0 +1,214 @@
+"""The lineage page: which version may start RL, and why not the one with the best pass@1.
+
+One HTML file without scripts, as the report page; names of versions are foreign text and escaped.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from mlflow_rlrisk import __version__
+from mlflow_rlrisk.lineage import CoverageChange, LineageReport, Pair, PairOrder, RankEvidence
+from mlflow_rlrisk.lineage.table import ENTROPY, LENGTH, PASS_AT_1, SIGNAL
+from mlflow_rlrisk.metrics_catalogue import PREFIX
+from mlflow_rlrisk.sinks import plots
+from mlflow_rlrisk.sinks.templating import own_markup, template
+from mlflow_rlrisk.sinks.wording import estimate, interval, shown
+
+MAX_PAIRS = 60
+"""Pairs shown; a page of thousands would not be read."""
+RISK_INDEX = PREFIX + "risk_index"
+
+
+def render_lineage(lineage: LineageReport) -> str:
+    """Render the page; a pure function of the lineage report."""
+    choice = lineage.choice
+    reports = {entry.model: entry for entry in lineage.ranking.entries}
+    pick = choice.start_from or "none of them"
+    level = str(reports[choice.start_from].risk_level) if choice.start_from else "unknown"
+    columns = [name for name in _columns(lineage) if _is_known(lineage, name)]
+    page: str = template("lineage.html.j2").render(
+        headline=shown(pick, 120),
+        chosen_level=level,
+        pick=shown(pick, 200),
+        pick_label="Start RL from" if choice.is_advised else f"Least risk, but {level}",
+        best=None if choice.best_pass_at_1 is None else shown(choice.best_pass_at_1, 200),
+        reasons=[shown(reason) for reason in choice.reasons],
+        next_steps=[shown(step) for step in choice.next_steps],
+        num_prompts=lineage.num_prompts,
+        columns=[_label(name) for name in columns],
+        versions=[_version(lineage, place, columns) for place in range(len(lineage.names))],
+        has_phases=bool(lineage.phases.labels),
+        phase_note=_phase_note(lineage),
+        figures=_figures(lineage),
+        pairs=[_pair(pair) for pair in _shown_pairs(lineage)],
+        pairs_note=_pairs_note(lineage),
+        coverage=[_coverage(change) for change in lineage.coverage],
+        coverage_reference=shown(lineage.coverage[0].reference, 200) if lineage.coverage else "",
+        outcomes=[_outcome(evidence) for evidence in lineage.outcomes],
+        notes=[shown(note) for note in lineage.notes]
+        + [f"{name} is undefined: {shown(reason)}" for name, reason in lineage.undefined.items()],
+        version=__version__,
+    )
+    return page
+
+
+def _columns(lineage: LineageReport) -> list[str]:
+    deep = [n for n in lineage.measures if n.startswith(f"{PREFIX}pass_at_") and n != PASS_AT_1]
+    return [PASS_AT_1, *deep, ENTROPY, SIGNAL, RISK_INDEX]
+
+
+def _is_known(lineage: LineageReport, name: str) -> bool:
+    return any(name in entry.metrics for entry in lineage.ranking.entries)
+
+
+def _label(name: str) -> str:
+    if name.startswith(f"{PREFIX}pass_at_"):
+        return f"pass@{name.rpartition('_')[2]}"
+    words = {ENTROPY: "entropy", SIGNAL: "signal", RISK_INDEX: "risk index", LENGTH: "tokens"}
+    return words.get(name, name)
+
+
+def _version(lineage: LineageReport, place: int, columns: Sequence[str]) -> dict[str, Any]:
+    name = lineage.names[place]
+    entry = next(each for each in lineage.ranking.entries if each.model == name)
+    marks = ["base"] if name == lineage.base else []
+    marks += ["best pass@1"] if name == lineage.choice.best_pass_at_1 else []
+    marks += ["start here"] if name == lineage.choice.start_from else []
+    marks += ["most diverse"] if name == lineage.phases.diversity_peak else []
+    marks += ["least held-out loss"] if name == lineage.phases.validation_loss_minimum else []
+    label = lineage.phases.labels[place] if lineage.phases.labels else None
+    cells = []
+    for column in columns:
+        metric = entry.metrics.get(column)
+        cells.append(
+            {
+                "label": _label(column),
+                "value": "undefined" if metric is None else estimate(metric.value),
+                "interval": "" if metric is None else interval(metric.ci_low, metric.ci_high),
+            }
+        )
+    return {
+        "name": shown(name, 200),
+        "level": str(entry.risk_level),
+        "marks": marks,
+        "cells": cells,
+        "phase": "" if label is None else str(label.phase),
+        "phase_note": "" if label is None else f"{label.confidence:.0%} of resamples agree",
+    }
+
+
+def _phase_note(lineage: LineageReport) -> str:
+    phases = lineage.phases
+    if not phases.labels:
+        return f"Phases are not told: {phases.undefined}."
+    parts = []
+    if phases.recommended is not None:
+        first, last = (shown(name, 200) for name in phases.recommended)
+        parts.append(f"Interval to look at: {first} to {last}.")
+    return " ".join([*parts, phases.caution])
+
+
+def _figures(lineage: LineageReport) -> list[dict[str, Any]]:
+    shares = {
+        _label(name): lineage.measures[name]
+        for name in _columns(lineage)
+        if name in lineage.measures and name != ENTROPY
+    }
+    figures = []
+    if shares:
+        svg = plots.ladder_figure("ladder-shares", lineage.names, shares, "share")
+        caption = "pass@1 may rise while the signal and deep pass@k fall: then it misleads."
+        figures.append(_figure("ladder-shares-box", "Success and signal", svg, caption))
+    if ENTROPY in lineage.measures:
+        entropy = {"token entropy": lineage.measures[ENTROPY]}
+        svg = plots.ladder_figure("ladder-entropy", lineage.names, entropy, "nats per token")
+        caption = (
+            "A fall says that the policy has less to choose from; a high entropy alone is not "
+            "useful: flattened sampling raises it without raising pass@k."
+        )
+        figures.append(_figure("ladder-entropy-box", "Token entropy", svg, caption))
+    return figures
+
+
+def _figure(name: str, title: str, svg: str, caption: str) -> dict[str, Any]:
+    return {"id": name, "title": title, "svg": own_markup(svg), "caption": caption}
+
+
+def _shown_pairs(lineage: LineageReport) -> list[Pair]:
+    """Resolved inversions first, then what may be one."""
+    doubtful = [
+        pair
+        for pair in lineage.pairs
+        if pair.order is PairOrder.UNRESOLVED and pair.probability_inverted >= 0.5
+    ]
+    doubtful.sort(key=lambda pair: -pair.probability_inverted)
+    return [*lineage.inversions, *doubtful][:MAX_PAIRS]
+
+
+def _pairs_note(lineage: LineageReport) -> str:
+    found = len(lineage.inversions)
+    total = len(lineage.pairs)
+    if not total:
+        return "pass@1 or every safety measure is undefined, so no order can be compared."
+    verb = "is" if found == 1 else "are"
+    note = (
+        f"{found} of {total} ordered pairs {verb} resolved against pass@1 (paired bootstrap over "
+        "prompts, Holm over all pairs and measures); pairs that more than half of the resamples "
+        "invert are listed too."
+    )
+    squeezed = [
+        each
+        for each in lineage.agreement
+        if each.spread_ratio_high is not None and each.spread_ratio_high < 1.0
+    ]
+    for each in squeezed:
+        ratio = estimate(each.spread_ratio or 0.0)
+        note += (
+            f" {_label(each.measure)} spreads the versions {ratio} times as far as pass@1: "
+            "compression, which is not an inversion."
+        )
+    return note
+
+
+def _pair(pair: Pair) -> dict[str, str]:
+    return {
+        "first": shown(pair.first, 200),
+        "second": shown(pair.second, 200),
+        "measure": _label(pair.measure),
+        "by_pass": estimate(pair.pass_at_1.value),
+        "by_pass_interval": interval(pair.pass_at_1.ci_low, pair.pass_at_1.ci_high),
+        "difference": estimate(pair.difference.value),
+        "interval": interval(pair.difference.ci_low, pair.difference.ci_high),
+        "probability": f"{pair.probability_inverted:.0%}",
+        "resolved": "yes" if pair.order is PairOrder.INVERTED else "no",
+    }
+
+
+def _coverage(change: CoverageChange) -> dict[str, str]:
+    between = ", ".join(f"k = {low} and {high}" for low, high in change.crossings)
+    return {
+        "name": shown(change.checkpoint, 200),
+        "k": str(change.k),
+        "lost": estimate(change.lost.value),
+        "lost_interval": interval(change.lost.ci_low, change.lost.ci_high),
+        "chance": estimate(change.lost_to_chance),
+        "gained": estimate(change.gained.value),
+        "gained_interval": interval(change.gained.ci_low, change.gained.ci_high),
+        "prompts": f"{len(change.lost_prompts)} / {len(change.gained_prompts)}",
+        "crossings": f"between {between}" if between else "not resolved",
+    }
+
+
+def _outcome(evidence: RankEvidence) -> dict[str, str]:
+    def text(value: float | None) -> str:
+        return "undefined" if value is None else estimate(value)
+
+    return {
+        "measure": evidence.measure,
+        "regret": estimate(evidence.regret),
+        "spearman": text(evidence.spearman),
+        "kendall": text(evidence.kendall),
+        "p_value": f"{text(evidence.p_value)} ({evidence.smallest_p:.2g})",
+        "discordant": f"{evidence.discordant} of {evidence.num_pairs}",
+        "remark": evidence.remark,
+    }

@@ -1,0 +1,52 @@
+import re
+
+import pytest
+
+from mlflow_rlrisk.lineage import LineageReport, trace_lineage
+from mlflow_rlrisk.sinks.lineage_page import render_lineage
+from tests.lineage.ladders import beta_rates, collapsing, drawn, member
+
+
+@pytest.fixture(scope="module")
+def lineage() -> LineageReport:
+    return trace_lineage(collapsing(), base="base", outcomes={"base": 0.7, "epoch25": 0.5})
+
+
+def test_the_first_screen_names_the_version_and_why_not_the_best_pass_at_1(
+    lineage: LineageReport,
+) -> None:
+    page = render_lineage(lineage)
+    first = page[: page.index("The versions</h2>")]
+
+    assert "Start RL from" in first
+    assert re.search(r'class="pick">epoch1<', first)
+    assert "pass@1 alone would pick" in first
+    assert "epoch25" in first
+    assert "Why not the best pass@1" in first
+
+
+def test_the_page_shows_every_version_phase_pair_and_outcome(lineage: LineageReport) -> None:
+    page = render_lineage(lineage)
+
+    for name in lineage.names:
+        assert name in page
+    for title in ("disagree", "What is solved", "What RL then did", "Interval to look at"):
+        assert title in page
+    assert page.count("<svg") == 2
+    assert "cannot reach significance" in page
+
+
+def test_the_same_lineage_gives_the_same_bytes(lineage: LineageReport) -> None:
+    assert render_lineage(lineage) == render_lineage(lineage)
+
+
+def test_hostile_names_stay_text() -> None:
+    hostile = '<script>alert(1)</script>"\u202e'
+    rates = beta_rates(2.0, 2.0, num_prompts=60)
+    pair = [member(name, drawn(rates, 16, 0.3, seed)) for seed, name in enumerate((hostile, "b"))]
+
+    page = render_lineage(trace_lineage(pair))
+
+    assert "<script" not in page
+    assert "\u202e" not in page
+    assert "&lt;script&gt;" in page
