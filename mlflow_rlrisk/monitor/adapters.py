@@ -263,7 +263,7 @@ ADAPTERS: Mapping[str, Adapter] = {
             entropy=_EXACT,
             hints={
                 "entropy": "--use-rollout-entropy",
-                "zero_variance": "not logged by slime: dump rollouts with --save-debug-rollout-data",
+                "zero_variance": "not logged by slime: --save-debug-rollout-data dumps rollouts",
             },
             prefixes=("",),
         ),
@@ -341,9 +341,7 @@ def detect(names: Iterable[str]) -> Adapter | None:
     """The trainer whose names explain most inputs; ``None`` where no name is known."""
     known = set(names)
     scores = {
-        adapter.name: sum(
-            adapter.series_of(name, known) is not None for name in adapter.readings
-        )
+        adapter.name: sum(adapter.series_of(name, known) is not None for name in adapter.readings)
         for adapter in ADAPTERS.values()
     }
     best = max(ADAPTERS, key=lambda name: scores[name])

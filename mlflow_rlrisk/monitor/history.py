@@ -9,6 +9,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import NamedTuple
 
 
@@ -103,12 +104,8 @@ class History:
     def _gaps(self) -> list[tuple[int, int]]:
         """Distances of more than three times the usual one."""
         steps = [row.step for row in self.rows]
-        widths = sorted(after - before for before, after in zip(steps, steps[1:], strict=False))
+        widths = sorted(after - before for before, after in pairwise(steps))
         if not widths:
             return []
         usual = widths[len(widths) // 2]
-        return [
-            (before, after)
-            for before, after in zip(steps, steps[1:], strict=False)
-            if after - before > 3 * usual
-        ]
+        return [(before, after) for before, after in pairwise(steps) if after - before > 3 * usual]

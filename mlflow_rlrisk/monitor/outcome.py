@@ -1,0 +1,116 @@
+"""How a run came out, with the definition it was measured by (R10)."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Any
+
+OUTCOME_VERSION = 1
+RUN_DEFINITION = (
+    "training success of every logged step, not smoothed: peak is the highest, final the last, "
+    "mean the area under the curve over its length; regression is peak less final"
+)
+ASSESSMENT_DEFINITION = (
+    "pass@1 of a second assessment of the RL checkpoint on the same prompts: final; the peak "
+    "during the run is not known, so peak is the higher of before and after"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOutcome:
+    """What RL made of a checkpoint.
+
+    Attributes:
+        quantity: ``success`` (a share), ``reward`` where its scale is unknown, or ``pass_at_1``.
+        start: First value.
+        peak: Highest value.
+        final: Last value.
+        mean: Mean over steps (trapezoid); ``None`` for a single point.
+        step_of_peak: Where the peak is first reached; ``None`` without a run.
+        regression_from_peak: ``peak - final``, at least 0.
+        first_step: First step with a value.
+        last_step: Last one.
+        num_points: Values.
+        definition: How all this is defined.
+        collapsed: Whether the run was dead or advised to stop; ``None`` without a run.
+        version: Of the definition.
+    """
+
+    quantity: str
+    start: float
+    peak: float
+    final: float
+    mean: float | None
+    step_of_peak: int | None
+    regression_from_peak: float
+    first_step: int | None
+    last_step: int | None
+    num_points: int
+    definition: str
+    collapsed: bool | None = None
+    version: int = OUTCOME_VERSION
+
+    @property
+    def gain(self) -> float:
+        """``final - start``."""
+        return self.final - self.start
+
+    def to_dict(self) -> dict[str, Any]:
+        """The outcome as JSON values."""
+        return {**asdict(self), "gain": self.gain}
+
+
+def run_outcome(
+    steps: Sequence[int], values: Sequence[float], *, quantity: str, collapsed: bool
+) -> RunOutcome | None:
+    """Outcome of a training curve; ``None`` where it has no point.
+
+    Args:
+        steps: Logged steps, ascending.
+        values: Success or reward at each.
+        quantity: What the values are.
+        collapsed: Whether the run was advised to stop.
+    """
+    if not values:
+        return None
+    peak = max(values)
+    area = sum(
+        (b - a) * (values[i] + values[i + 1]) / 2.0 for i, (a, b) in enumerate(pairwise(steps))
+    )
+    span = steps[-1] - steps[0]
+    return RunOutcome(
+        quantity=quantity,
+        start=values[0],
+        peak=peak,
+        final=values[-1],
+        mean=area / span if span else None,
+        step_of_peak=steps[list(values).index(peak)],
+        regression_from_peak=peak - values[-1],
+        first_step=steps[0],
+        last_step=steps[-1],
+        num_points=len(values),
+        definition=RUN_DEFINITION,
+        collapsed=collapsed,
+    )
+
+
+def assessed_outcome(before: float, after: float) -> RunOutcome:
+    """Outcome by a second assessment of the RL checkpoint.
+
+    Args:
+        before: pass@1 of the SFT checkpoint.
+        after: pass@1 of the RL checkpoint, on the same prompts.
+    """
+    return RunOutcome(
+        quantity="pass_at_1",
+        start=before,
+        peak=max(before, after),
+        final=after,
+        mean=None,
+        step_of_peak=None,
+        regression_from_peak=max(before - after, 0.0),
+        first_step=None,
+        last_step=None,
+        num_points=2,
+        definition=ASSESSMENT_DEFINITION,
+    )

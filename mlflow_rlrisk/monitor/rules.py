@@ -1,0 +1,247 @@
+"""R1 to R8 as pure functions: columns up to the newest log in, alarms that stand there out.
+
+Every rule looks at what is logged, never ahead. Rules that hold a noisy share against a line ask
+for several logs and, R3 and R4, for a mean that lies beyond the line by several standard errors;
+two inputs that say the same at one log need no second one. The step of an alarm is the first one
+beyond the line, ``confirmed_step`` the one at which that was sure.
+"""
+
+from collections.abc import Callable
+
+from mlflow_rlrisk.monitor.adapters import Input
+from mlflow_rlrisk.monitor.alarms import Alarm, Severity
+from mlflow_rlrisk.monitor.entropy_rules import entropy_drop, entropy_surge
+from mlflow_rlrisk.monitor.evidence import pooled_beyond, raise_alarm, run_beyond
+from mlflow_rlrisk.monitor.policy import MonitorPolicy, RuleId
+from mlflow_rlrisk.monitor.tracks import Tracks
+from mlflow_rlrisk.statistics.groups import critical_success
+from mlflow_rlrisk.thresholds import threshold
+
+Rule = Callable[[Tracks, MonitorPolicy], list[Alarm]]
+
+
+def low_success(tracks: Tracks, policy: MonitorPolicy) -> list[Alarm]:
+    """R3: success below p*(g), where half of all groups are all equal."""
+    track = tracks.success()
+    if track is None:
+        return []
+    line = critical_success(tracks.group_size)
+    share = tracks.get("zero_variance")
+    seconded = (
+        share is not None
+        and not tracks.facts.batch_scaled
+        and share.steps[-1] == track.steps[-1]
+        and share.values[-1] >= policy.zero_variance_warn
+        and track.values[-1] < line
+    )
+    first = (
+        len(track.values) - 1
+        if seconded
+        else pooled_beyond(track, policy, lambda v: v < line, lambda mean, e: mean + e < line)
+    )
+    if first is None:
+        return []
+    return [
+        raise_alarm(
+            tracks,
+            "R3",
+            "success",
+            track,
+            first,
+            value=track.values[first],
+            line=line,
+            message=f"success {track.values[first]:.3f} is below {line:.3f}, where half of the "
+            f"groups of {tracks.group_size} are all equal; prompts of several difficulties can "
+            "carry signal below it",
+            group_size=tracks.group_size,
+            group_size_is_assumed=tracks.facts.group_size is None,
+            reward_scale=tracks.scale(),
+            confirmed_by=["R4"] if seconded else [],
+            above=False,
+        )
+    ]
+
+
+def zero_variance(tracks: Tracks, policy: MonitorPolicy) -> list[Alarm]:
+    """R4: most groups, or nearly all, carry no reward difference."""
+    track = tracks.get("zero_variance")
+    if track is None or tracks.facts.batch_scaled:
+        return []
+    seconds = _seconds_of_dead_groups(tracks, track.steps[-1], policy)
+    majority = policy.zero_variance_warn
+    alarms = []
+    for severity, line in (
+        (Severity.WARN, majority),
+        (Severity.CRITICAL, policy.zero_variance_critical),
+    ):
+        if track.values[-1] < line:
+            continue
+        first = (
+            len(track.values) - 1
+            if seconds
+            else pooled_beyond(
+                track,
+                policy,
+                lambda v, line=line: v >= line,  # type: ignore[misc]
+                lambda mean, e, line=line: (  # type: ignore[misc]
+                    mean >= line and mean - e >= majority
+                ),
+            )
+        )
+        if first is not None:
+            alarms.append(
+                raise_alarm(
+                    tracks,
+                    "R4",
+                    "zero_variance",
+                    track,
+                    first,
+                    value=track.values[first],
+                    line=line,
+                    severity=severity,
+                    message=f"{track.values[first]:.0%} of the groups carry no reward difference",
+                    confirmed_by=seconds,
+                )
+            )
+    return alarms
+
+
+def _seconds_of_dead_groups(tracks: Tracks, step: int, policy: MonitorPolicy) -> list[str]:
+    """Which other inputs say at the same log that groups carry no signal."""
+    seconds = []
+    success, norm = tracks.success(), tracks.get("grad_norm")
+    critical = critical_success(tracks.group_size)
+    if success is not None and success.steps[-1] == step and success.values[-1] < critical:
+        seconds.append("R3")
+    if norm is not None and norm.steps[-1] == step and norm.values[-1] < policy.zero_gradient:
+        seconds.append("R5")
+    return seconds
+
+
+def no_gradient(tracks: Tracks, policy: MonitorPolicy) -> list[Alarm]:
+    """R5: the gradient norm is zero at any log."""
+    track = tracks.get("grad_norm")
+    if track is None or track.values[-1] >= policy.zero_gradient:
+        return []
+    return [
+        raise_alarm(
+            tracks,
+            "R5",
+            "grad_norm",
+            track,
+            len(track.values) - 1,
+            value=track.values[-1],
+            line=policy.zero_gradient,
+            severity=Severity.CRITICAL,
+            message=f"the gradient norm is {track.values[-1]:.1g}: nothing is learnt",
+            above=False,
+        )
+    ]
+
+
+def truncation(tracks: Tracks, policy: MonitorPolicy) -> list[Alarm]:
+    """R6: too many completions are cut off, several logs in a row."""
+    track = tracks.get("truncated")
+    if track is None:
+        return []
+    run = run_beyond(track, lambda v: v > policy.truncated_share)
+    if len(run) < policy.truncated_logs:
+        return []
+    return [
+        raise_alarm(
+            tracks,
+            "R6",
+            "truncated",
+            track,
+            run[0],
+            value=track.values[run[0]],
+            line=policy.truncated_share,
+            message=f"{track.values[run[0]]:.0%} of the completions reach the token limit",
+        )
+    ]
+
+
+def mismatch(tracks: Tracks, policy: MonitorPolicy) -> list[Alarm]:
+    """R7: trainer and sampler disagree about the same tokens, several logs in a row."""
+    for name, low, high, entry in mismatch_bands():
+        track = tracks.get(name)
+        if track is None:
+            continue
+        run = run_beyond(track, lambda v, low=low, high=high: not low <= v <= high)  # type: ignore[misc]
+        if len(run) < policy.sustained_logs:
+            continue
+        value = track.values[run[0]]
+        line = low if value < low else high
+        return [
+            raise_alarm(
+                tracks,
+                "R7",
+                name,
+                track,
+                run[0],
+                value=value,
+                line=line,
+                message=f"{name} {value:.3g} is outside [{low:g}, {high:g}]",
+                entry=entry,
+                above=value > high,
+            )
+        ]
+    return []
+
+
+def mismatch_bands() -> list[tuple[Input, float, float, str]]:
+    """Healthy band of each mismatch input, with the registry's entry that draws it."""
+    health, infinity = threshold("verl_health").values, float("inf")
+    nemo = threshold("nemo_health").values["prob_error"]
+    return [
+        ("is_mean", health["importance_low"], health["importance_high"], "verl_health"),
+        ("is_ess", health["ess"], infinity, "verl_health"),
+        ("is_std", -infinity, health["std"], "verl_health"),
+        ("mismatch_kl", -health["kl"], health["kl"], "verl_health"),
+        ("chi2_token", -infinity, health["chi2"], "verl_health"),
+        ("prob_error", -infinity, nemo, "nemo_health"),
+    ]
+
+
+def length_explosion(tracks: Tracks, policy: MonitorPolicy) -> list[Alarm]:
+    """R8: completions grow without success growing."""
+    track, success = tracks.get("length"), tracks.success()
+    if track is None or success is None:
+        return []
+    before = track.start(policy.drop_from_step)
+    run = run_beyond(track, lambda v: v > policy.length_growth * before)
+    if len(run) < policy.sustained_logs or before <= 0.0:
+        return []
+    recent = success.values[-policy.sustained_logs :]
+    mean = sum(recent) / len(recent)
+    error = policy.noise_margin * success.noise() / len(recent) ** 0.5
+    start = success.start(policy.drop_from_step)
+    if mean + error >= start:
+        return []
+    ratio = track.values[run[0]] / before
+    return [
+        raise_alarm(
+            tracks,
+            "R8",
+            "length",
+            track,
+            run[0],
+            value=ratio,
+            line=policy.length_growth,
+            message=f"completions are {ratio:.1f} times as long as at the start and success fell "
+            f"from {start:.2f} to {mean:.2f}",
+            baseline=before,
+        )
+    ]
+
+
+RULES: dict[RuleId, Rule] = {
+    "R1": entropy_drop,
+    "R2": entropy_surge,
+    "R3": low_success,
+    "R4": zero_variance,
+    "R5": no_gradient,
+    "R6": truncation,
+    "R7": mismatch,
+    "R8": length_explosion,
+}

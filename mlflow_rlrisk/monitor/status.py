@@ -1,0 +1,268 @@
+"""Where each rule stands: its last value, its margin, when it will cross, or what it lacks."""
+
+from bisect import bisect_right
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from mlflow_rlrisk.monitor.adapters import Input, hint
+from mlflow_rlrisk.monitor.alarms import LINES, TITLES, Alarm
+from mlflow_rlrisk.monitor.entropy_rules import BASELINE_REACH, drop_baseline
+from mlflow_rlrisk.monitor.policy import MonitorPolicy, RuleId
+from mlflow_rlrisk.monitor.tracks import Track, Tracks
+from mlflow_rlrisk.monitor.trends import projected_crossing
+from mlflow_rlrisk.statistics.groups import critical_success
+from mlflow_rlrisk.thresholds import threshold
+
+NEEDS: Mapping[RuleId, tuple[Input, ...]] = {
+    "R1": ("entropy",),
+    "R2": ("entropy",),
+    "R3": ("reward",),
+    "R4": ("zero_variance",),
+    "R5": ("grad_norm",),
+    "R6": ("truncated",),
+    "R7": ("is_mean", "mismatch_kl", "is_ess", "is_std", "chi2_token", "prob_error"),
+    "R8": ("length", "reward"),
+    "R9": ("entropy", "reward"),
+    "R10": ("reward",),
+}
+"""Inputs of each rule: all of them, but any one of those of R7."""
+SCALE_UNKNOWN = (
+    "the rewards are not success rates and their scale is unknown: --reward-scale WRONG,RIGHT, "
+    "or --success-metric NAME for a metric that is one"
+)
+BATCH_SCALED = "scale_rewards='batch': the logged share is that of the batch; use 'group' or 'none'"
+LENGTH_MIXED = (
+    "this loss_agg_mode mixes the length of completions into the entropy; "
+    "actor_rollout_ref.actor.loss_agg_mode=token-mean does not"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Missing:
+    """A rule that cannot be judged.
+
+    Attributes:
+        rule: Which.
+        input: What it lacks.
+        needs: What brings it: the trainer's setting, or an option of the command.
+    """
+
+    rule: RuleId
+    input: str
+    needs: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """The entry as JSON values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuleStatus:
+    """Where one rule stands.
+
+    Attributes:
+        rule: Which.
+        title: Its name.
+        state: ``alarm``, ``ok``, ``missing`` (an input) or ``pending`` (too early, or past).
+        series: The trainer's own metric name.
+        value: What the rule last measured.
+        threshold: The line.
+        margin: How far the value is from the line; positive is beyond it.
+        projected_step: When it will cross, if it goes on like this.
+        source: Who drew the line.
+        scope: On what.
+    """
+
+    rule: RuleId
+    title: str
+    state: Literal["alarm", "ok", "missing", "pending"]
+    series: str | None = None
+    value: float | None = None
+    threshold: float | None = None
+    margin: float | None = None
+    projected_step: int | None = None
+    source: str = ""
+    scope: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The state as JSON values."""
+        return asdict(self)
+
+
+def missing_inputs(tracks: Tracks | None, policy: MonitorPolicy) -> tuple[Missing, ...]:
+    """What each rule that cannot be judged lacks; a log without known names lacks everything."""
+    if tracks is None:
+        return tuple(
+            Missing(rule=rule, input=needs[0], needs="a metric of a known trainer (--trainer)")
+            for rule, needs in NEEDS.items()
+        )
+    found = []
+    for rule in NEEDS:
+        lack = _lack(rule, tracks, policy)
+        if lack is not None:
+            found.append(Missing(rule=rule, input=lack[0], needs=lack[1]))
+    return tuple(found)
+
+
+def _lack(rule: RuleId, tracks: Tracks, policy: MonitorPolicy) -> tuple[str, str] | None:
+    present = set(tracks.columns)
+    if "success" in present:
+        present.add("reward")
+    needs = NEEDS[rule]
+    if rule == "R7":
+        if present.isdisjoint(needs):
+            offered = next((n for n in needs if n in tracks.adapter.readings), needs[0])
+            return offered, hint(tracks.adapter, offered)
+        return None
+    for name in needs:
+        if name not in present:
+            return name, hint(tracks.adapter, name)
+    if rule in ("R3", "R8") and tracks.success() is None:
+        return "success", SCALE_UNKNOWN
+    if rule == "R4" and tracks.facts.batch_scaled:
+        return "zero_variance", BATCH_SCALED
+    if rule in ("R1", "R2", "R9") and tracks.comparable_entropy() is None:
+        return "entropy", LENGTH_MIXED
+    return _lack_of_start(rule, tracks, policy)
+
+
+def _lack_of_start(rule: RuleId, tracks: Tracks, policy: MonitorPolicy) -> tuple[str, str] | None:
+    """Whether the part of the run that entropy is compared with is in the log."""
+    track = tracks.get("entropy")
+    if rule not in ("R1", "R2") or track is None:
+        return None
+    latest = policy.drop_from_step + BASELINE_REACH if rule == "R1" else policy.surge_until_step
+    if track.steps[0] > latest:
+        return "entropy", (
+            f"entropy of the run's start: the first logged step is {track.steps[0]}, up to "
+            f"{latest} is needed (the whole log, logging every step)"
+        )
+    if max(track.values[: max(bisect_right(track.steps, latest), 1)]) <= 0.0:
+        return "entropy", "an entropy above 0 at the run's start: what is logged is not one"
+    return None
+
+
+def rule_states(
+    tracks: Tracks | None,
+    alarms: Sequence[Alarm],
+    policy: MonitorPolicy,
+    names: Collection[str],
+) -> tuple[RuleStatus, ...]:
+    """Where R1 to R8 stand at the end of what is logged, ``names`` being all logged names."""
+    rules = [rule for rule in NEEDS if rule not in ("R9", "R10")]
+    states = []
+    for rule in rules:
+        state = _state(rule, tracks, alarms, policy)
+        if tracks is not None and state.state != "missing":
+            state = replace(state, series=_series(rule, tracks, names))
+        states.append(state)
+    return tuple(states)
+
+
+def _series(rule: RuleId, tracks: Tracks, names: Collection[str]) -> str | None:
+    """The trainer's own name of what a rule looks at first."""
+    for name in NEEDS[rule]:
+        if name == "reward" and tracks.facts.success_metric is not None:
+            return tracks.facts.success_metric
+        found = tracks.adapter.series_of(name, names)
+        if found is not None:
+            return found
+    return tracks.adapter.series_of("success", names)
+
+
+def _state(
+    rule: RuleId, tracks: Tracks | None, alarms: Sequence[Alarm], policy: MonitorPolicy
+) -> RuleStatus:
+    line = threshold(LINES[rule])
+    base: dict[str, Any] = {
+        "rule": rule,
+        "title": TITLES[rule],
+        "source": line.source,
+        "scope": line.scope,
+    }
+    if tracks is None or _lack(rule, tracks, policy) is not None:
+        return RuleStatus(state="missing", **base)
+    measured = _measure(rule, tracks, policy)
+    fired = [alarm for alarm in alarms if alarm.rule == rule]
+    if measured is None and not fired:
+        return RuleStatus(state="pending", **base)
+    value, limit, above, crossing = measured or (fired[-1].value, fired[-1].threshold, True, None)
+    return RuleStatus(
+        state="alarm" if fired else "ok",
+        value=value,
+        threshold=limit,
+        margin=value - limit if above else limit - value,
+        projected_step=None if fired else crossing,
+        **base,
+    )
+
+
+_Measured = tuple[float, float, bool, int | None]
+"""Value, line, whether above it is beyond it, projected step."""
+
+
+def _measure(rule: RuleId, tracks: Tracks, policy: MonitorPolicy) -> _Measured | None:
+    if rule == "R1":
+        return _measure_drop(tracks, policy)
+    if rule == "R2":
+        return _measure_surge(tracks, policy)
+    if rule == "R3":
+        track, limit = tracks.success(), critical_success(tracks.group_size)
+        return None if track is None else (track.values[-1], limit, False, _ahead(track, limit))
+    simple: Mapping[str, tuple[Input, float, bool]] = {
+        "R4": ("zero_variance", policy.zero_variance_warn, True),
+        "R5": ("grad_norm", policy.zero_gradient, False),
+        "R6": ("truncated", policy.truncated_share, True),
+    }
+    if rule in simple:
+        name, limit, above = simple[rule]
+        track = tracks.get(name)
+        crossing = None if track is None or rule == "R5" else _ahead(track, limit)
+        return None if track is None else (track.values[-1], limit, above, crossing)
+    if rule == "R8" and (track := tracks.get("length")) is not None:
+        before = track.start(policy.drop_from_step)
+        if before > 0.0:
+            return track.values[-1] / before, policy.length_growth, True, None
+    return None
+
+
+def _ahead(track: Track, limit: float) -> int | None:
+    return projected_crossing(track.steps, track.values, limit)
+
+
+def _measure_drop(tracks: Tracks, policy: MonitorPolicy) -> _Measured | None:
+    track = tracks.comparable_entropy()
+    before = drop_baseline(track, policy)
+    if track is None or before is None:
+        return None
+    judged = [i for i, step in enumerate(track.steps) if step <= policy.drop_to_step]
+    if not judged or track.steps[judged[-1]] <= policy.drop_from_step:
+        return None
+    end = judged[-1] + 1
+    drop = (before - track.values[end - 1]) / before
+    level = (1.0 - policy.entropy_drop) * before
+    first = next(i for i, s in enumerate(track.steps) if s >= policy.drop_from_step)
+    crossing = projected_crossing(
+        track.steps[first:end], track.values[first:end], level, logarithmic=True
+    )
+    if crossing is not None and crossing > policy.drop_to_step:
+        crossing = None
+    return drop, policy.entropy_drop, True, crossing if end == len(track.steps) else None
+
+
+def _measure_surge(tracks: Tracks, policy: MonitorPolicy) -> _Measured | None:
+    track = tracks.comparable_entropy()
+    if track is None or len(track.steps) < 2 or track.steps[-1] > policy.surge_until_step:
+        return None
+    before = track.start(policy.drop_from_step)
+    if before <= 0.0:
+        return None
+    limit = policy.entropy_surge
+    crossing = projected_crossing(track.steps, track.values, limit * before)
+    return (
+        track.values[-1] / before,
+        limit,
+        True,
+        crossing if crossing is not None and crossing <= policy.surge_until_step else None,
+    )

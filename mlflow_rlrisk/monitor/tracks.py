@@ -1,0 +1,170 @@
+"""The inputs of the rules as columns that only grow, and rewards turned into success rates.
+
+A rule reads columns up to the newest row and nothing else, which is why a run judged while it
+goes on and the same log judged afterwards give the same alarms.
+"""
+
+from bisect import bisect_right
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import NamedTuple
+
+from mlflow_rlrisk.monitor.adapters import Adapter, Input
+
+MOVING_RANGE = 1.128
+"""Mean distance of two neighbours over the standard deviation, for normal noise (d2 of Shewhart's
+chart for individual values)."""
+NOISE_LOGS = 20
+"""Logs that the noise of a column is taken from."""
+SCALES = ((0.0, 1.0), (-1.0, 1.0), (0.0, 2.0))
+"""Rewards of a wrong and a right answer that are told apart by the rewards' spread."""
+SPREAD_TOLERANCE = 0.1
+SPREAD_SHARE = 0.9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFacts:
+    """What a log does not say of its run.
+
+    Attributes:
+        group_size: Rollouts a prompt and step; ``None`` is taken as `DEFAULT_GROUP_SIZE` and said.
+        reward_scale: Rewards of a wrong and of a right answer; ``None`` infers or refuses.
+        success_metric: The trainer's metric that is a success rate already.
+        batch_scaled: TRL's ``scale_rewards="batch"``: the zero-variance share is of the batch then.
+        regularised: Whether an entropy or KL bonus is active; ``None`` reads it off the log.
+        loss_agg_mode: verl's aggregation; any but ``token-mean`` mixes length into the entropy.
+    """
+
+    group_size: int | None = None
+    reward_scale: tuple[float, float] | None = None
+    success_metric: str | None = None
+    batch_scaled: bool = False
+    regularised: bool | None = None
+    loss_agg_mode: str | None = None
+
+
+DEFAULT_GROUP_SIZE = 8
+
+
+class Track(NamedTuple):
+    """One column: the steps that have the input, and its values."""
+
+    steps: list[int]
+    values: list[float]
+
+    def start(self, until_step: int) -> float:
+        """Median of what is logged up to a step; the first value where nothing is."""
+        ordered = sorted(self.values[: max(bisect_right(self.steps, until_step), 1)])
+        middle = len(ordered) // 2
+        if len(ordered) % 2:
+            return ordered[middle]
+        return (ordered[middle - 1] + ordered[middle]) / 2.0
+
+    def noise(self) -> float:
+        """Standard deviation about the trend, from the mean distance of neighbours."""
+        recent = self.values[-NOISE_LOGS - 1 :]
+        if len(recent) < 2:
+            return 0.0
+        distances = [abs(b - a) for a, b in pairwise(recent)]
+        return sum(distances) / len(distances) / MOVING_RANGE
+
+
+@dataclass(slots=True)
+class Tracks:
+    """Every column of a run so far."""
+
+    adapter: Adapter
+    facts: RunFacts
+    columns: dict[Input, Track] = field(default_factory=dict)
+    _success: Track = field(default_factory=lambda: Track([], []))
+    _success_scale: tuple[float, float] | None = None
+    _spread_hits: list[int] = field(default_factory=lambda: [0] * len(SCALES))
+    _num_spreads: int = 0
+    _within_shares: bool = True
+    _is_overspread: bool = False
+
+    def extend(self, step: int, values: dict[Input, float]) -> None:
+        """Take the inputs of the next step."""
+        for name, value in values.items():
+            track = self.columns.setdefault(name, Track([], []))
+            track.steps.append(step)
+            track.values.append(value)
+        reward, std = values.get("reward"), values.get("reward_std")
+        if reward is not None:
+            self._within_shares &= 0.0 <= reward <= 1.0
+            if std is not None and self.adapter.std_is_of_batch:
+                self._count_spread(reward, std)
+            self._extend_success(step, reward)
+
+    def get(self, name: Input) -> Track | None:
+        """A column, or ``None`` where nothing was logged."""
+        return self.columns.get(name)
+
+    def comparable_entropy(self) -> Track | None:
+        """Entropy, unless it was aggregated so that it grows with the length of completions."""
+        if self.facts.loss_agg_mode not in (None, "token-mean"):
+            return None
+        return self.columns.get("entropy")
+
+    def success(self) -> Track | None:
+        """The share of right answers, by the scale of the rewards; ``None`` where it is unknown."""
+        direct = self.columns.get("success")
+        if direct is not None:
+            return direct
+        return self._success if self._success_scale is not None else None
+
+    def scale(self) -> tuple[float, float] | None:
+        """Rewards of a wrong and of a right answer: as stated, as the spread says, or 0 and 1.
+
+        Two rewards with mean ``r`` have the variance ``(r - fail)(right - r)``; a batch's logged
+        standard deviation tells the usual scales apart. Without it, means within 0 and 1 are taken
+        for success rates; others are of an unknown scale.
+        """
+        if self.facts.reward_scale is not None:
+            return self.facts.reward_scale
+        likely = [
+            scale
+            for scale, hits in zip(SCALES, self._spread_hits, strict=True)
+            if self._num_spreads and hits >= SPREAD_SHARE * self._num_spreads
+        ]
+        if len(likely) == 1:
+            return likely[0]
+        return (0.0, 1.0) if self._within_shares and not self._is_overspread else None
+
+    @property
+    def group_size(self) -> int:
+        """Rollouts a prompt and step, stated or assumed."""
+        return self.facts.group_size or DEFAULT_GROUP_SIZE
+
+    @property
+    def is_regularised(self) -> bool:
+        """Whether an entropy or KL bonus is active, stated or read off the log."""
+        if self.facts.regularised is not None:
+            return self.facts.regularised
+        bonuses = [self.columns.get("reference_kl"), self.columns.get("entropy_coef")]
+        return any(any(v != 0.0 for v in track.values) for track in bonuses if track)
+
+    def _count_spread(self, reward: float, std: float) -> None:
+        self._num_spreads += 1
+        for index, (fail, right) in enumerate(SCALES):
+            wanted = (max(reward - fail, 0.0) * max(right - reward, 0.0)) ** 0.5
+            if abs(std - wanted) <= SPREAD_TOLERANCE * max(wanted, 0.05):
+                self._spread_hits[index] += 1
+        share = min(max(reward, 0.0), 1.0)
+        most = max(share * (1.0 - share), 0.01) ** 0.5
+        # Twice the tolerance: the trainer divides by n - 1 and averages over logs.
+        self._is_overspread |= std > (1.0 + 2.0 * SPREAD_TOLERANCE) * most
+
+    def _extend_success(self, step: int, reward: float) -> None:
+        scale = self.scale()
+        if scale == self._success_scale:
+            steps, rewards = [step], [reward]
+        else:
+            track = self.columns["reward"]
+            steps, rewards = track.steps, track.values
+            self._success, self._success_scale = Track([], []), scale
+        if scale is None:
+            return
+        fail, right = scale
+        self._success.steps.extend(steps)
+        self._success.values.extend((r - fail) / (right - fail) for r in rewards)
