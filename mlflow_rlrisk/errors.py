@@ -16,7 +16,11 @@ and never turned into a number on the way up::
     |- ReportError (ValueError)        invalid_report          a stored report cannot be read
     |- ComparabilityError (ValueError) not_comparable          two reports measured other things
     |- RolloutStoreError (RuntimeError) rollout_store          stored rollouts do not fit
+    |- HistoryError (ValueError)       invalid_history         an RL run's log cannot be read
     |- SinkError (RuntimeError)        sink_failed             a report cannot be written to MLflow
+    |- AttestationError (RuntimeError) attestation_refused     a signed statement proves nothing
+    |- PromotionRefusedError (PermissionError) promotion_refused  the gate does not allow it
+    |- AuditError (RuntimeError)       audit_log               the gate's log is damaged or refuses
     `- MissingDependencyError (ImportError) missing_dependency  an extra is not installed
 """
 
@@ -108,10 +112,48 @@ class RolloutStoreError(RLRiskError, RuntimeError):
     code = "rollout_store"
 
 
+class HistoryError(RLRiskError, ValueError):
+    """The log of an RL run cannot be read, or none of its rows has a step."""
+
+    code = "invalid_history"
+
+
 class SinkError(RLRiskError, RuntimeError):
     """MLflow, or the place a report goes to, does not take it. Checked before sampling."""
 
     code = "sink_failed"
+
+
+class AttestationError(RLRiskError, RuntimeError):
+    """A signed statement, or the key that signed it, is refused; ``reason`` is a stable word."""
+
+    code = "attestation_refused"
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(reason, message)
+        self.reason, self.message = reason, message
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class PromotionRefusedError(RLRiskError, PermissionError):
+    """The gate refuses. ``outcome`` is ``block`` or ``inconclusive``, ``reason`` a stable word."""
+
+    code = "promotion_refused"
+
+    def __init__(self, outcome: str, reason: str, message: str) -> None:
+        super().__init__(outcome, reason, message)
+        self.outcome, self.reason, self.message = outcome, reason, message
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class AuditError(RLRiskError, RuntimeError):
+    """The gate's log does not take an entry, or its chain of hashes is broken."""
+
+    code = "audit_log"
 
 
 class MissingDependencyError(RLRiskError, ImportError):

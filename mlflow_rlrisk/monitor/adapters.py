@@ -97,6 +97,16 @@ class Adapter:
                     return " + ".join(prefix + part for part in reading.names)
         return None
 
+    def metric_names(self) -> set[str]:
+        """Every name that is read, with every prefix."""
+        return {
+            prefix + name
+            for readings in self.readings.values()
+            for reading in readings
+            for name in reading.names
+            for prefix in self.prefixes
+        }
+
     def _read(self, reading: Reading, metrics: Mapping[str, float]) -> float | None:
         for prefix in self.prefixes:
             values = [metrics.get(prefix + name) for name in reading.names]

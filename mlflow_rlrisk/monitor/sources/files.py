@@ -1,0 +1,163 @@
+"""Stored histories: JSONL, ``trainer_state.json``, CSV and TensorBoard folders.
+
+One JSON object a line with a step and the trainer's own names, flat or, as verl's file logger
+writes it, below ``data``. Lines that cannot be read are left out and counted.
+"""
+
+import csv
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mlflow_rlrisk.errors import HistoryError
+from mlflow_rlrisk.monitor.history import LogRow
+from mlflow_rlrisk.monitor.sources.points import StoredLog
+from mlflow_rlrisk.monitor.sources.tensorboard import event_folders, read_events
+
+STEP_NAMES = (
+    "step",
+    "global_step",
+    "_step",
+    "global_step/max_steps",
+    "training/global_step",
+    "trainer/global_step",
+    "train/global_step",
+    "train/step",
+    "rollout/step",
+    "progress/batch",
+    "iteration",
+)
+"""Where trainers write the step, the first that a row has; ``5/150`` is step 5 of 150."""
+NESTED = ("data", "metrics")
+"""Keys below which a row's metrics may stand."""
+
+
+class FileSource:
+    """A file or folder, by its content."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    @property
+    def title(self) -> str:
+        """The path."""
+        return str(self.path)
+
+    def read(self) -> StoredLog:
+        """The whole log; raises `HistoryError` where it cannot be read."""
+        if self.path.is_dir():
+            return self._read_folder()
+        try:
+            text = self.path.read_text(encoding="utf-8", errors="replace")
+        except OSError as error:
+            raise HistoryError(f"{self.path} cannot be read: {error}") from error
+        if self.path.suffix.lower() == ".csv":
+            return _log_of(str(self.path), csv.DictReader(text.splitlines()), [])
+        return self._read_json(text)
+
+    def _read_folder(self) -> StoredLog:
+        state = self.path / "trainer_state.json"
+        if state.is_file():
+            return FileSource(state).read()
+        folders = event_folders(self.path)
+        if len(folders) == 1:
+            return StoredLog(rows=read_events(folders[0]))
+        if folders:
+            raise HistoryError(
+                f"{self.path} holds the events of {len(folders)} runs: name one of "
+                + ", ".join(str(folder) for folder in folders[:4])
+            )
+        raise HistoryError(f"{self.path}: neither trainer_state.json nor TensorBoard events")
+
+    def _read_json(self, text: str) -> StoredLog:
+        try:
+            whole = json.loads(text)
+        except json.JSONDecodeError:
+            whole = None
+        if isinstance(whole, dict) and isinstance(whole.get("log_history"), list):
+            return _log_of(str(self.path), whole["log_history"], [])
+        if isinstance(whole, list):
+            return _log_of(str(self.path), whole, [])
+        notes: list[str] = []
+        return _log_of(str(self.path), _json_lines(text, notes), notes)
+
+
+def _json_lines(text: str, notes: list[str]) -> Iterator[Any]:
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    broken = []
+    for position, (number, line) in enumerate(lines):
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError:
+            if position == len(lines) - 1 and not text.endswith("\n"):
+                notes.append(f"line {number} is not complete yet and left out")
+            else:
+                broken.append(number)
+    if broken:
+        shown = ", ".join(map(str, broken[:5]))
+        notes.append(f"unreadable: {len(broken)} lines are no JSON and left out (line {shown})")
+
+
+def _log_of(where: str, records: Iterable[Any], notes: list[str]) -> StoredLog:
+    rows, without_step, others = [], 0, 0
+    for record in records:
+        if not isinstance(record, Mapping):
+            others += 1
+            continue
+        flat = _flat(record)
+        step = _step(flat)
+        if step is None:
+            without_step += 1
+        else:
+            rows.append(LogRow(step, _numbers(flat)))
+    if not rows and (without_step or others):
+        raise HistoryError(
+            f"{where}: no row has a step; one of {', '.join(STEP_NAMES[:5])} ... is needed"
+        )
+    if not rows:
+        raise HistoryError(f"{where} holds no rows")
+    if without_step:
+        notes.append(f"no step: {without_step} rows have none and are left out")
+    if others:
+        notes.append(f"no object: {others} rows are no JSON objects and left out")
+    return StoredLog(rows=rows, notes=tuple(notes))
+
+
+def _flat(record: Mapping[Any, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in record.items():
+        if key in NESTED and isinstance(value, Mapping):
+            flat.update(value)
+        elif isinstance(key, str):
+            flat[key.split(" - ")[-1]] = value  # W&B's CSV export: "run name - metric"
+    return flat
+
+
+def _step(flat: Mapping[str, Any]) -> int | None:
+    by_name = {name.lower(): value for name, value in flat.items()}
+    for name in STEP_NAMES:
+        value = by_name.get(name)
+        if isinstance(value, str):
+            value = value.partition("/")[0]
+        number = _number(value)
+        if number is not None and number >= 0 and number == int(number):
+            return int(number)
+    return None
+
+
+def _numbers(flat: Mapping[str, Any]) -> dict[str, float]:
+    values = {name: _number(value, allow_nan=True) for name, value in flat.items()}
+    steps = set(STEP_NAMES)
+    return {n: v for n, v in values.items() if v is not None and n.lower() not in steps}
+
+
+def _number(value: Any, *, allow_nan: bool = False) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    is_finite = abs(number) < float("inf")  # false for NaN too
+    return number if is_finite or allow_nan else None
