@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from mlflow_rlrisk.budget_record import Look, SequentialBudget
 from mlflow_rlrisk.config import AssessmentConfig
 from mlflow_rlrisk.errors import RLRiskError, RolloutStoreError
 from mlflow_rlrisk.prompts import PromptSet
@@ -30,12 +31,15 @@ class AssessmentInputs:
         verifier: Spec of the verifier as it can be loaded again.
         prompts: The prompt set.
         provenance: Where the rollouts come from.
+        budget: How a budget in rounds ended; ``None`` while it is not finished, and for a fixed
+            one.
     """
 
     config: AssessmentConfig
     verifier: str
     prompts: PromptSet
     provenance: Provenance
+    budget: SequentialBudget | None = None
 
     def save(self, folder: Path) -> None:
         """Write both files; each appears whole or not at all."""
@@ -44,6 +48,7 @@ class AssessmentInputs:
             "config": self.config.model_dump(mode="json"),
             "verifier": self.verifier,
             "provenance": asdict(self.provenance),
+            "budget": None if self.budget is None else asdict(self.budget),
             "prompts": {
                 "digest": self.prompts.digest,
                 "schema": self.prompts.schema,
@@ -82,6 +87,7 @@ class AssessmentInputs:
                     **head["prompts"],
                 ),
                 provenance=Provenance(**head["provenance"]),
+                budget=_budget_from_json(head.get("budget")),
             )
         except FileNotFoundError as error:
             raise RolloutStoreError(
@@ -91,6 +97,12 @@ class AssessmentInputs:
             raise
         except (OSError, ValueError, KeyError, TypeError, RLRiskError) as error:
             raise RolloutStoreError(f"the inputs in {folder} are damaged: {error}") from error
+
+
+def _budget_from_json(raw: dict[str, Any] | None) -> SequentialBudget | None:
+    if raw is None:
+        return None
+    return SequentialBudget(**raw | {"looks": tuple(Look(**look) for look in raw["looks"])})
 
 
 def _digest(head: dict[str, Any], prompts: str) -> str:

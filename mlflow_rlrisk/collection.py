@@ -4,14 +4,13 @@ Groups arrive in the order in which they are finished, and another order after a
 Nothing here depends on it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from mlflow_rlrisk.config import AssessmentConfig
 from mlflow_rlrisk.entropy_profile import EntropyProfile
 from mlflow_rlrisk.errors import SamplerError
 from mlflow_rlrisk.measure import measure
-from mlflow_rlrisk.prompts import PromptSet
-from mlflow_rlrisk.records import GradedGroup, PromptStatistics
+from mlflow_rlrisk.records import GradedGroup, Prompt, PromptStatistics
 from mlflow_rlrisk.report_record import ExampleRollout
 
 EXAMPLES_PER_PROMPT = 2
@@ -27,7 +26,7 @@ class Collection:
 
     def __init__(
         self,
-        prompts: PromptSet,
+        prompts: Sequence[Prompt],
         config: AssessmentConfig,
         on_graded: Callable[[PromptStatistics], None],
     ) -> None:

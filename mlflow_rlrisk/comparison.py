@@ -140,7 +140,7 @@ _MUST_AGREE: dict[str, Callable[[RiskReport], object]] = {
             "chat_template",
         )
     },
-    "number of prompts": lambda report: report.num_prompts,
+    "number of prompts": lambda report: report.num_prompts if report.budget is None else "auto",
     "group size": lambda report: report.config.group_size,
     "success threshold": lambda report: report.config.success_threshold,
     "confidence": lambda report: report.config.confidence,

@@ -24,6 +24,7 @@ STARVED = PREFIX + "starved_share"
 HEADROOM = PREFIX + "headroom"
 TRUNCATED = PREFIX + "truncated_share"
 ENTROPY = PREFIX + "token_entropy"
+ENTROPY_ESTIMATE = PREFIX + "token_entropy_estimate"
 ENTROPY_RELATIVE = PREFIX + "token_entropy_relative"
 PASS_AT_64 = PREFIX + "pass_at_64"
 
@@ -34,6 +35,11 @@ CORE = {
     "truncation": TRUNCATED,
 }
 """Components that every assessment must have, as far as the policy names them."""
+
+
+STAND_IN = {ENTROPY: ENTROPY_ESTIMATE}
+"""What a component reads, named as what it is, where its own metric is undefined: unbiased, so
+that its interval over prompts holds the exact value as often as it says."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,16 +75,22 @@ class Quantities:
     Args:
         aggregates: Metrics and draws.
         context: Evidence beside the rollouts.
-        confidence: Level of all intervals.
+        confidence: Level of the intervals of the evidence.
         seed: Seed of the draws of evidence, apart from that of the prompts.
+        made_at: Level of the intervals that are made here; ``None`` takes that of the evidence.
     """
 
     def __init__(
-        self, aggregates: Aggregates, context: AssessmentContext, confidence: float, seed: int
+        self,
+        aggregates: Aggregates,
+        context: AssessmentContext,
+        confidence: float,
+        seed: int,
+        made_at: float | None = None,
     ) -> None:
         self._aggregates = aggregates
         self._context = context
-        self._confidence = confidence
+        self._given_at, self._made_at = confidence, made_at or confidence
         self._rng = np.random.Generator(np.random.Philox(key=[seed, 2]))
         self._num_draws = max((draws.size for draws in aggregates.draws.values()), default=0)
 
@@ -92,7 +104,7 @@ class Quantities:
         readers: dict[str, Callable[[], Quantity | str]] = {
             "starvation": lambda: self._metric(SIGNAL, "group signal"),
             "headroom": lambda: self._metric(HEADROOM, "pass@1 over critical success"),
-            "entropy_abs": lambda: self._metric(ENTROPY, "token entropy (nats)"),
+            "entropy_abs": self._entropy,
             "entropy_rel": lambda: self._metric(ENTROPY_RELATIVE, "token entropy over reference"),
             "coverage": self._coverage,
             "gen_loss": self._generalisation_loss,
@@ -118,6 +130,12 @@ class Quantities:
             draws=self._aggregates.draws[name],
         )
 
+    def _entropy(self) -> Quantity | str:
+        if ENTROPY not in self._aggregates.metrics and ENTROPY_ESTIMATE in self._aggregates.metrics:
+            label = "token entropy (nats), unbiased estimate from top logprobs"
+            return self._metric(ENTROPY_ESTIMATE, label)
+        return self._metric(ENTROPY, "token entropy (nats)")
+
     def _given(self, evidence: Evidence | None, measure: str) -> Quantity | str:
         if evidence is None:
             return f"{measure}: no evidence was given"
@@ -126,7 +144,7 @@ class Quantities:
             value=evidence.value,
             low=evidence.ci_low,
             high=evidence.ci_high,
-            draws=evidence.draws(self._num_draws, self._confidence, self._rng),
+            draws=evidence.draws(self._num_draws, self._given_at, self._rng),
         )
 
     def _coverage(self) -> Quantity | str:
@@ -159,7 +177,7 @@ class Quantities:
         )
 
     def _combined(self, measure: str, draws: FloatVector, value: float) -> Quantity:
-        tail = (1.0 - self._confidence) / 2.0
+        tail = (1.0 - self._made_at) / 2.0
         low, high = (float(end) for end in np.quantile(draws, [tail, 1.0 - tail]))
         return Quantity(
             measure=measure, value=value, low=min(low, value), high=max(high, value), draws=draws

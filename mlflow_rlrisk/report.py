@@ -38,6 +38,7 @@ from mlflow_rlrisk.risk import judge
 from mlflow_rlrisk.statistics.beta_binomial import beta_signal
 from mlflow_rlrisk.statistics.bootstrap import interval
 from mlflow_rlrisk.statistics.groups import group_signal
+from mlflow_rlrisk.statistics.sequential import resamples_needed
 from mlflow_rlrisk.success_columns import success_counts
 from mlflow_rlrisk.thresholds import threshold
 
@@ -66,6 +67,7 @@ def summarize(
     profile: EntropyProfile | None = None,
     examples: Sequence[ExampleRollout] = (),
     context: AssessmentContext | None = None,
+    look_confidence: float | None = None,
 ) -> RiskReport:
     """Turn what was counted of each prompt into a verdict.
 
@@ -77,6 +79,9 @@ def summarize(
         profile: Token entropies by value and position.
         examples: Rollouts to show.
         context: Evidence beside the rollouts.
+        look_confidence: Confidence that each interval is made at where the rollouts are looked at
+            several times, so that all looks together hold the stated one
+            (``statistics/sequential.py``); ``None`` for one look.
 
     Returns:
         The report.
@@ -88,16 +93,20 @@ def summarize(
     prompts = _checked(statistics)
     given = context or AssessmentContext()
     seed = config.sampling.seed
+    made_at, num_resamples = config.confidence, config.num_resamples
+    if look_confidence is not None:
+        made_at = look_confidence
+        num_resamples = resamples_needed(made_at, num_resamples)
     found = aggregate(
         prompts,
         group_size=config.group_size,
         max_new_tokens=config.sampling.max_new_tokens,
-        num_resamples=config.num_resamples,
+        num_resamples=num_resamples,
         seed=seed,
-        confidence=config.confidence,
+        confidence=made_at,
     )
-    _add_relative_entropy(found, given.reference_entropy, config.confidence, seed)
-    assessed = assess_components(Quantities(found, given, config.confidence, seed), policy)
+    _add_relative_entropy(found, given.reference_entropy, config.confidence, made_at, seed)
+    assessed = assess_components(Quantities(found, given, config.confidence, seed, made_at), policy)
     judgement = judge(
         found.metrics,
         found.draws,
@@ -108,6 +117,7 @@ def summarize(
         num_prompts=len(prompts),
         context=given,
         prompts_digest=provenance.digests.get("prompts"),
+        made_at=made_at,
     )
     if judgement.index is not None:
         found.metrics[RISK_INDEX] = judgement.index
@@ -150,9 +160,16 @@ def _checked(statistics: Sequence[PromptStatistics]) -> list[PromptStatistics]:
 
 
 def _add_relative_entropy(
-    found: Aggregates, reference: Evidence | None, confidence: float, seed: int
+    found: Aggregates,
+    reference: Evidence | None,
+    given_at: float,
+    made_at: float,
+    seed: int,
 ) -> None:
-    """Entropy over that of the reference, whose own uncertainty is drawn independently."""
+    """Entropy over that of the reference, whose own uncertainty is drawn independently.
+
+    The reference's interval was given at one confidence; the ratio's is made at another.
+    """
     own = found.metrics.get(ENTROPY)
     if own is None or reference is None or reference.ci_low <= 0.0:
         reason = found.undefined.get(ENTROPY, "no entropy of a reference checkpoint was given")
@@ -163,10 +180,10 @@ def _add_relative_entropy(
     rng = np.random.Generator(np.random.Philox(key=[seed, 3]))
     draws = found.draws[ENTROPY]
     # Half the lower end keeps a rare Gaussian draw from turning a ratio over, no more.
-    below = np.maximum(reference.draws(draws.size, confidence, rng), reference.ci_low / 2.0)
+    below = np.maximum(reference.draws(draws.size, given_at, rng), reference.ci_low / 2.0)
     ratios = draws / below
     value = own.value / reference.value
-    low, high = interval(ratios, confidence)
+    low, high = interval(ratios, made_at)
     found.draws[ENTROPY_RELATIVE] = ratios
     found.metrics[ENTROPY_RELATIVE] = Metric(
         value=value,

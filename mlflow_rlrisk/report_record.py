@@ -14,6 +14,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 
+from mlflow_rlrisk.budget_record import SequentialBudget
 from mlflow_rlrisk.config import AssessmentConfig, PolicyConfig
 from mlflow_rlrisk.entropy_profile import EntropyProfile
 from mlflow_rlrisk.errors import ConfigError, ReportError
@@ -220,6 +221,7 @@ class RiskReport:
         profile: Token entropies by value and by position.
         examples: A few rollouts with grades.
         notes: What a careful reader should also know.
+        budget: How the rounds went; ``None`` where the budget was fixed.
         schema_version: Version of the JSON form.
     """
 
@@ -242,6 +244,7 @@ class RiskReport:
     profile: Annotated[EntropyProfile | None, BeforeValidator(_as_profile)] = None
     examples: tuple[ExampleRollout, ...] = ()
     notes: tuple[str, ...] = ()
+    budget: SequentialBudget | None = None
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -303,8 +306,8 @@ def _plain(value: Any) -> Any:
         return value.model_dump(mode="json")
     if isinstance(value, EntropyProfile):
         return value.to_dict()
-    if isinstance(value, Metric | Component | ExampleRollout | Provenance):
-        return asdict(value)
+    if isinstance(value, Metric | Component | ExampleRollout | Provenance | SequentialBudget):
+        return _plain(asdict(value))
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, tuple):

@@ -12,7 +12,14 @@ from enum import StrEnum
 import numpy as np
 import numpy.typing as npt
 
-from mlflow_rlrisk.components import CORE, SIGNAL, STARVED, TRUNCATED, AssessedComponents
+from mlflow_rlrisk.components import (
+    CORE,
+    SIGNAL,
+    STAND_IN,
+    STARVED,
+    TRUNCATED,
+    AssessedComponents,
+)
 from mlflow_rlrisk.config import AssessmentConfig, PolicyConfig
 from mlflow_rlrisk.evidence import AssessmentContext, Evidence
 from mlflow_rlrisk.metrics_catalogue import PREFIX
@@ -86,6 +93,7 @@ def judge(
     num_prompts: int,
     context: AssessmentContext,
     prompts_digest: str | None = None,
+    made_at: float | None = None,
 ) -> Judgement:
     """Apply the verdict rules.
 
@@ -105,6 +113,7 @@ def judge(
         num_prompts: Prompts assessed.
         context: Evidence beside the rollouts.
         prompts_digest: Digest of the prompt set that was sampled.
+        made_at: Confidence of the index's interval, where it is not the stated one.
 
     Returns:
         The judgement; without an index where a core component is missing.
@@ -130,7 +139,7 @@ def judge(
             vetoes=(),
         )
     value, index_draws = risk_index(assessed)
-    index = _index_metric(value, index_draws, num_prompts, config.confidence)
+    index = _index_metric(value, index_draws, num_prompts, made_at or config.confidence)
     youden = context.verifier_youden_j
     vetoes: tuple[Veto, ...] = ()
     level = RiskLevel.UNKNOWN
@@ -169,7 +178,7 @@ def evidence_gaps(
             subject=name,
         )
         for name in dict.fromkeys([SIGNAL, STARVED, *core])
-        if name not in metrics
+        if name not in metrics and STAND_IN.get(name) not in metrics
     ]
     if num_prompts < policy.min_prompts:
         some = "1 prompt" if num_prompts == 1 else f"{num_prompts} prompts"

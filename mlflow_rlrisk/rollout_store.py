@@ -19,7 +19,7 @@ from typing import Self
 import pyarrow as pa
 
 from mlflow_rlrisk.errors import RolloutStoreError
-from mlflow_rlrisk.records import GradedGroup, Prompt, RolloutGroup
+from mlflow_rlrisk.records import Grade, GradedGroup, Prompt, Rollout, RolloutGroup
 from mlflow_rlrisk.rollout_shards import (
     GRADE_SCHEMA,
     ROLLOUT_SCHEMA,
@@ -56,7 +56,7 @@ class RolloutStore:
         self.damaged: list[str] = []
         self._rollouts = self.folder / "rollouts"
         self._grades = self.folder / "grades"
-        self._seen: set[str] | None = None
+        self._seen: dict[str, int] | None = None
 
     @property
     def identity(self) -> dict[str, str]:
@@ -93,12 +93,30 @@ class RolloutStore:
             _write_manifest(self._grades / MANIFEST, identity)
 
     def completed_prompt_ids(self) -> set[str]:
-        """Prompts whose group is stored whole and readable."""
+        """Prompts of which rollouts are stored and readable."""
+        return set(self._samples())
+
+    def missing_samples(self, prompt_id: str, num_samples: int) -> range:
+        """Which of the first ``num_samples`` rollouts of a prompt are not stored.
+
+        All of them where holes in the middle could not be told as one range.
+        """
+        missing = ~self._samples().get(prompt_id, 0) & _first(num_samples)
+        start, stop = (missing & -missing).bit_length() - 1, missing.bit_length()
+        if missing == 0:
+            return range(num_samples, num_samples)
+        is_run = missing == _first(stop) & ~_first(start)
+        return range(start, stop) if is_run else range(num_samples)
+
+    def _samples(self) -> dict[str, int]:
+        """By prompt, which rollouts are stored: bit ``i`` for sample ``i``."""
         if self._seen is None:
-            self._seen = set()
+            self._seen = {}
             for _, table in self._tables(self._rollouts, ROLLOUT_SCHEMA):
-                self._seen.update(table["prompt_id"].unique().to_pylist())
-        return set(self._seen)
+                rows = zip(*(table[n].to_pylist() for n in ("prompt_id", "sample_index")), strict=True)
+                for prompt_id, index in rows:
+                    self._seen[prompt_id] = self._seen.get(prompt_id, 0) | 1 << index
+        return self._seen
 
     def graded_prompt_ids(self) -> set[str]:
         """Prompts whose grades are stored and readable."""
@@ -108,39 +126,66 @@ class RolloutStore:
         return found
 
     def append(self, groups: Sequence[RolloutGroup | GradedGroup]) -> None:
-        """Store complete groups in one shard; those with grades store these too.
+        """Store groups, or a range of their rollouts, in one shard; grades too where there are any.
 
         The same groups stored twice are stored once.
         """
         groups = [group for group in groups if group.rollouts]
         if not groups:
             return
-        self._write(self._rollouts, rollout_table(groups), [g.prompt.id for g in groups])
+        self._write(self._rollouts, rollout_table(groups), groups)
         if self._seen is not None:
-            self._seen.update(group.prompt.id for group in groups)
+            for group in groups:
+                for rollout in group.rollouts:
+                    known = self._seen.get(group.prompt.id, 0)
+                    self._seen[group.prompt.id] = known | 1 << rollout.sample_index
         self.append_grades([group for group in groups if isinstance(group, GradedGroup)])
 
     def append_grades(self, groups: Sequence[GradedGroup]) -> None:
         """Store the grades of groups whose rollouts are stored already."""
         if groups:
-            self._write(self._grades, grade_table(groups), [g.prompt.id for g in groups])
+            self._write(self._grades, grade_table(groups), groups)
 
-    def groups(self, prompts: Sequence[Prompt]) -> Iterator[RolloutGroup]:
-        """Read the groups of these prompts, each once, in the order they were stored in."""
+    def groups(
+        self, prompts: Sequence[Prompt], num_samples: int | None = None
+    ) -> Iterator[RolloutGroup]:
+        """Read the groups of these prompts, each once, in the order they were completed in.
+
+        Rollouts of a prompt that came in several ranges are put together.
+
+        Args:
+            prompts: Prompts to read; those without rollouts are left out.
+            num_samples: Only so many rollouts of each, the first ones; ``None`` means all.
+        """
         wanted = {prompt.id: prompt for prompt in prompts}
         if not wanted:
             return
+        within = -1 if num_samples is None else _first(num_samples)
+        stored = self._samples()
+        parts: dict[str, dict[int, Rollout]] = {}
         for _, table in self._tables(self._rollouts, ROLLOUT_SCHEMA):
-            for group in groups_of(table, wanted):
-                if wanted.pop(group.prompt.id, None) is not None:
-                    yield group
+            for part in groups_of(table, wanted):
+                if part.prompt.id not in wanted:
+                    continue
+                found = parts.setdefault(part.prompt.id, {})
+                for rollout in part.rollouts:
+                    if within >> rollout.sample_index & 1:
+                        found.setdefault(rollout.sample_index, rollout)
+                if found and len(found) == (stored.get(part.prompt.id, 0) & within).bit_count():
+                    del wanted[part.prompt.id], parts[part.prompt.id]
+                    yield RolloutGroup(
+                        prompt=part.prompt, rollouts=tuple(found[index] for index in sorted(found))
+                    )
 
-    def graded_groups(self, prompts: Sequence[Prompt]) -> Iterator[GradedGroup]:
-        """Read the groups of these prompts that have a grade for every rollout."""
-        grades = {}
+    def graded_groups(
+        self, prompts: Sequence[Prompt], num_samples: int | None = None
+    ) -> Iterator[GradedGroup]:
+        """Read those of `groups` that have a grade for every rollout."""
+        grades: dict[str, dict[int, Grade]] = {}
         for _, table in self._tables(self._grades, GRADE_SCHEMA):
-            grades.update(grades_of(table))
-        for group in self.groups(prompts):
+            for prompt_id, found in grades_of(table).items():
+                grades.setdefault(prompt_id, {}).update(found)
+        for group in self.groups(prompts, num_samples):
             known = grades.get(group.prompt.id, {})
             if all(rollout.sample_index in known for rollout in group.rollouts):
                 yield GradedGroup(
@@ -154,8 +199,11 @@ class RolloutStore:
         for folder, schema in ((self._rollouts, ROLLOUT_SCHEMA), (self._grades, GRADE_SCHEMA)):
             self._merge(folder, schema)
 
-    def _write(self, folder: Path, table: pa.Table, prompt_ids: Sequence[str]) -> None:
-        write_shard(folder / f"{LOOSE}{_name(prompt_ids)}.parquet", table)
+    def _write(
+        self, folder: Path, table: pa.Table, groups: Sequence[RolloutGroup | GradedGroup]
+    ) -> None:
+        keys = [f"{g.prompt.id} {[rollout.sample_index for rollout in g.rollouts]}" for g in groups]
+        write_shard(folder / f"{LOOSE}{_name(keys)}.parquet", table)
         if sum(1 for _ in folder.glob(f"{LOOSE}*.parquet")) > MAX_LOOSE_SHARDS:
             self._merge(folder, table.schema)
 
@@ -222,6 +270,11 @@ class RolloutWriter:
         waiting, self._waiting = self._waiting, []
         self._store.append(waiting)
         self._flushed_at = time.monotonic()
+
+
+def _first(count: int) -> int:
+    """Bits of the samples below ``count``."""
+    return (1 << count) - 1
 
 
 def _name(parts: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ folder of stored rollouts) and an `AssessmentConfig`, and imports its engine in 
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from mlflow_rlrisk.checkpoint import Checkpoint
 from mlflow_rlrisk.config import AssessmentConfig
@@ -50,6 +50,21 @@ class Sampler(Protocol):
 
         What else the rollouts depend on (an adapter, an endpoint's model) stands as a mapping
         under ``identity``: stored rollouts are only resumed and compared where it agrees.
+        """
+        ...
+
+
+@runtime_checkable
+class RangeSampler(Sampler, Protocol):
+    """A sampler that can draw some of a prompt's samples and leave the others to another call.
+
+    With it a budget in rounds may add samples to prompts, and a group may be split over workers.
+    """
+
+    def sample_range(self, prompts: Sequence[Prompt], samples: range) -> Iterator[RolloutGroup]:
+        """Yield the rollouts of every prompt whose ``sample_index`` lies in ``samples``.
+
+        They are those that `sample` draws under the same indices. Errors are those of `sample`.
         """
         ...
 

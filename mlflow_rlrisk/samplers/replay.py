@@ -16,6 +16,7 @@ from mlflow_rlrisk.checkpoint import Checkpoint
 from mlflow_rlrisk.config import AssessmentConfig
 from mlflow_rlrisk.errors import SamplerError
 from mlflow_rlrisk.records import (
+    UNKNOWN_TOKEN,
     FinishReason,
     Grade,
     GradedGroup,
@@ -26,9 +27,6 @@ from mlflow_rlrisk.records import (
 )
 from mlflow_rlrisk.rollout_store import MANIFEST, RolloutStore
 from mlflow_rlrisk.samplers import OnTokens
-
-UNKNOWN_TOKEN = -1
-"""Stands for a token that is counted and whose id was not recorded."""
 
 LARGEST_TOKEN_ID = 2**24
 """Far above any vocabulary; its logarithm bounds an entropy."""
@@ -78,10 +76,21 @@ class ReplaySampler:
         """
         self._require_all(prompts)
         for group in self._groups(prompts):
-            if self.on_tokens is not None:
-                tokens = sum(len(rollout.token_ids) for rollout in group.rollouts)
-                self.on_tokens(tokens, len(group.rollouts))
-            yield group
+            yield self._told(group)
+
+    def sample_range(self, prompts: Sequence[Prompt], samples: range) -> Iterator[RolloutGroup]:
+        """Yield the stored rollouts of that range of every prompt; errors as in `sample`."""
+        self._require_all(prompts)
+        for group in self._groups(prompts):
+            kept = tuple(each for each in group.rollouts if each.sample_index in samples)
+            if kept:
+                yield self._told(RolloutGroup(prompt=group.prompt, rollouts=kept))
+
+    def _told(self, group: RolloutGroup) -> RolloutGroup:
+        if self.on_tokens is not None:
+            tokens = sum(len(rollout.token_ids) for rollout in group.rollouts)
+            self.on_tokens(tokens, len(group.rollouts))
+        return group
 
     def graded_groups(self, prompts: Sequence[Prompt]) -> Iterator[GradedGroup]:
         """Yield the groups together with their stored grades; ungraded groups are left out."""

@@ -112,15 +112,19 @@ class TransformersSampler:
             CheckpointError: The tokenizer loses parts of a prompt, or it has no chat template.
             SamplerError: A prompt is too long, logits are not finite, or memory ran out.
         """
+        return self.sample_range(prompts, range(self._sampling.num_samples))
+
+    def sample_range(self, prompts: Sequence[Prompt], samples: range) -> Iterator[RolloutGroup]:
+        """Yield the samples of that range of every prompt; order and errors as in `sample`."""
         encoded = self._encode(prompts)
         pending: dict[int, list[Rollout]] = {}
         with self._fitting_threads():
-            for rows in self._plan(encoded):
+            for rows in self._plan(encoded, samples):
                 for finished in self._decode(encoded, rows):
                     row = rows[finished.row]
                     group = pending.setdefault(row.index, [])
                     group.append(self._rollout(encoded[row.index].prompt, row, finished))
-                    if len(group) == self._sampling.num_samples:
+                    if len(group) == len(samples):
                         del pending[row.index]
                         group.sort(key=lambda rollout: rollout.sample_index)
                         yield RolloutGroup(prompt=encoded[row.index].prompt, rollouts=tuple(group))
@@ -130,7 +134,8 @@ class TransformersSampler:
 
         Decodes a few steps of a whole wave, which is drawn again when it is its turn.
         """
-        waves = list(self._plan(encoded := self._encode(prompts)))
+        encoded = self._encode(prompts)
+        waves = list(self._plan(encoded, range(self._sampling.num_samples)))
         largest = max(reversed(waves), key=len)
         steps = self._decoder.decode(self._wave(encoded, largest))
         with self._fitting_threads():
@@ -238,16 +243,16 @@ class TransformersSampler:
         self._encoded = [_Encoded(prompt=p, ids=i) for p, i in zip(prompts, ids, strict=True)]
         return self._encoded
 
-    def _plan(self, encoded: Sequence[_Encoded]) -> Iterator[list[_Row]]:
+    def _plan(self, encoded: Sequence[_Encoded], samples: range) -> Iterator[list[_Row]]:
         """Cut all rollouts, ordered by prompt length, into waves of whole groups.
 
         A group larger than the batch is spread over several waves.
         """
         by_length = sorted(range(len(encoded)), key=lambda i: len(encoded[i].ids))
-        rows = [_Row(i, sample) for i in by_length for sample in range(self._sampling.num_samples)]
+        rows = [_Row(i, sample) for i in by_length for sample in samples]
         size = self._config.batch_size
-        if size > self._sampling.num_samples:
-            size -= size % self._sampling.num_samples
+        if size > len(samples):
+            size -= size % len(samples)
         for start in range(0, len(rows), size):
             yield rows[start : start + size]
 

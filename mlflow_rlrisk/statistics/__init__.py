@@ -97,6 +97,11 @@ from mlflow_rlrisk.statistics.ranks import (
     stratified_permutation_p,
     top1_regret,
 )
+from mlflow_rlrisk.statistics.sequential import (
+    look_confidences,
+    look_sizes,
+    resamples_needed,
+)
 from mlflow_rlrisk.statistics.severity import noisy_or, ramp
 from mlflow_rlrisk.statistics.shares import band_probability, band_share, marked_share
 from mlflow_rlrisk.statistics.verifier_quality import (
@@ -168,6 +173,9 @@ __all__ = [  # noqa: RUF022  (in reading order)
     "MeanInterval",
     "mean_interval",
     "paired_draws",
+    "look_confidences",
+    "look_sizes",
+    "resamples_needed",
     "clopper_pearson",
     "wilson",
     "jeffreys",
