@@ -18,9 +18,9 @@ from mlflow_rlrisk.checkpoint_files import (
     read_config,
     read_template,
     screen_weights,
-    text_digest,
     tokenizer_files,
 )
+from mlflow_rlrisk.content import text_digest
 from mlflow_rlrisk.model_reference import ModelSource, resolve_reference
 
 

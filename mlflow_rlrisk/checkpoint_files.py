@@ -4,7 +4,6 @@ Everything is read as data, before transformers sees the folder: ``trust_remote_
 is no boundary (CVE-2026-4372 ran code named by a private key of ``config.json``).
 """
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from mlflow_rlrisk.content import content_digest, file_entry
 from mlflow_rlrisk.errors import CheckpointError, ModelReferenceError
 from mlflow_rlrisk.safetensors_header import count_parameters, read_header
 
@@ -262,15 +262,5 @@ def _inside(layout: Layout, path: Path) -> Path:
 
 
 def hash_files(files: list[tuple[str, Path]]) -> str:
-    """SHA-256 over the sorted (name, size, SHA-256) of files."""
-    lines = []
-    for name, path in sorted(files):
-        with path.open("rb") as stream:
-            content = hashlib.file_digest(stream, "sha256").hexdigest()
-        lines.append(json.dumps([name, path.stat().st_size, content]))
-    return text_digest("\n".join(lines))
-
-
-def text_digest(text: str) -> str:
-    """SHA-256 of a text."""
-    return hashlib.sha256(text.encode()).hexdigest()
+    """The content digest of files given as (name, path)."""
+    return content_digest(file_entry(name, path) for name, path in files)

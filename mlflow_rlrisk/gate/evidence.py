@@ -1,0 +1,113 @@
+"""Collects what is known of a version: its attestation, its overrides, its files.
+
+A copy (``models:/name/version`` as source) shares the artifacts of the version it was made from;
+where it carries no attestation of its own, that of the original speaks for it, under the
+original's name. A renamed model keeps what was signed under the names it had before.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+from mlflow_rlrisk.attestation import ATTESTATION_TAG, OVERRIDE_TAG, Place
+from mlflow_rlrisk.errors import CheckpointError
+from mlflow_rlrisk.gate.files import list_sizes
+from mlflow_rlrisk.gate.guard import Evidence
+
+REPORT_TAG = "rlrisk.report_uri"
+MAX_COPIES = 16
+"""Copies of copies that are followed."""
+MAX_REPORT_URI = 200
+
+_COPY = re.compile(r"models:/(?P<name>[^/@:%\\]+)/(?P<version>[0-9]+)")
+
+
+class Registry(Protocol):
+    """What is asked of a registry: a store inside the server, ``MlflowClient`` outside."""
+
+    def get_model_version(self, name: str, version: str) -> Any:
+        """The version with tags and source."""
+
+    def get_model_version_download_uri(self, name: str, version: str) -> str:
+        """Where its artifacts lie."""
+
+
+FormerNames = Callable[[str], Sequence[str]]
+"""Names that a model had before, as far as the gate's log knows."""
+
+
+def no_former_names(_: str) -> Sequence[str]:
+    """For readers that have no log: a model is known under its present name only."""
+    return ()
+
+
+def gather(
+    registry: Registry,
+    place: Place,
+    former_names: FormerNames = no_former_names,
+    *,
+    with_files: bool = True,
+) -> Evidence:
+    """Collect the evidence on the version at ``place``.
+
+    Raises:
+        MlflowException: There is no such version.
+    """
+    version = registry.get_model_version(place.model, place.version)
+    speaker = _speaker(registry, version)
+    at = replace(place, model=speaker.name, version=str(speaker.version))
+    names = dict.fromkeys([speaker.name, *former_names(speaker.name)])
+    files, fault = None, "not asked for"
+    if with_files:
+        files, fault = _files(registry, place)
+    report = str(version.tags.get(REPORT_TAG) or speaker.tags.get(REPORT_TAG) or "")
+    return Evidence(
+        place=place,
+        envelope=speaker.tags.get(ATTESTATION_TAG),
+        attested_places=tuple(replace(at, model=name) for name in names),
+        source=str(speaker.source),
+        overrides={k: v for k, v in version.tags.items() if k.startswith(OVERRIDE_TAG)},
+        files=files,
+        files_fault=fault,
+        report_uri=" ".join(report.split())[:MAX_REPORT_URI],
+    )
+
+
+def original_of(source: str) -> tuple[str, str] | None:
+    """Name and version that a ``source`` says it is a copy of."""
+    match = _COPY.fullmatch(source)
+    return (match["name"], match["version"]) if match else None
+
+
+def _speaker(registry: Registry, version: Any) -> Any:
+    """The version whose attestation counts: the first that has one of its own."""
+    for _ in range(MAX_COPIES):
+        original = original_of(str(version.source))
+        source = None if original is None else _version(registry, *original)
+        if source is None:
+            return version
+        own = version.tags.get(ATTESTATION_TAG)
+        if own is not None and own != source.tags.get(ATTESTATION_TAG):
+            return version
+        version = source
+    raise CheckpointError(f"more than {MAX_COPIES} copies of copies")
+
+
+def _version(registry: Registry, name: str, version: str) -> Any:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return registry.get_model_version(name, version)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None  # the original was deleted; nobody else speaks for the copy
+
+
+def _files(registry: Registry, place: Place) -> tuple[dict[str, int] | None, str]:
+    try:
+        location = registry.get_model_version_download_uri(place.model, place.version)
+        return list_sizes(location), ""
+    except Exception as error:  # noqa: BLE001  any store may raise anything; unknown files refuse
+        return None, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

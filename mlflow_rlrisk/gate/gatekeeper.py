@@ -1,0 +1,274 @@
+"""Decides for the registry: collects evidence, lets the guard judge, logs, refuses.
+
+Every method either returns, and then the log holds the decision that allowed it, or raises. A
+decision that could not be logged is a refusal. The registry does what was asked for only after
+the method has returned.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from getpass import getuser
+
+from mlflow_rlrisk.attestation import Place
+from mlflow_rlrisk.errors import PromotionRefusedError
+from mlflow_rlrisk.gate import tags as verdict_tags
+from mlflow_rlrisk.gate.audit import AuditLog, Entry
+from mlflow_rlrisk.gate.evidence import Registry, gather, original_of
+from mlflow_rlrisk.gate.guard import Evidence, Verdict, judge, judge_under
+from mlflow_rlrisk.gate.promotion_policy import Bar, PolicySource, Target
+from mlflow_rlrisk.policy import Outcome
+
+logger = logging.getLogger(__name__)
+
+NEW_VERSION = "(new)"
+DONE, FAILED = "done", "failed"
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gatekeeper:
+    """The gate of one registry.
+
+    Attributes:
+        source: The policy file.
+        log: The audit log.
+        registry: Where versions and their tags are read.
+        workspace: The active MLflow workspace.
+        clock: The present moment.
+    """
+
+    source: PolicySource
+    log: AuditLog
+    registry: Registry
+    workspace: Callable[[], str]
+    clock: Callable[[], datetime] = field(default=_now)
+
+    def admit(self, action: str, name: str, version: str, target: Target) -> None:
+        """Let a version take an alias or a stage, or raise.
+
+        Raises:
+            PromotionRefusedError: It may not.
+        """
+        bar, now = self.source.current(), self.clock()
+        if not bar.policy.rules_for(name, self.workspace(), target):
+            return
+        evidence = gather(self.registry, self._place(bar, name, version), self.former_names)
+        self._settle(bar, action, evidence.place, target, judge(bar, evidence, target, now))
+
+    def admit_reading(self, name: str, version: str, target: Target) -> None:
+        """Let a version be read through a protected alias or stage, or raise.
+
+        Only refusals are logged: reading promotes nothing.
+
+        Raises:
+            PromotionRefusedError: Its proof no longer holds.
+        """
+        bar, now = self.source.current(), self.clock()
+        if not bar.policy.rules_for(name, self.workspace(), target):
+            return
+        evidence = gather(self.registry, self._place(bar, name, version), self.former_names)
+        verdict = judge(bar, evidence, target, now)
+        if not verdict.allows:
+            self._settle(bar, "read", evidence.place, target, verdict)
+
+    def admit_renaming(self, name: str, new_name: str, held: Sequence[tuple[str, Target]]) -> None:
+        """Let a model take a name under which what it holds may be protected, or raise.
+
+        Args:
+            name: The model's name.
+            new_name: The name it shall have.
+            held: Versions with every alias and stage they have.
+
+        Raises:
+            PromotionRefusedError: A version may not be there under the new name.
+        """
+        bar, now = self.source.current(), self.clock()
+        rules = bar.policy.rules_for_model(new_name, self.workspace())
+        for version, target in held:
+            protecting = [rule for rule in rules if rule.protects(target)]
+            if not protecting:
+                continue
+            evidence = gather(self.registry, self._place(bar, name, version), self.former_names)
+            verdict = judge_under(protecting, bar, evidence, target, now)
+            self._settle(bar, f"rename to {new_name}", evidence.place, target, verdict)
+
+    def admit_creation(self, name: str, source: str, tags: dict[str, str]) -> dict[str, str]:
+        """Let a version be created, or raise.
+
+        Returns:
+            The tags it may be created with.
+
+        Raises:
+            PromotionRefusedError: The model itself is protected and the version is not a copy of
+                a proven one, or its tags are forged.
+        """
+        bar, now = self.source.current(), self.clock()
+        rules = bar.policy.rules_for_model(name, self.workspace())
+        if not rules:
+            return tags
+        place = self._place(bar, name, NEW_VERSION)
+        copied = original_of(source)
+        target = Target("version")
+        protecting = [rule for rule in rules if rule.protects(target)]
+        original = None
+        if copied is not None:
+            there = self._place(bar, *copied)
+            original = gather(self.registry, there, self.former_names, with_files=bool(protecting))
+        own = {} if copied is None else dict(self.registry.get_model_version(*copied).tags)
+        kept, forged = verdict_tags.copied_tags(bar, tags, original, own, now)
+        for key in forged:
+            self._refuse_tag(bar, "create_version", place, key, "nobody signed what it says")
+        if protecting:
+            evidence = _as_copy(original, place, source)
+            verdict = judge_under(protecting, bar, evidence, target, now)
+            self._settle(bar, "create_version", place, target, verdict)
+        return tags if _only_audits(bar, place) else kept
+
+    def admit_tag(self, name: str, version: str, key: str, value: str | None) -> None:
+        """Let a tag be set on a version (``None``: deleted from it), or raise.
+
+        Raises:
+            PromotionRefusedError: It shows a verdict that nobody signed, or hides one.
+        """
+        if not verdict_tags.is_reserved(key):
+            return
+        bar, now = self.source.current(), self.clock()
+        if not bar.policy.rules_for_model(name, self.workspace()):
+            return
+        action = "delete_tag" if value is None else "set_tag"
+        place = self._place(bar, name, version)
+        evidence = gather(self.registry, place, self.former_names, with_files=False)
+        if value is None:
+            fault = verdict_tags.fault_of_deleting(bar, evidence, key, now)
+        else:
+            fault = verdict_tags.fault_of_setting(bar, evidence, key, value, now)
+        if fault is not None:
+            self._refuse_tag(bar, action, place, key, fault)
+        else:
+            self._log(bar, action, place, key, Outcome.PROMOTE, "proven", f"tag '{key}' is proven")
+
+    def admit_model_tag(self, action: str, name: str, key: str) -> None:
+        """Let a tag of a registered model be set or deleted, or raise.
+
+        Raises:
+            PromotionRefusedError: It can be read as a verdict; verdicts stand on versions.
+        """
+        if not verdict_tags.is_reserved(key):
+            return
+        bar = self.source.current()
+        if bar.policy.rules_for_model(name, self.workspace()):
+            place = self._place(bar, name, "")
+            self._refuse_tag(bar, action, place, key, "verdicts stand on versions, not on models")
+
+    def note(self, action: str, outcome: str, name: str, **more: str) -> None:
+        """Log what needs no leave, or how something allowed ended; never in the way of it."""
+        try:
+            self.log.append(self._entry(action, outcome, name, **more), self.clock())
+        except Exception:  # an alias can always be deleted, log or not
+            logger.exception("rlrisk gate: %s of %s could not be logged", action, name)
+
+    def former_names(self, name: str) -> Sequence[str]:
+        """Names that a model had before, by the renames that the log knows, latest first."""
+        names, searched = [name], 0
+        while searched < len(names):
+            wanted = {"action": "rename", "outcome": DONE, "target": names[searched]}
+            found = self.log.find(workspace=self.workspace(), **wanted)
+            names += [entry.model for entry in found if entry.model not in names]
+            searched += 1
+        return names[1:]
+
+    def _settle(
+        self, bar: Bar, action: str, place: Place, target: Target, verdict: Verdict
+    ) -> None:
+        """Log a verdict, then raise where it is a refusal."""
+        entry = Entry(
+            action=action,
+            outcome=str(verdict.outcome),
+            reason=verdict.reason,
+            message=verdict.message,
+            workspace=place.workspace,
+            model=place.model,
+            version=place.version,
+            target=target.key,
+            rule=verdict.rule,
+            actor=actor(),
+            content_digest=verdict.content_digest,
+            key_ids=" ".join(verdict.key_ids),
+            bar_digest=bar.digest,
+        )
+        self.log.append(entry, self.clock())
+        if not verdict.allows:
+            raise PromotionRefusedError(str(verdict.outcome), verdict.reason, verdict.message)
+
+    def _refuse_tag(self, bar: Bar, action: str, place: Place, key: str, why: str) -> None:
+        """Log and raise; where every rule of the model only audits, log."""
+        about = f"version {place.version} of '{place.model}'" if place.version else place.model
+        text = f"rlrisk gate: tag '{key}' of {about} is blocked: {why}; run: rlrisk gate log"
+        if _only_audits(bar, place):
+            self._log(bar, action, place, key, Outcome.PROMOTE, "audit_only", text)
+            return
+        self._log(bar, action, place, key, Outcome.BLOCK, "tag", text)
+        raise PromotionRefusedError(str(Outcome.BLOCK), "tag", text)
+
+    def _log(
+        self, bar: Bar, action: str, place: Place, target: str, outcome: Outcome, *told: str
+    ) -> None:
+        reason, message = told
+        more = {"version": place.version, "target": target, "bar_digest": bar.digest}
+        entry = self._entry(action, str(outcome), place.model, reason, message, **more)
+        self.log.append(entry, self.clock())
+
+    def _entry(
+        self,
+        action: str,
+        outcome: str,
+        name: str,
+        reason: str = "",
+        message: str = "",
+        **more: str,
+    ) -> Entry:
+        return Entry(
+            action=action,
+            outcome=outcome,
+            reason=reason or outcome,
+            message=message,
+            workspace=self.workspace(),
+            model=name,
+            actor=actor(),
+            **more,
+        )
+
+    def _place(self, bar: Bar, name: str, version: str) -> Place:
+        return Place(
+            registry=bar.policy.registry,
+            workspace=self.workspace(),
+            model=name,
+            version=version,
+        )
+
+
+def _as_copy(original: Evidence | None, place: Place, source: str) -> Evidence:
+    """The evidence on a version that does not exist yet: that of the version it will copy."""
+    if original is None:
+        return Evidence(place=place, envelope=None, attested_places=(), source=source, files=None)
+    return replace(original, place=place, overrides={})
+
+
+def _only_audits(bar: Bar, place: Place) -> bool:
+    rules = bar.policy.rules_for_model(place.model, place.workspace)
+    return all(rule.mode == "audit" for rule in rules)
+
+
+def actor() -> str:
+    """Who asks: user and address of the request, or the user of this process."""
+    from flask import has_request_context, request
+
+    if not has_request_context():
+        return getuser()
+    user = request.authorization.username if request.authorization else None
+    return f"{user or 'anonymous'}@{request.remote_addr or 'unknown'}"

@@ -1,0 +1,267 @@
+"""The policy file of the gate (``RLRISK_POLICY``): which places are protected, and by what.
+
+It is not the risk policy (`PolicyConfig`), which draws the lines between risk levels; the gate's
+file names the risk policy under which a version must have been assessed. The file, the key ring
+and the risk policy are read for every decision, so that a revoked key counts at once, and parsed
+anew only when their bytes have changed.
+"""
+
+import hashlib
+from collections.abc import Hashable
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from mlflow_rlrisk.attestation_envelope import canonical_json
+from mlflow_rlrisk.attestation_keys import KeyRing
+from mlflow_rlrisk.config import PolicyConfig
+from mlflow_rlrisk.errors import ConfigError
+from mlflow_rlrisk.gate.names import matches, readable
+
+POLICY_VARIABLE = "RLRISK_POLICY"
+DEFAULT_REGISTRY = "mlflow"
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+
+
+def seconds_of(duration: str) -> int:
+    """Read ``90s``, ``15m``, ``24h``, ``30d`` or ``2w``.
+
+    Raises:
+        ValueError: It is written otherwise or is not positive.
+    """
+    number, unit = duration[:-1], duration[-1:]
+    if unit not in _UNITS or not number.isascii() or not number.isdigit() or int(number) < 1:
+        raise ValueError(f"{duration!r} is no duration such as 90s, 15m, 24h, 30d or 2w")
+    return int(number) * _UNITS[unit]
+
+
+def _checked_duration(duration: str) -> str:
+    seconds_of(duration)
+    return duration
+
+
+Duration = Annotated[str, AfterValidator(_checked_duration)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class MetricRequirement(_Section):
+    """A bar for one metric, in the words of ``mlflow.models.MetricThreshold``."""
+
+    threshold: float
+    """The bar."""
+    greater_is_better: bool
+    """True: the value must be at least the threshold; false: at most."""
+
+
+class PromotionRule(_Section):
+    """What is protected and what a version must prove to get there."""
+
+    name: str
+    """Shown in every refusal."""
+    models: list[str] = Field(default=["*"], min_length=1)
+    """Shell patterns of registered model names."""
+    workspaces: list[str] = Field(default=["*"], min_length=1)
+    """Shell patterns of MLflow workspaces; ``default`` where workspaces are off."""
+    aliases: list[str] = []
+    """Protected aliases."""
+    stages: list[Literal["Staging", "Production", "Archived"]] = []
+    """Protected stages."""
+    every_version: bool = False
+    """True: the model itself is the protected place; a version must be proven to be created."""
+    required_level: Literal["low", "medium"] = "low"
+    """The riskiest level that is still promoted; ``unknown`` never is."""
+    required_metrics: dict[str, MetricRequirement] = {}
+    """Bars for attested metrics, by full name such as ``rlrisk/pass_at_8``."""
+    allowed_keys: list[str] | None = None
+    """Ids of keys whose attestations count; null: every valid key of the ring."""
+    allowed_prompts: list[str] | None = None
+    """Digests of prompt sets that count; null: any."""
+    allowed_verifiers: list[str] | None = None
+    """Digests of verifiers that count; null: any."""
+    allowed_judge_tiers: list[str] | None = None
+    """Isolation of candidate code that counts; null: any."""
+    max_age: Duration = "30d"
+    """How old an attestation may be."""
+    mode: Literal["enforce", "audit"] = "enforce"
+    """``audit`` lets everything pass and logs what would have been refused."""
+
+    @model_validator(mode="after")
+    def _protects_something(self) -> Self:
+        if not (self.aliases or self.stages or self.every_version):
+            raise ValueError("a rule needs aliases, stages or every_version")
+        if "latest" in map(readable, self.aliases):
+            raise ValueError("MLflow gives the alias 'latest' to the newest version by itself")
+        return self
+
+    def covers(self, model: str, workspace: str) -> bool:
+        """Whether the rule speaks about this model."""
+        in_models = any(matches(model, pattern) for pattern in self.models)
+        return in_models and any(matches(workspace, pattern) for pattern in self.workspaces)
+
+    def protects(self, target: "Target") -> bool:
+        """Whether the rule protects this alias or stage, or every version."""
+        if self.every_version:
+            return True
+        if target.kind == "version":
+            return False
+        names = self.aliases if target.kind == "alias" else self.stages
+        return readable(target.name) in [readable(name) for name in names]
+
+
+class OverrideSettings(_Section):
+    """Who may let a version pass although the policy refuses it, and for how long."""
+
+    keys: list[str] | None = None
+    """Ids of keys that may; null: every valid key of the ring, empty: nobody."""
+    required_signatures: Annotated[int, Field(ge=1, le=2)] = 1
+    """2: two different keys must sign."""
+    max_duration: Duration = "7d"
+    """The longest an override may last."""
+    min_reason_length: Annotated[int, Field(ge=1)] = 1
+    """Characters that a reason must have at least."""
+
+
+class PromotionPolicy(_Section):
+    """The policy file."""
+
+    version: Literal[1]
+    registry: Annotated[str, Field(min_length=1)] = DEFAULT_REGISTRY
+    """Name of this registry; an attestation for another one does not count."""
+    key_ring: str
+    """File with the public keys, relative to the policy file."""
+    risk_policy: str | dict[str, Any] = {}
+    """Settings, or a YAML file of them, under which versions must have been assessed."""
+    rules: list[PromotionRule] = Field(min_length=1)
+    override: OverrideSettings = OverrideSettings()
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Self:
+        names = [rule.name for rule in self.rules]
+        if len(set(names)) != len(names):
+            raise ValueError("two rules have the same name")
+        return self
+
+    def rules_for_model(self, model: str, workspace: str) -> list[PromotionRule]:
+        """Every rule that speaks about this model."""
+        return [rule for rule in self.rules if rule.covers(model, workspace)]
+
+    def rules_for(self, model: str, workspace: str, target: "Target") -> list[PromotionRule]:
+        """Every rule that protects this place; all of them must be satisfied."""
+        return [r for r in self.rules_for_model(model, workspace) if r.protects(target)]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a version wants to go within its model: an alias, a stage, or just to exist."""
+
+    kind: Literal["alias", "stage", "version"]
+    name: str = ""
+
+    @property
+    def key(self) -> str:
+        """How overrides and the log spell it."""
+        return f"{self.kind}.{readable(self.name)}" if self.name else self.kind
+
+    def __str__(self) -> str:
+        return f"{self.kind} '{self.name}'" if self.name else "being a version"
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A policy with all it refers to: what a decision is made under."""
+
+    policy: PromotionPolicy
+    ring: KeyRing
+    risk_policy_digest: str
+    digest: str
+    """SHA-256 over policy, key ring and risk policy: names what a decision was made under."""
+
+
+class PolicySource:
+    """Reads a policy file and what it refers to, and parses them when they have changed."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._cached: tuple[Hashable, Bar] | None = None
+
+    def current(self) -> Bar:
+        """The bar as it stands on disk now.
+
+        Raises:
+            ConfigError: A file cannot be read or used.
+        """
+        raw, cached = _bytes(self.path, POLICY_VARIABLE), self._cached
+        if cached is not None and (raw, *self._others(cached[1].policy)) == cached[0]:
+            return cached[1]
+        policy = parse_policy(raw)
+        others = self._others(policy)
+        bar = _bar(policy, *others)
+        self._cached = ((raw, *others), bar)
+        return bar
+
+    def _others(self, policy: PromotionPolicy) -> tuple[bytes, bytes | None]:
+        folder = self.path.parent
+        ring = _bytes(folder / policy.key_ring, "key_ring")
+        risk = policy.risk_policy
+        return ring, _bytes(folder / risk, "risk_policy") if isinstance(risk, str) else None
+
+
+def _bar(policy: PromotionPolicy, ring: bytes, risk: bytes | None) -> Bar:
+    settings = policy.risk_policy if risk is None else _mapping(risk, "risk_policy")
+    risk_digest = PolicyConfig(**settings).digest()  # type: ignore[arg-type]
+    parts = [canonical_json(policy.model_dump(mode="json")), ring.decode(), risk_digest]
+    digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    return Bar(policy, KeyRing.parse(ring), risk_digest, digest)
+
+
+def parse_policy(text: str | bytes) -> PromotionPolicy:
+    """Read a policy file's text.
+
+    Raises:
+        ConfigError: It is no YAML mapping, repeats a key, or a setting is unknown or unusable.
+    """
+    try:
+        return PromotionPolicy.model_validate(_mapping(text, POLICY_VARIABLE))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or POLICY_VARIABLE
+        raise ConfigError(where, first.get("input"), first["msg"]) from error
+
+
+def max_age_of(rule: PromotionRule) -> timedelta:
+    """How old an attestation may be under a rule."""
+    return timedelta(seconds=seconds_of(rule.max_age))
+
+
+def _bytes(path: Path, what: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError(what, str(path), f"cannot be read: {error.strerror}") from error
+
+
+class _NoRepeatedKeys(yaml.SafeLoader):
+    """YAML in which a key that stands twice is an error: the second would win silently."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        if len({str(key) for key in keys}) != len(keys):
+            raise yaml.YAMLError(f"a key stands twice, line {node.start_mark.line + 1}")
+        return super().construct_mapping(node, deep=deep)
+
+
+def _mapping(text: str | bytes, what: str) -> dict[str, Any]:
+    try:
+        raw = yaml.load(text, Loader=_NoRepeatedKeys)
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise ConfigError(what, "file", f"is no YAML: {error}") from error
+    if not isinstance(raw, dict) or not all(isinstance(key, str) for key in raw):
+        raise ConfigError(what, "file", "must be a mapping from settings to values")
+    return raw

@@ -1,0 +1,208 @@
+"""The MLflow registry-store plugin: ``rlrisk+sqlite:///``, ``rlrisk+postgresql://`` and others.
+
+MLflow's own SQL store with a `Gatekeeper` before everything by which a version can reach a
+protected place, show a verdict that nobody signed, or be read through an alias whose proof is
+gone. Every route of the server ends here, whatever its path or encoding. Each guarded method
+decides first and acts after; an error while deciding is a refusal.
+"""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from mlflow.entities.model_registry import ModelVersionTag
+from mlflow.entities.model_registry.model_version_stages import (
+    STAGE_DELETED_INTERNAL,
+    STAGE_NONE,
+    get_canonical_stage,
+)
+from mlflow.environment_variables import MLFLOW_ENABLE_WORKSPACES
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
+from mlflow.store.model_registry.dbmodels.models import SqlModelVersion, SqlRegisteredModelAlias
+from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
+from mlflow.store.model_registry.sqlalchemy_workspace_store import WorkspaceAwareSqlAlchemyStore
+from mlflow.utils.validation import _validate_model_version
+
+from mlflow_rlrisk.errors import ConfigError, PromotionRefusedError
+from mlflow_rlrisk.gate.audit import AuditLog
+from mlflow_rlrisk.gate.gatekeeper import DONE, FAILED, Gatekeeper
+from mlflow_rlrisk.gate.promotion_policy import POLICY_VARIABLE, PolicySource, Target
+
+logger = logging.getLogger(__name__)
+
+SCHEME_PREFIX = "rlrisk+"
+
+
+def make_store(store_uri: str, tracking_uri: str | None = None) -> SqlAlchemyStore:
+    """What MLflow calls for a registry URI of one of our schemes.
+
+    Raises:
+        MlflowException: ``RLRISK_POLICY`` names no usable policy; a server does not start then.
+    """
+    del tracking_uri  # the SQL store does not use it either
+    gated = _GatedWorkspaces if MLFLOW_ENABLE_WORKSPACES.get() else _GatedStore
+    with _refusing("open the registry"):
+        return gated(store_uri.removeprefix(SCHEME_PREFIX))
+
+
+@contextmanager
+def _refusing(action: str) -> Iterator[None]:
+    """Turn a refusal, or any fault of the gate, into what MLflow answers with status 403."""
+    try:
+        yield
+    except MlflowException:
+        raise
+    except PromotionRefusedError as error:
+        raise MlflowException(error.message, error_code=PERMISSION_DENIED) from error
+    except Exception as error:  # fail closed: what could not be decided is refused
+        logger.exception("rlrisk gate: %s could not be decided", action)
+        what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        text = f"rlrisk gate: '{action}' is refused, it could not be decided ({what})"
+        raise MlflowException(text, error_code=PERMISSION_DENIED) from error
+
+
+def _number(version: Any) -> str:
+    """A version as the registry will read it: ``01`` is ``1``."""
+    return str(_validate_model_version(version))
+
+
+class _GatedStore(SqlAlchemyStore):
+    """The gate before MLflow's SQL registry."""
+
+    gatekeeper: Gatekeeper
+
+    def __init__(self, db_uri: str) -> None:
+        path = os.environ.get(POLICY_VARIABLE)
+        if not path:
+            raise ConfigError(POLICY_VARIABLE, path, "must name the policy file of the gate")
+        # No read replica: a revocation or a tag that lags there would let through.
+        super().__init__(db_uri)
+        log = AuditLog(self.engine)
+        log.prepare()
+        self.gatekeeper = Gatekeeper(
+            source=PolicySource(path),
+            log=log,
+            registry=self,
+            workspace=self._get_active_workspace,
+        )
+        self.gatekeeper.source.current()
+
+    def set_registered_model_alias(self, name: str, alias: str, version: Any) -> None:
+        with _refusing("set_alias"):
+            self.gatekeeper.admit("set_alias", name, _number(version), Target("alias", alias))
+        with self._watching("set_alias", name, version=str(version), target=f"alias.{alias}"):
+            super().set_registered_model_alias(name, alias, version)
+
+    def delete_registered_model_alias(self, name: str, alias: str) -> None:
+        super().delete_registered_model_alias(name, alias)
+        self.gatekeeper.note("delete_alias", DONE, name, target=Target("alias", alias).key)
+
+    def transition_model_version_stage(
+        self, name: str, version: Any, stage: str, archive_existing_versions: bool
+    ) -> Any:
+        target = Target("stage", get_canonical_stage(stage))
+        with _refusing("transition_stage"):
+            self.gatekeeper.admit("transition_stage", name, _number(version), target)
+        with self._watching("transition_stage", name, version=str(version), target=target.key):
+            return super().transition_model_version_stage(
+                name, version, stage, archive_existing_versions
+            )
+
+    def create_model_version(
+        self,
+        name: str,
+        source: str,
+        run_id: Any = None,
+        tags: Any = None,
+        *more: Any,
+        **named: Any,
+    ) -> Any:
+        given = {tag.key: tag.value for tag in tags or []}
+        with _refusing("create_version"):
+            kept = self.gatekeeper.admit_creation(name, source, given)
+        entities = [ModelVersionTag(key, value) for key, value in kept.items()]
+        with self._watching("create_version", name, target=source):
+            return super().create_model_version(name, source, run_id, entities, *more, **named)
+
+    def rename_registered_model(self, name: str, new_name: str) -> Any:
+        with _refusing("rename"):
+            held = self._held_places(name)
+            self.gatekeeper.admit_renaming(name, new_name, held)
+        renamed = super().rename_registered_model(name, new_name)
+        self.gatekeeper.note("rename", DONE, name, target=new_name)
+        return renamed
+
+    def set_model_version_tag(self, name: str, version: Any, tag: Any) -> None:
+        with _refusing("set_tag"):
+            self.gatekeeper.admit_tag(name, _number(version), tag.key, str(tag.value))
+        super().set_model_version_tag(name, version, tag)
+
+    def delete_model_version_tag(self, name: str, version: Any, key: str) -> None:
+        with _refusing("delete_tag"):
+            self.gatekeeper.admit_tag(name, _number(version), key, None)
+        super().delete_model_version_tag(name, version, key)
+
+    def create_registered_model(self, name: str, tags: Any = None, *more: Any, **named: Any) -> Any:
+        for tag in tags or []:
+            with _refusing("create_model"):
+                self.gatekeeper.admit_model_tag("create_model", name, tag.key)
+        return super().create_registered_model(name, tags, *more, **named)
+
+    def set_registered_model_tag(self, name: str, tag: Any) -> None:
+        with _refusing("set_model_tag"):
+            self.gatekeeper.admit_model_tag("set_model_tag", name, tag.key)
+        super().set_registered_model_tag(name, tag)
+
+    def delete_registered_model_tag(self, name: str, key: str) -> None:
+        with _refusing("delete_model_tag"):
+            self.gatekeeper.admit_model_tag("delete_model_tag", name, key)
+        super().delete_registered_model_tag(name, key)
+
+    def get_model_version_by_alias(self, name: str, alias: str) -> Any:
+        found = super().get_model_version_by_alias(name, alias)
+        with _refusing("read"):
+            self.gatekeeper.admit_reading(name, str(found.version), Target("alias", alias))
+        return found
+
+    def get_latest_versions(self, name: str, stages: Any = None) -> Any:
+        found = super().get_latest_versions(name, stages)
+        if stages:  # a consumer that loads models:/name/Production; the UI asks for all stages
+            for each in found:
+                target = Target("stage", each.current_stage)
+                with _refusing("read"):
+                    self.gatekeeper.admit_reading(name, str(each.version), target)
+        return found
+
+    def _held_places(self, name: str) -> list[tuple[str, Target]]:
+        """Every alias and stage that versions of a model have, and that they exist."""
+        with self.ManagedSessionMaker() as session:
+            aliases = self._get_query(session, SqlRegisteredModelAlias)
+            versions = self._get_query(session, SqlModelVersion).filter(
+                SqlModelVersion.name == name,
+                SqlModelVersion.current_stage != STAGE_DELETED_INTERNAL,
+            )
+            held = [
+                (str(each.version), Target("alias", each.alias))
+                for each in aliases.filter(SqlRegisteredModelAlias.name == name)
+            ]
+            for each in versions:
+                held.append((str(each.version), Target("version")))
+                if each.current_stage != STAGE_NONE:
+                    held.append((str(each.version), Target("stage", each.current_stage)))
+        return held
+
+    @contextmanager
+    def _watching(self, action: str, name: str, **more: str) -> Iterator[None]:
+        """Log that the registry did not do what had been allowed."""
+        try:
+            yield
+        except MlflowException as error:
+            self.gatekeeper.note(action, FAILED, name, message=str(error.message), **more)
+            raise
+
+
+class _GatedWorkspaces(_GatedStore, WorkspaceAwareSqlAlchemyStore):
+    """The gate before MLflow's SQL registry with workspaces."""
