@@ -13,7 +13,10 @@ import numpy.typing as npt
 
 from mlflow_rlrisk.entropy_profile import EntropyProfile
 from mlflow_rlrisk.records import (
+    UNKNOWN_TOKEN,
+    EntropyBounds,
     FinishReason,
+    FloatArray,
     GradedGroup,
     GradeStatus,
     IntArray,
@@ -65,6 +68,7 @@ def measure(group: GradedGroup, success_threshold: float | None) -> PromptStatis
             if is_correct
         ]
     entropy_sum, sequence_entropy, num_low = _entropy(group.rollouts)
+    bounds = _bounds(group.rollouts)
     return PromptStatistics(
         prompt_id=group.prompt.id,
         num_samples=len(group.rollouts),
@@ -81,8 +85,11 @@ def measure(group: GradedGroup, success_threshold: float | None) -> PromptStatis
         answer_counts=_multiplicities(answers) if answers else None,
         correct_counts=None if correct_texts is None else _multiplicities(correct_texts),
         text_counts=_multiplicities(texts),
-        num_loops=int(ends_in_loop(group.rollouts).sum()),
+        num_loops=_num_loops(group.rollouts),
         num_unparsed=len(scored) - len(answers) if answers else None,
+        sequence_entropy_lower=_sequence_mean([each.lower for each in bounds]),
+        sequence_entropy_upper=_sequence_mean([each.upper for each in bounds]),
+        sequence_entropy_estimate=_sequence_mean([each.estimate for each in bounds]),
     )
 
 
@@ -115,6 +122,25 @@ def _entropy(
     sums = np.add.reduceat(entropies, np.cumsum(lengths) - lengths)
     num_low = int(np.count_nonzero(entropies < LOW_ENTROPY_NATS))
     return float(sums.sum()), float((sums / lengths).mean()), num_low
+
+
+def _bounds(rollouts: Sequence[Rollout]) -> list[EntropyBounds]:
+    """The bounds of every rollout, or none where one of them has none."""
+    found = [each.entropy_bounds for each in rollouts if each.entropy_bounds is not None]
+    return found if len(found) == len(rollouts) else []
+
+
+def _sequence_mean(parts: Sequence[FloatArray | None]) -> float | None:
+    """Mean over rollouts of their means ``[T]``; no value where one of them has none."""
+    means = [float(part.mean(dtype=np.float64)) for part in parts if part is not None]
+    return sum(means) / len(means) if means and len(means) == len(parts) else None
+
+
+def _num_loops(rollouts: Sequence[Rollout]) -> int | None:
+    """Rollouts that end in a loop; tokens that were counted only cannot tell."""
+    if any((rollout.token_ids == UNKNOWN_TOKEN).any() for rollout in rollouts):
+        return None
+    return int(ends_in_loop(rollouts).sum())
 
 
 def _nll(rollouts: Sequence[Rollout]) -> float | None:

@@ -70,6 +70,7 @@ def _row(
 _R, _S, _C = Direction.RISKIER, Direction.SAFER, Direction.CONTEXT
 _UMVUE = "U-statistic over all groups of g scored rollouts"
 _ENTROPY = "exact entropy of the full softmax at the sampling temperature"
+_BOUNDS = "probability left to the tail, packed or spread as far as it may be"
 _ZERO_STD = "share of groups of g whose rewards are all equal (no gradient); 1 - group signal"
 _SEQUENCE_NLL = "surprisal of a whole completion, -log p summed over its tokens, mean over rollouts"
 
@@ -139,6 +140,22 @@ CATALOGUE: tuple[MetricSpec, ...] = (
         _S,
         "token entropy averaged per rollout, then over all rollouts",
         _ENTROPY,
+    ),
+    _row(
+        "token_entropy_lower",
+        "nats/token",
+        _S,
+        "lower bound of token_entropy where only the most likely tokens are known (openai)",
+        _BOUNDS,
+    ),
+    _row("token_entropy_upper", "nats/token", _S, "upper bound of token_entropy, there", _BOUNDS),
+    _row(
+        "token_entropy_estimate",
+        "nats/token",
+        _S,
+        "estimate of token_entropy there, unbiased, not exact; stands in for it in the index",
+        "control variate: top-k sum, and -log p of sampled tokens outside of them",
+        lower=None,
     ),
     _row(
         "token_entropy_relative",

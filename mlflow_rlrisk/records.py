@@ -20,6 +20,10 @@ FloatArray = npt.NDArray[np.floating[Any]]
 IntArray = npt.NDArray[np.integer[Any]]
 
 
+UNKNOWN_TOKEN = -1
+"""Stands for a token that is counted and whose id was not recorded."""
+
+
 class FinishReason(StrEnum):
     """Why a rollout ended."""
 
@@ -75,6 +79,24 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class EntropyBounds:
+    """What the most likely tokens of each position say of its entropy, where they are all there is.
+
+    All in nats at the sampling temperature, of the full softmax.
+
+    Attributes:
+        lower: Smallest entropy that fits them, shape ``[T]``.
+        upper: Largest entropy that fits them, shape ``[T]``.
+        estimate: Unbiased estimates, shape ``[T]``; single ones may lie outside the bounds.
+            ``None`` where the tokens were not drawn from the distribution that is scored.
+    """
+
+    lower: FloatArray
+    upper: FloatArray
+    estimate: FloatArray | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Rollout:
     """One sampled answer with what the sampler knew of every generated token.
 
@@ -87,6 +109,7 @@ class Rollout:
         entropies: Exact entropy of the full softmax at the sampling temperature (nats), ``[T]``;
             ``None`` where the source of the rollouts did not record it.
         finish_reason: Why it ended.
+        entropy_bounds: What is known of the entropy instead; never beside ``entropies``.
     """
 
     prompt_id: str
@@ -96,6 +119,7 @@ class Rollout:
     logprobs: FloatArray | None
     entropies: FloatArray | None
     finish_reason: FinishReason
+    entropy_bounds: EntropyBounds | None = None
 
     def __post_init__(self) -> None:
         length = self.token_ids.shape[0]
@@ -103,8 +127,13 @@ class Rollout:
             raise StatisticsError(
                 f"rollout {self.sample_index} of {self.prompt_id} has no token; a stop token counts"
             )
-        for name in ("logprobs", "entropies"):
-            values = getattr(self, name)
+        per_token = {"logprobs": self.logprobs, "entropies": self.entropies}
+        if self.entropy_bounds is not None:
+            if self.entropies is not None:
+                raise StatisticsError(f"rollout of {self.prompt_id}: exact entropies and bounds")
+            for name in ("lower", "upper", "estimate"):
+                per_token[f"entropy_bounds.{name}"] = getattr(self.entropy_bounds, name)
+        for name, values in per_token.items():
             if values is None:
                 continue
             if values.shape != (length,):
@@ -190,12 +219,15 @@ class PromptStatistics:
         num_tokens: Generated tokens over all rollouts.
         entropy_sum: Sum of token entropies over all rollouts (nats).
         sequence_entropy: Mean over rollouts of their mean token entropy (nats per token).
+        sequence_entropy_lower: The same of the lower bounds, where only bounds are known.
+        sequence_entropy_upper: The same of the upper bounds.
+        sequence_entropy_estimate: The same of the unbiased estimates.
         num_low_entropy: Tokens with an entropy below `LOW_ENTROPY_NATS` of ``measure.py``.
         nll_sum: Sum of ``-logprob`` over all generated tokens (nats).
         answer_counts: Multiplicities of the distinct canonical answers, largest first.
         correct_counts: Multiplicities of the distinct correct completions, largest first.
         text_counts: Multiplicities of the distinct completions, largest first.
-        num_loops: Rollouts that end in a repetition loop.
+        num_loops: Rollouts that end in a repetition loop; ``None`` where tokens were counted only.
         num_unparsed: Scored rollouts in which the verifier found no answer.
     """
 
@@ -214,5 +246,8 @@ class PromptStatistics:
     answer_counts: tuple[int, ...] | None
     correct_counts: tuple[int, ...] | None
     text_counts: tuple[int, ...]
-    num_loops: int
+    num_loops: int | None
     num_unparsed: int | None
+    sequence_entropy_lower: float | None = None
+    sequence_entropy_upper: float | None = None
+    sequence_entropy_estimate: float | None = None

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from mlflow_rlrisk.errors import RolloutStoreError
 from mlflow_rlrisk.records import (
+    EntropyBounds,
     FinishReason,
     Grade,
     GradedGroup,
@@ -34,8 +35,13 @@ ROLLOUT_SCHEMA = pa.schema(
         pa.field("logprobs", pa.list_(pa.float32())),
         pa.field("entropies", pa.list_(pa.float32())),
         pa.field("finish_reason", pa.string(), nullable=False),
+        pa.field("entropy_lower", pa.list_(pa.float32())),
+        pa.field("entropy_upper", pa.list_(pa.float32())),
+        pa.field("entropy_estimate", pa.list_(pa.float32())),
     ]
 )
+OPTIONAL_COLUMNS = frozenset({"entropy_lower", "entropy_upper", "entropy_estimate"})
+"""Columns that shards of earlier versions lack; they are read as not recorded."""
 GRADE_SCHEMA = pa.schema(
     [
         pa.field("prompt_id", pa.string(), nullable=False),
@@ -52,6 +58,7 @@ def rollout_table(groups: Sequence[RolloutGroup | GradedGroup]) -> pa.Table:
     """The rollouts of groups as a table of `ROLLOUT_SCHEMA`."""
     rows = [(group.prompt.text, rollout) for group in groups for rollout in group.rollouts]
     rollouts = [rollout for _, rollout in rows]
+    bounds = [rollout.entropy_bounds for rollout in rollouts]
     columns = {
         "prompt_id": pa.array([r.prompt_id for r in rollouts], pa.string()),
         "prompt": pa.array([text for text, _ in rows], pa.string()),
@@ -61,6 +68,9 @@ def rollout_table(groups: Sequence[RolloutGroup | GradedGroup]) -> pa.Table:
         "logprobs": _lists([r.logprobs for r in rollouts], np.float32),
         "entropies": _lists([r.entropies for r in rollouts], np.float32),
         "finish_reason": pa.array([r.finish_reason.value for r in rollouts], pa.string()),
+        "entropy_lower": _lists([None if b is None else b.lower for b in bounds], np.float32),
+        "entropy_upper": _lists([None if b is None else b.upper for b in bounds], np.float32),
+        "entropy_estimate": _lists([None if b is None else b.estimate for b in bounds], np.float32),
     }
     return pa.table(columns, schema=ROLLOUT_SCHEMA)
 
@@ -147,6 +157,10 @@ def read_shard(path: Path, schema: pa.Schema) -> pa.Table:
             ``ArrowInvalid`` is a ``ValueError``).
     """
     table = pq.ParquetFile(path, page_checksum_verification=True).read()
+    for name in schema.names:
+        if name in OPTIONAL_COLUMNS and name not in table.schema.names:
+            field = schema.field(name)
+            table = table.append_column(field, pa.nulls(table.num_rows, field.type))
     if table.schema.names != schema.names:
         raise ValueError(f"columns {table.schema.names}, {schema.names} are needed")
     return table.cast(schema).combine_chunks()
@@ -161,6 +175,16 @@ def groups_of(table: pa.Table, prompts: dict[str, Prompt]) -> Iterator[RolloutGr
     tokens, logprobs, entropies = (
         _slices(table[name]) for name in ("token_ids", "logprobs", "entropies")
     )
+    lower, upper, estimate = (
+        _slices(table[name]) for name in ("entropy_lower", "entropy_upper", "entropy_estimate")
+    )
+
+    def bounds(row: int) -> EntropyBounds | None:
+        low, high = lower(row), upper(row)
+        if low is None or high is None:
+            return None
+        return EntropyBounds(lower=low, upper=high, estimate=estimate(row))
+
     for start, stop in _runs(prompt_ids):
         prompt = prompts.get(prompt_ids[start])
         if prompt is None:
@@ -174,6 +198,7 @@ def groups_of(table: pa.Table, prompts: dict[str, Prompt]) -> Iterator[RolloutGr
                 logprobs=logprobs(row),
                 entropies=entropies(row),
                 finish_reason=FinishReason(reasons[row]),
+                entropy_bounds=bounds(row),
             )
             for row in range(start, stop)
         ]

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
@@ -14,6 +15,9 @@ from mlflow_rlrisk.success_columns import undefined_success_reason
 LARGEST_VOCABULARY = 2**20
 """Bounds an entropy where no interval can be estimated; four times today's largest vocabularies."""
 ENTROPY_BOUNDS = (0.0, math.log(LARGEST_VOCABULARY))
+ESTIMATE_BOUNDS = (-ENTROPY_BOUNDS[1], 2.0 * ENTROPY_BOUNDS[1])
+"""A mean of unbiased estimates may leave the entropy's own range."""
+BOUNDS_ONLY = "the exact entropy is not known, only its bounds (token_entropy_lower, _upper)"
 
 
 def add_sampling_columns(
@@ -50,7 +54,9 @@ def _add_entropy(table: PromptColumns, statistics: Sequence[PromptStatistics]) -
         "low_entropy_share",
     )
     missing = sum(value is None for value in sequence)
-    if missing:
+    if missing and _has_bounds(statistics):
+        table.leave_out(BOUNDS_ONLY, *entropies)
+    elif missing:
         table.leave_out(_not_recorded("token entropies", missing, len(statistics)), *entropies)
     else:
         per_prompt = _floats(sequence)
@@ -58,6 +64,7 @@ def _add_entropy(table: PromptColumns, statistics: Sequence[PromptStatistics]) -
         table.add_ratio("token_entropy_token_mean", _floats(sums), tokens, ENTROPY_BOUNDS)
         table.add_ratio("token_entropy_seq_mean", per_prompt * samples, samples, ENTROPY_BOUNDS)
         table.add_ratio("low_entropy_share", _floats(low), tokens)
+    _add_entropy_bounds(table, statistics, is_exact=not missing)
     nll = [each.nll_sum for each in statistics]
     missing = sum(value is None for value in nll)
     if missing:
@@ -66,6 +73,32 @@ def _add_entropy(table: PromptColumns, statistics: Sequence[PromptStatistics]) -
     else:
         table.add_ratio("sampled_nll", _floats(nll), tokens, None)
         table.add_ratio("sequence_nll", _floats(nll), samples, None)
+
+
+def _has_bounds(statistics: Sequence[PromptStatistics]) -> bool:
+    return any(each.sequence_entropy_lower is not None for each in statistics)
+
+
+def _add_entropy_bounds(
+    table: PromptColumns, statistics: Sequence[PromptStatistics], *, is_exact: bool
+) -> None:
+    """Bounds and the unbiased estimate, aggregated as ``token_entropy`` is."""
+    for name, values, bounds in (
+        ("lower", [each.sequence_entropy_lower for each in statistics], ENTROPY_BOUNDS),
+        ("upper", [each.sequence_entropy_upper for each in statistics], ENTROPY_BOUNDS),
+        ("estimate", [each.sequence_entropy_estimate for each in statistics], ESTIMATE_BOUNDS),
+    ):
+        missing = sum(value is None for value in values)
+        if not missing:
+            table.add_mean(f"token_entropy_{name}", partial(_floats, values), bounds)
+        elif is_exact:
+            table.leave_out("token_entropy is exact", f"token_entropy_{name}")
+        else:
+            what = "the most likely tokens of every position"
+            if name == "estimate":
+                what += ", drawn from the distribution that is scored,"
+            reason = _not_recorded(what, missing, len(statistics))
+            table.leave_out(reason, f"token_entropy_{name}")
 
 
 def _not_recorded(what: str, missing: int, total: int) -> str:
@@ -128,7 +161,13 @@ def _add_outcomes(
     tokens = _floats([each.num_tokens for each in statistics])
     longest = float(max(max_new_tokens, (tokens / np.maximum(samples, 1.0)).max()))
     table.add_ratio("truncated_share", _floats([s.num_truncated for s in statistics]), samples)
-    table.add_ratio("repetition_share", _floats([s.num_loops for s in statistics]), samples)
+    loops = [each.num_loops for each in statistics]
+    missing = sum(each is None for each in loops)
+    if missing:
+        reason = _not_recorded("generated tokens", missing, len(statistics))
+        table.leave_out(reason, "repetition_share")
+    else:
+        table.add_ratio("repetition_share", _floats(loops), samples)
     table.add_ratio("verifier_failure_share", _floats([s.num_failed for s in statistics]), samples)
     table.add_ratio("completion_tokens", tokens, samples, (1.0, longest))
     answers = _answer_counts(statistics)

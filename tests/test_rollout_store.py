@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from mlflow_rlrisk.errors import RolloutStoreError
@@ -134,7 +135,8 @@ def test_a_damaged_shard_is_said_and_its_prompts_count_as_missing(
     store.append([_group("b")])
     content = bytearray(hurt.read_bytes())
     if damage == "flip":
-        content[len(content) // 10] ^= 0xFF  # inside the first column's page
+        first = pq.ParquetFile(hurt).metadata.row_group(0).column(0)
+        content[first.data_page_offset + first.total_compressed_size - 2] ^= 0xFF
     hurt.write_bytes({"cut": content[:-20], "flip": content, "empty": b""}[damage])
 
     reopened = RolloutStore(tmp_path)
