@@ -17,7 +17,7 @@ from mlflow_rlrisk.errors import ConfigError, RLRiskError
 
 COMMANDS = {
     "assess": "assessment:assess",
-    "compare": "assessment:compare",
+    "compare": "compare:compare",
     "rescore": "assessment:rescore",
     "doctor": "doctor:doctor",
     "demo": "demo:demo",

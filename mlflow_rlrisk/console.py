@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mlflow_rlrisk.comparison import Comparison
+    from mlflow_rlrisk.lineage import LineageReport
     from mlflow_rlrisk.report import RiskReport
 
 _HEADLINE = (
@@ -164,6 +165,23 @@ def comparison_lines(comparison: "Comparison", reports: "Sequence[RiskReport]") 
         f"{named[pair.lower_risk]} the lower risk"
         for pair in comparison.disagreements
     ]
+
+
+def lineage_lines(lineage: "LineageReport") -> list[str]:
+    """Which version to start from, why, and the phases of the series."""
+    choice = lineage.choice
+    lines = ["", f"start from: {choice.start_from or 'none of them'}"]
+    lines += [f"  because  {reason}" for reason in choice.reasons]
+    lines += [f"  next     {step}" for step in choice.next_steps]
+    resolved = len(lineage.inversions)
+    lines.append(f"  pairs    {resolved} of {len(lineage.pairs)} are resolved against pass@1")
+    if lineage.phases.labels:
+        told = ", ".join(
+            f"{label.name} {label.phase} ({label.confidence:.0%})"
+            for label in lineage.phases.labels
+        )
+        lines.append(f"  phases   {told}")
+    return lines + [f"  note     {note}" for note in lineage.notes]
 
 
 def _widest_pass_at_k(report: "RiskReport") -> list[tuple[str, str]]:

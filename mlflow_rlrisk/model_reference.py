@@ -19,6 +19,7 @@ MAX_COPIES = 16
 """Copies of copies that are followed before a chain counts as a cycle."""
 
 _NAME = r"(?P<name>[^/@:%\\]+)"
+_MODEL = re.compile(rf"models:/{_NAME}")
 _VERSION = re.compile(rf"models:/{_NAME}/(?P<version>\d+)")
 _ALIAS = re.compile(rf"models:/{_NAME}@(?P<alias>[^/@:%\\]+)")
 _LOGGED = re.compile(r"models:/(?P<model_id>m-[A-Za-z0-9]+)")
@@ -68,6 +69,35 @@ def resolve_reference(reference: str) -> ModelSource:
         raise ModelReferenceError(f"model={reference!r}: '..' is not allowed")
     with _mlflow_errors(reference):
         return _follow(reference, ModelSource(reference=reference), MAX_COPIES)
+
+
+def all_versions(reference: str) -> list[str] | None:
+    """References of every version of ``models:/name``, ascending; ``None`` for another form.
+
+    Raises:
+        ModelReferenceError: The registry does not know the model, or it has no version.
+    """
+    from mlflow import MlflowClient
+
+    match = _MODEL.fullmatch(reference)
+    if match is None or _LOGGED.fullmatch(reference):
+        return None
+    name = match["name"]
+    with _mlflow_errors(reference):
+        client = MlflowClient()
+        client.get_registered_model(name)
+        quote = '"' if "'" in name else "'"
+        found: list[int] = []
+        token = None
+        while True:
+            page = client.search_model_versions(f"name={quote}{name}{quote}", page_token=token)
+            found += [int(each.version) for each in page]
+            token = page.token
+            if not token:
+                break
+    if not found:
+        raise ModelReferenceError(f"model={reference!r}: it has no version")
+    return [f"models:/{name}/{version}" for version in sorted(found)]
 
 
 def _follow(uri: str, known: ModelSource, copies_left: int) -> ModelSource:

@@ -158,6 +158,10 @@ def test_compare_reports_every_model_and_finds_no_disagreement_of_a_model_with_i
     first, second = (entry["metrics"] for entry in comparison["entries"])
     assert first == second
     assert comparison["disagreements"] == []
+    assert comparison["inversions"] == []
+    assert comparison["choice"]["start_from"] in (BASE, str(twin))
+    assert "start RL" in (tmp_path / "rlrisk-out" / "lineage.html").read_text(encoding="utf-8")
+    assert json.loads((tmp_path / "rlrisk-out" / "lineage.json").read_text()) == comparison
 
 
 @pytest.mark.parametrize(
@@ -168,6 +172,7 @@ def test_compare_reports_every_model_and_finds_no_disagreement_of_a_model_with_i
         (["compare", BASE, "--prompts", "x", "--verifier", "exact"], 2, "at least two"),
         (["rescore", "nowhere"], 2, "nowhere"),
         (["frobnicate"], 2, "frobnicate"),
+        (["compare", BASE, "gone", "--prompts", "x", "--verifier", "exact"], 1, "no such folder"),
     ],
 )
 def test_misuse_and_failure_have_their_own_codes_and_no_traceback(

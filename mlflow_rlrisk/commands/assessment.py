@@ -1,4 +1,4 @@
-"""``rlrisk assess``, ``compare`` and ``rescore``: sample, judge, print, register."""
+"""``rlrisk assess`` and ``rescore``: sample, judge, print, register."""
 
 import json
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ import click
 
 from mlflow_rlrisk import console
 from mlflow_rlrisk.commands.options import assessment_options, json_option
-from mlflow_rlrisk.commands.output import OK, OUTCOME_CODES, command_line, print_json
+from mlflow_rlrisk.commands.output import OUTCOME_CODES, command_line, print_json
 from mlflow_rlrisk.config import AssessmentConfig, PolicyConfig, SamplingConfig
 from mlflow_rlrisk.errors import ConfigError
 
@@ -33,43 +33,15 @@ def assess(model: str, as_json: bool, register: bool, **settings: Any) -> int:
     from mlflow_rlrisk.policy import decide
 
     if register:
-        _check_writable()
+        check_writable()
     out = settings.pop("out")
     folders = {"out_dir": out} if out else {"out_root": DEFAULT_OUT}
-    assessment = _assess_one(model, settings, folders=folders)
-    page = _write_page(assessment)
+    assessment = assess_one(model, settings, folders=folders)
+    page = write_page(assessment)
     if register:
-        _register(assessment, page)
+        register_report(assessment, page)
     # Not the file again: it may have changed while sampling went on for hours.
     return _verdict(assessment.report, decide(assessment.report, assessment.report.policy), as_json)
-
-
-@click.command()
-@click.argument("models", nargs=-1, required=True)
-@assessment_options
-@json_option
-def compare(models: tuple[str, ...], as_json: bool, register: bool, **settings: Any) -> int:
-    """Assess several MODELS and mark where the ranking by pass@1 and by risk disagree."""
-    from mlflow_rlrisk.comparison import rank
-
-    if len(models) < 2:
-        raise click.UsageError("compare needs at least two models")
-    if register:
-        _check_writable()
-    folders = {"out_root": settings.pop("out") or DEFAULT_OUT}
-    reports = []
-    for model in models:
-        assessment = _assess_one(model, settings, folders=folders)
-        page = _write_page(assessment)
-        if register:
-            _register(assessment, page)
-        reports.append(assessment.report)
-    comparison = rank(reports)
-    if as_json:
-        print_json(comparison.to_dict())
-    else:
-        click.echo("\n".join(console.comparison_lines(comparison, reports)))
-    return OK
 
 
 @click.command()
@@ -98,7 +70,8 @@ def rescore(folder: str, as_json: bool, policy: str | None, **changes: Any) -> i
     return _verdict(report, decide(report, chosen), as_json)
 
 
-def _assess_one(model: str, settings: dict[str, Any], *, folders: dict[str, Any]) -> "Assessment":
+def assess_one(model: str, settings: dict[str, Any], *, folders: dict[str, Any]) -> "Assessment":
+    """Assess MODEL with the options of the command line, showing the progress."""
     from mlflow_rlrisk.wiring import run_assessment
 
     observer = console.ConsoleObserver()
@@ -119,7 +92,8 @@ def _assess_one(model: str, settings: dict[str, Any], *, folders: dict[str, Any]
         observer.close()
 
 
-def _write_page(assessment: "Assessment") -> str:
+def write_page(assessment: "Assessment") -> str:
+    """Render the report page and put it beside the rollouts."""
     from mlflow_rlrisk.rollout_shards import write_text_atomically
     from mlflow_rlrisk.sinks.html import render
 
@@ -131,7 +105,8 @@ def _write_page(assessment: "Assessment") -> str:
     return page
 
 
-def _register(assessment: "Assessment", page: str) -> None:
+def register_report(assessment: "Assessment", page: str) -> None:
+    """Log the report to MLflow and tag the model version."""
     from mlflow_rlrisk.sinks.mlflow_run import log_report
     from mlflow_rlrisk.sinks.registry import tag_version
 
@@ -182,7 +157,7 @@ def parse_backend_options(given: Sequence[str]) -> dict[str, str | int | float |
 
 
 def parse_mapping(text: str | None) -> dict[str, str] | None:
-    """Read ``prompt=COL,truth=COL``.
+    """Read ``prompt=COL,truth=COL``; ``truth=`` reads a set without truths.
 
     Raises:
         ConfigError: A part has no ``=`` or names neither ``prompt`` nor ``truth``.
@@ -192,13 +167,14 @@ def parse_mapping(text: str | None) -> dict[str, str] | None:
     mapping: dict[str, str] = {}
     for part in text.split(","):
         role, _, column = part.partition("=")
-        if role.strip() not in ("prompt", "truth") or not column.strip():
+        is_empty = not column.strip() and (role.strip() != "truth" or "=" not in part)
+        if role.strip() not in ("prompt", "truth") or is_empty:
             raise ConfigError("map", text, "expected prompt=COLUMN,truth=COLUMN")
         mapping[role.strip()] = column.strip()
     return mapping
 
 
-def _check_writable() -> None:
+def check_writable() -> None:
     """Find out before hours of sampling that MLflow does not take the report."""
     from mlflow_rlrisk.sinks.mlflow_run import check_writable
 

@@ -59,15 +59,23 @@ def _try_run(client: "MlflowClient") -> str:
     return run_id
 
 
-def create_run(client: "MlflowClient", name: str) -> str:
-    """Begin a run in the experiment that is set, not the active one: that prints to stdout."""
+def create_run(client: "MlflowClient", name: str, parent: str | None = None) -> str:
+    """Begin a run in the experiment that is set, not the active one: that prints to stdout.
+
+    Args:
+        client: The client.
+        name: Name of the run.
+        parent: Id of the run that it belongs to.
+    """
     from mlflow.tracking.context.registry import resolve_tags
     from mlflow.tracking.fluent import _get_experiment_id
+    from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
     experiment_id = _get_experiment_id()  # where mlflow.start_run() would put it
     if experiment_id is None:
         raise SinkError("no MLflow experiment is set; call mlflow.set_experiment")
-    run = client.create_run(experiment_id, run_name=name, tags=resolve_tags())
+    tags = resolve_tags() if parent is None else {**resolve_tags(), MLFLOW_PARENT_RUN_ID: parent}
+    run = client.create_run(experiment_id, run_name=name, tags=tags)
     return str(run.info.run_id)
 
 

@@ -1,0 +1,142 @@
+"""``rlrisk compare``: several versions read as one lineage."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mlflow_rlrisk import console
+from mlflow_rlrisk.commands.assessment import DEFAULT_OUT, assess_one, check_writable, write_page
+from mlflow_rlrisk.commands.options import assessment_options, json_option
+from mlflow_rlrisk.commands.output import OK, print_json
+from mlflow_rlrisk.errors import ConfigError
+
+if TYPE_CHECKING:
+    from mlflow_rlrisk.lineage import LineageReport
+    from mlflow_rlrisk.wiring import Assessment
+
+
+@click.command()
+@click.argument("models", nargs=-1, required=True)
+@click.option("--base", default=None, help="The checkpoint all were trained from; assessed first.")
+@click.option(
+    "--outcomes",
+    type=click.Path(exists=True, dir_okay=False),
+    default=None,
+    help="JSON object: what RL made of a model, by its reference.",
+)
+@assessment_options
+@json_option
+def compare(
+    models: tuple[str, ...],
+    base: str | None,
+    outcomes: str | None,
+    as_json: bool,
+    register: bool,
+    **settings: Any,
+) -> int:
+    """Assess several MODELS and say which may start RL, and why not the best pass@1.
+
+    models:/name stands for all its versions. Models that have to be comparable are; what was
+    measured otherwise is refused by name.
+    """
+    from mlflow_rlrisk.sinks.lineage_page import render_lineage
+
+    references = _references(models, base)
+    if len(references) < 2:
+        raise click.UsageError("compare needs at least two models")
+    known = _outcomes(outcomes)
+    if register:
+        check_writable()
+    root = Path(settings.pop("out") or DEFAULT_OUT)
+    assessments = [assess_one(each, settings, folders={"out_root": root}) for each in references]
+    pages = [write_page(assessment) for assessment in assessments]
+    lineage = _trace(assessments, base, known, settings)
+    page = render_lineage(lineage)
+    _write(root, lineage, page)
+    if register:
+        from mlflow_rlrisk.sinks.lineage_run import log_lineage
+
+        run_id = log_lineage(lineage, assessments, pages, page)
+        console.say(f"registered  runs:/{run_id}/rlrisk/lineage.html")
+    if as_json:
+        print_json(lineage.to_dict())
+    else:
+        reports = [assessment.report for assessment in assessments]
+        click.echo("\n".join(console.comparison_lines(lineage.ranking, reports)))
+        click.echo("\n".join(console.lineage_lines(lineage)))
+    return OK
+
+
+def _references(models: tuple[str, ...], base: str | None) -> list[str]:
+    """Every reference once, the base first; all of them resolved before anything is sampled."""
+    from mlflow_rlrisk.model_reference import all_versions, resolve_reference
+
+    found = [] if base is None else [base]
+    for model in models:
+        found += all_versions(model) or [model]
+    references = list(dict.fromkeys(found))
+    for reference in references:
+        if not Path(reference).exists():
+            resolve_reference(reference)
+    return references
+
+
+def _outcomes(path: str | None) -> dict[str, float]:
+    """Read the outcomes before anything is sampled.
+
+    Raises:
+        ConfigError: The file is no JSON object of finite numbers.
+    """
+    if path is None:
+        return {}
+    need = "a JSON object of finite numbers by model reference"
+    try:
+        raw = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_refuse)
+    except ValueError as error:
+        raise ConfigError("outcomes", path, need) from error
+    if not isinstance(raw, dict) or any(
+        isinstance(value, bool) or not isinstance(value, int | float) for value in raw.values()
+    ):
+        raise ConfigError("outcomes", path, need)
+    return {name: float(value) for name, value in raw.items()}
+
+
+def _refuse(constant: str) -> float:
+    raise ValueError(f"{constant} is no finite number")
+
+
+def _trace(
+    assessments: "list[Assessment]",
+    base: str | None,
+    outcomes: dict[str, float],
+    settings: dict[str, Any],
+) -> "LineageReport":
+    from mlflow_rlrisk.lineage import LineageMember, trace_lineage
+
+    members = [
+        LineageMember(
+            name=assessment.report.provenance.model_reference,
+            report=assessment.report,
+            statistics=assessment.statistics,
+        )
+        for assessment in assessments
+    ]
+    return trace_lineage(
+        members,
+        base=base,
+        outcomes=outcomes,
+        num_resamples=settings["num_resamples"],
+        seed=settings["seed"],
+        confidence=settings["confidence"],
+    )
+
+
+def _write(root: Path, lineage: "LineageReport", page: str) -> None:
+    from mlflow_rlrisk.rollout_shards import write_text_atomically
+
+    text = json.dumps(lineage.to_dict(), ensure_ascii=False, allow_nan=False)
+    write_text_atomically(root / "lineage.json", text)
+    write_text_atomically(root / "lineage.html", page)
+    console.say(f"lineage     {root / 'lineage.html'}")

@@ -1,0 +1,89 @@
+"""A lineage into MLflow: a parent run with the page, a child run for each version."""
+
+import json
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlflow_rlrisk.lineage import LineageReport
+from mlflow_rlrisk.sinks.mlflow_run import log_report
+from mlflow_rlrisk.sinks.mlflow_store import FOLDER, create_run, mlflow_errors
+from mlflow_rlrisk.sinks.registry import tag_version
+
+if TYPE_CHECKING:
+    from mlflow_rlrisk.wiring import Assessment
+
+_MAX_TAG = 5000
+
+
+def log_lineage(
+    lineage: LineageReport, assessments: "Sequence[Assessment]", pages: Sequence[str], page: str
+) -> str:
+    """Write the lineage to a parent run, each report to a child run, verdicts to the versions.
+
+    Args:
+        lineage: The lineage.
+        assessments: Its members' assessments, in any order.
+        pages: Their report pages, in the same order.
+        page: The lineage page.
+
+    Returns:
+        Id of the parent run.
+
+    Raises:
+        SinkError: MLflow refuses.
+    """
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    with mlflow_errors(f"no run can be started at {mlflow.get_tracking_uri()}"):
+        parent = create_run(client, f"rlrisk lineage of {len(lineage.names)} versions")
+    status = "FAILED"
+    try:
+        for assessment, own_page in zip(assessments, pages, strict=True):
+            _log_member(assessment, own_page, parent)
+        with mlflow_errors(f"the lineage cannot be written to run {parent}"):
+            with tempfile.TemporaryDirectory(prefix="rlrisk-") as folder:
+                Path(folder, "lineage.html").write_text(page, encoding="utf-8")
+                text = json.dumps(lineage.to_dict(), ensure_ascii=False, allow_nan=False)
+                Path(folder, "lineage.json").write_text(text, encoding="utf-8")
+                client.log_artifacts(parent, folder, FOLDER)
+            for key, value in lineage_tags(lineage).items():
+                client.set_tag(parent, key, value[:_MAX_TAG])
+        status = "FINISHED"
+    finally:
+        with redirect_stdout(sys.stderr):  # MLflow prints the run's address; stdout may be JSON
+            client.set_terminated(parent, status)
+    return parent
+
+
+def lineage_tags(lineage: LineageReport) -> dict[str, str]:
+    """What the parent run says without opening the page."""
+    choice = lineage.choice
+    return {
+        "rlrisk.start_from": choice.start_from or "none",
+        "rlrisk.best_pass_at_1": choice.best_pass_at_1 or "undefined",
+        "rlrisk.next_steps": "\n".join(choice.next_steps),
+        "rlrisk.num_inversions": str(len(lineage.inversions)),
+    }
+
+
+def _log_member(assessment: "Assessment", page: str, parent: str) -> None:
+    import mlflow
+
+    report = assessment.report
+    client = mlflow.MlflowClient()
+    with mlflow_errors(f"no run can be started at {mlflow.get_tracking_uri()}"):
+        run_id = create_run(client, f"rlrisk {report.provenance.model_reference}"[:250], parent)
+    status = "FAILED"
+    try:
+        logged = log_report(report, run_id=run_id, rollouts=assessment.folder, page=page)
+        if report.provenance.version is not None:
+            tag_version(report, report_uri=logged.report_uri)
+        status = "FINISHED"
+    finally:
+        with redirect_stdout(sys.stderr):
+            client.set_terminated(run_id, status)

@@ -1,0 +1,74 @@
+"""A registered ladder in a real tracking store: a parent run, a child for each version."""
+
+import json
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from mlflow_rlrisk.errors import ModelReferenceError
+from mlflow_rlrisk.lineage import trace_lineage
+from mlflow_rlrisk.model_reference import all_versions
+from mlflow_rlrisk.sinks.html import render
+from mlflow_rlrisk.sinks.lineage_page import render_lineage
+from mlflow_rlrisk.sinks.lineage_run import log_lineage
+from mlflow_rlrisk.wiring import Assessment
+from tests.lineage.ladders import collapsing
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> mlflow.MlflowClient:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+    client = mlflow.MlflowClient()
+    experiment = client.create_experiment("lineage", artifact_location=str(tmp_path / "artifacts"))
+    mlflow.set_experiment(experiment_id=experiment)
+    return client
+
+
+def test_the_parent_says_which_version_and_has_a_child_for_each(
+    store: mlflow.MlflowClient, tmp_path: Path
+) -> None:
+    ladder = collapsing()
+    lineage = trace_lineage(ladder, base="base")
+    assessments = [
+        Assessment(report=each.report, statistics=each.statistics, folder=None) for each in ladder
+    ]
+
+    run_id = log_lineage(
+        lineage,
+        assessments,
+        [render(each.report) for each in ladder],
+        render_lineage(lineage),
+    )
+
+    parent = store.get_run(run_id)
+    assert parent.info.status == "FINISHED"
+    assert parent.data.tags["rlrisk.start_from"] == "epoch1"
+    assert parent.data.tags["rlrisk.best_pass_at_1"] == "epoch25"
+    children = store.search_runs(
+        [parent.info.experiment_id], f"tags.mlflow.parentRunId = '{run_id}'"
+    )
+    assert len(children) == 4
+    assert all("rlrisk/pass_at_1" in child.data.metrics for child in children)
+    stored = mlflow.artifacts.load_text(f"{parent.info.artifact_uri}/rlrisk/lineage.json")
+    assert json.loads(stored) == lineage.to_dict()
+
+
+def test_a_bare_model_name_stands_for_all_its_versions_in_order(
+    store: mlflow.MlflowClient, tmp_path: Path
+) -> None:
+    store.create_registered_model("coder's sft")
+    for _ in range(11):
+        store.create_model_version("coder's sft", str(tmp_path))
+
+    assert all_versions("models:/coder's sft") == [
+        f"models:/coder's sft/{version}" for version in range(1, 12)
+    ]
+    assert all_versions("models:/coder's sft/3") is None
+    assert all_versions(str(tmp_path)) is None
+    store.create_registered_model("empty")
+    with pytest.raises(ModelReferenceError, match="no version"):
+        all_versions("models:/empty")
+    with pytest.raises(ModelReferenceError, match="nowhere"):
+        all_versions("models:/nowhere")
