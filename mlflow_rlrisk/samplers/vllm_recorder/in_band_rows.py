@@ -1,0 +1,61 @@
+"""The in-band processors' common part: checking a request, and writing the entropy into its row."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from mlflow_rlrisk.samplers.vllm_recorder.core import Indices, refuse_reshaped, row_statistics
+from mlflow_rlrisk.samplers.vllm_recorder.in_band import ENTROPY_ID, OFFSET
+
+
+def entropy_id_of(sampling_params: Any) -> int:
+    """The word that carries a request's entropy, -1 where none was asked for."""
+    return int((sampling_params.extra_args or {}).get(ENTROPY_ID, -1))
+
+
+def check_request(sampling_params: Any) -> None:
+    """Refuse a request whose entropy would not come back, or would be of something else.
+
+    Raises:
+        ValueError: It would.
+    """
+    word = entropy_id_of(sampling_params)
+    if word < 0:
+        return
+    refuse_reshaped(sampling_params)
+    if sampling_params.top_p != 1.0 or sampling_params.top_k not in (0, -1):
+        raise ValueError(
+            f"top_p={sampling_params.top_p}, top_k={sampling_params.top_k}: truncation removes the "
+            "word that carries the entropy; sample from all words"
+        )
+    if word not in (sampling_params.logprob_token_ids or ()):
+        raise ValueError(f"{ENTROPY_ID}={word}: logprob_token_ids must ask for this word's logprob")
+
+
+def write_entropies(
+    logits: torch.Tensor, words: Indices, temperature: "float | torch.Tensor" = 1.0
+) -> torch.Tensor:
+    """Give each row's word the logprob ``-OFFSET - H``, in place.
+
+    Args:
+        logits: ``[R, V]``, changed at one word a row.
+        words: The word of each row, ``[R]``; -1 leaves the row as it is.
+        temperature: What the engine will still divide the rows by; a number or ``[R]``.
+
+    Returns:
+        ``logits``.
+    """
+    wanted = np.flatnonzero(words >= 0)
+    if not wanted.size:
+        return logits
+    rows = torch.from_numpy(wanted).to(logits.device, non_blocking=True)
+    columns = torch.from_numpy(words[wanted]).to(logits.device, non_blocking=True)
+    logits[rows, columns] = -torch.inf
+    is_whole = wanted.size == len(words)
+    if isinstance(temperature, torch.Tensor) and not is_whole:
+        temperature = temperature.index_select(0, rows)
+    found = row_statistics(logits if is_whole else logits.index_select(0, rows), temperature)
+    carried = (found.log_normalisers - OFFSET - found.entropies) * temperature
+    logits[rows, columns] = carried.to(logits.dtype)
+    return logits

@@ -1,0 +1,58 @@
+"""What a processor of vLLM's V2 model runner knows of its rows: the state of their slots."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from mlflow_rlrisk.samplers.vllm_recorder.core import Indices
+
+
+class Slots:
+    """One number and one temperature a request slot; slots are reused without notice."""
+
+    def __init__(self, req_states: Any) -> None:
+        self._prompt_lengths = req_states.prompt_len
+        self._numbers = np.full(req_states.max_num_reqs, -1, dtype=np.int64)
+        self._temperatures = np.ones(req_states.max_num_reqs, dtype=np.float32)
+
+    def assign(self, slot: int, number: int, temperature: float) -> None:
+        """A request enters a slot: overwrite what the last one left."""
+        self._numbers[slot] = number
+        self._temperatures[slot] = temperature
+
+    def numbers(self, slots: Indices) -> Indices:
+        """The number of each row, -1 where there is none, shape ``[R]``."""
+        return self._numbers[slots]
+
+    def positions(self, context: Any) -> Indices:
+        """Index of the generated token that each row is sampled from, shape ``[R]``.
+
+        Negative within the prompt. After a preemption the prompt is still the user's, so that
+        tokens which are filled in again keep their index.
+        """
+        slots = context.idx_mapping_np
+        visible = np.asarray(context.seq_lens_upper_bound_np[: len(slots)], dtype=np.int64)
+        lengths: Indices = self._prompt_lengths.np[slots]
+        return visible - lengths
+
+    def temperature(self, slots: Indices, device: torch.device) -> "float | torch.Tensor":
+        """What the engine will divide the rows by: a number where all agree, else ``[R]``."""
+        found = self._temperatures[slots]
+        if (found == found[0]).all():
+            return float(found[0])
+        return torch.from_numpy(found).to(device, non_blocking=True)
+
+
+def one_row_each(logits: torch.Tensor, context: Any) -> Indices:
+    """The slot of each row, shape ``[R]``.
+
+    Raises:
+        RuntimeError: A request has several rows, as under speculative decoding.
+    """
+    slots: Indices = context.idx_mapping_np
+    if len(slots) != len(logits):
+        raise RuntimeError(
+            f"{len(logits)} rows of logits for {len(slots)} requests: one row a request is needed"
+        )
+    return slots
