@@ -6,32 +6,20 @@ is read half wrongly would be measured as if it were right.
 """
 
 import json
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cache, partial
+from typing import Any, Literal
 
+from mlflow_rlrisk.dataset_families import PROMPT_COLUMNS, TRUTH_COLUMNS, Family, family_of
 from mlflow_rlrisk.errors import PromptSetError
 from mlflow_rlrisk.prompt_sources import Row, Table
 from mlflow_rlrisk.records import Message
-
-PROMPT_COLUMNS = ("prompt", "question", "problem", "messages")
-"""Columns that hold the prompt, the first present wins."""
-TRUTH_COLUMNS = (
-    "reward_model.ground_truth",
-    "ground_truth",
-    "answer",
-    "truth",
-    "target",
-    "reference",
-    "label",
-    "solution",
-)
-"""Columns that hold the truth, the first present wins; ``solution`` is often a whole derivation
-and comes last. The dotted one is verl's."""
+from mlflow_rlrisk.stated_answers import gsm8k_answer, is_derivation, last_boxed
 
 MAPPABLE = ("prompt", "truth")
-_GSM8K_TAIL = re.compile(r"####[ \t]*([-+$]?[\d,.]+%?)\s*\Z")
+_JSON_TRUTHS = ("verification_info", "input_output", "public_test_cases", "test_list", "info")
+"""Columns that hold plain data, in flat files as JSON text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,25 +29,31 @@ class Schema:
     Attributes:
         prompt_path: Column of the prompt, dotted for a nested one.
         truth_path: Column of the truth, or ``None`` where there is none.
-        is_gsm8k: The truth is what follows ``####`` at the end of the text.
+        form: What of the text is the truth: all of it, what follows ``####`` at its end
+            (GSM8K), or its last box (MATH).
+        family: The family of datasets that was recognised.
     """
 
     prompt_path: str
     truth_path: str | None
-    is_gsm8k: bool
+    form: Literal["whole", "hashes", "boxed"] = "whole"
+    family: Family | None = None
 
     def sentence(self, table: Table, num_prompts: int, *, is_chat: bool) -> str:
         """What was recognised, for people."""
         kind = "messages" if is_chat else "text"
         text = f"{table.kind}, {num_prompts} prompts from column {self.prompt_path!r} ({kind})"
+        name = "GSM8K" if self.form == "hashes" else self.family.name if self.family else None
+        known = f"; recognised as {name}" if name else ""
         if self.truth_path is None:
-            return f"{text}, no truth column"
-        where = "after '####' in" if self.is_gsm8k else "from"
-        text = f"{text}, truth {where} {self.truth_path!r}"
+            return f"{text}, no truth column{known}"
+        where = {"whole": "from", "hashes": "after '####' in", "boxed": "from the last box in"}
+        text = f"{text}, truth {where[self.form]} {self.truth_path!r}"
         others = [
             name for name in TRUTH_COLUMNS if name in table.column_names and name != self.truth_path
         ]
-        return f"{text} (not used: {', '.join(map(repr, others))})" if others else text
+        unused = f" (not used: {', '.join(map(repr, others))})" if others else ""
+        return f"{text}{unused}{known}"
 
 
 def recognise(table: Table, mapping: Mapping[str, str] | None) -> Schema:
@@ -77,7 +71,10 @@ def recognise(table: Table, mapping: Mapping[str, str] | None) -> Schema:
     for name in chosen:
         if name not in MAPPABLE:
             raise PromptSetError(f"map {name}=...: unknown; known: {', '.join(MAPPABLE)}")
-    prompt_path = chosen.get("prompt") or _first_present(table, PROMPT_COLUMNS)
+    present = cache(partial(_is_present, table))
+    family = None if {"prompt", "truth"} <= chosen.keys() else family_of(present)
+    prompts = family.prompt if family else PROMPT_COLUMNS
+    prompt_path = chosen.get("prompt") or _first(present, (*prompts, *PROMPT_COLUMNS))
     if prompt_path is None:
         raise PromptSetError(
             f"no prompt column among {_seen(table)}; known: {', '.join(PROMPT_COLUMNS)}; "
@@ -87,11 +84,12 @@ def recognise(table: Table, mapping: Mapping[str, str] | None) -> Schema:
     if "truth" in chosen:
         truth_path = chosen["truth"] or None
     else:
-        truth_path = _first_present(table, tuple(n for n in TRUTH_COLUMNS if n != prompt_path))
+        truths = family.truth if family else TRUTH_COLUMNS
+        truth_path = _first(present, tuple(n for n in truths if n != prompt_path))
     if truth_path is None:
-        return Schema(prompt_path, None, is_gsm8k=False)
+        return Schema(prompt_path, None, family=family)
     _require_column(table, truth_path)
-    return Schema(prompt_path, truth_path, is_gsm8k=_is_gsm8k(table, truth_path))
+    return Schema(prompt_path, truth_path, _form(table, truth_path), family)
 
 
 def prompt_content(row: Row, schema: Schema) -> str | tuple[Message, ...]:
@@ -109,9 +107,12 @@ def prompt_content(row: Row, schema: Schema) -> str | tuple[Message, ...]:
     if isinstance(value, str):
         if not value.strip():
             raise PromptSetError(f"{where}: the prompt is empty")
+        value = _chat_from_text(value) or value
+    if isinstance(value, str):
         return value
     if isinstance(value, list):
-        return _messages(value, where)
+        is_replied = schema.family is not None and schema.family.drops_reply and len(value) > 1
+        return _messages(_without_reply(value) if is_replied else value, where)
     raise PromptSetError(
         f"{where}: the prompt is {type(value).__name__}; text or a list of messages is needed"
     )
@@ -131,19 +132,19 @@ def truth_of(row: Row, schema: Schema) -> Any:
             f"{row.place} has no truth in {schema.truth_path!r} as other rows have; "
             "--map truth= reads the set without truths"
         )
-    if not schema.is_gsm8k:
-        return value
-    tail = _GSM8K_TAIL.search(value) if isinstance(value, str) else None
-    if tail is None:
-        raise PromptSetError(
-            f"{row.place}, column {schema.truth_path!r} does not end in '#### number' "
-            "as other rows do"
-        )
-    return tail.group(1)
+    if schema.form == "whole":
+        return _from_json(value, schema.truth_path, row)
+    stated = gsm8k_answer(str(value)) if schema.form == "hashes" else last_boxed(str(value))
+    if stated is None or not stated.strip():
+        form = "does not end in '#### number'" if schema.form == "hashes" else "states no box"
+        raise PromptSetError(f"{row.place}, column {schema.truth_path!r} {form} as other rows do")
+    return stated.strip()
 
 
 def value_at(columns: Mapping[str, Any], path: str) -> Any:
     """The value of a column; ``a.b`` looks for a column of that name, then for ``b`` inside ``a``.
+
+    An object may stand there as JSON text, as flat files hold it.
 
     Returns:
         The value, or ``None`` where the path leads nowhere.
@@ -152,14 +153,16 @@ def value_at(columns: Mapping[str, Any], path: str) -> Any:
         return columns[path]
     value: Any = columns
     for part in path.split("."):
+        if isinstance(value, str) and value.lstrip()[:1] == "{":
+            value = _object(value)
         if not isinstance(value, Mapping) or part not in value:
             return None
         value = value[part]
     return value
 
 
-def _first_present(table: Table, paths: Sequence[str]) -> str | None:
-    return next((path for path in paths if _is_present(table, path)), None)
+def _first(present: Callable[[str], bool], paths: Sequence[str]) -> str | None:
+    return next((path for path in paths if present(path)), None)
 
 
 def _is_present(table: Table, path: str) -> bool:
@@ -180,9 +183,47 @@ def _seen(table: Table) -> str:
     return ", ".join([*map(repr, table.column_names), *map(repr, table.left_out)]) or "none"
 
 
-def _is_gsm8k(table: Table, path: str) -> bool:
-    values = (value_at(row.columns, path) for row in table.rows)
-    return any(isinstance(value, str) and _GSM8K_TAIL.search(value) for value in values)
+def _form(table: Table, path: str) -> Literal["whole", "hashes", "boxed"]:
+    texts = [v for row in table.rows if isinstance(v := value_at(row.columns, path), str)]
+    if any(gsm8k_answer(text) is not None for text in texts):
+        return "hashes"
+    is_solution = path.rpartition(".")[2].lower() == "solution"
+    return "boxed" if is_solution and any(map(is_derivation, texts)) else "whole"
+
+
+def _object(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _from_json(value: Any, path: str, row: Row) -> Any:
+    """Test cases and the like that a flat file holds as JSON text."""
+    if path not in _JSON_TRUTHS or not isinstance(value, str) or value.lstrip()[:1] not in "[{":
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError) as error:
+        raise PromptSetError(f"{row.place}, column {path!r} is not JSON: {error}") from error
+
+
+def _without_reply(turns: list[Any]) -> list[Any]:
+    last = turns[-1]
+    is_reply = isinstance(last, Mapping) and last.get("role") == "assistant"
+    return turns[:-1] if is_reply else turns
+
+
+def _chat_from_text(text: str) -> list[Any] | None:
+    """The turns of a chat that a flat file holds as JSON text; ``None`` for any other text."""
+    if not text.lstrip().startswith("[{"):
+        return None
+    try:
+        turns = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    is_chat = all(isinstance(turn, dict) and {"role", "content"} <= turn.keys() for turn in turns)
+    return turns if is_chat else None
 
 
 def _messages_from_text(text: str, where: str) -> Any:

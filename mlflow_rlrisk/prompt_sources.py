@@ -18,6 +18,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from mlflow_rlrisk import dataset_folders
 from mlflow_rlrisk.errors import PromptSetError
 
 PARQUET_SUFFIXES = frozenset({".parquet", ".pq"})
@@ -57,8 +58,9 @@ def read_table(source: object) -> Table:
     """Read ``source`` whole.
 
     Args:
-        source: A path (JSONL, JSON array, CSV, Parquet), a sequence of mappings, a pandas frame,
-            a Hugging Face dataset, or an MLflow dataset holding one of these.
+        source: A path (JSONL, JSON array, CSV, Parquet, a dataset folder), a sequence of
+            mappings, a pandas frame, a Hugging Face dataset, or an MLflow dataset holding one
+            of these.
 
     Raises:
         PromptSetError: Missing or unreadable file, malformed row (named), unknown source.
@@ -71,6 +73,8 @@ def read_table(source: object) -> Table:
 
 
 def _read_path(path: Path) -> Table:
+    if dataset_folders.is_dataset(path):
+        return _read_folder(path)
     suffix = path.suffix.lower()
     if not path.is_file():
         raise PromptSetError(f"{path}: no such file")
@@ -85,6 +89,24 @@ def _read_path(path: Path) -> Table:
         return _table("JSONL", _jsonl_rows(text))
     known = ", ".join(sorted(JSON_SUFFIXES | PARQUET_SUFFIXES | {".csv"}))
     raise PromptSetError(f"{path}: unknown suffix {suffix!r}; known: {known}")
+
+
+def _read_folder(path: Path) -> Table:
+    rows = dataset_folders.saved_rows(path)
+    if rows is not None:
+        return _table("Hugging Face dataset folder", _numbered(rows))
+    files = dataset_folders.data_files(path)
+    tables = [_read_path(file) for file in files]
+    if len(tables) == 1:
+        return tables[0]
+    return _table(
+        f"{len(files)} files of {tables[0].kind}",
+        (
+            (f"{file.name}, {row.place}", row.columns)
+            for file, table in zip(files, tables, strict=True)
+            for row in table.rows
+        ),
+    )
 
 
 def _decode(path: Path) -> str:

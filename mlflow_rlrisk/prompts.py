@@ -57,8 +57,9 @@ def load_prompts(source: object, mapping: Mapping[str, str] | None = None) -> Pr
     """Read the prompts of the RL run.
 
     Args:
-        source: A path to JSONL, JSON (an array), CSV or Parquet; a list of dicts; a pandas frame;
-            a Hugging Face dataset; an MLflow dataset. A `PromptSet` comes back as it is.
+        source: A path to JSONL, JSON (an array), CSV, Parquet or the folder of a Hugging Face
+            dataset (``FOLDER/SPLIT`` where it has several); a list of dicts; a pandas frame; a
+            Hugging Face dataset; an MLflow dataset. A `PromptSet` comes back as it is.
         mapping: Which column is ``prompt`` and which ``truth``, dotted for nested ones
             (``reward_model.ground_truth``); without it they are recognised by name.
 

@@ -246,6 +246,7 @@ def test_doctor_names_the_command_that_mends_a_missing_extra(
 
 def test_a_mapping_is_read_and_its_faults_are_named() -> None:
     assert parse_mapping("prompt=q, truth=a.b") == {"prompt": "q", "truth": "a.b"}
+    assert parse_mapping("truth=") == {"truth": ""}
     assert parse_mapping(None) is None
     with pytest.raises(ConfigError, match="expected prompt=COLUMN"):
         parse_mapping("question")

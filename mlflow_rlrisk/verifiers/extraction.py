@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import NamedTuple
 
+from mlflow_rlrisk.stated_answers import last_boxed
+
 MAX_DIGITS = 400
 """Longer numbers and larger exponents are no answers and would cost memory to expand."""
 RELATIVE_TOLERANCE = Fraction(1, 10**6)
@@ -34,13 +36,18 @@ _LATEX_FRACTION = re.compile(
 )
 _LATEX_NOISE = re.compile(r"\\[,;!: ]|\{,\}|\\left|\\right|\\\$|\\%")
 _UNIT_POWER = re.compile(r"(?<=[A-Za-z}])\s*\^\s*(?:\{\s*[-+−]?\d+\s*\}|[-+−]?\d+)")
-_BRACES = re.compile(r"(?P<box>\\(?:boxed|fbox)\s*\{)|(?<!\\)[{}]")
 _HASHES = re.compile(r"####[ \t]*([^\n]*)")
 _PHRASE = re.compile(r"\banswer(?:\s+is|\s*:|\s*=)\s*:?", re.IGNORECASE)
 _OTHER_VALUE = re.compile(
     r"[\d^+<>±]|\\(?:sqrt|pi|log|ln|sin|cos|tan|times|cdot|overline|bar|pm|infty|binom|leq?|geq?)(?![a-z])"
 )
 """What beside its number makes the content of a box another value than that number."""
+_VARIABLE = re.compile(
+    r"(?:\s*\\(?:cdot|times)\s*)?(?:(?:[abceijknpqruvwxyz]|[abc]{2,3}|[uvwxyz]{2,3})(?![A-Za-z])"
+    r"|\\(?:alpha|beta|gamma|theta|lambda|mu|phi|omega|sigma|pi|sqrt)(?![a-z]))"
+)
+"""Behind a number it makes a term of it: ``3x`` is not 3. Single letters that are units of
+measure (m, g, s, h, l, t, d, f, o) are none."""
 _UNIT_MARK = re.compile(r"\^(?:\s*\{)?\s*\\(?:circ|text|mathrm)")
 _NEXT_ANSWER = re.compile(
     r"[\s)\]}$*]*(?:[,;]|\bor\b|\band\b|\\text\s*\{\s*(?:or|and)\s*\})[\s(\[{$*]*(?=[-+−.\d])"
@@ -94,7 +101,7 @@ def final_number(text: str) -> Number | None:
         rest = text[phrases[-1].end() :].lstrip()
         end = _SENTENCE_END.search(rest)
         stated = _stated(rest[: end.start()] if end else rest)
-        if stated.number is not None or stated.is_several:
+        if stated.number is not None or stated.is_refused:
             return stated.number
     numbers = _numbers(text)
     return numbers[-1] if numbers else None
@@ -107,25 +114,11 @@ def whole_number(text: str) -> Number | None:
     return _to_number(match) if match else None
 
 
-def last_boxed(text: str) -> str | None:
-    r"""Content of the last closed ``\boxed{...}`` (or ``\fbox``), braces balanced."""
-    open_braces: list[int | None] = []  # where the content of a box begins, None for other braces
-    last: tuple[int, int] | None = None
-    for token in _BRACES.finditer(text):
-        if token[0] != "}":
-            open_braces.append(token.end() if token["box"] else None)
-        elif open_braces:
-            start = open_braces.pop()
-            if start is not None and (last is None or start > last[0]):
-                last = (start, token.start())
-    return None if last is None else text[last[0] : last[1]]
-
-
 class _Stated(NamedTuple):
-    """What a short region that states an answer says."""
+    """What a short region that states an answer says; refused where that is no single number."""
 
     number: Number | None
-    is_several: bool = False
+    is_refused: bool = False
 
 
 def _stated(region: str, *, is_boxed: bool = False) -> _Stated:
@@ -133,25 +126,35 @@ def _stated(region: str, *, is_boxed: bool = False) -> _Stated:
     cleaned = _UNIT_MARK.sub("", _clean(region))
     *sides, text = cleaned.split("=")
     if any(_BETWEEN_EQUATIONS.search(side) for side in sides[1:]):
-        return _Stated(None, is_several=True)
+        return _Stated(None, is_refused=True)
     for match in _NUMBER.finditer(text):
         number = _to_number(match)
         if number is None:
             continue
+        end = match.end() + (is_boxed and text.startswith(" ", match.end()))
+        if _VARIABLE.match(text, end):
+            return _Stated(None, is_refused=True)
         rest = f"{text[: match.start()]} {text[match.end() :]}"
         if is_boxed and _OTHER_VALUE.search(rest):
             return _Stated(None)
         following = _NEXT_ANSWER.match(text, match.end())
         other = _NUMBER.match(text, following.end()) if following else None
         if other is not None and _to_number(other) != number:
-            return _Stated(None, is_several=True)
+            return _Stated(None, is_refused=True)
         return _Stated(number)
     return _Stated(None)
 
 
 def _numbers(text: str) -> list[Number]:
-    found = (_to_number(match) for match in _NUMBER.finditer(_clean(text)))
+    cleaned = _clean(text)
+    matches = (m for m in _NUMBER.finditer(cleaned) if not _is_coefficient(cleaned, m))
+    found = map(_to_number, matches)
     return [number for number in found if number is not None]
+
+
+def _is_coefficient(text: str, match: re.Match[str]) -> bool:
+    """True for the 3 of ``3x``; a letter after a space is a word (``3 a day``)."""
+    return _VARIABLE.match(text, match.end()) is not None
 
 
 def _clean(text: str) -> str:

@@ -21,6 +21,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
+from mlflow_rlrisk import stated_answers
 from mlflow_rlrisk.errors import MissingDependencyError, VerifierError
 from mlflow_rlrisk.verifiers import Verifier, builtin, extraction, functions, rubric
 from mlflow_rlrisk.verifiers.specs import ENTRY_POINT_GROUP, VerifierSpec, parse_spec
@@ -99,7 +100,8 @@ def open_verifier(spec: VerifierSpec) -> tuple[Verifier, LoadedVerifier]:
 def _open_factory(spec: VerifierSpec) -> tuple[Verifier, LoadedVerifier]:
     if spec.kind == "builtin":
         factory = builtin.FACTORIES[spec.target]
-        sources = [Path(builtin.__file__), *_source_files(factory), Path(extraction.__file__)]
+        modules = (builtin, extraction, stated_answers)
+        sources = [*(Path(str(m.__file__)) for m in modules), *_source_files(factory)]
     else:
         (entry_point,) = metadata.entry_points(group=ENTRY_POINT_GROUP, name=spec.target)
         factory = entry_point.load()

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_rlrisk.verifiers.extraction import final_number, last_boxed, whole_number
+from mlflow_rlrisk.stated_answers import last_boxed
+from mlflow_rlrisk.verifiers.extraction import final_number, whole_number
 
 
 @pytest.mark.parametrize(
@@ -177,3 +178,28 @@ def test_an_open_fraction_followed_by_blanks_is_read_in_linear_time() -> None:
 
     assert number is not None
     assert number.value == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (r"\boxed{3x}", None),
+        (r"\boxed{3 x}", None),
+        (r"\boxed{3xy}", None),
+        (r"\boxed{3 \cdot x}", None),
+        (r"\boxed{2\theta}", None),
+        ("#### 3x", None),
+        ("the answer is 3x.", None),
+        ("we get 4, so it is 3x", "4"),
+        (r"\boxed{3 m}", "3"),
+        (r"\boxed{3m}", "3"),
+        (r"\boxed{3\text{ cm}}", "3"),
+        ("the answer is 3 a day", "3"),
+        ("12 apples", "12"),
+        ("5km", "5"),
+    ],
+)
+def test_a_coefficient_is_not_the_value_of_its_term(text: str, expected: str | None) -> None:
+    number = final_number(text)
+
+    assert (None if number is None else str(number)) == expected

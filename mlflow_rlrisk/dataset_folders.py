@@ -1,0 +1,102 @@
+"""The files of a Hugging Face dataset folder, without the library.
+
+Two kinds of folder are known: what ``save_to_disk`` writes (Arrow streams, listed in
+``state.json``; several splits have a folder each and a ``dataset_dict.json`` above them), and a
+dataset repository as it lies on the Hub (``train-00000-of-00002.parquet``, maybe below ``data``).
+A folder with several splits is never read whole: one must be named, as ``FOLDER/SPLIT``.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from mlflow_rlrisk.errors import PromptSetError
+
+SUFFIXES = (".parquet", ".jsonl", ".json", ".csv")
+"""Of the files of a repository, the first kind that is there is taken."""
+_SHARD = re.compile(r"-\d{5}-of-\d{5}(?:-[0-9a-f]+)?\Z")
+_NO_DATA = frozenset({"dataset_info.json", "dataset_infos.json", "state.json", "dataset_dict.json"})
+
+
+def is_dataset(path: Path) -> bool:
+    """True for a folder, and for a split named below a folder that exists."""
+    return path.is_dir() or (not path.exists() and not path.suffix and path.parent.is_dir())
+
+
+def saved_rows(path: Path) -> list[dict[str, Any]] | None:
+    """Rows of a folder that ``save_to_disk`` wrote; ``None`` where it is another kind of folder.
+
+    Raises:
+        PromptSetError: Several splits, or damaged files.
+    """
+    head = path / "dataset_dict.json"
+    if head.is_file():
+        splits = [str(split) for split in _json(head).get("splits", [])]
+        if len(splits) != 1:
+            raise PromptSetError(_several(path, splits))
+        path = path / splits[0]
+    state = path / "state.json"
+    if not state.is_file():
+        return None
+    files = [path / str(each["filename"]) for each in _json(state).get("_data_files", [])]
+    return [row for file in files for row in _arrow_rows(file)]
+
+
+def data_files(path: Path) -> tuple[Path, ...]:
+    """Files of one split of a dataset repository, in order.
+
+    Raises:
+        PromptSetError: No data, or several splits of which none was named.
+    """
+    folder, wanted = (path, None) if path.is_dir() else (path.parent, path.name)
+    for suffix in SUFFIXES:
+        files = [
+            file
+            for base in (folder, folder / "data")
+            for file in sorted(base.glob(f"*{suffix}"))
+            if file.name not in _NO_DATA
+        ]
+        splits = sorted({_split(file) for file in files})
+        if wanted is not None and wanted in splits:
+            return tuple(file for file in files if _split(file) == wanted)
+        if files and wanted is None:
+            if len(splits) > 1:
+                raise PromptSetError(_several(path, splits))
+            return tuple(files)
+    if wanted is not None:
+        raise PromptSetError(f"{path}: no such file")
+    raise PromptSetError(
+        f"{path}: no dataset in this folder; save_to_disk writes one, and files "
+        f"{', '.join(SUFFIXES)} are one"
+    )
+
+
+def _split(file: Path) -> str:
+    return _SHARD.sub("", file.stem)
+
+
+def _several(path: Path, splits: list[str]) -> str:
+    named = ", ".join(f"{path}/{split}" for split in splits) or "none"
+    return f"{path} holds several splits; name one: {named}"
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise PromptSetError(f"{path}: not readable ({error})") from error
+    if not isinstance(value, dict):
+        raise PromptSetError(f"{path}: an object is needed")
+    return value
+
+
+def _arrow_rows(path: Path) -> list[dict[str, Any]]:
+    import pyarrow
+
+    try:
+        with pyarrow.memory_map(str(path)) as source:
+            rows: list[dict[str, Any]] = pyarrow.ipc.open_stream(source).read_all().to_pylist()
+    except (pyarrow.ArrowException, OSError) as error:
+        raise PromptSetError(f"{path}: not a readable Arrow file ({error})") from error
+    return rows
