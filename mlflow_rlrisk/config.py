@@ -79,7 +79,7 @@ class AssessmentConfig(Settings):
     confidence: Annotated[float, Field(ge=0.5, lt=1.0)] = 0.95
     """Level of every interval."""
     budget: Literal["fixed", "auto"] = "fixed"
-    """``auto`` samples in rounds and stops as soon as the level is decided; never more than fixed."""
+    """``auto`` samples in rounds and stops once the level is decided; never more than ``fixed``."""
     backend: Annotated[str, Field(min_length=1)] = "auto"
     """Name of the installed sampler that draws the rollouts; ``auto`` is ``transformers``."""
     backend_options: dict[str, str | int | float | bool] = {}

@@ -101,6 +101,8 @@ def plan_lines(plan: Plan) -> list[str]:
         f"to sample   {sample} prompts x {plan.num_samples} rollouts,"
         f" at most {plan.max_tokens:,} tokens",
     ]
+    if plan.budget:
+        lines.append(f"budget      {plan.budget}")
     if plan.num_stored:
         lines.append(f"resuming    {plan.num_stored} prompts are stored already")
     if plan.estimated_s is not None:
@@ -122,6 +124,8 @@ def report_lines(report: "RiskReport") -> list[str]:
     lines = [f"risk level: {report.risk_level.upper()}"]
     lines += [f"  because  {reason}" for reason in report.reasons]
     lines += [f"  next     {step}" for step in report.next_steps]
+    if report.budget is not None:
+        lines.append(f"  {report.budget.sentence(report.config.confidence)}")
     lines.append("")
     for label, name in [*_HEADLINE, *_widest_pass_at_k(report)]:
         if name in report.metrics:

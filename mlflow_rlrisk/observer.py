@@ -24,6 +24,7 @@ class Plan:
         max_tokens: Most tokens that may be sampled.
         estimated_s: Seconds that this takes at the measured speed if every rollout runs to the
             token limit; ``None`` where nothing is left to sample.
+        budget: The rounds of a budget that stops when the level is decided, as a sentence.
     """
 
     model: str
@@ -38,6 +39,7 @@ class Plan:
     num_samples: int
     max_tokens: int
     estimated_s: float | None
+    budget: str = ""
 
 
 class Observer(Protocol):

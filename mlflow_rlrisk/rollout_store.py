@@ -113,7 +113,9 @@ class RolloutStore:
         if self._seen is None:
             self._seen = {}
             for _, table in self._tables(self._rollouts, ROLLOUT_SCHEMA):
-                rows = zip(*(table[n].to_pylist() for n in ("prompt_id", "sample_index")), strict=True)
+                rows = zip(
+                    *(table[n].to_pylist() for n in ("prompt_id", "sample_index")), strict=True
+                )
                 for prompt_id, index in rows:
                     self._seen[prompt_id] = self._seen.get(prompt_id, 0) | 1 << index
         return self._seen

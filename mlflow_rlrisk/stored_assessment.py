@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mlflow_rlrisk.assessment_inputs import AssessmentInputs
+from mlflow_rlrisk.budget import assessed_part
 from mlflow_rlrisk.errors import RolloutStoreError
 from mlflow_rlrisk.records import GradedGroup
 from mlflow_rlrisk.rollout_store import RolloutStore
@@ -24,19 +25,19 @@ def stored_groups(
         RolloutStoreError: A prompt has no stored rollouts, or no stored grades.
     """
     store = RolloutStore(folder)
+    prompts, part = assessed_part(inputs)
     known = store.completed_prompt_ids()
     what = "rollouts"
-    if pool is None and all(prompt.id in known for prompt in inputs.prompts):
+    if pool is None and all(prompt.id in known for prompt in prompts):
         known, what = store.graded_prompt_ids(), "grades"
-    missing = [prompt.id for prompt in inputs.prompts if prompt.id not in known]
+    missing = [prompt.id for prompt in prompts if prompt.id not in known]
     if missing:
         damaged = f"; damaged shards: {', '.join(store.damaged)}" if store.damaged else ""
         raise RolloutStoreError(
-            f"{folder} lacks the {what} of {len(missing)} of {len(inputs.prompts)} prompts"
+            f"{folder} lacks the {what} of {len(missing)} of {len(prompts)} prompts"
             f"{damaged}; assess again to complete them"
         )
-    prompts = inputs.prompts.prompts
     if pool is None:
-        yield from store.graded_groups(prompts)
+        yield from store.graded_groups(prompts, part.num_samples)
     else:
-        yield from pool.grade(store.groups(prompts))
+        yield from pool.grade(store.groups(prompts, part.num_samples))

@@ -4,42 +4,50 @@ Sampling and grading overlap, every graded group is stored as it comes, and a re
 what is stored. Nothing here computes a figure; nothing here prints.
 """
 
-import hashlib
-import json
-import re
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from mlflow_rlrisk.assessment_inputs import AssessmentInputs
+from mlflow_rlrisk.assessment_inputs import INPUTS, AssessmentInputs
+from mlflow_rlrisk.budget import (
+    Round,
+    assessed_part,
+    budget_record,
+    look_of,
+    plan_rounds,
+    sampling_order,
+)
+from mlflow_rlrisk.budget_record import Look, SequentialBudget
 from mlflow_rlrisk.checkpoint import Checkpoint, open_checkpoint
 from mlflow_rlrisk.collection import Collection
 from mlflow_rlrisk.config import AssessmentConfig, PolicyConfig
 from mlflow_rlrisk.errors import ConfigError
 from mlflow_rlrisk.folder_lock import locked
+from mlflow_rlrisk.gathering import Batch, Gatherer
 from mlflow_rlrisk.observer import Observer, Plan, SilentObserver
 from mlflow_rlrisk.prompts import PromptSet, load_prompts
-from mlflow_rlrisk.records import Prompt
-from mlflow_rlrisk.report import AssessmentContext, Provenance, RiskReport, summarize
+from mlflow_rlrisk.provenance import assessment_folder, provenance_of, store_identity
+from mlflow_rlrisk.records import Prompt, PromptStatistics
+from mlflow_rlrisk.report import AssessmentContext, RiskReport, summarize
 from mlflow_rlrisk.rollout_shards import write_text_atomically
-from mlflow_rlrisk.rollout_store import RolloutStore, RolloutWriter
-from mlflow_rlrisk.samplers import Sampler, load_sampler
+from mlflow_rlrisk.rollout_store import RolloutStore
+from mlflow_rlrisk.samplers import RangeSampler, Sampler, load_sampler
 from mlflow_rlrisk.stored_assessment import stored_groups
 from mlflow_rlrisk.verifiers import PreflightResult, VerifierPool, preflight
 
 REPORT = "report.json"
-_LIBRARIES = ("mlflow", "numpy", "scipy", "torch", "transformers")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assessment:
-    """A report, and the folder with its rollouts where they were kept."""
+    """A report, what was counted of each prompt, and the folder of the rollouts if kept."""
 
     report: RiskReport
+    statistics: tuple[PromptStatistics, ...]
     folder: Path | None
 
 
@@ -86,29 +94,135 @@ def run_assessment(
         shown = _preflight(pool, prompt_set, config, is_wanted=run_preflight)
         watch.stage("load")
         sampler = load_sampler(config.backend)(source or Path(model), config)
+        if callable(close := getattr(sampler, "close", None)):
+            stack.callback(close)
         sampler.on_tokens = watch.sampled
-        provenance = _provenance(str(model), source, prompt_set, pool, sampler, config, policy)
+        provenance = provenance_of(str(model), source, prompt_set, pool, sampler, config, policy)
         inputs = AssessmentInputs(
             config=config,
             verifier=pool.spec.text,
             prompts=prompt_set,
             provenance=replace(provenance, started_at=started, command=command),
         )
-        folder = _folder(out_dir, out_root, str(model), provenance)
+        folder = assessment_folder(out_dir, out_root, str(model), provenance)
         if folder is not None:
             stack.enter_context(locked(folder))
-        store = _open_store(folder, inputs)
-        collection = Collection(prompt_set, config, watch.graded)
-        pending = _take_stored(store, pool, prompt_set, collection)
-        watch.planned(_plan(inputs, source, sampler, pool, shown, pending))
-        watch.stage("sample")
-        _sample(sampler, pool, pending, store, collection)
-        watch.stage("summarize")
-        report = _report(inputs, policy, collection, context, _remarks(shown))
+        kept = folder
+        if folder is None and config.budget == "auto":  # later rounds read what earlier ones drew
+            kept = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        store = _open_store(kept, inputs)
+        num_samples = None if is_replay else config.sampling.num_samples
+        gatherer = Gatherer(sampler, pool, store, num_samples)
+        course = _course(inputs, policy, context, sampler, Path(model) if is_replay else None)
+        most = course.rounds[-1].num_samples
+        pending = gatherer.missing(course.order, most)
+        watch.planned(_plan(inputs, course, source, sampler, pool, shown, pending))
+        judged = _run_rounds(course, gatherer, inputs, policy, context, _remarks(shown), watch)
         if folder is not None:
-            write_text_atomically(folder / REPORT, report.to_json())
+            if judged.report.budget is not None:
+                replace(inputs, budget=judged.report.budget).save(folder)
+            write_text_atomically(folder / REPORT, judged.report.to_json())
     watch.stage("done")
-    return Assessment(report=report, folder=folder)
+    return replace(judged, folder=folder)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Course:
+    """Which prompts are sampled in which rounds.
+
+    Attributes:
+        order: The prompts; a round takes the first ones.
+        rounds: The rounds; one for a fixed budget.
+        given: How the rounds went that brought about the rollouts that are replayed.
+    """
+
+    order: list[Prompt]
+    rounds: tuple[Round, ...]
+    given: SequentialBudget | None = None
+
+
+def _course(
+    inputs: AssessmentInputs,
+    policy: PolicyConfig,
+    context: AssessmentContext | None,
+    sampler: Sampler,
+    replayed: Path | None,
+) -> _Course:
+    config, prompts = inputs.config, inputs.prompts.prompts
+    if config.budget == "auto":
+        sibling = None if context is None else context.sibling_pass_at_64
+        rounds = plan_rounds(
+            config,
+            policy,
+            num_prompts=len(prompts),
+            can_split_groups=isinstance(sampler, RangeSampler),
+            needs_all_samples=sibling is not None and "coverage" in policy.components,
+        )
+        return _Course(order=sampling_order(prompts, config.sampling.seed), rounds=rounds)
+    if replayed is not None and (replayed / INPUTS).is_file():
+        source = AssessmentInputs.load(replayed)
+        if source.budget is not None and source.prompts.digest == inputs.prompts.digest:
+            order, last = assessed_part(source)
+            return _Course(order=order, rounds=(last,), given=source.budget)
+    samples = None if replayed is not None else config.sampling.num_samples
+    return _Course(
+        order=list(prompts), rounds=(Round(num_prompts=len(prompts), num_samples=samples),)
+    )
+
+
+def _run_rounds(
+    course: _Course,
+    gatherer: Gatherer,
+    inputs: AssessmentInputs,
+    policy: PolicyConfig,
+    context: AssessmentContext | None,
+    remarks: tuple[str, ...],
+    watch: Observer,
+) -> Assessment:
+    """Sample and judge round by round until the level is decided or the plan is at its end."""
+    looks: list[Look] = []
+    told: set[str] = set()
+
+    def tell(statistics: PromptStatistics) -> None:
+        if statistics.prompt_id not in told:
+            told.add(statistics.prompt_id)
+            watch.graded(statistics)
+
+    watch.stage("sample")
+    while True:
+        round_ = course.rounds[len(looks)]
+        prompts = course.order[: round_.num_prompts]
+        collection = Collection(prompts, inputs.config, tell)
+        missing = gatherer.missing(prompts, round_.num_samples)
+        for groups in (
+            gatherer.stored(prompts, round_.num_samples),
+            gatherer.sampled(missing, round_.num_samples),
+        ):
+            with closing(groups):
+                for group in groups:
+                    collection.take(group)
+        if round_ is course.rounds[-1]:
+            watch.stage("summarize")
+        report = _report(inputs, policy, collection, context, remarks, round_.confidence)
+        statistics = tuple(collection.statistics())
+        looks.append(look_of(round_, report, statistics))
+        if looks[-1].is_decided or round_ is course.rounds[-1]:
+            break
+    if round_ is not course.rounds[-1]:
+        watch.stage("summarize")
+    return Assessment(report=_closed(report, course, looks), statistics=statistics, folder=None)
+
+
+def _closed(report: RiskReport, course: _Course, looks: Sequence[Look]) -> RiskReport:
+    """The report with the word on its rounds, where there were any."""
+    if report.config.budget == "auto":
+        return _with_budget(report, budget_record(looks, course.rounds, report.config))
+    return report if course.given is None else _with_budget(report, course.given)
+
+
+def _with_budget(report: RiskReport, budget: SequentialBudget) -> RiskReport:
+    said = budget.sentence(report.config.confidence)
+    return replace(report, budget=budget, notes=(said, *report.notes))
 
 
 def rescore_stored(
@@ -128,7 +242,8 @@ def rescore_stored(
     changes = {"group_size": group_size, "success_threshold": success_threshold}
     kept = {name: value for name, value in changes.items() if value is not None}
     config = AssessmentConfig(**(inputs.config.model_dump() | kept))
-    collection = Collection(inputs.prompts, config, lambda _: None)
+    prompts, part = assessed_part(inputs)
+    collection = Collection(prompts, config, lambda _: None)
     with ExitStack() as stack:
         pool: VerifierPool | None = None
         warnings: tuple[str, ...] = ()
@@ -149,7 +264,8 @@ def rescore_stored(
         for group in stored_groups(Path(folder), inputs, pool):
             collection.take(group)
     judged = replace(inputs, config=config, provenance=replace(provenance, digests=digests))
-    return _report(judged, policy, collection, context, warnings)
+    report = _report(judged, policy, collection, context, warnings, part.confidence)
+    return report if inputs.budget is None else _with_budget(report, inputs.budget)
 
 
 def _preflight(
@@ -165,97 +281,11 @@ def _remarks(shown: PreflightResult) -> tuple[str, ...]:
     return shown.warnings if shown.status == "passed" else (*shown.warnings, shown.detail)
 
 
-def _provenance(
-    model: str,
-    checkpoint: Checkpoint | None,
-    prompts: PromptSet,
-    pool: VerifierPool,
-    sampler: Sampler,
-    config: AssessmentConfig,
-    policy: PolicyConfig,
-) -> Provenance:
-    described = sampler.describe()
-    identity = {
-        "sampling": config.sampling.digest(),
-        "backend": described["backend"],
-        "dtype": described.get("dtype"),
-        **described.get("identity", {}),
-    }
-    digests = {
-        "prompts": prompts.digest,
-        "verifier": pool.verifier.digest,
-        "sampler": hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest(),
-        "policy": policy.digest(),
-    }
-    if checkpoint is None:
-        stored = described.get("stored", {})
-        # The rollouts are what the source says; the prompts are those that were asked for.
-        digests |= {name: str(value) for name, value in stored.items() if name != "prompts"}
-        return _with_versions(model, digests, prompts, pool, described)
-    digests |= {"checkpoint": checkpoint.digest, "tokenizer": checkpoint.tokenizer_digest}
-    if checkpoint.template_digest is not None:
-        digests["template"] = checkpoint.template_digest
-    return replace(
-        _with_versions(model, digests, prompts, pool, described),
-        registered_name=checkpoint.registered_name,
-        version=checkpoint.version,
-        model_id=checkpoint.model_id,
-        run_id=checkpoint.run_id,
-    )
-
-
-def _with_versions(
-    model: str,
-    digests: dict[str, str],
-    prompts: PromptSet,
-    pool: VerifierPool,
-    described: Mapping[str, Any],
-) -> Provenance:
-    plain = (str, int, float, bool, type(None))
-    return Provenance(
-        model_reference=model,
-        digests=digests,
-        prompts=prompts.schema,
-        verifier=pool.verifier.described,
-        sampler={
-            name: value if isinstance(value, plain) else json.dumps(value, sort_keys=True)
-            for name, value in described.items()
-        },
-        code_version=_version("mlflow-rlrisk") or "source",
-        libraries={name: found for name in _LIBRARIES if (found := _version(name))},
-    )
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _folder(
-    out_dir: str | Path | None, out_root: str | Path | None, model: str, provenance: Provenance
-) -> Path | None:
-    if out_dir is not None:
-        return Path(out_dir)
-    if out_root is None:
-        return None
-    slug = re.sub(r"[^A-Za-z0-9.]+", "-", model.removeprefix("models:/")).strip("-.")[-40:]
-    key = json.dumps(_store_identity(provenance), sort_keys=True)
-    return Path(out_root) / f"{slug}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
-
-
-def _store_identity(provenance: Provenance) -> dict[str, str]:
-    """What rollouts depend on; verifier and policy only judge them."""
-    names = ("checkpoint", "tokenizer", "template", "rollouts", "prompts", "sampler")
-    return {name: provenance.digests[name] for name in names if name in provenance.digests}
-
-
 def _open_store(folder: Path | None, inputs: AssessmentInputs) -> RolloutStore | None:
     if folder is None:
         return None
     store = RolloutStore(folder)
-    store.bind(_store_identity(inputs.provenance))
+    store.bind(store_identity(inputs.provenance))
     # A verifier that ran out of time may answer under another limit.
     timeout = str(inputs.config.verifier_timeout_s)
     store.bind_grades({"verifier": inputs.provenance.digests["verifier"], "timeout_s": timeout})
@@ -263,53 +293,20 @@ def _open_store(folder: Path | None, inputs: AssessmentInputs) -> RolloutStore |
     return store
 
 
-def _take_stored(
-    store: RolloutStore | None, pool: VerifierPool, prompts: PromptSet, collection: Collection
-) -> list[Prompt]:
-    """Collect what is stored, grading what has no grades. Returns the prompts still to sample."""
-    if store is None:
-        return list(prompts)
-    stored_ids = store.completed_prompt_ids()
-    graded_ids = set()
-    for group in store.graded_groups(prompts.prompts):
-        collection.take(group)
-        graded_ids.add(group.prompt.id)
-    ungraded = [p for p in prompts if p.id in stored_ids and p.id not in graded_ids]
-    with RolloutWriter(store) as writer:
-        for group in pool.grade(store.groups(ungraded)):
-            writer.add(group)
-            collection.take(group)
-    return [prompt for prompt in prompts if prompt.id not in stored_ids]
-
-
-def _sample(
-    sampler: Sampler,
-    pool: VerifierPool,
-    pending: list[Prompt],
-    store: RolloutStore | None,
-    collection: Collection,
-) -> None:
-    if not pending:
-        return
-    with ExitStack() as stack:
-        writer = None if store is None else stack.enter_context(RolloutWriter(store))
-        for group in pool.grade(sampler.sample(pending)):
-            if writer is not None:
-                writer.add(group)
-            collection.take(group)
-    if store is not None:
-        store.compact()
-
-
 def _plan(
     inputs: AssessmentInputs,
+    course: _Course,
     checkpoint: Checkpoint | None,
     sampler: Sampler,
     pool: VerifierPool,
     shown: PreflightResult,
-    pending: list[Prompt],
+    pending: list[Batch],
 ) -> Plan:
     sampling, described = inputs.config.sampling, inputs.provenance.sampler
+    lacking = [prompt for batch in pending for prompt in batch.prompts]
+    rollouts = sum(
+        len(batch.prompts) * len(batch.samples or range(sampling.num_samples)) for batch in pending
+    )
     warnings = "".join(f"; warning: {warning}" for warning in shown.warnings)
     return Plan(
         model=inputs.provenance.model_reference,
@@ -323,12 +320,18 @@ def _plan(
             for name in ("backend", "device_name", "dtype", "architecture")
             if described.get(name)
         ),
-        num_prompts=len(inputs.prompts),
-        num_stored=len(inputs.prompts) - len(pending),
+        num_prompts=len(course.order),
+        num_stored=len(course.order) - len(lacking),
         num_samples=sampling.num_samples,
-        max_tokens=len(pending) * sampling.num_samples * sampling.max_new_tokens,
-        estimated_s=sampler.estimate_s(pending) if pending else None,
+        max_tokens=rollouts * sampling.max_new_tokens,
+        estimated_s=sampler.estimate_s(lacking) if lacking else None,
+        budget=_rounds_sentence(course.rounds) if inputs.config.budget == "auto" else "",
     )
+
+
+def _rounds_sentence(rounds: Sequence[Round]) -> str:
+    sizes = ", ".join(f"{each.num_prompts} x {each.num_samples}" for each in rounds)
+    return f"auto: stops when the level is decided, after {sizes} (prompts x rollouts)"
 
 
 def _report(
@@ -337,6 +340,7 @@ def _report(
     collection: Collection,
     context: AssessmentContext | None,
     warnings: tuple[str, ...],
+    look_confidence: float | None,
 ) -> RiskReport:
     report = summarize(
         collection.statistics(),
@@ -346,6 +350,7 @@ def _report(
         profile=collection.profile,
         examples=collection.examples(),
         context=context,
+        look_confidence=look_confidence,
     )
     return replace(report, notes=report.notes + warnings) if warnings else report
 

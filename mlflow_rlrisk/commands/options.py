@@ -57,6 +57,13 @@ _judgement_options = _options(
     click.option(
         "--confidence", type=float, default=0.95, show_default=True, help="Of every interval."
     ),
+    click.option(
+        "--budget",
+        type=click.Choice(["fixed", "auto"]),
+        default="fixed",
+        show_default=True,
+        help="auto: sample in rounds and stop as soon as the level is decided.",
+    ),
 )
 _machine_options = _options(
     click.option(

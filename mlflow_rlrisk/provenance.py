@@ -1,0 +1,117 @@
+"""Where an assessment comes from, and the folder that its rollouts therefore belong in."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from mlflow_rlrisk.checkpoint import Checkpoint
+from mlflow_rlrisk.config import AssessmentConfig, PolicyConfig
+from mlflow_rlrisk.prompts import PromptSet
+from mlflow_rlrisk.report import Provenance
+from mlflow_rlrisk.samplers import Sampler
+from mlflow_rlrisk.verifiers import VerifierPool
+
+_LIBRARIES = ("mlflow", "numpy", "scipy", "torch", "transformers")
+
+
+def provenance_of(
+    model: str,
+    checkpoint: Checkpoint | None,
+    prompts: PromptSet,
+    pool: VerifierPool,
+    sampler: Sampler,
+    config: AssessmentConfig,
+    policy: PolicyConfig,
+) -> Provenance:
+    """Digests, versions and references of an assessment that is about to begin.
+
+    Args:
+        model: The reference as the user gave it.
+        checkpoint: What it led to; ``None`` where rollouts are replayed.
+        prompts: The prompt set.
+        pool: Open, for what the verifier is.
+        sampler: For what it says of itself.
+        config: Settings of the assessment.
+        policy: Lines that will be applied.
+    """
+    described = sampler.describe()
+    identity = {
+        "sampling": config.sampling.digest(),
+        "backend": described["backend"],
+        "dtype": described.get("dtype"),
+        **described.get("identity", {}),
+    }
+    digests = {
+        "prompts": prompts.digest,
+        "verifier": pool.verifier.digest,
+        "sampler": hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest(),
+        "policy": policy.digest(),
+    }
+    if checkpoint is None:
+        stored = described.get("stored", {})
+        # The rollouts are what the source says; the prompts are those that were asked for.
+        digests |= {name: str(value) for name, value in stored.items() if name != "prompts"}
+        return _with_versions(model, digests, prompts, pool, described)
+    digests |= {"checkpoint": checkpoint.digest, "tokenizer": checkpoint.tokenizer_digest}
+    if checkpoint.template_digest is not None:
+        digests["template"] = checkpoint.template_digest
+    return replace(
+        _with_versions(model, digests, prompts, pool, described),
+        registered_name=checkpoint.registered_name,
+        version=checkpoint.version,
+        model_id=checkpoint.model_id,
+        run_id=checkpoint.run_id,
+    )
+
+
+def _with_versions(
+    model: str,
+    digests: dict[str, str],
+    prompts: PromptSet,
+    pool: VerifierPool,
+    described: Mapping[str, Any],
+) -> Provenance:
+    plain = (str, int, float, bool, type(None))
+    return Provenance(
+        model_reference=model,
+        digests=digests,
+        prompts=prompts.schema,
+        verifier=pool.verifier.described,
+        sampler={
+            name: value if isinstance(value, plain) else json.dumps(value, sort_keys=True)
+            for name, value in described.items()
+        },
+        code_version=_version("mlflow-rlrisk") or "source",
+        libraries={name: found for name in _LIBRARIES if (found := _version(name))},
+    )
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def assessment_folder(
+    out_dir: str | Path | None, out_root: str | Path | None, model: str, provenance: Provenance
+) -> Path | None:
+    """``out_dir``, or a folder below ``out_root`` named by what its rollouts depend on."""
+    if out_dir is not None:
+        return Path(out_dir)
+    if out_root is None:
+        return None
+    slug = re.sub(r"[^A-Za-z0-9.]+", "-", model.removeprefix("models:/")).strip("-.")[-40:]
+    key = json.dumps(store_identity(provenance), sort_keys=True)
+    return Path(out_root) / f"{slug}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+
+
+def store_identity(provenance: Provenance) -> dict[str, str]:
+    """What rollouts depend on; verifier and policy only judge them."""
+    names = ("checkpoint", "tokenizer", "template", "rollouts", "prompts", "sampler")
+    return {name: provenance.digests[name] for name in names if name in provenance.digests}
