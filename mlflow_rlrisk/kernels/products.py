@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     import torch
 
+WORDS_AT_ONCE = 4096
+"""Words of a tile where whole logits are wanted."""
+
 Route = Literal["float32", "native_bfloat16", "wide_output", "upcast"]
 
 
@@ -107,3 +110,29 @@ class TileProduct:
         size = len(operand) * (stop - start)
         logits = self._logits[:size].view(len(operand), stop - start)
         return torch.mm(operand, tile.t(), out=logits)
+
+
+def float32_logits(
+    hidden: "torch.Tensor", weight: "torch.Tensor", bias: "torch.Tensor | None"
+) -> "torch.Tensor":
+    """``hidden @ weight.T + bias``, float32-accurate ``[..., V]``, for the few who need it whole.
+
+    Args:
+        hidden: Hidden states ``[..., H]``, in 16 or 32 bits.
+        weight: Weights of the output head, ``[V, H]``.
+        bias: ``[V]``, if there is one.
+    """
+    import torch
+
+    rows = hidden.reshape(-1, hidden.shape[-1])
+    route = choose_route(rows, weight)
+    logits = torch.empty((len(rows), len(weight)), dtype=torch.float32, device=weight.device)
+    with float32_products(route):
+        product = TileProduct(weight, route, len(rows), min(WORDS_AT_ONCE, len(weight)))
+        operand = product.operand(rows)
+        for start in range(0, len(weight), WORDS_AT_ONCE):
+            stop = min(start + WORDS_AT_ONCE, len(weight))
+            logits[:, start:stop] = product(operand, start, stop)
+    if bias is not None:
+        logits += bias.float()
+    return logits.view(*hidden.shape[:-1], len(weight))

@@ -1,0 +1,371 @@
+"""Logprobs and entropies of given completions, by a forward pass over prompt and completion.
+
+The output head is not run: hidden states go through the fused head instead, so logits of all
+positions never exist and are float32-accurate whatever the dtype. What the architecture does to
+its logits (scaling, capping, cutting padded words off) is measured with known ones, and where it
+is anything else it is applied to full logits, of few sequences at a time.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlflow_rlrisk.errors import ConfigError, SamplerError
+from mlflow_rlrisk.kernels import TokenStatistics, token_statistics
+from mlflow_rlrisk.kernels.fused_head import COMPILE_ABOVE
+from mlflow_rlrisk.kernels.products import float32_logits
+
+if TYPE_CHECKING:
+    import torch
+
+BATCH_TOKENS = 8192
+"""Tokens of a forward pass, padding counted."""
+
+LARGEST_LOGITS = 2**26
+"""Logits of a forward pass that keeps them, 256 MB in float32."""
+
+PROBE_SPREAD = 8.0
+"""Standard deviation of the logits with which the architecture is probed."""
+
+Sequences = Sequence[tuple[Sequence[int], Sequence[int]]]
+Forward = Callable[["torch.Tensor"], "torch.Tensor"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TokenScores:
+    """What a model gives each token of one completion, float32 ``[T]``, nats.
+
+    Attributes:
+        entropies: Entropy of each next-token distribution over the full vocabulary.
+        logprobs: Log probability of each token; -inf where the architecture masks it.
+    """
+
+    entropies: npt.NDArray[np.float32]
+    logprobs: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _AfterHead:
+    """``softcap * tanh(scale * logits / softcap)`` of the first ``num_words``."""
+
+    scale: float
+    softcap: float | None
+    num_words: int
+
+
+def score(
+    model: Any,
+    sequences: Sequences,
+    *,
+    temperature: float,
+    batch_tokens: int = BATCH_TOKENS,
+) -> list[TokenScores]:
+    """Score completions under a causal transformers model; see `TeacherForcedScorer`."""
+    return TeacherForcedScorer(model).score(
+        sequences, temperature=temperature, batch_tokens=batch_tokens
+    )
+
+
+class TeacherForcedScorer:
+    """Scores completions with one model, which is probed once."""
+
+    def __init__(self, model: Any) -> None:
+        """Probe what the architecture does to its logits.
+
+        Args:
+            model: A causal language model of transformers, on its device.
+        """
+        self._model = model
+        self._head: Any = model.get_output_embeddings()
+        self.fallback_reason: str | None = None
+        """Why logits of whole sequences are computed; none where hidden states are enough."""
+        self._after: _AfterHead | None = None
+        with _evaluation(model):
+            try:
+                self._after = _probe(model, self._head)
+            except _UnknownHeadError as error:
+                self.fallback_reason = str(error)
+                logger.warning("scored from logits of whole sequences: %s", error)
+
+    def score(
+        self, sequences: Sequences, *, temperature: float, batch_tokens: int = BATCH_TOKENS
+    ) -> list[TokenScores]:
+        """Entropy and logprob of every completion token, in the order given.
+
+        Sequences of similar length share a forward pass, padded on the right, where a causal
+        model never looks.
+
+        Args:
+            sequences: Pairs of prompt ids and completion ids, each with at least one token.
+            temperature: Divides the logits.
+            batch_tokens: Tokens of one forward pass; a longer sequence has one to itself.
+
+        Raises:
+            ConfigError: A sequence has an empty side or a token the model does not know, or a
+                setting is not positive.
+            SamplerError: A sequence is longer than the model has positions, its hidden states
+                or logits are not finite, or memory ran out. The sequence is named by its index.
+        """
+        self._check(sequences, temperature, batch_tokens)
+        lengths = [len(prompt) + len(completion) for prompt, completion in sequences]
+        if self._after is None:
+            batch_tokens = min(batch_tokens, max(1, LARGEST_LOGITS // self._num_words))
+        num_tokens = sum(len(completion) for _, completion in sequences)
+        is_compiled = num_tokens * self._num_words >= COMPILE_ABOVE
+        scores: dict[int, TokenScores] = {}
+        with _evaluation(self._model):
+            for rows in _batches(lengths, batch_tokens):
+                batch = [(row, *sequences[row]) for row in rows]
+                scores.update(self._score_batch(batch, temperature, is_compiled))
+        return [scores[row] for row in range(len(sequences))]
+
+    @property
+    def _num_words(self) -> int:
+        return int(self._model.get_input_embeddings().weight.shape[0])
+
+    def _check(self, sequences: Sequences, temperature: float, batch_tokens: int) -> None:
+        if not 0.0 < temperature < float("inf"):
+            raise ConfigError("temperature", temperature, "must be positive and finite")
+        if batch_tokens < 1:
+            raise ConfigError("batch_tokens", batch_tokens, "must be positive")
+        text_config = self._model.config.get_text_config()
+        limit = getattr(text_config, "max_position_embeddings", None)
+        for row, (prompt, completion) in enumerate(sequences):
+            if not len(prompt) or not len(completion):
+                sizes = (len(prompt), len(completion))
+                raise ConfigError(f"sequences[{row}]", sizes, "prompt and completion need a token")
+            ids = np.concatenate([np.asarray(prompt), np.asarray(completion)])
+            if ids.min() < 0 or ids.max() >= self._num_words:
+                need = f"token ids must lie in 0..{self._num_words - 1}"
+                raise ConfigError(f"sequences[{row}]", (int(ids.min()), int(ids.max())), need)
+            if limit is not None and ids.size > limit:
+                raise SamplerError(
+                    f"sequence {row} has {ids.size} tokens and the model has {limit} positions"
+                )
+
+    def _score_batch(
+        self,
+        batch: Sequence[tuple[int, Sequence[int], Sequence[int]]],
+        temperature: float,
+        is_compiled: bool,
+    ) -> Iterator[tuple[int, TokenScores]]:
+        import torch
+
+        names = f"sequence {batch[0][0]}" if len(batch) == 1 else f"{len(batch)} sequences"
+        try:
+            states = self._states(batch)
+        except torch.OutOfMemoryError as error:
+            raise SamplerError(f"no memory to score {names}: lower batch_tokens") from error
+        except RuntimeError as error:
+            raise SamplerError(f"the model stopped while scoring {names}: {error}") from error
+        targets = torch.cat([torch.as_tensor(np.asarray(ids, np.int64)) for _, _, ids in batch])
+        targets = targets.to(states[0].device)
+        ends = np.cumsum([len(state) for state in states]).tolist()
+        spans = [slice(end - len(state), end) for end, state in zip(ends, states, strict=True)]
+        try:
+            found = self._statistics(torch.cat(states), targets, temperature, is_compiled)
+        except SamplerError:
+            for (row, _, _), state, span in zip(batch, states, spans, strict=True):
+                try:
+                    self._statistics(state, targets[span], temperature, False)
+                except SamplerError as error:
+                    raise SamplerError(f"sequence {row}: {error}") from error
+            raise
+        entropies, logprobs = found.entropies.cpu().numpy(), found.logprobs.cpu().numpy()
+        for (row, _, _), span in zip(batch, spans, strict=True):
+            yield row, TokenScores(entropies=entropies[span], logprobs=logprobs[span])
+
+    def _states(
+        self, batch: Sequence[tuple[int, Sequence[int], Sequence[int]]]
+    ) -> list["torch.Tensor"]:
+        """Per sequence what predicts its completion: hidden states ``[T, H]`` or logits."""
+        import torch
+
+        longest = max(len(prompt) + len(completion) for _, prompt, completion in batch)
+        ids = torch.zeros((len(batch), longest), dtype=torch.int64)
+        mask = torch.zeros_like(ids)
+        spans = []
+        for line, (_, prompt, completion) in enumerate(batch):
+            size = len(prompt) + len(completion)
+            ids[line, :size] = torch.as_tensor(np.concatenate([prompt, completion]))
+            mask[line, :size] = 1
+            spans.append(slice(len(prompt) - 1, size - 1))
+        given: dict[str, Any] = {"input_ids": ids.to(self._model.device), "use_cache": False}
+        if not mask.all():
+            given["attention_mask"] = mask.to(self._model.device)
+        collected: list[torch.Tensor] = []
+        forward: Forward | None = _collector(collected)
+        if self._after is None:
+            forward = _exact_forward(self._head) if _is_matrix(self._head) else None
+        with _head_forward(self._head, forward), torch.inference_mode():
+            output = self._model(**given)
+        if self._after is None:
+            collected.append(output.logits)
+        return [collected[0][line, span] for line, span in enumerate(spans)]
+
+    def _statistics(
+        self,
+        states: "torch.Tensor",
+        targets: "torch.Tensor",
+        temperature: float,
+        is_compiled: bool,
+    ) -> TokenStatistics:
+        if self._after is None:
+            return _from_logits(states, targets, temperature)
+        weight, bias = self._head.weight, self._head.bias
+        return token_statistics(
+            states.to(weight.device),
+            weight.detach(),
+            targets.to(weight.device),
+            bias=None if bias is None else bias.detach(),
+            temperature=temperature,
+            softcap=self._after.softcap,
+            scale=self._after.scale,
+            vocab_size=self._after.num_words,
+            is_compiled=is_compiled,
+        )
+
+
+class _UnknownHeadError(Exception):
+    """The head or what follows it is not understood; the message says what."""
+
+
+def _probe(model: Any, head: Any) -> _AfterHead:
+    """Send known logits through what the architecture does after its head.
+
+    Raises:
+        _UnknownHeadError: The head is no plain matrix, or what follows is neither a factor, a
+            cap nor a cut.
+    """
+    import torch
+
+    if not _is_matrix(head):
+        raise _UnknownHeadError(f"its head is a {type(head).__name__}, not a plain matrix")
+    generator = torch.Generator().manual_seed(0)
+    sent = torch.randn((1, 4, len(head.weight)), generator=generator) * PROBE_SPREAD
+    sent = sent.to(head.weight.device)
+    collected: list[torch.Tensor] = []
+    ids = torch.arange(1, 5, device=model.device)
+    ids = ids.remainder(model.get_input_embeddings().weight.shape[0])[None]
+
+    def replace(hidden: "torch.Tensor") -> "torch.Tensor":
+        collected.append(hidden)
+        return sent.clone()
+
+    with _head_forward(head, replace), torch.inference_mode():
+        got = model(input_ids=ids, use_cache=False).logits
+    if len(collected) != 1:
+        raise _UnknownHeadError(f"its head is called {len(collected)} times")
+    if collected[0].shape != (1, 4, head.weight.shape[1]) or got.shape[:2] != (1, 4):
+        raise _UnknownHeadError("its head does not see one hidden state a token")
+    return _fit_after_head(model, sent[..., : got.shape[-1]], got.to(sent.device).float())
+
+
+def _fit_after_head(model: Any, sent: "torch.Tensor", got: "torch.Tensor") -> _AfterHead:
+    import torch
+
+    if got.shape != sent.shape:
+        raise _UnknownHeadError("it has more logits than its head")
+    config = model.config.get_text_config()
+    softcap = getattr(config, "final_logit_softcapping", None)
+    # A cap is flattest far out, so the factor is read off where logits are smallest.
+    smallest = sent.abs().clamp(min=1e-2).argmin()
+    scale = float(got.flatten()[smallest] / sent.flatten()[smallest])
+    plain = sent.double() * scale
+    candidates: list[tuple[float | None, torch.Tensor]] = [(None, plain)]
+    if softcap:
+        candidates.append((float(softcap), softcap * torch.tanh(plain / softcap)))
+    for cap, expected in candidates:
+        close = torch.allclose(got.double(), expected, rtol=1e-4, atol=1e-4)
+        if scale > 0.0 and close:
+            return _AfterHead(scale=scale, softcap=cap, num_words=got.shape[-1])
+    raise _UnknownHeadError("it changes its logits by more than a factor and a cap")
+
+
+def _is_matrix(head: Any) -> bool:
+    import torch
+
+    kind: object = type(head)  # a quantized head is a subclass with weights of its own
+    return kind is torch.nn.Linear and head.weight.device.type != "meta"
+
+
+def _exact_forward(head: Any) -> Forward:
+    """The head with float32 logits of all positions."""
+    return lambda hidden: float32_logits(hidden, head.weight, head.bias)
+
+
+def _collector(collected: list["torch.Tensor"]) -> Forward:
+    """A head that keeps its input and answers with one logit a token."""
+
+    def collect(hidden: "torch.Tensor") -> "torch.Tensor":
+        import torch
+
+        collected.append(hidden)
+        return hidden.new_zeros((*hidden.shape[:-1], 1), dtype=torch.float32)
+
+    return collect
+
+
+def _from_logits(
+    logits: "torch.Tensor", targets: "torch.Tensor", temperature: float
+) -> TokenStatistics:
+    import torch
+
+    logs = torch.log_softmax(logits.float() / temperature, dim=-1)
+    weights = logs.exp()
+    entropies = -(weights * logs.masked_fill(weights == 0.0, 0.0)).sum(dim=-1)
+    is_bad = ~entropies.isfinite()
+    if is_bad.any():
+        first = int(is_bad.nonzero()[0])
+        raise SamplerError(f"token {first} of {len(entropies)}: its logits are not finite")
+    logprobs = logs.gather(1, targets[:, None])[:, 0]
+    return TokenStatistics(logprobs=logprobs, entropies=entropies.clamp(min=0.0))
+
+
+def _batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
+    """Cut sequences, longest first, so that rows times the longest stay within the tokens.
+
+    The longest come first so that what does not fit in memory fails at once.
+    """
+    rows: list[int] = []
+    for row in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if rows and (len(rows) + 1) * lengths[rows[0]] > batch_tokens:
+            yield rows
+            rows = []
+        rows.append(row)
+    if rows:
+        yield rows
+
+
+@contextmanager
+def _head_forward(head: Any, forward: Forward | None) -> Iterator[None]:
+    """Run ``forward`` in place of the head's own; leave it where there is none."""
+    if forward is None:
+        yield
+        return
+    before = head.__dict__.get("forward")
+    head.forward = forward
+    try:
+        yield
+    finally:
+        del head.forward
+        if before is not None:
+            head.forward = before
+
+
+@contextmanager
+def _evaluation(model: Any) -> Iterator[None]:
+    """Without dropout, whatever mode the caller left the model in."""
+    was_training = bool(model.training)
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
