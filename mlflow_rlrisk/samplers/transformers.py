@@ -25,6 +25,7 @@ from mlflow_rlrisk.samplers.exact_head import install_exact_head
 from mlflow_rlrisk.samplers.model_loading import load_model, load_tokenizer
 from mlflow_rlrisk.samplers.prompt_encoding import PromptEncoder
 from mlflow_rlrisk.samplers.random_streams import uniforms
+from mlflow_rlrisk.samplers.stop_tokens import stop_ids
 from mlflow_rlrisk.samplers.token_choice import TokenChooser
 
 logger = logging.getLogger(__name__)
@@ -83,7 +84,9 @@ class TransformersSampler:
         self._model = load_model(self.checkpoint, config)
         self._vocab_size = int(self._model.get_input_embeddings().weight.shape[0])
         self._tokenizer = load_tokenizer(self.checkpoint, self._vocab_size)
-        self._stop_ids = _stop_ids(self._model, self._tokenizer)
+        self._stop_ids = stop_ids(
+            self._model.config, self._model.generation_config, self._tokenizer
+        )
         self._logits_dtype = install_exact_head(self._model)
         num_logits = self._probe()
         all_stop_ids = sorted({i for ids in self._stop_ids.values() for i in ids})
@@ -314,16 +317,3 @@ class TransformersSampler:
             entropies=finished.entropies,
             finish_reason=FinishReason.STOP if finished.is_stopped else FinishReason.LENGTH,
         )
-
-
-def _stop_ids(model: Any, tokenizer: Any) -> dict[str, list[int]]:
-    """Stop tokens by the file that names them; the union of all ends a rollout."""
-    sources = {
-        "config": getattr(model.config.get_text_config(), "eos_token_id", None),
-        "generation_config": getattr(model.generation_config, "eos_token_id", None),
-        "tokenizer": tokenizer.eos_token_id,
-    }
-    return {
-        name: [] if ids is None else [ids] if isinstance(ids, int) else sorted(ids)
-        for name, ids in sources.items()
-    }
