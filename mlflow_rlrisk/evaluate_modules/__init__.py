@@ -1,0 +1,62 @@
+"""Modules for Hugging Face's ``evaluate``: the statistics of this package in notebooks and scripts.
+
+Each is a folder that ``evaluate.load`` reads without the Hub::
+
+    import evaluate
+    from mlflow_rlrisk.evaluate_modules import evaluate_path
+
+    pass_at_k = evaluate.load(evaluate_path("rlrisk_pass_at_k"))
+    pass_at_k.compute(predictions=[[1, 0, 1, 0], [0, 0, 0, 1]], k=[1, 2])
+
+They take rewards as ``evaluate`` takes anything, as lists, and give the numbers of ``statistics/``;
+an estimate that is undefined raises, it is never left out. One instance serves one thread.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mlflow_rlrisk.errors import ConfigError, StatisticsError
+from mlflow_rlrisk.statistics.counts import IntVector
+
+MODULES = (
+    "rlrisk_pass_at_k",
+    "rlrisk_group_signal",
+    "rlrisk_token_entropy",
+    "rlrisk_rank_inversion",
+)
+
+
+def evaluate_path(name: str) -> str:
+    """The folder of one of `MODULES`, as ``evaluate.load`` takes it.
+
+    Raises:
+        ConfigError: There is no such module.
+    """
+    if name not in MODULES:
+        raise ConfigError("name", name, f"no module of that name; there are {', '.join(MODULES)}")
+    return str(Path(__file__).parent / name)
+
+
+def solve_counts(
+    rewards: Sequence[Sequence[float]], threshold: float | None
+) -> tuple[IntVector, IntVector]:
+    """``num_correct`` and ``num_scored`` of each prompt, each ``[P]``.
+
+    Args:
+        rewards: Rewards of the scored rollouts of each prompt, ``P`` sequences.
+        threshold: Correct from this reward on; ``None`` takes rewards 0 and 1 only.
+
+    Raises:
+        StatisticsError: Other rewards and no threshold.
+    """
+    if threshold is None:
+        others = {float(reward) for each in rewards for reward in each} - {0.0, 1.0}
+        if others:
+            raise StatisticsError(
+                f"rewards hold {min(others)}: state threshold=, from which a reward is correct"
+            )
+    line = 1.0 if threshold is None else threshold
+    correct = [sum(reward >= line for reward in each) for each in rewards]
+    return np.array(correct, dtype=np.int64), np.array([len(e) for e in rewards], dtype=np.int64)
