@@ -18,9 +18,16 @@ from mlflow_rlrisk.errors import ConfigError, RLRiskError
 COMMANDS = {
     "assess": "assessment:assess",
     "compare": "compare:compare",
+    "drift": "drift:drift",
     "rescore": "assessment:rescore",
+    "monitor": "monitor:monitor",
+    "outcome": "monitor:outcome",
     "doctor": "doctor:doctor",
     "demo": "demo:demo",
+    "keys": "keys:keys",
+    "policy": "policy:policy",
+    "gate": "gate:gate",
+    "verify": "verify:verify",
 }
 """Name of a command -> ``module:function`` below ``mlflow_rlrisk.commands``."""
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from mlflow_rlrisk.comparison import Comparison
     from mlflow_rlrisk.lineage import LineageReport
+    from mlflow_rlrisk.lineage.coverage import Estimate
+    from mlflow_rlrisk.lineage.drift import DriftReport
     from mlflow_rlrisk.report import RiskReport
 
 _HEADLINE = (
@@ -186,6 +188,41 @@ def lineage_lines(lineage: "LineageReport") -> list[str]:
         )
         lines.append(f"  phases   {told}")
     return lines + [f"  note     {note}" for note in lineage.notes]
+
+
+def drift_lines(report: "DriftReport") -> list[str]:
+    """A waterfall from weights to rewards."""
+
+    def shown(estimate: "Estimate | None") -> list[str]:
+        if estimate is None:
+            return ["—", "not measured"]
+        ends = f"[{estimate.ci_low:+.4f}, {estimate.ci_high:+.4f}]"
+        return [f"{estimate.value:+.4f}", ends]
+
+    rows = []
+    if report.weights is not None:
+        rows.append(["weights, relative change", f"{report.weights.total:.4g}", ""])
+        rows += [[f"  {p}", f"{value:.4g}", ""] for p, value in report.weights.by_part.items()]
+    for label, is_equal in (
+        ("tokenizer", report.is_tokenizer_equal),
+        ("chat template", report.is_template_equal),
+        ("generation config", not report.generation_config),
+    ):
+        rows.append([label, "same" if is_equal else "differs", ""])
+    for label, found in (("reverse", report.reverse), ("forward", report.forward)):
+        rows.append([f"KL {label}, nats/token", *shown(None if found is None else found.per_token)])
+    rows += [[name.removeprefix("rlrisk/"), *shown(e)] for name, e in report.changes.items()]
+    rows.append(["mean reward", *shown(report.reward_change)])
+    if report.reward_bound is not None:
+        rows.append(["  largest the KL allows", f"{report.reward_bound:.4f}", ""])
+    lines = table([f"{report.before} -> {report.after}", "change", "interval"], rows)
+    if report.is_reward_lower:
+        lines.append("alarm: the mean reward fell, and the prompts resolve it")
+    if report.is_bound_kept is False:
+        lines.append(
+            "alarm: the reward moved further than the divergence allows; a figure is wrong"
+        )
+    return lines + [f"note: {note}" for note in report.notes]
 
 
 def _widest_pass_at_k(report: "RiskReport") -> list[tuple[str, str]]:

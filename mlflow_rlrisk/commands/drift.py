@@ -1,0 +1,66 @@
+"""``rlrisk drift``: what a training stage did to a checkpoint, from weights to rewards."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mlflow_rlrisk import console
+from mlflow_rlrisk.commands.assessment import DEFAULT_OUT, assess_one, write_page
+from mlflow_rlrisk.commands.options import assessment_options, json_option
+from mlflow_rlrisk.commands.output import OK, print_json
+
+
+@click.command()
+@click.argument("before")
+@click.argument("after")
+@click.option(
+    "--rollouts-per-prompt",
+    type=click.IntRange(min=1),
+    default=4,
+    show_default=True,
+    help="Scored by both models.",
+)
+@assessment_options
+@json_option
+def drift(
+    before: str,
+    after: str,
+    rollouts_per_prompt: int,
+    as_json: bool,
+    register: bool,
+    **settings: Any,
+) -> int:
+    """Assess BEFORE and AFTER and say what the stage between them changed.
+
+    Weights, tokenizer, template, generation settings, divergence both ways, entropy, pass@k and
+    the reward with the largest change that the divergence allows.
+    """
+    from mlflow_rlrisk.checkpoint import open_checkpoint
+    from mlflow_rlrisk.drift_measurement import measure_drift
+    from mlflow_rlrisk.rollout_shards import write_text_atomically
+
+    if register:
+        raise click.UsageError("drift writes no registry; use assess or compare with --register")
+    root = Path(settings.pop("out") or DEFAULT_OUT)
+    checkpoints = tuple(
+        open_checkpoint(each, allow_pickle=settings["allow_pickle"]) for each in (before, after)
+    )
+    assessments = [assess_one(m, settings, folders={"out_root": root}) for m in (before, after)]
+    for assessment in assessments:
+        write_page(assessment)
+    report = measure_drift(
+        assessments[0],
+        assessments[1],
+        (checkpoints[0], checkpoints[1]),
+        rollouts_per_prompt=rollouts_per_prompt,
+        on_stage=console.say,
+    )
+    text = json.dumps(report.to_dict(), ensure_ascii=False, allow_nan=False)
+    write_text_atomically(root / "drift.json", text)
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        click.echo("\n".join(console.drift_lines(report)))
+    return OK

@@ -1,0 +1,276 @@
+"""Two assessments -> a `DriftReport`: both models score each other's rollouts.
+
+Nothing is sampled here. A few rollouts of every prompt are scored by a teacher-forced pass of both
+checkpoints in the same arithmetic, one model in memory at a time.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlflow_rlrisk.assessment_inputs import AssessmentInputs
+from mlflow_rlrisk.checkpoint import Checkpoint
+from mlflow_rlrisk.comparison import check_comparable
+from mlflow_rlrisk.config import AssessmentConfig
+from mlflow_rlrisk.errors import CheckpointError, ComparabilityError
+from mlflow_rlrisk.lineage import LineageMember
+from mlflow_rlrisk.lineage.coverage import Estimate
+from mlflow_rlrisk.lineage.drift import (
+    AnswerModes,
+    Divergence,
+    DriftReport,
+    WeightDrift,
+    answer_modes,
+    divergence,
+    is_bound_kept,
+    mean_estimate,
+    reward_bound,
+)
+from mlflow_rlrisk.lineage.table import build_table
+from mlflow_rlrisk.records import GradedGroup, Prompt
+from mlflow_rlrisk.rollout_store import RolloutStore
+from mlflow_rlrisk.samplers.model_loading import load_model, load_tokenizer
+from mlflow_rlrisk.samplers.prompt_encoding import PromptEncoder
+from mlflow_rlrisk.statistics.bootstrap import PromptBootstrap, interval
+from mlflow_rlrisk.teacher_forced import score
+from mlflow_rlrisk.weight_drift import weight_drift
+from mlflow_rlrisk.wiring import Assessment
+
+ROLLOUTS_PER_PROMPT = 4
+"""Scored by both models; more prompts narrow an interval, more rollouts of one hardly do."""
+
+Logprobs = list[list[npt.NDArray[np.float64]]]
+
+
+def measure_drift(
+    before: Assessment,
+    after: Assessment,
+    checkpoints: tuple[Checkpoint, Checkpoint],
+    *,
+    rollouts_per_prompt: int = ROLLOUTS_PER_PROMPT,
+    on_stage: Callable[[str], None] = lambda _: None,
+) -> DriftReport:
+    """Measure what a training stage did, from weights to rewards.
+
+    Args:
+        before: Assessment of the earlier checkpoint, its rollouts kept in a folder.
+        after: Assessment of the later one on the same prompts.
+        checkpoints: Both checkpoints, in the same order.
+        rollouts_per_prompt: Rollouts of each prompt that both models score.
+        on_stage: Is told what is being done.
+
+    Returns:
+        The drift.
+
+    Raises:
+        ComparabilityError: The assessments measured other things, or kept no rollouts.
+        SamplerError: A model cannot score the rollouts.
+    """
+    members = [_member(assessment) for assessment in (before, after)]
+    check_comparable([member.report for member in members])
+    config = before.report.config
+    bootstrap = PromptBootstrap(
+        before.report.num_prompts, config.num_resamples, config.sampling.seed
+    )
+    groups = [_groups(assessment) for assessment in (before, after)]
+    notes: list[str] = []
+    forward, reverse = _divergences(
+        checkpoints, groups, members, config, bootstrap, rollouts_per_prompt, notes, on_stage
+    )
+    on_stage("compare weights")
+    rewards = [_mean_rewards(each) for each in groups]
+    change = mean_estimate(rewards[1][0] - rewards[0][0], bootstrap, config.confidence)
+    span = (
+        min(rewards[0][1], rewards[1][1], 0.0),
+        max(rewards[0][2], rewards[1][2], 1.0),
+    )
+    bounds = reward_bound(forward, reverse, span)
+    return DriftReport(
+        before=members[0].name,
+        after=members[1].name,
+        num_prompts=before.report.num_prompts,
+        weights=_weights(checkpoints, notes),
+        is_tokenizer_equal=checkpoints[0].tokenizer_digest == checkpoints[1].tokenizer_digest,
+        is_template_equal=checkpoints[0].template_digest == checkpoints[1].template_digest,
+        generation_config=_generation_changes(*checkpoints),
+        reverse=reverse,
+        forward=forward,
+        changes=_changes(members, config, bootstrap),
+        reward_change=change,
+        reward_bound=None if bounds is None else bounds[0],
+        is_bound_kept=None if bounds is None else is_bound_kept(change, bounds[1]),
+        is_reward_lower=change.ci_high < 0.0,
+        modes=_modes(groups, bootstrap, config.confidence),
+        notes=tuple(notes),
+    )
+
+
+def _member(assessment: Assessment) -> LineageMember:
+    return LineageMember(
+        name=assessment.report.provenance.model_reference,
+        report=assessment.report,
+        statistics=assessment.statistics,
+    )
+
+
+def _groups(assessment: Assessment) -> list[GradedGroup]:
+    """Graded groups in the order of prompt ids."""
+    if assessment.folder is None:
+        raise ComparabilityError(
+            f"{assessment.report.provenance.model_reference}: its rollouts were not kept"
+        )
+    inputs = AssessmentInputs.load(assessment.folder)
+    found = RolloutStore(assessment.folder).graded_groups(inputs.prompts.prompts)
+    groups = sorted(found, key=lambda group: group.prompt.id)
+    if len(groups) != assessment.report.num_prompts:
+        raise ComparabilityError(
+            f"{assessment.folder} holds {len(groups)} graded prompts, the report "
+            f"{assessment.report.num_prompts}"
+        )
+    return groups
+
+
+def _divergences(
+    checkpoints: tuple[Checkpoint, Checkpoint],
+    groups: Sequence[Sequence[GradedGroup]],
+    members: Sequence[LineageMember],
+    config: AssessmentConfig,
+    bootstrap: PromptBootstrap,
+    rollouts_per_prompt: int,
+    notes: list[str],
+    on_stage: Callable[[str], None],
+) -> tuple[Divergence | None, Divergence | None]:
+    sampling = config.sampling
+    if sampling.top_p < 1.0 or sampling.top_k > 0:
+        notes.append(
+            "no divergence: rollouts of a truncated distribution (top_p or top_k) are no sample "
+            "of the policy"
+        )
+        return None, None
+    scored: dict[tuple[int, int], Logprobs] = {}
+    for place, checkpoint in enumerate(checkpoints):
+        on_stage(f"score with {checkpoint.display_name}")
+        model = load_model(checkpoint, config)
+        encode = _encoder(checkpoint, model, config)
+        for source in (0, 1):
+            scored[place, source] = _scores(
+                model, encode, groups[source], rollouts_per_prompt, sampling.temperature
+            )
+        del model
+    names = [member.name for member in members]
+    both = [
+        divergence(
+            scored[own, own],
+            scored[1 - own, own],
+            bootstrap,
+            sampled_from=names[own],
+            against=names[1 - own],
+            confidence=config.confidence,
+        )
+        for own in (0, 1)
+    ]
+    return both[0], both[1]
+
+
+def _encoder(
+    checkpoint: Checkpoint, model: Any, config: AssessmentConfig
+) -> Callable[[Sequence[Prompt]], list[list[int]]]:
+    tokenizer = load_tokenizer(checkpoint, model.get_input_embeddings().weight.shape[0])
+    encoder = PromptEncoder(
+        checkpoint, tokenizer, chat_template=config.sampling.chat_template, stop_ids=()
+    )
+    return encoder.encode
+
+
+def _scores(
+    model: Any,
+    encode: Callable[[Sequence[Prompt]], list[list[int]]],
+    groups: Sequence[GradedGroup],
+    rollouts_per_prompt: int,
+    temperature: float,
+) -> Logprobs:
+    prompts = encode([group.prompt for group in groups])
+    rows = [
+        (place, rollout)
+        for place, group in enumerate(groups)
+        for rollout in group.rollouts[:rollouts_per_prompt]
+    ]
+    sequences = [(prompts[place], rollout.token_ids.tolist()) for place, rollout in rows]
+    found: Logprobs = [[] for _ in groups]
+    for (place, _), scores in zip(
+        rows, score(model, sequences, temperature=temperature), strict=True
+    ):
+        found[place].append(scores.logprobs.astype(np.float64))
+    return found
+
+
+def _changes(
+    members: Sequence[LineageMember], config: AssessmentConfig, bootstrap: PromptBootstrap
+) -> dict[str, Estimate]:
+    table = build_table(members, num_resamples=bootstrap.num_resamples, seed=bootstrap.seed)
+    changes = {}
+    for name, measure in table.measures.items():
+        low, high = interval(measure.draws[:, 1] - measure.draws[:, 0], config.confidence)
+        value = float(measure.values[1] - measure.values[0])
+        changes[name] = Estimate(value=value, ci_low=low, ci_high=high)
+    return changes
+
+
+def _mean_rewards(
+    groups: Sequence[GradedGroup],
+) -> tuple[npt.NDArray[np.float64], float, float]:
+    """Mean reward of each prompt, and the smallest and largest of all."""
+    means, seen = [], []
+    for group in groups:
+        rewards = [grade.reward for grade in group.grades if grade.reward is not None]
+        if not rewards:
+            raise ComparabilityError(f"prompt {group.prompt.id} has no reward to compare")
+        means.append(float(np.mean(rewards)))
+        seen += rewards
+    return np.array(means), float(min(seen)), float(max(seen))
+
+
+def _modes(
+    groups: Sequence[Sequence[GradedGroup]], bootstrap: PromptBootstrap, confidence: float
+) -> AnswerModes | None:
+    counted = [[_answers(group) for group in side] for side in groups]
+    if not any(any(side) for side in counted):
+        return None
+    return answer_modes(counted[0], counted[1], bootstrap, confidence)
+
+
+def _answers(group: GradedGroup) -> dict[str, tuple[int, bool]]:
+    found: dict[str, tuple[int, bool]] = {}
+    for grade in group.grades:
+        if grade.answer is not None and grade.reward is not None:
+            count, is_correct = found.get(grade.answer, (0, False))
+            found[grade.answer] = (count + 1, is_correct or grade.reward >= 1.0)
+    return found
+
+
+def _weights(checkpoints: tuple[Checkpoint, Checkpoint], notes: list[str]) -> WeightDrift | None:
+    try:
+        return weight_drift(*checkpoints)
+    except CheckpointError as error:
+        notes.append(f"weights were not compared: {error}")
+        return None
+
+
+def _generation_changes(before: Checkpoint, after: Checkpoint) -> dict[str, tuple[Any, Any]]:
+    first, second = (_generation_config(each) for each in (before, after))
+    return {
+        key: (first.get(key), second.get(key))
+        for key in sorted(first.keys() | second.keys())
+        if first.get(key) != second.get(key) and key != "transformers_version"
+    }
+
+
+def _generation_config(checkpoint: Checkpoint) -> Mapping[str, Any]:
+    path = checkpoint.model_path / "generation_config.json"
+    if not path.is_file():
+        return {}
+    found = json.loads(path.read_text(encoding="utf-8"))
+    return found if isinstance(found, dict) else {}
