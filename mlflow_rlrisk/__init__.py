@@ -13,11 +13,13 @@ from mlflow_rlrisk.assess import assess, rescore
 
 if TYPE_CHECKING:
     from mlflow_rlrisk.config import AssessmentConfig, PolicyConfig, SamplingConfig
+    from mlflow_rlrisk.gate.trainer import verify
     from mlflow_rlrisk.policy import Decision, decide
     from mlflow_rlrisk.prompts import PromptSet, load_prompts
     from mlflow_rlrisk.report import RiskReport
     from mlflow_rlrisk.sinks.mlflow_run import log_report
     from mlflow_rlrisk.sinks.registry import log_checkpoint
+    from mlflow_rlrisk.trl_callback import RLRiskCallback
 
 __version__ = "0.1.0"
 
@@ -26,12 +28,14 @@ _HOME = {
     "Decision": "policy",
     "PolicyConfig": "config",
     "PromptSet": "prompts",
+    "RLRiskCallback": "trl_callback",
     "RiskReport": "report",
     "SamplingConfig": "config",
     "decide": "policy",
     "load_prompts": "prompts",
     "log_checkpoint": "sinks.registry",
     "log_report": "sinks.mlflow_run",
+    "verify": "gate.trainer",
 }
 
 __all__ = [  # noqa: RUF022  (in reading order)
@@ -41,12 +45,14 @@ __all__ = [  # noqa: RUF022  (in reading order)
     "load_prompts",
     "log_checkpoint",
     "log_report",
+    "verify",
     "AssessmentConfig",
     "SamplingConfig",
     "PolicyConfig",
     "PromptSet",
     "RiskReport",
     "Decision",
+    "RLRiskCallback",
 ]
 
 

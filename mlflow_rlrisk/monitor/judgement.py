@@ -1,6 +1,6 @@
 """The judgement of a run: alarms, what could not be judged, whether to stop, the outcome."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from mlflow_rlrisk.monitor.history import History
 from mlflow_rlrisk.monitor.outcome import RunOutcome, run_outcome
 from mlflow_rlrisk.monitor.policy import MonitorPolicy
 from mlflow_rlrisk.monitor.status import Missing, RuleStatus, missing_inputs, rule_states
-from mlflow_rlrisk.monitor.tracks import DEFAULT_GROUP_SIZE, Tracks
+from mlflow_rlrisk.monitor.tracks import DEFAULT_GROUP_SIZE, Track, Tracks
 from mlflow_rlrisk.statistics.dynamics import EntropyLaw, fit_entropy_law
 
 CORROBORATED = ({"R1", "R4"}, {"R1", "R5"}, {"R2", "R4"}, {"R3", "R4"})
@@ -49,6 +49,7 @@ class Judgement:
         advice: What may help, for the alarms that stand.
         steps: First and last step; ``None`` for an empty log.
         num_logs: Rows that count.
+        curves: Entropy, success, zero-variance share and the other columns, for drawing.
     """
 
     trainer: str | None
@@ -63,6 +64,7 @@ class Judgement:
     advice: tuple[Advice, ...]
     steps: tuple[int, int] | None
     num_logs: int
+    curves: Mapping[str, Track]
 
     def to_dict(self) -> dict[str, Any]:
         """The judgement as JSON values."""
@@ -121,6 +123,7 @@ def summarize_run(
         advice=advise(ordered),
         steps=(rows[0].step, rows[-1].step) if rows else None,
         num_logs=len(rows),
+        curves=_curves(tracks),
     )
 
 
@@ -156,6 +159,15 @@ def _outcome(tracks: Tracks | None, *, collapsed: bool) -> RunOutcome | None:
     if track is None:
         return None
     return run_outcome(track.steps, track.values, quantity=quantity, collapsed=collapsed)
+
+
+def _curves(tracks: Tracks | None) -> dict[str, Track]:
+    if tracks is None:
+        return {}
+    curves: dict[str, Track] = dict(tracks.columns.items())
+    if (success := tracks.success()) is not None:
+        curves["success"] = success
+    return curves
 
 
 def _law(tracks: Tracks | None) -> tuple[EntropyLaw | None, str | None]:

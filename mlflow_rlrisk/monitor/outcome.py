@@ -1,5 +1,6 @@
 """How a run came out, with the definition it was measured by (R10)."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -92,6 +93,46 @@ def run_outcome(
         definition=RUN_DEFINITION,
         collapsed=collapsed,
     )
+
+
+def recorded_outcomes(tag: str | None) -> list[dict[str, Any]]:
+    """The runs of an outcome tag of a model version, oldest first; none for no or foreign text.
+
+    Each is a `RunOutcome` as a mapping, with ``run`` (its id or the RL checkpoint) and
+    ``recorded_at``.
+    """
+    try:
+        runs = json.loads(tag or "{}")["runs"]
+    except (json.JSONDecodeError, KeyError, TypeError):
+        return []
+    return [run for run in runs if isinstance(run, dict) and "final" in run]
+
+
+def outcome_record(known: Sequence[dict[str, Any]], run: dict[str, Any]) -> dict[str, Any]:
+    """The outcome tag with one more run; the same run again replaces what was said of it.
+
+    Args:
+        known: As `recorded_outcomes` reads them.
+        run: The outcome, with ``run`` and ``recorded_at``.
+    """
+    runs = [each for each in known if each["run"] != run["run"]] + [run]
+    alike = [each for each in runs if each["quantity"] == run["quantity"]]
+    return {
+        "status": outcome_word(run),
+        "quantity": run["quantity"],
+        "num_runs": len(alike),
+        **{
+            f"mean_{name}": sum(each[name] for each in alike) / len(alike)
+            for name in ("peak", "final", "gain", "regression_from_peak")
+        },
+        "runs": runs,
+    }
+
+
+def outcome_word(run: dict[str, Any]) -> str:
+    """``collapsed`` or ``completed`` by the monitor's advice; ``assessed`` without a run."""
+    collapsed = run.get("collapsed")
+    return "assessed" if collapsed is None else "collapsed" if collapsed else "completed"
 
 
 def assessed_outcome(before: float, after: float) -> RunOutcome:

@@ -53,9 +53,10 @@ class MonitorPolicy(Settings):
     """Rules that stop a run on their own; critical alarms and corroborated ones always do."""
 
 
-def monitor_policy(
-    policy: "MonitorPolicy | PolicyConfig | Mapping[str, Any] | str | PathLike[str] | None",
-) -> MonitorPolicy:
+PolicyLike = MonitorPolicy | PolicyConfig | Mapping[str, Any] | str | PathLike[str] | None
+
+
+def monitor_policy(policy: PolicyLike) -> MonitorPolicy:
     """The lines that ``policy`` stands for.
 
     Args:

@@ -254,18 +254,70 @@ def ladder_figure(
     return _figure(name, alt, draw)
 
 
+def run_figure(
+    curves: Sequence[tuple[str, Sequence[int], Sequence[float]]],
+    alarms: Sequence[tuple[int, str]],
+) -> str:
+    """Draw the course of an RL run, one panel a curve, with its alarms.
+
+    Args:
+        curves: ``(title, steps, values)`` of each, at least one.
+        alarms: ``(step, rule)`` of each alarm, ascending.
+    """
+    raised = ", ".join(f"{rule} at step {step}" for step, rule in alarms) or "no alarm"
+    first, last = curves[0][1][0], curves[0][1][-1]
+    alt = f"The run from step {first} to {last}: {raised}."
+
+    def draw(figure: Any) -> None:
+        panels = figure.subplots(len(curves), sharex=True, squeeze=False)[:, 0]
+        for axes, (title, steps, values) in zip(panels, curves, strict=True):
+            axes.patch.set_alpha(0.0)
+            axes.plot(steps, values, color=ACCENT, linewidth=1.6)
+            axes.set_ylim(0, max(max(values) * 1.15, 1e-6))
+            axes.set_ylabel(title)
+            axes.grid(axis="y")
+            for step, _ in alarms:
+                axes.axvline(step, color=STARVED, linewidth=1.2, linestyle=(0, (4, 2)))
+        for step, rules in _by_step(alarms).items():
+            panels[0].text(
+                step,
+                1.02,
+                " ".join(rules),
+                color=STARVED,
+                ha="center",
+                transform=panels[0].get_xaxis_transform(),
+            )
+        panels[-1].set_xlabel("step")
+
+    return _drawn("rl-run", alt, draw, height=0.6 + 1.3 * len(curves))
+
+
+def _by_step(alarms: Sequence[tuple[int, str]]) -> dict[int, list[str]]:
+    found: dict[int, list[str]] = {}
+    for step, rule in alarms:
+        found.setdefault(step, []).append(rule)
+    return found
+
+
 def _figure(name: str, alt: str, draw: Any) -> str:
+    def on_axes(figure: Any) -> None:
+        axes = figure.add_subplot()
+        axes.patch.set_alpha(0.0)
+        draw(axes)
+
+    return _drawn(name, alt, on_axes, height=_HEIGHT_IN)
+
+
+def _drawn(name: str, alt: str, draw: Any, *, height: float) -> str:
     import matplotlib as mpl
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(_WIDTH_IN, _HEIGHT_IN), layout="constrained")
+        figure = Figure(figsize=(_WIDTH_IN, height), layout="constrained")
         FigureCanvasSVG(figure)
         figure.patch.set_alpha(0.0)
-        axes = figure.add_subplot()
-        axes.patch.set_alpha(0.0)
-        draw(axes)
+        draw(figure)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
     return _embeddable(buffer.getvalue(), name, alt)

@@ -46,6 +46,16 @@ from mlflow_rlrisk.statistics.drift import (
     sft_loss_rise,
     tilted_policy,
 )
+from mlflow_rlrisk.statistics.dynamics import (
+    EntropyLaw,
+    EntropyStep,
+    entropy_step,
+    fit_entropy_law,
+    fork_share,
+    relative_drop,
+    token_covariance,
+    top_covariance,
+)
 from mlflow_rlrisk.statistics.entropy import (
     control_variate_entropy,
     entropy_from_logits,
@@ -207,6 +217,14 @@ __all__ = [  # noqa: RUF022  (in reading order)
     "noisy_or",
     "LogprobMismatch",
     "logprob_mismatch",
+    "EntropyLaw",
+    "fit_entropy_law",
+    "relative_drop",
+    "token_covariance",
+    "top_covariance",
+    "EntropyStep",
+    "entropy_step",
+    "fork_share",
     "tilted_policy",
     "kl_divergence",
     "sft_loss_rise",

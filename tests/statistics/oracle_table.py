@@ -42,6 +42,9 @@ MISMATCH = st.logprob_mismatch(
 SFT_POLICY, REWARDS = np.array([0.5, 0.3, 0.2]), np.array([1.0, 0.0, 1.0])
 RL_POLICY = st.tilted_policy(SFT_POLICY, REWARDS, 0.5)
 
+LOGPROBS, ADVANTAGES = [-0.1, -0.5, -2, -3, -0.2, -1], [1, 1, 1, -1, -1, -1]
+_FALLING = np.linspace(1.6, 0.05, 20)
+LAW = st.fit_entropy_law(_FALLING, 0.55 - 0.12 * np.exp(_FALLING))
 P7 = np.array([0.5, 0.2, 0.1, 0.08, 0.05, 0.04, 0.03])
 ANSWERS = [[8, 4, 2, 1, 1]]
 TIED_REWARDS = [[0, 0, 0, 0.5, 0.5, 1, 1, 1]]
@@ -383,6 +386,13 @@ TABLE: list[Case] = [
     (r"mm\.rollout_ppl", lambda _: MISMATCH.rollout_ppl),
     (r"mm\.ess", lambda _: MISMATCH.ess),
     (r"mm\.is_mean", lambda _: MISMATCH.is_mean),
+    (r"token_cov logp", lambda _: st.token_covariance(LOGPROBS, ADVANTAGES)),
+    (r"token_cov_mean", lambda _: st.token_covariance(LOGPROBS, ADVANTAGES).mean()),
+    (r"entropy_law fit", lambda _: [LAW.a, LAW.b]),
+    (r"entropy_law ceiling", lambda _: LAW.ceiling),
+    (r"entropy_law R at H=1", lambda _: LAW.reward_at(1.0)),
+    (r"relative_drop\(H10", lambda _: round(st.relative_drop(0.0174, 0.0063), 6)),
+    (r"relative_drop guru", lambda _: round(st.relative_drop(0.2195, 0.5760), 6)),
 ]
 
 HETEROGENEOUS = np.array([0.0] * 50 + [1.0] * 20 + [0.5] * 30)

@@ -1,7 +1,7 @@
 """What a source gives, and single measurements put back into the rows they were logged as."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from mlflow_rlrisk.monitor.history import LogRow
@@ -30,7 +30,7 @@ class StoredLog:
 
     rows: list[LogRow]
     notes: tuple[str, ...] = ()
-    facts: RunFacts = RunFacts()
+    facts: RunFacts = field(default_factory=RunFacts)
     is_finished: bool = True
 
 

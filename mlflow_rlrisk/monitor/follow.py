@@ -1,0 +1,74 @@
+"""Read, judge, tell, wait: a source watched until its run ends.
+
+The whole log is read and judged anew each time. That gives the same alarms as judging row by row,
+also after a restart of the run or of the watcher.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from mlflow_rlrisk.monitor.alarms import Alarm
+from mlflow_rlrisk.monitor.judgement import Judgement
+from mlflow_rlrisk.monitor.run import MonitorSettings, judge_rows
+from mlflow_rlrisk.monitor.sources.points import HistorySource, StoredLog
+from mlflow_rlrisk.monitor.tracks import RunFacts
+
+
+def judge_source(source: HistorySource, settings: MonitorSettings) -> tuple[Judgement, StoredLog]:
+    """Judge what a source holds; raises `HistoryError` where it cannot be read."""
+    log = source.read()
+    merged = replace(settings, facts=merged_facts(settings.facts, log.facts))
+    judgement = judge_rows(log.rows, merged)
+    return replace(judgement, notes=(*log.notes, *judgement.notes)), log
+
+
+def merged_facts(stated: RunFacts, found: RunFacts) -> RunFacts:
+    """What the user states goes before what the source knows."""
+    return RunFacts(
+        group_size=stated.group_size or found.group_size,
+        reward_scale=stated.reward_scale or found.reward_scale,
+        success_metric=stated.success_metric or found.success_metric,
+        batch_scaled=stated.batch_scaled or found.batch_scaled,
+        regularised=found.regularised if stated.regularised is None else stated.regularised,
+        loss_agg_mode=stated.loss_agg_mode or found.loss_agg_mode,
+    )
+
+
+def follow(
+    source: HistorySource,
+    settings: MonitorSettings,
+    *,
+    on_judgement: Callable[[Judgement], None],
+    on_alarm: Callable[[Alarm], None],
+    poll_s: float,
+) -> Judgement:
+    """Judge a source again and again until its run has ended or the user interrupts.
+
+    Args:
+        source: What is watched.
+        settings: How it is judged.
+        on_judgement: Called after every reading that brought something new.
+        on_alarm: Called once for each alarm.
+        poll_s: Seconds between two readings.
+    """
+    told: set[tuple[str, str]] = set()
+    last: Judgement | None = None
+    try:
+        while True:
+            judgement, log = judge_source(source, settings)
+            if last is None or judgement.steps != last.steps:
+                on_judgement(judgement)
+            last = judgement
+            for alarm in judgement.alarms:
+                key = (alarm.rule, str(alarm.severity))
+                if key not in told:
+                    told.add(key)
+                    on_alarm(alarm)
+            if log.is_finished:
+                return judgement
+            time.sleep(poll_s)
+    except KeyboardInterrupt:
+        if last is None:
+            raise
+        return last

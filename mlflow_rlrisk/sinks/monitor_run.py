@@ -1,0 +1,150 @@
+"""A judgement onto the MLflow run that it judges, and an outcome onto the version it started from.
+
+Writing the same again leaves the same: the tags are replaced, the artifacts overwritten.
+"""
+
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from mlflow_rlrisk.errors import SinkError
+from mlflow_rlrisk.model_reference import resolve_reference
+from mlflow_rlrisk.monitor.judgement import Judgement
+from mlflow_rlrisk.monitor.outcome import RunOutcome, outcome_record, recorded_outcomes
+from mlflow_rlrisk.sinks.mlflow_store import FOLDER, mlflow_errors
+from mlflow_rlrisk.sinks.plots import run_figure
+
+if TYPE_CHECKING:
+    from mlflow_rlrisk.report_record import RiskReport
+
+ALARMS_TAG = "rlrisk.alarms"
+"""Alarms of a run as ``R1@128 warn``, in the order in which they were sure; ``none``."""
+MONITOR_TAG = "rlrisk.monitor"
+"""``go on`` or ``stop from step N: reason``."""
+MONITORED_AT_TAG = "rlrisk.monitored_at"
+OUTCOME_TAG = "rlrisk.outcome"
+"""JSON on a model version: status, means over its runs, every run with its definition."""
+MAX_TAG = 5000
+
+_CURVES = (
+    ("entropy", "entropy (nats)"),
+    ("zero_variance", "dead groups"),
+    ("success", "success"),
+)
+
+
+def log_judgement(run_id: str, judgement: Judgement) -> None:
+    """Write alarms as tags and the annotated curves as artifacts of the run.
+
+    Args:
+        run_id: The run that was judged.
+        judgement: What was found.
+
+    Raises:
+        SinkError: MLflow refuses.
+    """
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    with mlflow_errors(f"the judgement cannot be written to run {run_id}"):
+        for key, value in judgement_tags(judgement).items():
+            client.set_tag(run_id, key, value)
+        chart = judgement_chart(judgement)
+        if chart is not None:
+            client.log_text(run_id, chart, f"{FOLDER}/monitor.svg")
+        client.log_text(
+            run_id, json.dumps(judgement.to_dict(), allow_nan=False), f"{FOLDER}/monitor.json"
+        )
+
+
+def judgement_tags(judgement: Judgement) -> dict[str, str]:
+    """The tags of a judged run."""
+    alarms = [f"{a.rule}@{a.step} {a.severity}" for a in judgement.alarms]
+    stop = judgement.stop
+    word = "go on" if stop.step is None else f"stop from step {stop.step}: {stop.reason}"
+    return {
+        ALARMS_TAG: (", ".join(alarms) or "none")[:MAX_TAG],
+        MONITOR_TAG: word[:MAX_TAG],
+        MONITORED_AT_TAG: _now(),
+    }
+
+
+def judgement_chart(judgement: Judgement) -> str | None:
+    """The run's curves with its alarms as SVG; ``None`` where there is no curve."""
+    curves = [
+        (title, track.steps, track.values)
+        for name, title in _CURVES
+        if (track := judgement.curves.get(name)) is not None
+    ]
+    alarms = sorted((alarm.step, alarm.rule) for alarm in judgement.alarms)
+    return run_figure(curves, list(dict.fromkeys(alarms))) if curves else None
+
+
+def record_outcome(reference: str, outcome: RunOutcome, *, run: str) -> dict[str, Any]:
+    """Write what RL made of a checkpoint onto its model version.
+
+    Args:
+        reference: The SFT version, ``models:/name/version`` or ``models:/name@alias``.
+        outcome: What came of it.
+        run: Id of the RL run, or the RL checkpoint that was assessed; the same one again
+            replaces what was recorded of it.
+
+    Returns:
+        The record as it stands on the version.
+
+    Raises:
+        ModelReferenceError: The reference is no registered version.
+        SinkError: The registry refuses.
+    """
+    import mlflow
+
+    source = resolve_reference(reference)
+    if source.registered_name is None or source.version is None:
+        raise SinkError(f"{reference}: an outcome is recorded on a registered version")
+    client = mlflow.MlflowClient()
+    name, version = source.registered_name, source.version
+    with mlflow_errors(f"the outcome cannot be written to version {version} of {name}"):
+        known = client.get_model_version(name, version).tags.get(OUTCOME_TAG)
+        entry = {"run": run, "recorded_at": _now(), **outcome.to_dict()}
+        record = outcome_record(recorded_outcomes(known), entry)
+        client.set_model_version_tag(name, version, OUTCOME_TAG, json.dumps(record))
+    return record
+
+
+def report_of(reference: str) -> "RiskReport":
+    """The report that a version's ``rlrisk.report_uri`` points to, or that a file holds.
+
+    Args:
+        reference: ``models:/...`` or the path of a ``report.json``.
+
+    Raises:
+        SinkError: The version has no report, or it cannot be fetched.
+        ReportError: What was fetched is no report.
+    """
+    from pathlib import Path
+
+    from mlflow_rlrisk.report_record import RiskReport
+
+    if not reference.startswith("models:/"):
+        try:
+            return RiskReport.from_json(Path(reference).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise SinkError(f"report {reference} cannot be read: {error}") from error
+    import mlflow
+    from mlflow.artifacts import load_text
+
+    source = resolve_reference(reference)
+    if source.registered_name is None or source.version is None:
+        raise SinkError(f"{reference}: only a registered version names its report")
+    with mlflow_errors(f"the report of {reference} cannot be fetched"):
+        client = mlflow.MlflowClient()
+        tags = client.get_model_version(source.registered_name, source.version).tags
+        uri = tags.get("rlrisk.report_uri")
+        if uri is None:
+            raise SinkError(f"{reference} was not assessed with --register: it names no report")
+        text: str = load_text(uri.replace("report.html", "report.json"))
+    return RiskReport.from_json(text)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
