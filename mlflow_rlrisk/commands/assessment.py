@@ -9,6 +9,7 @@ import click
 from mlflow_rlrisk import console
 from mlflow_rlrisk.commands.options import assessment_options, json_option
 from mlflow_rlrisk.commands.output import OUTCOME_CODES, command_line, print_json
+from mlflow_rlrisk.commands.signing import Signer, find_signer, signing_options
 from mlflow_rlrisk.config import AssessmentConfig, PolicyConfig, SamplingConfig
 from mlflow_rlrisk.errors import ConfigError
 
@@ -23,6 +24,7 @@ DEFAULT_OUT = "rlrisk-out"
 @click.command()
 @click.argument("model")
 @assessment_options
+@signing_options
 @json_option
 def assess(model: str, as_json: bool, register: bool, **settings: Any) -> int:
     """Sample MODEL as the RL run would and say how risky it is to start RL from it.
@@ -32,6 +34,8 @@ def assess(model: str, as_json: bool, register: bool, **settings: Any) -> int:
     """
     from mlflow_rlrisk.policy import decide
 
+    sign, key_file = settings.pop("sign"), settings.pop("key_file")
+    signer = find_signer(model, sign=sign, key_file=key_file, register=register)
     if register:
         check_writable()
     out = settings.pop("out")
@@ -39,7 +43,7 @@ def assess(model: str, as_json: bool, register: bool, **settings: Any) -> int:
     assessment = assess_one(model, settings, folders=folders)
     page = write_page(assessment)
     if register:
-        register_report(assessment, page)
+        register_report(assessment, page, signer)
     # Not the file again: it may have changed while sampling went on for hours.
     return _verdict(assessment.report, decide(assessment.report, assessment.report.policy), as_json)
 
@@ -105,14 +109,16 @@ def write_page(assessment: "Assessment") -> str:
     return page
 
 
-def register_report(assessment: "Assessment", page: str) -> None:
-    """Log the report to MLflow and tag the model version."""
+def register_report(assessment: "Assessment", page: str, signer: Signer | None = None) -> None:
+    """Log the report to MLflow, sign it where there is a key, and tag the model version."""
     from mlflow_rlrisk.sinks.mlflow_run import log_report
     from mlflow_rlrisk.sinks.registry import tag_version
 
-    logged = log_report(assessment.report, rollouts=assessment.folder, page=page)
-    if assessment.report.provenance.version is not None:
-        tag_version(assessment.report, report_uri=logged.report_uri)
+    report = assessment.report
+    logged = log_report(report, rollouts=assessment.folder, page=page)
+    envelope = signer and signer.attest(report, logged.run_id, logged.report_uri)
+    if report.provenance.version is not None:
+        tag_version(report, report_uri=logged.report_uri, attestation=envelope)
     console.say(f"registered  {logged.report_uri}")
 
 

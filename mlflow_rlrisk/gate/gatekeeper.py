@@ -26,7 +26,8 @@ NEW_VERSION = "(new)"
 DONE, FAILED = "done", "failed"
 
 
-def _now() -> datetime:
+def utc_now() -> datetime:
+    """The present moment; every decision is made at one."""
     return datetime.now(UTC)
 
 
@@ -46,7 +47,7 @@ class Gatekeeper:
     log: AuditLog
     registry: Registry
     workspace: Callable[[], str]
-    clock: Callable[[], datetime] = field(default=_now)
+    clock: Callable[[], datetime] = field(default=utc_now)
 
     def admit(self, action: str, name: str, version: str, target: Target) -> None:
         """Let a version take an alias or a stage, or raise.

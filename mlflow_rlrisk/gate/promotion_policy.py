@@ -213,6 +213,17 @@ class PolicySource:
         return ring, _bytes(folder / risk, "risk_policy") if isinstance(risk, str) else None
 
 
+def bar_without_file(ring: Path, registry: str) -> Bar:
+    """What a consumer demands where no policy is named: a good signature over level ``low``.
+
+    Raises:
+        ConfigError: There is no usable key ring either.
+    """
+    rule = PromotionRule(name="default", every_version=True)
+    policy = PromotionPolicy(version=1, registry=registry, key_ring=str(ring), rules=[rule])
+    return _bar(policy, _bytes(ring, "key_ring"), None)
+
+
 def _bar(policy: PromotionPolicy, ring: bytes, risk: bytes | None) -> Bar:
     settings = policy.risk_policy if risk is None else _mapping(risk, "risk_policy")
     risk_digest = PolicyConfig(**settings).digest()  # type: ignore[arg-type]

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
+from mlflow_rlrisk.attestation import ATTESTATION_TAG
 from mlflow_rlrisk.errors import ModelReferenceError, SinkError
 from mlflow_rlrisk.sinks.mlflow_store import mlflow_errors
 from mlflow_rlrisk.sinks.verdict import (
@@ -47,6 +48,9 @@ TRAINER_STATE = (
     "__pycache__",
 )
 """Names a trainer leaves beside the weights: pickles of up to twice their size, and no model."""
+
+GATE_REFUSAL = "rlrisk gate:"
+"""How a refusal of the promotion gate begins."""
 
 MAX_DESCRIPTION = 4000
 """SQL registries keep 5000 characters."""
@@ -183,10 +187,13 @@ def tag_version(
     name: str | None = None,
     version: str | None = None,
     model_id: str | None = None,
+    attestation: str | None = None,
 ) -> None:
     """Write the verdict onto a model version and its LoggedModel; twice gives the same.
 
-    A description is written where there is none or where it is an earlier verdict.
+    A description is written where there is none or where it is an earlier verdict. Where a
+    promotion gate keeps the version's tags for signed verdicts, an unsigned one stays on run and
+    LoggedModel, and a warning says so.
 
     Args:
         report: The verdict.
@@ -194,11 +201,13 @@ def tag_version(
         name: Registered model; the one of the report's provenance.
         version: Its version; likewise.
         model_id: LoggedModel behind it; likewise. ``None`` there tags the version only.
+        attestation: Signed statement about the version; written before the tags it stands for.
 
     Raises:
         SinkError: No version is known, or the registry refuses.
     """
     import mlflow
+    from mlflow.exceptions import MlflowException
 
     source = report.provenance
     name, version = name or source.registered_name, version or source.version
@@ -209,11 +218,13 @@ def tag_version(
     tags = {**verdict_tags(report), "rlrisk.report_uri": report_uri}
     with mlflow_errors(f"version {version} of {name} cannot be tagged"):
         known = client.get_model_version(name, version)
-        for key, value in tags.items():
-            if known.tags.get(key) != value:
-                client.set_model_version_tag(name, version, key, value)
-        if INDEX_TAG in known.tags and INDEX_TAG not in tags:
-            client.delete_model_version_tag(name, version, INDEX_TAG)
+        signed = {} if attestation is None else {ATTESTATION_TAG: attestation}
+        try:
+            _set_version_tags(client, known, {**signed, **tags})
+        except MlflowException as error:
+            if attestation is not None or GATE_REFUSAL not in str(error.message):
+                raise
+            logger.warning("the verdict is advisory, version %s keeps its tags: %s", version, error)
         if not known.description or known.description.startswith(DESCRIPTION_MARK):
             text = verdict_markdown(report, report_uri)[:MAX_DESCRIPTION]
             client.update_model_version(name, version, text)
@@ -222,3 +233,11 @@ def tag_version(
             client.set_logged_model_tags(model_id, tags)
             if INDEX_TAG not in tags and INDEX_TAG in client.get_logged_model(model_id).tags:
                 client.delete_logged_model_tag(model_id, INDEX_TAG)
+
+
+def _set_version_tags(client: Any, known: "ModelVersion", tags: Mapping[str, str]) -> None:
+    for key, value in tags.items():
+        if known.tags.get(key) != value:
+            client.set_model_version_tag(known.name, known.version, key, value)
+    if INDEX_TAG in known.tags and INDEX_TAG not in tags:
+        client.delete_model_version_tag(known.name, known.version, INDEX_TAG)

@@ -1,0 +1,55 @@
+"""``rlrisk policy``: the policy file of the promotion gate (``RLRISK_POLICY``)."""
+
+import json
+from importlib.resources import files
+from pathlib import Path
+
+import click
+
+from mlflow_rlrisk.attestation_keys import ring_path
+from mlflow_rlrisk.commands.output import OK
+from mlflow_rlrisk.errors import ConfigError
+
+DEFAULT_ALIAS = "rl-ready"
+DEFAULT_STAGE = "Production"
+
+
+@click.group()
+def policy() -> None:
+    """Write the policy file of the promotion gate."""
+
+
+@policy.command()
+@click.option("--protect", "aliases", multiple=True, metavar="ALIAS", help="Default: rl-ready.")
+@click.option(
+    "--ring",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=None,
+    help="Public key ring. Default: RLRISK_KEY_RING, else key_ring.json in ~/.config/rlrisk.",
+)
+def init(aliases: tuple[str, ...], ring: Path | None) -> int:
+    """Print a complete default policy: rlrisk policy init > policy.yaml."""
+    from mlflow_rlrisk.gate.promotion_policy import parse_policy
+
+    chosen = list(aliases or (DEFAULT_ALIAS,))
+    template = files("mlflow_rlrisk.gate").joinpath("default_policy.yaml").read_text("utf-8")
+    text = template.format(
+        key_ring=json.dumps(str((ring or ring_path()).absolute())),
+        rule=json.dumps("protected"),
+        aliases=", ".join(json.dumps(alias) for alias in chosen),
+        stages=json.dumps(DEFAULT_STAGE),
+    )
+    if not all(alias.strip() for alias in chosen):
+        raise ConfigError("protect", chosen, "an alias is needed")
+    parse_policy(text)  # what is printed is usable
+    click.echo(text, nl=False)
+    return OK
+
+
+@policy.command()
+def schema() -> int:
+    """Print the JSON schema of the policy file."""
+    from mlflow_rlrisk.gate.promotion_policy import PromotionPolicy
+
+    click.echo(json.dumps(PromotionPolicy.model_json_schema(), indent=1))
+    return OK

@@ -1,0 +1,76 @@
+"""Signing what was assessed: which key, and whether there is one."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from mlflow_rlrisk import console
+from mlflow_rlrisk.attestation_keys import KEY_VARIABLE, SigningKey, key_path
+
+if TYPE_CHECKING:
+    from mlflow_rlrisk.report import RiskReport
+
+
+@dataclass(frozen=True, slots=True)
+class Signer:
+    """A key holder at work: signs reports about versions of one registry."""
+
+    key: SigningKey
+    registry: str
+
+    def attest(self, report: "RiskReport", run_id: str, report_uri: str) -> str:
+        """Sign a report, keep the envelope in its run, and return it."""
+        from mlflow import MlflowClient
+
+        from mlflow_rlrisk.sinks.attest import ARTIFACT, attest
+        from mlflow_rlrisk.sinks.mlflow_store import mlflow_errors
+
+        envelope = attest(report, report_uri=report_uri, key=self.key, registry=self.registry)
+        with mlflow_errors(f"the attestation cannot be written to run {run_id}"):
+            MlflowClient().log_text(run_id, envelope, ARTIFACT)
+        console.say(f"attested    by key {self.key.key_id}")
+        return envelope
+
+
+def signing_options(function: Callable[..., int]) -> Callable[..., int]:
+    """``--sign``, ``--no-sign`` and ``--key``."""
+    function = click.option(
+        "--sign/--no-sign",
+        default=None,
+        help="Attest the registered version. Default: with --register, where there is a key.",
+    )(function)
+    return click.option(
+        "--key",
+        "key_file",
+        type=click.Path(dir_okay=False, path_type=Path),
+        default=None,
+        help="Private key file. Default: RLRISK_KEY, else signing_key.pem in ~/.config/rlrisk.",
+    )(function)
+
+
+def find_signer(
+    model: str, *, sign: bool | None, key_file: Path | None, register: bool
+) -> Signer | None:
+    """Find out before hours of sampling whether and with what the report will be signed.
+
+    Raises:
+        UsageError: Signing is asked for, and nothing will be registered.
+        ConfigError: The key cannot be used.
+    """
+    is_configured = key_file is not None or KEY_VARIABLE in os.environ or key_path().exists()
+    if sign and not register:
+        raise click.UsageError("--sign needs --register: a signature stands on a model version")
+    if sign is False or not register or not (sign or is_configured):
+        return None
+    from mlflow_rlrisk.gate.client import registry_name
+    from mlflow_rlrisk.model_reference import resolve_reference
+
+    if resolve_reference(model).version is None:
+        if sign:
+            raise click.UsageError(f"--sign: {model} is no registered version")
+        return None
+    return Signer(SigningKey.load(key_file or key_path()), registry_name())

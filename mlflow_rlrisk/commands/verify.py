@@ -1,0 +1,44 @@
+"""``rlrisk verify``: is this version, byte for byte, what was attested?"""
+
+import click
+
+from mlflow_rlrisk.commands.options import json_option
+from mlflow_rlrisk.commands.output import OK, OUTCOME_CODES, print_json
+from mlflow_rlrisk.errors import PromotionRefusedError
+
+
+@click.command()
+@click.argument("model")
+@click.option("--alias", default=None, help="Whose rules must be met. Default: that of MODEL.")
+@click.option(
+    "--policy",
+    type=click.Path(exists=True, dir_okay=False),
+    default=None,
+    help="The gate's policy file. Default: RLRISK_POLICY.",
+)
+@click.option("--out", default=None, help="Folder for artifacts that have to be downloaded.")
+@json_option
+def verify(
+    model: str, alias: str | None, policy: str | None, out: str | None, as_json: bool
+) -> int:
+    """Hash MODEL in full and check signature, policy and expiry, as a trainer should.
+
+    MODEL is models:/name@alias or models:/name/version. Exit code: 0 proven, 10 block, 11
+    inconclusive.
+    """
+    from mlflow_rlrisk.gate.trainer import verify as verify_in_full
+
+    try:
+        folder = verify_in_full(model, alias=alias, policy=policy, dst_path=out)
+    except PromotionRefusedError as error:
+        if as_json:
+            found = {"outcome": error.outcome, "reason": error.reason, "message": error.message}
+            print_json({"model": model, **found, "path": None})
+        else:
+            click.echo(error.message)
+        return OUTCOME_CODES[error.outcome]
+    if as_json:
+        print_json({"model": model, "outcome": "promote", "reason": "proven", "path": str(folder)})
+    else:
+        click.echo(f"{model} is what was attested: {folder}")
+    return OK

@@ -1,0 +1,191 @@
+"""Finds protected aliases whose proof broke after they were set, and takes them back.
+
+The gate cannot hash gigabytes while somebody waits for an alias; this does, again and again. An
+alias whose holder is no longer proven goes back to the last version that was let in and still is
+proven, or is deleted. What was done, and why, is logged.
+"""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from mlflow_rlrisk.content import FileEntry, hash_folder
+from mlflow_rlrisk.errors import CheckpointError, ModelReferenceError, RLRiskError
+from mlflow_rlrisk.gate.audit import AuditLog, Entry
+from mlflow_rlrisk.gate.client import mlflow_refusals, place_of
+from mlflow_rlrisk.gate.evidence import gather
+from mlflow_rlrisk.gate.gatekeeper import actor, utc_now
+from mlflow_rlrisk.gate.guard import Verdict, judge
+from mlflow_rlrisk.gate.promotion_policy import Bar, Target
+from mlflow_rlrisk.model_reference import resolve_reference
+from mlflow_rlrisk.policy import Outcome
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+logger = logging.getLogger(__name__)
+
+_PROMPTS = "tags.`mlflow.prompt.is_prompt` = 'true'"
+"""Anybody may mark a model as a prompt, and MLflow then leaves it out of searches."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One protected alias, and what became of it.
+
+    Attributes:
+        model: Registered model.
+        alias: The alias.
+        version: Who held it.
+        action: ``kept``, ``restored``, ``removed``, or ``failed`` where it could not be changed.
+        restored_to: Version that has it now, where it was restored.
+        message: Why.
+    """
+
+    model: str
+    alias: str
+    version: str
+    action: str
+    restored_to: str | None
+    message: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """The finding as JSON values."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+class Reconciler:
+    """Re-hashes what protected aliases point to; remembers hashes of unchanged local files."""
+
+    def __init__(self, client: "MlflowClient", log: AuditLog | None) -> None:
+        self._client, self._log = client, log
+        self._hashed: dict[Path, tuple[object, tuple[FileEntry, ...]]] = {}
+
+    def run(self, bar: Bar) -> list[Finding]:
+        """Look once at every protected alias of the registry.
+
+        Raises:
+            ModelReferenceError: The registry does not answer.
+        """
+        found = []
+        for model in self._models():
+            for alias, version in sorted(dict(model.aliases).items()):
+                target = Target("alias", alias)
+                if bar.policy.rules_for(model.name, model.workspace, target):
+                    found.append(self._look(bar, model.name, target, str(version)))
+        return found
+
+    def _models(self) -> Iterator[Any]:
+        for filter_string in (None, _PROMPTS):
+            token: str | None = None
+            while True:
+                with mlflow_refusals("registry"):
+                    page = self._client.search_registered_models(filter_string, page_token=token)
+                yield from page
+                if not (token := page.token):
+                    break
+
+    def _look(self, bar: Bar, name: str, target: Target, version: str) -> Finding:
+        verdict = self._judge(bar, name, version, target)
+        finding = Finding(
+            model=name,
+            alias=target.name,
+            version=version,
+            action="kept",
+            restored_to=None,
+            message=verdict.message,
+        )
+        if verdict.allows:
+            return finding
+        candidate = self._last_good(bar, name, target, version)
+        try:
+            with mlflow_refusals(name):
+                if candidate is None:
+                    self._client.delete_registered_model_alias(name, target.name)
+                else:
+                    self._client.set_registered_model_alias(name, target.name, candidate)
+        except RLRiskError as error:
+            logger.error("alias %s of %s cannot be taken back: %s", target.name, name, error)
+            text = f"{verdict.message} (and cannot be taken back: {error})"
+            finding = replace(finding, action="failed", message=text)
+        else:
+            action = "removed" if candidate is None else "restored"
+            finding = replace(finding, action=action, restored_to=candidate)
+        self._record(bar, finding, verdict, target)
+        return finding
+
+    def _judge(self, bar: Bar, name: str, version: str, target: Target) -> Verdict:
+        """Judge by the content, not by sizes; what cannot be hashed is not proven."""
+        with mlflow_refusals(name):
+            found = self._client.get_model_version(name, version)
+            place = place_of(found, bar.policy.registry)
+            evidence = gather(self._client, place, with_files=False)
+        try:
+            files = self._files(f"models:/{name}/{version}")
+        except (CheckpointError, ModelReferenceError, OSError) as error:
+            evidence = replace(evidence, files_fault=str(error))
+            return judge(bar, evidence, target, utc_now())
+        evidence = replace(evidence, files={entry.path: entry.size for entry in files})
+        verdict = judge(bar, evidence, target, utc_now())
+        changed = sorted(set(files) ^ set(verdict.files)) if verdict.files else []
+        if not verdict.allows or verdict.reason == "audit_only" or not changed:
+            return verdict
+        text = (
+            f"rlrisk gate: {target} of '{name}' version {version} is blocked by rule "
+            f"'{verdict.rule}': the content of {changed[0].path} is not what was attested"
+        )
+        return replace(verdict, outcome=Outcome.BLOCK, reason="content_changed", message=text)
+
+    def _files(self, reference: str) -> tuple[FileEntry, ...]:
+        source = resolve_reference(reference)
+        if source.local_path is None:
+            with TemporaryDirectory(prefix="rlrisk-reconcile-") as private:
+                return hash_folder(source.download(Path(private)))
+        stamp = [
+            # The change time is the file system's own; a writer cannot set it back.
+            (str(path), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
+            for path in sorted(source.local_path.rglob("*"))
+            for stat in [path.lstat()]
+        ]
+        known = self._hashed.get(source.local_path)
+        if known is None or known[0] != stamp:
+            known = (stamp, hash_folder(source.local_path))
+            self._hashed[source.local_path] = known
+        return known[1]
+
+    def _last_good(self, bar: Bar, name: str, target: Target, broken: str) -> str | None:
+        """The version that was let in last, apart from the broken one, and is still proven."""
+        if self._log is None:
+            return None
+        wanted = {"action": "set_alias", "outcome": str(Outcome.PROMOTE), "model": name}
+        entries = self._log.find(**wanted, target=target.key)
+        for version in dict.fromkeys(each.version for each in entries if each.version != broken):
+            try:
+                if self._judge(bar, name, version, target).allows:
+                    return version
+            except RLRiskError:
+                continue  # it was deleted
+        return None
+
+    def _record(self, bar: Bar, finding: Finding, verdict: Verdict, target: Target) -> None:
+        if self._log is None:
+            return
+        entry = Entry(
+            action="reconcile",
+            outcome=str(verdict.outcome),
+            reason=verdict.reason,
+            message=f"{finding.action} {finding.restored_to or ''}: {verdict.message}",
+            workspace="",
+            model=finding.model,
+            version=finding.version,
+            target=target.key,
+            rule=verdict.rule,
+            actor=actor(),
+            content_digest=verdict.content_digest,
+            key_ids=" ".join(verdict.key_ids),
+            bar_digest=bar.digest,
+        )
+        self._log.append(entry, utc_now())

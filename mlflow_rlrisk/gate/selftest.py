@@ -1,0 +1,214 @@
+"""Tries every forbidden move against a scratch model of a live registry.
+
+A gate that is not there, or not in the way of something, is found by walking through it. The
+scratch models and the run are deleted afterwards, whatever happened.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from mlflow_rlrisk.attestation import ATTESTATION_TAG
+from mlflow_rlrisk.errors import ConfigError
+from mlflow_rlrisk.gate.client import REFUSAL
+from mlflow_rlrisk.gate.promotion_policy import Bar, PromotionRule, Target
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+FREE_ALIAS = "rlrisk-selftest"
+"""An alias that no sensible policy protects."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Move:
+    """One move, what was expected and what happened.
+
+    Attributes:
+        name: What was tried.
+        is_allowed: Whether the gate has to let it pass.
+        passed: Whether it did what it has to.
+        message: What the registry answered.
+    """
+
+    name: str
+    is_allowed: bool
+    passed: bool
+    message: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """The move as JSON values."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+def selftest(client: "MlflowClient", bar: Bar) -> list[Move]:
+    """Try every move; never touches a model that was there before.
+
+    Raises:
+        ConfigError: No rule is enforced on a pattern of names, so there is nothing to try.
+    """
+    rules = [rule for rule in bar.policy.rules if rule.mode == "enforce"]
+    moves = [move for rule in rules for move in _moves_of(client, bar, rule)]
+    if not moves:
+        names = [rule.name for rule in bar.policy.rules]
+        raise ConfigError("rules", names, "none is enforced on models named by a pattern with *")
+    return moves
+
+
+def _moves_of(client: "MlflowClient", bar: Bar, rule: PromotionRule) -> list[Move]:
+    mark = f"rlrisk-selftest-{uuid4().hex[:8]}"
+    name = rule.models[0].replace("*", mark).replace("?", "x")
+    if mark not in name:
+        return []  # a rule about one model by its full name: that model is not ours to touch
+    with _scratch(client, name, mark) as source:
+        run_id = source.split("/")[1]
+        if rule.every_version:
+            return [_refused("create a version", _creating(client, name, source, run_id, {}))]
+        version = client.create_model_version(name, source, run_id).version
+        moves = list(_alias_moves(client, rule, name, version))
+        moves += _stage_moves(client, rule, name, version)
+        moves += _tag_moves(client, name, version, source, run_id)
+        moves += _copy_and_rename(client, bar, rule, name, version, mark)
+        moves.append(
+            _allowed(
+                "set an unprotected alias",
+                partial(client.set_registered_model_alias, name, FREE_ALIAS, version),
+            )
+        )
+        moves.append(
+            _allowed(
+                "delete an alias",
+                partial(client.delete_registered_model_alias, name, FREE_ALIAS),
+            )
+        )
+    return moves
+
+
+def _alias_moves(
+    client: "MlflowClient", rule: PromotionRule, name: str, version: str
+) -> Iterator[Move]:
+    for alias in rule.aliases:
+        spellings = {
+            "as it is": alias,
+            "in capitals": alias.upper(),
+            "with a line break": f"{alias}\n",
+            "in full-width letters": "".join(
+                chr(ord(each) + 0xFEE0) if "!" < each <= "~" and each not in "-_" else each
+                for each in alias
+            ),
+            "with a Cyrillic letter": alias.replace("a", "а").replace("e", "е"),
+        }
+        for how, spelling in spellings.items():
+            if how == "as it is" or spelling != alias:
+                yield _refused(
+                    f"set alias '{alias}' {how}",
+                    partial(client.set_registered_model_alias, name, spelling, version),
+                )
+
+
+def _stage_moves(
+    client: "MlflowClient", rule: PromotionRule, name: str, version: str
+) -> Iterator[Move]:
+    for stage in rule.stages:
+        for spelling in (stage, stage.upper()):
+            yield _refused(
+                f"transition to stage '{spelling}'",
+                partial(client.transition_model_version_stage, name, version, spelling),
+            )
+
+
+def _tag_moves(
+    client: "MlflowClient", name: str, version: str, source: str, run_id: str
+) -> Iterator[Move]:
+    forged = {"rlrisk.risk_level": "low", ATTESTATION_TAG: "{}", "RLRISK.Risk_Level": "low"}
+    for key, value in forged.items():
+        yield _refused(
+            f"set tag '{key}'",
+            partial(client.set_model_version_tag, name, version, key, value),
+        )
+        yield _refused(
+            f"create a version with tag '{key}'",
+            _creating(client, name, source, run_id, {key: value}),
+        )
+    yield _refused(
+        f"delete tag '{ATTESTATION_TAG}'",
+        partial(client.delete_model_version_tag, name, version, ATTESTATION_TAG),
+    )
+    yield _refused(
+        "set tag 'rlrisk.risk_level' of the model",
+        partial(client.set_registered_model_tag, name, "rlrisk.risk_level", "low"),
+    )
+
+
+def _copy_and_rename(
+    client: "MlflowClient", bar: Bar, rule: PromotionRule, name: str, version: str, mark: str
+) -> Iterator[Move]:
+    copy, outside = name.replace(mark, f"{mark}-copy"), f"zz-{mark}"
+    for alias in rule.aliases[:1]:
+        made = client.copy_model_version(client.get_model_version(name, version), copy)
+        yield _refused(
+            f"set alias '{alias}' of a copy",
+            partial(client.set_registered_model_alias, copy, alias, made.version),
+        )
+        client.delete_registered_model(copy)
+        if bar.policy.rules_for(outside, "default", Target("alias", alias)):
+            continue  # there is no unprotected name to rename from
+        client.create_registered_model(outside)
+        made = client.create_model_version(outside, f"models:/{name}/{version}")
+        client.set_registered_model_alias(outside, alias, made.version)
+        yield _refused(
+            f"rename a model that has alias '{alias}' to a protected name",
+            partial(client.rename_registered_model, outside, copy),
+        )
+
+
+@contextmanager
+def _scratch(client: "MlflowClient", name: str, mark: str) -> Iterator[str]:
+    """A model, and a run whose artifacts a version of it can have as source."""
+    from mlflow.exceptions import MlflowException
+
+    from mlflow_rlrisk.sinks.mlflow_store import create_run
+
+    run_id = create_run(client, mark)
+    client.log_text(run_id, mark, "checkpoint/config.json")
+    client.create_registered_model(name)
+    try:
+        yield f"runs:/{run_id}/checkpoint"
+    finally:
+        for each in (name, name.replace(mark, f"{mark}-copy"), f"zz-{mark}"):
+            try:
+                client.delete_registered_model(each)
+            except MlflowException:
+                continue  # it was never made
+        client.delete_run(run_id)
+
+
+def _creating(
+    client: "MlflowClient", name: str, source: str, run_id: str, tags: dict[str, str]
+) -> Callable[[], object]:
+    return partial(client.create_model_version, name, source, run_id, tags)
+
+
+def _refused(name: str, move: Callable[[], object]) -> Move:
+    answer = _answer(move)
+    passed = answer is not None and REFUSAL in answer
+    return Move(name=name, is_allowed=False, passed=passed, message=answer or "it went through")
+
+
+def _allowed(name: str, move: Callable[[], object]) -> Move:
+    answer = _answer(move)
+    return Move(name=name, is_allowed=True, passed=answer is None, message=answer or "")
+
+
+def _answer(move: Callable[[], object]) -> str | None:
+    """What the registry said against a move, or ``None``."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        move()
+    except MlflowException as error:
+        return " ".join(str(error.message).split())
+    return None
