@@ -27,7 +27,7 @@ Returns:
 """
 
 
-class RlriskGroupSignal(evaluate.Metric):
+class RlriskGroupSignal(evaluate.Metric):  # type: ignore[misc]  # evaluate has no types
     """Means over prompts of the U-statistics over all groups of g scored rollouts."""
 
     def _info(self) -> evaluate.MetricInfo:

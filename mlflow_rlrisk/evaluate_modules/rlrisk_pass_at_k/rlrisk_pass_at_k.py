@@ -19,7 +19,7 @@ Returns:
 """
 
 
-class RlriskPassAtK(evaluate.Metric):
+class RlriskPassAtK(evaluate.Metric):  # type: ignore[misc]  # evaluate has no types
     """Mean over prompts of the unbiased estimate (Chen et al. 2021, eq. 1)."""
 
     def _info(self) -> evaluate.MetricInfo:

@@ -31,7 +31,7 @@ Several checkpoints, do two measures order them alike?
 """
 
 
-class RlriskRankInversion(evaluate.Comparison):
+class RlriskRankInversion(evaluate.Comparison):  # type: ignore[misc]  # evaluate has no types
     """Rewards of two checkpoints, or two measures of several."""
 
     def _info(self) -> evaluate.ComparisonInfo:

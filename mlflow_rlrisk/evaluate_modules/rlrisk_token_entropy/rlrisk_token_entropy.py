@@ -29,7 +29,7 @@ Returns:
 """
 
 
-class RlriskTokenEntropy(evaluate.Measurement):
+class RlriskTokenEntropy(evaluate.Measurement):  # type: ignore[misc]  # evaluate has no types
     """The aggregations of the report; they differ where length and entropy go together."""
 
     def _info(self) -> evaluate.MeasurementInfo:
