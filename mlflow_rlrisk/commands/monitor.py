@@ -12,7 +12,7 @@ from mlflow_rlrisk import console
 from mlflow_rlrisk.commands.options import json_option
 from mlflow_rlrisk.commands.output import BLOCK, OK, print_json
 from mlflow_rlrisk.errors import ConfigError, RLRiskError
-from mlflow_rlrisk.monitor.adapters import ADAPTERS
+from mlflow_rlrisk.monitor.trainers import ADAPTERS, adapter_name
 
 if TYPE_CHECKING:
     from mlflow_rlrisk.monitor.alarms import Alarm
@@ -37,9 +37,8 @@ def _reading_options(function: Any) -> Any:
             ),
             click.option(
                 "--trainer",
-                type=click.Choice(list(ADAPTERS)),
                 default=None,
-                help="Default: told from the metric names.",
+                help=f"{', '.join(ADAPTERS)}; default: told from the names.",
             ),
             click.option(
                 "--group-size", type=click.IntRange(2), default=None, help="Of the RL run."
@@ -172,7 +171,8 @@ def _settings(options: dict[str, Any]) -> "MonitorSettings":
         regularised=options["regularised"],
     )
     policy = monitor_policy(options["policy"])
-    return MonitorSettings(trainer=options["trainer"], policy=policy, facts=facts)
+    trainer = None if options["trainer"] is None else adapter_name(options["trainer"])
+    return MonitorSettings(trainer=trainer, policy=policy, facts=facts)
 
 
 def parse_scale(text: str | None) -> tuple[float, float] | None:

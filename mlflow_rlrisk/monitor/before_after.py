@@ -3,8 +3,8 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mlflow_rlrisk.monitor.adapters import ADAPTERS
 from mlflow_rlrisk.monitor.judgement import Judgement
+from mlflow_rlrisk.monitor.trainers import ADAPTERS
 from mlflow_rlrisk.report_record import RiskReport
 
 START_STEPS = 10

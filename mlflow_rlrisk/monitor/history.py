@@ -26,7 +26,7 @@ class History:
 
     Attributes:
         rows: The rows that count.
-        num_duplicates: Rows that repeated a step with the same values or rewrote the newest one.
+        num_duplicates: Rows that added nothing to a step or rewrote the newest one.
         num_late: Rows that came after a later step.
         restarts: ``(step, last step given up)`` of every restart from a checkpoint.
         not_finite: Values that were NaN or infinite, by metric name.
@@ -63,9 +63,9 @@ class History:
             self.restarts.append((row.step, self.rows[-1].step))
             self.rows[index:] = [LogRow(row.step, metrics)]
             return index
-        if shared:
-            self.num_duplicates += 1
         merged = {**known.metrics, **metrics}
+        if differs or merged == known.metrics:
+            self.num_duplicates += 1
         if merged == known.metrics:
             return len(self.rows)
         self.rows[index] = LogRow(row.step, merged)

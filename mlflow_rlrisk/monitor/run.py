@@ -8,14 +8,14 @@ any time that of `judge_rows` on the same rows.
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from mlflow_rlrisk.errors import ConfigError
-from mlflow_rlrisk.monitor.adapters import ADAPTERS, Adapter, detect
+from mlflow_rlrisk.monitor.adapters import Adapter
 from mlflow_rlrisk.monitor.alarms import Alarm
 from mlflow_rlrisk.monitor.history import History, LogRow
 from mlflow_rlrisk.monitor.judgement import Judgement, summarize_run
 from mlflow_rlrisk.monitor.policy import MonitorPolicy
 from mlflow_rlrisk.monitor.rules import RULES
 from mlflow_rlrisk.monitor.tracks import RunFacts, Tracks
+from mlflow_rlrisk.monitor.trainers import ADAPTERS, adapter_name, detect
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,9 +32,10 @@ class MonitorSettings:
     policy: MonitorPolicy = field(default_factory=MonitorPolicy)
     facts: RunFacts = field(default_factory=RunFacts)
 
-    def __post_init__(self) -> None:
-        if self.trainer is not None and self.trainer not in ADAPTERS:
-            raise ConfigError("trainer", self.trainer, f"unknown; known: {', '.join(ADAPTERS)}")
+    @property
+    def adapter(self) -> Adapter | None:
+        """The adapter of the trainer that is stated; raises `ConfigError` for an unknown one."""
+        return None if self.trainer is None else ADAPTERS[adapter_name(self.trainer)]
 
 
 @dataclass(slots=True)
@@ -109,9 +110,7 @@ def judge_rows(rows: Iterable[LogRow], settings: MonitorSettings | None = None) 
 
 
 def _adapter(settings: MonitorSettings, names: set[str]) -> Adapter | None:
-    if settings.trainer is not None:
-        return ADAPTERS[settings.trainer]
-    return detect(names)
+    return settings.adapter or detect(names)
 
 
 def _run_over(history: History, adapter: Adapter | None, settings: MonitorSettings) -> _Pass | None:

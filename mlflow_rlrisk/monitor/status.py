@@ -5,11 +5,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from mlflow_rlrisk.monitor.adapters import Input, hint
+from mlflow_rlrisk.monitor.adapters import Input
 from mlflow_rlrisk.monitor.alarms import LINES, TITLES, Alarm
 from mlflow_rlrisk.monitor.entropy_rules import BASELINE_REACH, drop_baseline
 from mlflow_rlrisk.monitor.policy import MonitorPolicy, RuleId
 from mlflow_rlrisk.monitor.tracks import Track, Tracks
+from mlflow_rlrisk.monitor.trainers import hint
 from mlflow_rlrisk.monitor.trends import projected_crossing
 from mlflow_rlrisk.statistics.groups import critical_success
 from mlflow_rlrisk.thresholds import threshold

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from mlflow_rlrisk.errors import HistoryError
-from mlflow_rlrisk.monitor.adapters import ADAPTERS
 from mlflow_rlrisk.monitor.sources.points import Point, StoredLog, rows_from_points
 from mlflow_rlrisk.monitor.tracks import RunFacts
+from mlflow_rlrisk.monitor.trainers import ADAPTERS
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
