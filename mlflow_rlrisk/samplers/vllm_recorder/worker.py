@@ -18,9 +18,14 @@ class RecorderExtension:
 
     def rlrisk_logits(self) -> dict[str, Any]:
         """What the output head of the loaded model gives: its dtype and number of words."""
-        model: Any = self.model_runner.model  # type: ignore[attr-defined]
-        processor = model.logits_processor
-        dtype = getattr(processor, "head_dtype", None) or self.model_config.dtype  # type: ignore[attr-defined]
+        worker: Any = self
+        model: Any = worker.model_runner.model
+        modules = [model, *model.modules()]
+        processor = next(
+            each.logits_processor for each in modules if hasattr(each, "logits_processor")
+        )
+        processor = getattr(processor, "base_layer", processor)  # an adapter wraps it
+        dtype = getattr(processor, "head_dtype", None) or worker.model_config.dtype
         return {
             "dtype": str(dtype).removeprefix("torch."),
             "num_words": int(processor.org_vocab_size),
