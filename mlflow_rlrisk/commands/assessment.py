@@ -116,7 +116,7 @@ def register_report(assessment: "Assessment", page: str, signer: Signer | None =
 
     report = assessment.report
     logged = log_report(report, rollouts=assessment.folder, page=page)
-    envelope = signer and signer.attest(report, logged.run_id, logged.report_uri)
+    envelope = None if signer is None else signer.attest(report, logged.run_id, logged.report_uri)
     if report.provenance.version is not None:
         tag_version(report, report_uri=logged.report_uri, attestation=envelope)
     console.say(f"registered  {logged.report_uri}")

@@ -43,7 +43,10 @@ def list_sizes(location: str) -> dict[str, int]:
 def _repository(location: str) -> Any:
     from mlflow.server.constants import ARTIFACTS_DESTINATION_ENV_VAR
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+    from mlflow.store.artifact.runs_artifact_repo import RunsArtifactRepository
 
+    if location.startswith("runs:/"):
+        location = RunsArtifactRepository.get_underlying_uri(location)
     destination = os.environ.get(ARTIFACTS_DESTINATION_ENV_VAR)
     if destination is not None and location.startswith("mlflow-artifacts:"):
         from mlflow.server import handlers

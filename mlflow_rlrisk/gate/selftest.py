@@ -4,6 +4,7 @@ A gate that is not there, or not in the way of something, is found by walking th
 scratch models and the run are deleted afterwards, whatever happened.
 """
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -148,7 +149,7 @@ def _copy_and_rename(
 ) -> Iterator[Move]:
     copy, outside = name.replace(mark, f"{mark}-copy"), f"zz-{mark}"
     for alias in rule.aliases[:1]:
-        made = client.copy_model_version(client.get_model_version(name, version), copy)
+        made = client.copy_model_version(f"models:/{name}/{version}", copy)
         yield _refused(
             f"set alias '{alias}' of a copy",
             partial(client.set_registered_model_alias, copy, alias, made.version),
@@ -208,7 +209,9 @@ def _answer(move: Callable[[], object]) -> str | None:
     from mlflow.exceptions import MlflowException
 
     try:
-        move()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # stages are on their way out
+            move()
     except MlflowException as error:
         return " ".join(str(error.message).split())
     return None

@@ -1,0 +1,402 @@
+"""An attestation is accepted as it was signed, by a key that counts, and in no other form."""
+
+import base64
+import json
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from mlflow_rlrisk.attestation import (
+    ATTESTATION_TYPE,
+    OVERRIDE_TYPE,
+    STATEMENT_TYPE,
+    changed_files,
+    is_expired,
+    sign_attestation,
+    sign_override,
+    verify_attestation,
+    verify_override,
+)
+from mlflow_rlrisk.attestation_envelope import (
+    MAX_ENVELOPE,
+    PAYLOAD_TYPE,
+    add_signature,
+    canonical_json,
+    open_envelope,
+    pre_authentication_encoding,
+    sign_envelope,
+)
+from mlflow_rlrisk.attestation_keys import KeyRing, PublicKey, SigningKey, to_text
+from mlflow_rlrisk.content import FileEntry, content_digest
+from mlflow_rlrisk.errors import AttestationError
+from mlflow_rlrisk.gate.guard import Evidence, judge
+from mlflow_rlrisk.gate.promotion_policy import Bar, PromotionPolicy, Target
+from tests.gate.world import ENTRIES, NOW, PLACE, SIZES, attestation, override_of, ring_of
+
+KEY, OTHER = SigningKey.generate(), SigningKey.generate()
+RING = ring_of(KEY)
+ENVELOPE = sign_attestation(attestation(), KEY)
+
+
+def refusal(envelope: str, ring: KeyRing = RING, **changes: str) -> str:
+    with pytest.raises(AttestationError) as caught:
+        verify_attestation(envelope, ring, replace(PLACE, **changes), NOW)
+    return caught.value.reason
+
+
+def test_what_was_signed_is_what_is_read() -> None:
+    proven = verify_attestation(ENVELOPE, RING, PLACE, NOW)
+
+    assert proven.statement == attestation()
+    assert [key.key_id for key in proven.signers] == [KEY.key_id]
+
+
+def test_the_envelope_is_dsse_over_an_in_toto_statement() -> None:
+    # The oracle is the text of the two specifications, assembled here by hand.
+    envelope = json.loads(ENVELOPE)
+    payload = base64.b64decode(envelope["payload"])
+    signed = b"DSSEv1 28 application/vnd.in-toto+json %d " % len(payload) + payload
+    statement = json.loads(payload)
+
+    KEY.private.public_key().verify(base64.b64decode(envelope["signatures"][0]["sig"]), signed)
+    assert envelope["payloadType"] == "application/vnd.in-toto+json"
+    assert statement["_type"] == "https://in-toto.io/Statement/v1"
+    assert statement["subject"] == [
+        {"name": "coder/3", "digest": {"sha256": content_digest(ENTRIES)}}
+    ]
+
+
+def test_a_content_digest_is_sha256_over_sorted_path_size_and_sha256() -> None:
+    import hashlib
+
+    lines = '["a", 1, "00"]\n["b", 2, "11"]'
+
+    found = content_digest([FileEntry("b", 2, "11"), FileEntry("a", 1, "00")])
+
+    assert found == hashlib.sha256(lines.encode()).hexdigest()
+
+
+@pytest.mark.parametrize("field", ["registry", "workspace", "model", "version"])
+def test_an_attestation_of_another_place_is_refused(field: str) -> None:
+    assert refusal(ENVELOPE, **{field: "4"}) == "wrong_subject"
+
+
+def test_keys_that_do_not_count_are_refused() -> None:
+    revoked = RING.keys[KEY.key_id].model_copy(update={"revoked_at": to_text(NOW)})
+    early = RING.keys[KEY.key_id].model_copy(update={"not_before": to_text(NOW)})
+    late = {"not_after": to_text(NOW - timedelta(minutes=2))}
+    ended = RING.keys[KEY.key_id].model_copy(update=late)
+
+    assert refusal(ENVELOPE, ring_of(OTHER)) == "unknown_key"
+    assert refusal(ENVELOPE, KeyRing({})) == "unknown_key"
+    assert refusal(ENVELOPE, KeyRing({KEY.key_id: revoked})) == "revoked_key"
+    assert refusal(ENVELOPE, KeyRing({KEY.key_id: early})) == "key_expired"
+    assert refusal(ENVELOPE, KeyRing({KEY.key_id: ended})) == "key_expired"
+
+
+def test_a_key_under_a_foreign_id_does_not_verify() -> None:
+    # A ring cannot be built so from a file; this is what would happen if it were.
+    foreign = PublicKey.of(OTHER, "b", NOW - timedelta(days=1))
+
+    assert refusal(ENVELOPE, KeyRing({KEY.key_id: foreign})) == "bad_signature"
+
+
+def test_validity_of_a_key_includes_its_ends() -> None:
+    at = attestation().issued_at
+    exact = RING.keys[KEY.key_id].model_copy(update={"not_before": at, "not_after": at})
+
+    assert verify_attestation(ENVELOPE, KeyRing({KEY.key_id: exact}), PLACE, NOW)
+
+
+def test_a_statement_ahead_of_the_clock_by_more_than_a_minute_is_refused() -> None:
+    def ahead(seconds: int) -> str:
+        issued = to_text(NOW + timedelta(seconds=seconds))
+        return sign_attestation(attestation(issued_at=issued), KEY)
+
+    assert verify_attestation(ahead(60), RING, PLACE, NOW)
+    assert refusal(ahead(61)) == "from_the_future"
+
+
+def test_expiry_counts_from_the_second_itself() -> None:
+    statement = attestation()
+    end = NOW + timedelta(days=30)
+
+    assert not is_expired(statement, end - timedelta(seconds=1))
+    assert is_expired(statement, end)
+
+
+def test_two_signatures_make_no_attestation_but_may_make_an_override() -> None:
+    ring = ring_of(KEY, OTHER)
+    twice = add_signature(ENVELOPE, OTHER, ring)
+    override = add_signature(sign_override(override_of(), [KEY]), OTHER, ring)
+
+    assert refusal(twice, ring) == "many_signatures"
+    found = verify_override(override, ring, PLACE, NOW)
+    assert {key.key_id for key in found.signers} == {KEY.key_id, OTHER.key_id}
+
+
+def test_signing_again_with_the_same_key_does_not_count_twice() -> None:
+    again = add_signature(sign_override(override_of(), [KEY]), KEY, RING)
+
+    assert len(verify_override(again, RING, PLACE, NOW).signers) == 1
+
+
+def test_an_override_is_no_attestation_and_the_other_way_round() -> None:
+    assert refusal(sign_override(override_of(), [KEY])) == "malformed"
+    with pytest.raises(AttestationError, match="no override statement"):
+        verify_override(ENVELOPE, RING, PLACE, NOW)
+
+
+def test_a_statement_that_outgrows_a_tag_is_refused_when_it_is_signed() -> None:
+    many = tuple(FileEntry(f"{number:06d}", 1, "0" * 64) for number in range(1200))
+
+    with pytest.raises(AttestationError, match="a version tag takes 100000"):
+        sign_attestation(attestation(files=many), KEY)
+
+
+def statement(kind: str = ATTESTATION_TYPE, **changes: Any) -> dict[str, Any]:
+    predicate = {**attestation().model_dump(mode="json"), **changes}
+    subject = {"name": "coder/3", "digest": {"sha256": content_digest(ENTRIES)}}
+    return {
+        "_type": STATEMENT_TYPE,
+        "predicateType": kind,
+        "subject": [subject],
+        "predicate": predicate,
+    }
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        {},
+        statement("urn:mlflow-rlrisk:attestation:v2"),
+        statement(OVERRIDE_TYPE),
+        {**statement(), "_type": "https://in-toto.io/Statement/v0.1"},
+        {**statement(), "predicate": None},
+        {**statement(), "extra": 1},
+        {**statement(), "subject": [{"name": "coder/4", "digest": {"sha256": "0" * 64}}]},
+        statement(risk_level="lowest"),
+        statement(unheard_of=1),
+        statement(version="03"),
+        statement(version="0"),
+        statement(files=[]),
+        statement(files=[["b", 1, "0"], ["a", 1, "0"]]),
+        statement(files=[["a", 1, "0"], ["a", 1, "0"]]),
+        statement(files=[["a", "1", "0"]]),
+        statement(files=["abc"]),
+        statement(issued_at="2026-11-21T11:59:00+00:00"),
+        statement(issued_at="2026-11-21 11:59:00"),
+        statement(issued_at="2026-11-21T11:59:0Z"),
+        statement(expires_at=attestation().issued_at),
+        statement(policy_digest="A" * 64),
+        statement(num_prompts="200"),
+        statement(metrics={"x": {"value": "1", "ci_low": 0, "ci_high": 1, "num_prompts": 1}}),
+    ],
+)
+def test_a_good_signature_under_a_malformed_statement_is_refused(payload: dict[str, Any]) -> None:
+    assert refusal(sign_envelope(payload, [KEY])) == "malformed"
+
+
+def raw_envelope(payload: bytes, /, **changes: Any) -> str:
+    signature = KEY.sign(pre_authentication_encoding(payload))
+    return canonical_json(
+        {
+            "payload": base64.b64encode(payload).decode(),
+            "payloadType": PAYLOAD_TYPE,
+            "signatures": [
+                {"keyid": KEY.key_id, "sig": base64.b64encode(signature).decode()},
+            ],
+            **changes,
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"[]",
+        b'{"a":1,"a":2}',
+        b'{"b":1,"a":2}',
+        b'{"a": 1}',
+        b'{"a":NaN}',
+        '{"a":"ä"}'.encode(),
+        b"\xff\xfe",
+        b'{"a":1}\n',
+        b"[" * 60_000,
+    ],
+)
+def test_a_signed_payload_in_another_spelling_is_refused(payload: bytes) -> None:
+    assert refusal(raw_envelope(payload)) == "malformed"
+
+
+GOOD = {"keyid": KEY.key_id, "sig": "AAAA"}
+
+
+@pytest.mark.parametrize(
+    "envelope",
+    [
+        "",
+        "null",
+        "{}",
+        ENVELOPE + " ",
+        ENVELOPE + "\n",
+        "\ufeff" + ENVELOPE,
+        "[" * 50_000,
+        " " * (MAX_ENVELOPE + 1),
+        json.dumps(json.loads(ENVELOPE)),
+        raw_envelope(b"{}", payloadType="application/json"),
+        raw_envelope(b"{}", extra=1),
+        raw_envelope(b"{}", payload=1),
+        raw_envelope(b"{}", payload="e30"),
+        raw_envelope(b"{}", payload="e31="),
+        raw_envelope(b"{}", payload="e3=0"),
+        raw_envelope(b"{}", payload="ß"),
+        raw_envelope(b"{}", signatures=[]),
+        raw_envelope(b"{}", signatures={}),
+        raw_envelope(b"{}", signatures=["x"]),
+        raw_envelope(b"{}", signatures=[{"keyid": KEY.key_id}]),
+        raw_envelope(b"{}", signatures=[{"keyid": 1, "sig": "AAAA"}]),
+        raw_envelope(b"{}", signatures=[GOOD, GOOD]),
+    ],
+)
+def test_an_envelope_in_another_spelling_is_refused(envelope: str) -> None:
+    assert refusal(envelope) == "malformed"
+
+
+def test_signatures_out_of_order_are_refused() -> None:
+    ring = ring_of(KEY, OTHER)
+    parsed = json.loads(add_signature(ENVELOPE, OTHER, ring))
+    parsed["signatures"].reverse()
+
+    with pytest.raises(AttestationError, match="out of order"):
+        open_envelope(canonical_json(parsed), ring)
+
+
+def test_an_envelope_as_long_as_a_tag_is_read() -> None:
+    room = MAX_ENVELOPE - len(sign_envelope({"a": ""}, [KEY]))
+    longest = sign_envelope({"a": "x" * (room * 3 // 4)}, [KEY])
+
+    assert MAX_ENVELOPE - 4 < len(longest) <= MAX_ENVELOPE
+    assert open_envelope(longest, RING).payload["a"].startswith("x")
+
+
+# 10,000 forgeries. Each is an edit of a good envelope, made without the key; whatever it is, the
+# whole gate must not promote. The same evidence with the good envelope is promoted.
+
+BAR = Bar(
+    PromotionPolicy(
+        version=1,
+        key_ring="ring",
+        rules=[{"name": "r", "aliases": ["rl-ready"]}],  # type: ignore[list-item]
+    ),
+    RING,
+    attestation().policy_digest,
+    "",
+)
+LOOK_ALIKES = {"o": "ο", "a": "а", "e": "е", "c": "с", "i": "і"}
+
+
+def outcome(envelope: str) -> str:
+    evidence = Evidence(
+        place=PLACE,
+        envelope=envelope,
+        attested_places=(PLACE,),
+        source="models:/m-1",
+        files=SIZES,
+    )
+    return str(judge(BAR, evidence, Target("alias", "rl-ready"), NOW).outcome)
+
+
+def payload_edits(rng: random.Random) -> Iterator[str]:
+    """Edits of the statement under the old signature, a foreign one or none."""
+    signer = rng.choice([None, OTHER, OTHER])
+    statement_now = json.loads(base64.b64decode(json.loads(ENVELOPE)["payload"]))
+    predicate = statement_now["predicate"]
+    field = rng.choice(sorted(predicate))
+    old = predicate[field]
+    values: list[Any] = [None, "", [], {}, 0, -1, 1e308, "low", "4", "prod", str(old) + " "]
+    if isinstance(old, str) and old:
+        position = rng.randrange(len(old))
+        swapped = LOOK_ALIKES.get(old[position], chr(ord(old[position]) ^ 1))
+        values += [old[:position] + swapped + old[position + 1 :], old.upper(), old[:position]]
+    predicate[field] = rng.choice([value for value in values if value != old])
+    payload = canonical_json(statement_now).encode()
+    envelope = json.loads(ENVELOPE)
+    envelope["payload"] = base64.b64encode(payload).decode()
+    if signer is not None:
+        signature = signer.sign(pre_authentication_encoding(payload))
+        envelope["signatures"][0]["sig"] = base64.b64encode(signature).decode()
+        if rng.random() < 0.5:
+            envelope["signatures"][0]["keyid"] = signer.key_id
+    yield canonical_json(envelope)
+
+
+def byte_edits(rng: random.Random) -> Iterator[str]:
+    """Flipped, dropped, doubled or replaced characters, and truncation."""
+    position = rng.randrange(len(ENVELOPE))
+    before, at, after = ENVELOPE[:position], ENVELOPE[position], ENVELOPE[position + 1 :]
+    yield rng.choice(
+        [
+            before + chr(ord(at) ^ (1 << rng.randrange(6))) + after,
+            before + after,
+            before + at + at + after,
+            before,
+            before + LOOK_ALIKES.get(at, "\u200b") + after,
+            before + f"\\u{ord(at):04x}" + after,
+        ]
+    )
+
+
+def signature_edits(rng: random.Random) -> Iterator[str]:
+    """Bits of the signature, keys and fields of the envelope, duplicates."""
+    envelope = json.loads(ENVELOPE)
+    signature = bytearray(base64.b64decode(envelope["signatures"][0]["sig"]))
+    signature[rng.randrange(64)] ^= 1 << rng.randrange(8)
+    forged = {"keyid": KEY.key_id, "sig": base64.b64encode(bytes(signature)).decode()}
+    foreign = OTHER.sign(pre_authentication_encoding(base64.b64decode(envelope["payload"])))
+    added = {"keyid": OTHER.key_id, "sig": base64.b64encode(foreign).decode()}
+    edits: list[Callable[[], None]] = [
+        lambda: envelope.update(signatures=[forged]),
+        lambda: envelope.update(signatures=[added]),
+        lambda: envelope["signatures"].append(added),
+        lambda: envelope["signatures"].append(forged),
+        lambda: envelope["signatures"][0].update(keyid=OTHER.key_id),
+        lambda: envelope["signatures"][0].update(keyid=KEY.key_id.upper()),
+        lambda: envelope.update(payloadType="application/vnd.in-toto+json;v=2"),
+        lambda: envelope.update(payload=envelope["payload"].rstrip("=")),
+    ]
+    rng.choice(edits)()
+    text = canonical_json(envelope)
+    # Where padding was none, the last edit changes nothing; a second payload key is added then.
+    yield text if text != ENVELOPE else text.replace("{", '{"payload":"e30=",', 1)
+
+
+@pytest.mark.parametrize("make", [payload_edits, byte_edits, signature_edits])
+def test_no_forgery_out_of_ten_thousand_is_promoted(
+    make: Callable[[random.Random], Iterator[str]],
+) -> None:
+    rng = random.Random(20261121)
+    tried = 0
+
+    assert outcome(ENVELOPE) == "promote"
+    while tried < 3400:
+        for forged in make(rng):
+            assert forged != ENVELOPE
+            assert outcome(forged) != "promote", forged
+            tried += 1
+
+
+def test_changed_files_are_told_apart() -> None:
+    attested = [FileEntry("a", 1, ""), FileEntry("b", 2, ""), FileEntry("c", 3, "")]
+
+    assert changed_files(attested, {"a": 1, "b": 2, "c": 3}) == ()
+    assert changed_files(attested, {"a": 1, "c": 4, "d": 9}) == (
+        "b is missing",
+        "d was added",
+        "c has 4 bytes, 3 were attested",
+    )
