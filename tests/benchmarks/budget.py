@@ -1,0 +1,95 @@
+"""Coverage, level errors and cost of a budget in rounds beside the fixed one.
+
+Whole assessments of simulated checkpoints whose true figures are known in closed form: both
+budgets read the same draws, the one in rounds their beginnings. Coverage counts how often the
+reported interval holds the truth, at the look that stopped; a method that forgot its looks would
+fall below the stated level, most of all at a decision line.
+
+    python -m tests.benchmarks.budget --simulations 400 --out budget.json
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.sequential_populations import (
+    ENTROPY,
+    INDEX,
+    NUM_PROMPTS,
+    NUM_SAMPLES,
+    PASS,
+    POPULATIONS,
+    SIGNAL,
+    Drawn,
+    Population,
+    covers,
+)
+
+METRICS = {"signal": SIGNAL, "pass@1": PASS, "entropy": ENTROPY, "index": INDEX}
+HARMFUL = {("low", "high"), ("high", "low")}
+
+
+def simulate(population: Population, simulations: int, num_resamples: int) -> dict[str, Any]:
+    """Shares over simulations, for both budgets."""
+    truth, level = population.truth(), population.level()
+    sides: dict[str, list[Any]] = {"auto": [], "fixed": []}
+    for seed in range(simulations):
+        drawn = Drawn(population, seed, num_resamples)
+        sides["auto"].append(drawn.in_rounds())
+        sides["fixed"].append(drawn.fixed())
+    result: dict[str, Any] = {"population": population.name, "true level": level}
+    for side, ended in sides.items():
+        levels = [str(each.report.risk_level) for each in ended]
+        result[side] = {
+            "coverage": {
+                label: sum(covers(each.report, name, truth[name]) for each in ended) / simulations
+                for label, name in METRICS.items()
+            },
+            "true level found": levels.count(level) / simulations,
+            "low for high or high for low": sum((level, x) in HARMFUL for x in levels)
+            / simulations,
+            "called low or high wrongly": sum(x != level and x != "medium" for x in levels)
+            / simulations,
+            "rollouts": sum(each.num_rollouts for each in ended) / simulations,
+            "most rollouts": max(each.num_rollouts for each in ended),
+        }
+    pairs = zip(sides["auto"], sides["fixed"], strict=True)
+    same = sum(a.report.risk_level == f.report.risk_level for a, f in pairs)
+    result["same level as fixed"] = same / simulations
+    result["fewer rollouts"] = result["fixed"]["rollouts"] / result["auto"]["rollouts"]
+    return result
+
+
+def main() -> None:
+    """Print one row a population and budget."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--simulations", type=int, default=400)
+    parser.add_argument("--num-resamples", type=int, default=1000)
+    parser.add_argument("--out", type=Path)
+    given = parser.parse_args()
+    started = time.process_time()
+    print(f"{NUM_PROMPTS} prompts x {NUM_SAMPLES} rollouts, {given.simulations} simulations each")
+    header = [*METRICS, "right", "wrong", "rollouts", "most", "same", "fewer"]
+    print(f"{'population':<18}{'true':<8}{'budget':<8}" + "".join(f"{h:>9}" for h in header))
+    results = []
+    for population in POPULATIONS:
+        row = simulate(population, given.simulations, given.num_resamples)
+        results.append(row)
+        for side in ("auto", "fixed"):
+            one = row[side]
+            cells = [f"{share:.3f}" for share in one["coverage"].values()]
+            cells += [f"{one['true level found']:.3f}", f"{one['called low or high wrongly']:.3f}"]
+            cells += [f"{one['rollouts']:.0f}", f"{one['most rollouts']}"]
+            if side == "auto":
+                cells += [f"{row['same level as fixed']:.3f}", f"{row['fewer rollouts']:.2f}"]
+            names = f"{population.name:<18}{row['true level']:<8}{side:<8}"
+            print(names + "".join(f"{cell:>9}" for cell in cells), flush=True)
+    print(f"{time.process_time() - started:.0f} s of CPU time")
+    if given.out:
+        given.out.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
