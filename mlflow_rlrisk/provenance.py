@@ -32,7 +32,8 @@ def provenance_of(
 
     Args:
         model: The reference as the user gave it.
-        checkpoint: What it led to; ``None`` where rollouts are replayed.
+        checkpoint: What it led to; ``None`` where rollouts are replayed, or the model is known by
+            its name only.
         prompts: The prompt set.
         pool: Open, for what the verifier is.
         sampler: For what it says of itself.
@@ -113,5 +114,5 @@ def assessment_folder(
 
 def store_identity(provenance: Provenance) -> dict[str, str]:
     """What rollouts depend on; verifier and policy only judge them."""
-    names = ("checkpoint", "tokenizer", "template", "rollouts", "prompts", "sampler")
+    names = ("checkpoint", "tokenizer", "template", "rollouts", "endpoint", "prompts", "sampler")
     return {name: provenance.digests[name] for name in names if name in provenance.digests}

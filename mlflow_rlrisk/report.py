@@ -271,4 +271,7 @@ def _sampling_notes(config: AssessmentConfig, provenance: Provenance) -> tuple[s
             f"this architecture rounds its logits to {logits}: entropies are exact for the "
             "rounded logits only, and single tokens may be off by tenths of a nat"
         )
+    remark = provenance.sampler.get("remark")
+    if remark:
+        notes.append(str(remark))
     return tuple(notes)

@@ -35,7 +35,7 @@ from mlflow_rlrisk.records import Prompt, PromptStatistics
 from mlflow_rlrisk.report import AssessmentContext, RiskReport, summarize
 from mlflow_rlrisk.rollout_shards import write_text_atomically
 from mlflow_rlrisk.rollout_store import RolloutStore
-from mlflow_rlrisk.samplers import RangeSampler, Sampler, load_sampler
+from mlflow_rlrisk.samplers import RangeSampler, Sampler, load_sampler, needs_checkpoint
 from mlflow_rlrisk.stored_assessment import stored_groups
 from mlflow_rlrisk.verifiers import PreflightResult, VerifierPool, preflight
 
@@ -83,7 +83,10 @@ def run_assessment(
         )
     watch.stage("open")
     prompt_set = prompts if isinstance(prompts, PromptSet) else load_prompts(prompts, mapping)
-    source = None if is_replay else open_checkpoint(model, allow_pickle=config.allow_pickle)
+    build = load_sampler(config.backend)
+    source = None
+    if needs_checkpoint(build, str(model)):
+        source = open_checkpoint(model, allow_pickle=config.allow_pickle)
     with ExitStack() as stack:
         pool = stack.enter_context(
             VerifierPool(
@@ -93,7 +96,7 @@ def run_assessment(
         watch.stage("preflight")
         shown = _preflight(pool, prompt_set, config, is_wanted=run_preflight)
         watch.stage("load")
-        sampler = load_sampler(config.backend)(source or Path(model), config)
+        sampler = build(source or str(model), config)
         if callable(close := getattr(sampler, "close", None)):
             stack.callback(close)
         sampler.on_tokens = watch.sampled
@@ -310,7 +313,9 @@ def _plan(
     warnings = "".join(f"; warning: {warning}" for warning in shown.warnings)
     return Plan(
         model=inputs.provenance.model_reference,
-        checkpoint=checkpoint.digest if checkpoint else "stored rollouts",
+        checkpoint=checkpoint.digest
+        if checkpoint
+        else str(described.get("model_identity", "none")),
         prompts=inputs.prompts.schema,
         verifier=pool.verifier.described,
         preflight=shown.detail + warnings,

@@ -50,6 +50,9 @@ class Sampler(Protocol):
 
         What else the rollouts depend on (an adapter, an endpoint's model) stands as a mapping
         under ``identity``: stored rollouts are only resumed and compared where it agrees.
+        ``remark`` is a sentence that the report's reader must know. A sampler without a checkpoint
+        says what is known of the model in a sentence under ``model_identity``, and gives digests
+        of it by name under ``stored``.
         """
         ...
 
@@ -80,6 +83,12 @@ class SamplerFactory(Protocol):
     ) -> Sampler:
         """Build the sampler; loads the model where there is one."""
         ...
+
+
+def needs_checkpoint(factory: SamplerFactory, reference: str) -> bool:
+    """True unless the sampler class says with ``takes_reference`` that it reads this itself."""
+    takes_reference: Callable[[str], bool] | None = getattr(factory, "takes_reference", None)
+    return takes_reference is None or not takes_reference(reference)
 
 
 def load_sampler(name: str) -> SamplerFactory:

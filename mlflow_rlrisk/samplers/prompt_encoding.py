@@ -76,6 +76,16 @@ class PromptEncoder:
             return self._chat_template == "always"
         return self._chat_template != "never"
 
+    def sentence(self, prompts: Sequence[Prompt], template_digest: str | None) -> str:
+        """How the prompts become tokens, for people."""
+        num_wrapped = sum(self.is_templated(prompt) for prompt in prompts)
+        if num_wrapped == 0:
+            return "none: prompts are raw text"
+        digest = (template_digest or "")[:12]
+        dated = ", which inserts today's date" if self.is_dated else ""
+        some = "" if num_wrapped == len(prompts) else f", for {num_wrapped} chat prompts"
+        return f"the checkpoint's chat template ({digest}){dated}{some}"
+
     def _render(self, prompt: Prompt) -> tuple[str, bool]:
         if not self.is_templated(prompt):
             return prompt.content if isinstance(prompt.content, str) else prompt.text, False

@@ -68,6 +68,11 @@ class ReplaySampler:
             self._rows = _read_dump(self._path)
             self._stored = {"rollouts": hashlib.sha256(self._path.read_bytes()).hexdigest()}
 
+    @staticmethod
+    def takes_reference(reference: str) -> bool:
+        """Whatever it names: rollouts are read, no model."""
+        return True
+
     def sample(self, prompts: Sequence[Prompt]) -> Iterator[RolloutGroup]:
         """Yield the stored group of every prompt.
 
@@ -114,7 +119,12 @@ class ReplaySampler:
 
     def describe(self) -> dict[str, Any]:
         """The source, and what its manifest says of it; of a file the digest of its content."""
-        return {"backend": "replay", "source": self._path.name, "stored": self._stored}
+        return {
+            "backend": "replay",
+            "source": self._path.name,
+            "model_identity": "stored rollouts",
+            "stored": self._stored,
+        }
 
     def _groups(self, prompts: Sequence[Prompt]) -> Iterator[RolloutGroup]:
         if self._store is not None:

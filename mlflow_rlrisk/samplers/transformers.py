@@ -159,14 +159,7 @@ class TransformersSampler:
 
     def template(self, prompts: Sequence[Prompt]) -> str:
         """How the prompts become tokens, as a sentence."""
-        num_wrapped = sum(self._encoder.is_templated(prompt) for prompt in prompts)
-        digest = (self.checkpoint.template_digest or "")[:12]
-        if num_wrapped == 0:
-            return "none: prompts are raw text"
-        dated = ", which inserts today's date" if self._encoder.is_dated else ""
-        if num_wrapped == len(prompts):
-            return f"the checkpoint's chat template ({digest}){dated}"
-        return f"the checkpoint's chat template ({digest}){dated}, for {num_wrapped} chat prompts"
+        return self._encoder.sentence(prompts, self.checkpoint.template_digest)
 
     def describe(self) -> dict[str, Any]:
         """What sampled: everything that may change a rollout besides the settings."""

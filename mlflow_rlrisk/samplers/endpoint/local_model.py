@@ -1,0 +1,114 @@
+"""What the client knows of the served model from its files: tokenizer, stop tokens, vocabulary.
+
+Weights are not read; that the endpoint serves this checkpoint is the user's word.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from mlflow_rlrisk.checkpoint import Checkpoint
+from mlflow_rlrisk.config import AssessmentConfig
+from mlflow_rlrisk.errors import CheckpointError, MissingDependencyError, SamplerError
+from mlflow_rlrisk.records import Prompt
+from mlflow_rlrisk.samplers.model_loading import load_tokenizer
+from mlflow_rlrisk.samplers.prompt_encoding import PromptEncoder
+from mlflow_rlrisk.samplers.vllm_recorder.in_band import spare_token_id
+
+PROBE_TEXTS = ("1", "The answer is", "A B C A B")
+
+
+class LocalModel:
+    """Tokenizer and configuration of a checkpoint.
+
+    Attributes:
+        checkpoint: The checkpoint.
+        tokenizer: Its tokenizer.
+        encoder: Renders and encodes prompts, as every sampler does.
+        vocab_size: Words of the model's head.
+        stop_ids: All tokens that end a rollout.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, config: AssessmentConfig) -> None:
+        """Load the tokenizer and check it.
+
+        Raises:
+            CheckpointError: It is not the checkpoint's own, or the vocabulary's size is not told.
+            MissingDependencyError: transformers is not installed.
+        """
+        try:
+            import transformers  # noqa: F401
+        except ImportError as error:
+            raise MissingDependencyError("the checkpoint's tokenizer", "openai") from error
+        self.checkpoint = checkpoint
+        self._text_config = checkpoint.config.get("text_config") or checkpoint.config
+        size = self._text_config.get("vocab_size")
+        if type(size) is not int or size < 2:
+            raise CheckpointError(f"{checkpoint.display_name}: config.json has no vocab_size")
+        self.vocab_size = size
+        self.tokenizer: Any = load_tokenizer(checkpoint, size)
+        self.stop_ids = self._find_stop_ids()
+        self._max_new_tokens = config.sampling.max_new_tokens
+        self.encoder = PromptEncoder(
+            checkpoint,
+            self.tokenizer,
+            chat_template=config.sampling.chat_template,
+            stop_ids=self.stop_ids,
+        )
+
+    @property
+    def entropy_id(self) -> int | None:
+        """A word of the head that the tokenizer does not have; ``None`` where there is none."""
+        try:
+            return spare_token_id(self.vocab_size, list(self.tokenizer.get_vocab().values()))
+        except CheckpointError:
+            return None
+
+    def encode(self, prompts: Sequence[Prompt]) -> list[list[int]]:
+        """Token ids of every prompt, checked as `PromptEncoder` does and for the context's length.
+
+        Raises:
+            CheckpointError: The tokenizer loses parts of a prompt.
+            SamplerError: A prompt is too long.
+        """
+        encoded = self.encoder.encode(prompts)
+        limit = self._text_config.get("max_position_embeddings")
+        for prompt, ids in zip(prompts, encoded, strict=True):
+            needed = len(ids) + self._max_new_tokens
+            if type(limit) is int and needed > limit:
+                raise SamplerError(
+                    f"prompt {prompt.id} has {len(ids)} tokens; with max_new_tokens="
+                    f"{self._max_new_tokens} it needs {needed} positions and the model has {limit}"
+                )
+        return encoded
+
+    def probes(self) -> list[list[int]]:
+        """Short prompts of words that the model has."""
+        encoded = self.tokenizer(list(PROBE_TEXTS), add_special_tokens=False)["input_ids"]
+        return [list(ids) for ids in encoded if ids] or [[0]]
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """The text without special tokens, as `TransformersSampler` decodes it."""
+        return str(
+            self.tokenizer.decode(
+                list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
+            )
+        )
+
+    def _find_stop_ids(self) -> tuple[int, ...]:
+        """The union of what the three files name, as `TransformersSampler` takes it."""
+        path = self.checkpoint.model_path / "generation_config.json"
+        generation = {}
+        if path.is_file():
+            try:
+                generation = json.loads(path.read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise CheckpointError(f"{path} cannot be read: {error}") from error
+        found: set[int] = set()
+        for ids in (
+            self._text_config.get("eos_token_id"),
+            generation.get("eos_token_id"),
+            self.tokenizer.eos_token_id,
+        ):
+            found.update([ids] if isinstance(ids, int) else ids or ())
+        return tuple(sorted(found))

@@ -1,0 +1,329 @@
+"""Sampling from any OpenAI-compatible endpoint: a hosted one, or a vLLM server of one's own.
+
+Prompts of a checkpoint whose files are at hand are rendered and encoded here and sent as token
+ids, as every sampler feeds them; without files the endpoint's own template and tokenizer are
+trusted. Entropies are exact where the server sends them in band (``rlrisk serve-vllm``); elsewhere
+the most likely tokens bound and estimate them, and are never called exact.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlflow_rlrisk.checkpoint import Checkpoint, open_checkpoint
+from mlflow_rlrisk.config import AssessmentConfig
+from mlflow_rlrisk.errors import SamplerError
+from mlflow_rlrisk.records import Prompt, Rollout, RolloutGroup
+from mlflow_rlrisk.samplers import OnTokens
+from mlflow_rlrisk.samplers.endpoint.answers import Answer, read_answer
+from mlflow_rlrisk.samplers.endpoint.client import EndpointClient, EndpointRefusedError
+from mlflow_rlrisk.samplers.endpoint.dispatch import in_flight
+from mlflow_rlrisk.samplers.endpoint.knowledge import Knowledge, find_out
+from mlflow_rlrisk.samplers.endpoint.local_model import PROBE_TEXTS, LocalModel
+from mlflow_rlrisk.samplers.endpoint.options import REFERENCE_PREFIX, Api, read_options
+from mlflow_rlrisk.samplers.endpoint.requests import PATHS, Content, Phrasing, seed_of
+from mlflow_rlrisk.samplers.endpoint.rollouts import LARGEST_VOCABULARY, RolloutReader
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """Some rollouts of one prompt that are asked for together."""
+
+    place: int
+    samples: range
+
+
+class OpenAISampler:
+    """Draws rollouts from an endpoint; settings are `EndpointOptions`."""
+
+    def __init__(
+        self,
+        source: Checkpoint | Path | str,
+        config: AssessmentConfig,
+        on_tokens: OnTokens | None = None,
+    ) -> None:
+        """Load the tokenizer where there is one, and find out what the endpoint can tell.
+
+        Args:
+            source: A checkpoint, a reference to one, or ``endpoint:NAME``.
+            config: Sampling parameters and backend options.
+            on_tokens: Progress hook.
+
+        Raises:
+            ConfigError: An option is missing or unusable.
+            CheckpointError: The tokenizer cannot be used.
+            SamplerError: The endpoint does not answer, or cannot do what is asked of it.
+        """
+        self.on_tokens = on_tokens
+        self._config, self._sampling = config, config.sampling
+        is_named = not isinstance(source, Checkpoint) and self.takes_reference(str(source))
+        reference = source.reference if isinstance(source, Checkpoint) else str(source)
+        self._options = read_options(config, reference)
+        self._local: LocalModel | None = None
+        if not is_named:
+            checkpoint = (
+                source
+                if isinstance(source, Checkpoint)
+                else open_checkpoint(source, allow_pickle=config.allow_pickle)
+            )
+            self._local = LocalModel(checkpoint, config)
+        known_size = self._local.vocab_size if self._local else self._options.vocab_size
+        self._reader = RolloutReader(local=self._local, vocab_size=known_size or LARGEST_VOCABULARY)
+        self._client = EndpointClient(self._options)
+        self._refusals: dict[Api, EndpointRefusedError] = {}
+        try:
+            self._known = self._find_out()
+        except BaseException:
+            self._client.close()
+            raise
+
+    @staticmethod
+    def takes_reference(reference: str) -> bool:
+        """True for ``endpoint:NAME``, of which there are no files to open."""
+        return reference.startswith(REFERENCE_PREFIX)
+
+    def close(self) -> None:
+        """Let go of all connections."""
+        self._client.close()
+
+    def sample(self, prompts: Sequence[Prompt]) -> Iterator[RolloutGroup]:
+        """Yield the group of every prompt as soon as its last rollout has come.
+
+        Raises:
+            CheckpointError: The tokenizer loses parts of a prompt.
+            SamplerError: The endpoint refused, or left rollouts out after all tries; says how many
+                are missing. Every complete group was yielded before.
+        """
+        return self.sample_range(prompts, range(self._sampling.num_samples))
+
+    def sample_range(self, prompts: Sequence[Prompt], samples: range) -> Iterator[RolloutGroup]:
+        """Yield the rollouts of that range of every prompt; order and errors as in `sample`."""
+        contents = self._contents(prompts)
+        step = self._options.choices_per_request
+        tasks = [
+            _Task(place, samples[start : start + step])
+            for place in range(len(prompts))
+            for start in range(0, len(samples), step)
+        ]
+        parts: dict[int, list[Rollout]] = {}
+        failed: list[SamplerError] = []
+        failed_in_a_row = num_answered = 0
+
+        def draw(task: _Task) -> list[Rollout]:
+            return self._draw(prompts[task.place], contents[task.place], task.samples)
+
+        answers = in_flight(draw, tasks, self._options.concurrency)
+        is_over = False
+        try:
+            for task, answer in answers:
+                if isinstance(answer, SamplerError):
+                    failed.append(answer)
+                    failed_in_a_row += 1
+                    # A refusal will be repeated, and an endpoint that fails all requests is dead.
+                    if (
+                        isinstance(answer, EndpointRefusedError)
+                        or failed_in_a_row >= self._options.concurrency
+                    ):
+                        break
+                    continue
+                failed_in_a_row = 0
+                num_answered += len(answer)
+                self._tell(answer)
+                part = parts.setdefault(task.place, [])
+                part.extend(answer)
+                if len(part) == len(samples):
+                    del parts[task.place]
+                    part.sort(key=lambda rollout: rollout.sample_index)
+                    yield RolloutGroup(prompt=prompts[task.place], rollouts=tuple(part))
+            is_over = not failed
+        finally:
+            if not is_over:  # nobody waits for what is under way
+                self._client.close()
+            answers.close()
+            if not is_over:
+                self._client = EndpointClient(self._options)
+        if failed:
+            wanted = len(prompts) * len(samples)
+            raise SamplerError(
+                f"{wanted - num_answered} of {wanted} rollouts are missing: "
+                f"{len(failed)} requests failed, the last one: {failed[-1]}"
+            )
+
+    def estimate_s(self, prompts: Sequence[Prompt]) -> float | None:
+        """Seconds if every rollout runs to the limit and all requests are served as fast as one."""
+        per_token = max(known.token_s for known in self._known.values())
+        step = self._options.choices_per_request
+        num_requests = len(prompts) * -(-self._sampling.num_samples // step)
+        waves = -(-num_requests // self._options.concurrency)
+        return waves * self._sampling.max_new_tokens * per_token
+
+    def template(self, prompts: Sequence[Prompt]) -> str:
+        """How the prompts become tokens, as a sentence."""
+        if self._local is not None:
+            return self._local.encoder.sentence(prompts, self._local.checkpoint.template_digest)
+        num_chats = sum(self._api_of(prompt) == "chat" for prompt in prompts)
+        if num_chats == 0:
+            return "none: prompts are sent as raw text"
+        some = "" if num_chats == len(prompts) else f", for {num_chats} chat prompts"
+        return f"the endpoint's own chat template, which is not known{some}"
+
+    def describe(self) -> dict[str, Any]:
+        """What sampled: everything that may change a rollout besides the settings."""
+        described: dict[str, Any] = {
+            "backend": "openai",
+            "base_url": self._options.base_url,
+            "served_model": self._options.model,
+            "architecture": self._options.model,
+            "apis": sorted(self._known),
+            "chat_template": self._sampling.chat_template,
+            "entropy": "; ".join(sorted({known.why for known in self._known.values()})),
+            "logprobs_mode": {api: known.mode for api, known in self._known.items()},
+            "num_top": {api: known.phrasing.num_top for api, known in self._known.items()},
+            "has_token_ids": all(k.phrasing.has_extensions for k in self._known.values()),
+            "sends_seed": self._options.send_seed,
+            "identity": {
+                api: [known.entropy, known.phrasing.num_top, known.mode]
+                for api, known in sorted(self._known.items())
+            },
+        }
+        if self._local is None:
+            name = f"{self._options.model} at {self._options.base_url}"
+            described["stored"] = {"endpoint": hashlib.sha256(name.encode()).hexdigest()}
+            described["model_identity"] = f"none: {name} is known by its name only"
+        else:
+            described |= {
+                "vocab_size": self._local.vocab_size,
+                "tokenizer": type(self._local.tokenizer).__name__,
+                "stop_token_ids": list(self._local.stop_ids),
+                "template_digest": self._local.checkpoint.template_digest,
+                "template_is_dated": self._local.encoder.is_dated,
+            }
+        described["remark"] = self._remark()
+        return described
+
+    def _remark(self) -> str:
+        """What a reader of the report must know."""
+        served = f"{self._options.model} at {self._options.base_url}"
+        if self._local is None:
+            identity = (
+                f"the model is known by its name only ({served}): there is no digest, and what "
+                "the endpoint serves under this name may change"
+            )
+        else:
+            identity = f"that {served} serves this checkpoint is declared, not checked"
+        return "; ".join([identity, *sorted({known.why for known in self._known.values()})])
+
+    def _find_out(self) -> dict[Api, Knowledge]:
+        """Probe the APIs that prompts may need; at least one of them must work."""
+        known: dict[Api, Knowledge] = {}
+        for api in self._apis():
+            first = Phrasing(
+                model=self._options.model,
+                api=api,
+                stop_ids=self._local.stop_ids if self._local else (),
+            )
+            try:
+                known[api] = find_out(
+                    self._ask,
+                    first,
+                    self._probes(api),
+                    self._sampling,
+                    self._options,
+                    self._entropy_id(),
+                )
+            except EndpointRefusedError as error:
+                self._refusals[api] = error
+        if not known:
+            raise next(iter(self._refusals.values()))
+        return known
+
+    def _apis(self) -> list[Api]:
+        wanted = self._options.api
+        if self._local is not None:
+            if wanted == "chat":
+                raise SamplerError(
+                    "api=chat leaves the template to the endpoint; a checkpoint's prompts are "
+                    f"rendered here: give {REFERENCE_PREFIX}{self._options.model} instead of it"
+                )
+            return ["completions"]
+        if wanted != "auto":
+            return [wanted]
+        only: dict[str, list[Api]] = {"always": ["chat"], "never": ["completions"]}
+        return only.get(self._sampling.chat_template, ["completions", "chat"])
+
+    def _probes(self, api: Api) -> list[Content]:
+        if self._local is not None:
+            return list(self._local.probes())
+        if api == "chat":
+            return [[{"role": "user", "content": text}] for text in PROBE_TEXTS]
+        return list(PROBE_TEXTS)
+
+    def _entropy_id(self) -> int | None:
+        if self._options.entropy_token_id is not None or self._local is None:
+            return self._options.entropy_token_id
+        return self._local.entropy_id
+
+    def _api_of(self, prompt: Prompt) -> Api:
+        if self._local is not None:
+            return "completions"
+        if self._options.api != "auto":
+            return self._options.api
+        if isinstance(prompt.content, str):
+            return "chat" if self._sampling.chat_template == "always" else "completions"
+        return "completions" if self._sampling.chat_template == "never" else "chat"
+
+    def _contents(self, prompts: Sequence[Prompt]) -> list[Content]:
+        if self._local is not None:
+            return list(self._local.encode(prompts))
+        return [self._content(prompt) for prompt in prompts]
+
+    def _content(self, prompt: Prompt) -> Content:
+        api = self._api_of(prompt)
+        if api not in self._known:
+            raise SamplerError(
+                f"prompt {prompt.id} needs the {api} API: {self._refusals[api]}; --chat-template "
+                "always sends strings as chats, never sends chats as text"
+            )
+        if api == "completions":
+            return prompt.content if isinstance(prompt.content, str) else prompt.text
+        if isinstance(prompt.content, str):
+            return [{"role": "user", "content": prompt.content}]
+        return [{"role": turn.role, "content": turn.content} for turn in prompt.content]
+
+    def _ask(self, phrasing: Phrasing, body: Mapping[str, Any]) -> Answer:
+        def read(raw: Any) -> Answer:
+            return read_answer(raw, phrasing.api, body["n"])
+
+        return self._client.post(PATHS[phrasing.api], body, read)
+
+    def _draw(self, prompt: Prompt, content: Content, samples: range) -> list[Rollout]:
+        """Ask until every sample is there; what an answer has is kept, the rest asked again."""
+        known = self._known[self._api_of(prompt)]
+        client = self._client
+        missing = list(samples)
+        drawn: list[Rollout] = []
+        while missing:
+            start = missing[0]
+            count = next((i for i, s in enumerate(missing) if s != start + i), len(missing))
+            seed = seed_of(self._sampling.seed, prompt.id, start)
+            body = known.phrasing.sampled(content, self._sampling, count, seed)
+
+            def read(raw: Any, start: int = start, count: int = count) -> list[Rollout]:
+                answer = read_answer(raw, known.phrasing.api, count)
+                alone = answer.completion_tokens if len(answer.choices) == 1 else None
+                return [
+                    self._reader.read(known, prompt, start + choice.index, choice, alone)
+                    for choice in answer.choices
+                ]
+
+            rollouts = client.post(PATHS[known.phrasing.api], body, read)
+            drawn += rollouts
+            come = {rollout.sample_index for rollout in rollouts}
+            missing = [sample for sample in missing if sample not in come]
+        return drawn
+
+    def _tell(self, rollouts: Sequence[Rollout]) -> None:
+        if self.on_tokens is not None:
+            self.on_tokens(sum(len(each.token_ids) for each in rollouts), len(rollouts))
