@@ -22,6 +22,8 @@ COMMANDS = {
     "rescore": "assessment:rescore",
     "monitor": "monitor:monitor",
     "outcome": "monitor:outcome",
+    "judge": "judge:judge",
+    "audit-verifier": "audit_verifier:audit_verifier",
     "doctor": "doctor:doctor",
     "demo": "demo:demo",
     "keys": "keys:keys",
