@@ -19,6 +19,7 @@ COMMANDS = {
     "assess": "assessment:assess",
     "compare": "compare:compare",
     "drift": "drift:drift",
+    "band": "band:band",
     "rescore": "assessment:rescore",
     "monitor": "monitor:monitor",
     "outcome": "monitor:outcome",

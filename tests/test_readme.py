@@ -34,7 +34,7 @@ def test_every_tag_that_is_written_is_listed() -> None:
 
 
 def test_every_command_and_flag_that_is_shown_exists() -> None:
-    shown = re.findall(r"^\$ rlrisk (\w+)((?:.*\\\n)*.*)$", README, flags=re.MULTILINE)
+    shown = re.findall(r"^\$ rlrisk ([\w-]+)((?:.*\\\n)*.*)$", README, flags=re.MULTILINE)
 
     assert len(shown) >= 4
     for name, rest in shown:

@@ -94,6 +94,10 @@ from mlflow_rlrisk.statistics.intervals import (
 )
 from mlflow_rlrisk.statistics.mismatch import LogprobMismatch, logprob_mismatch
 from mlflow_rlrisk.statistics.multiple import holm_adjusted, sign_p_value
+from mlflow_rlrisk.statistics.noise_correction import (
+    corrected_group_signal,
+    corrected_group_variance,
+)
 from mlflow_rlrisk.statistics.passk import pass_at_k, pass_at_k_bound, pass_at_ks, pass_hat_k
 from mlflow_rlrisk.statistics.ranks import (
     PairCounts,
@@ -199,6 +203,8 @@ __all__ = [  # noqa: RUF022  (in reading order)
     "observed_success",
     "rogan_gladen",
     "usable_signal",
+    "corrected_group_signal",
+    "corrected_group_variance",
     "audit_rates",
     "youden_j_interval",
     "audit_j_draws",

@@ -104,8 +104,8 @@ def preflight(
             status="not_possible",
             detail=f"{name} reads completion_ids, which gold answers do not have",
         )
-    chosen = _spread(prompts, sample)
-    trials = [_Trial(prompt, golds) for prompt in chosen if (golds := _golds(pool, prompt))]
+    chosen = spread(prompts, sample)
+    trials = [_Trial(p, golds) for p in chosen if (golds := gold_completions(pool, p))]
     if not trials:
         _refuse_failing(name, pool.grade_completions(chosen[0], ["0"]))
         return PreflightResult(
@@ -219,17 +219,18 @@ def _refuse_failing(name: str, grades: Sequence[Grade]) -> None:
         raise VerifierError(f"{name} fails on its first call: {grades[0].reason}")
 
 
-def _spread(prompts: Sequence[Prompt], sample: int) -> list[Prompt]:
+def spread(prompts: Sequence[Prompt], sample: int) -> list[Prompt]:
+    """``sample`` of the prompts, evenly over the set."""
     size = min(max(sample, 1), len(prompts))
     return [prompts[index * len(prompts) // size] for index in range(size)]
 
 
-def _golds(pool: VerifierPool, prompt: Prompt) -> tuple[str, ...]:
+def gold_completions(pool: VerifierPool, prompt: Prompt) -> tuple[str, ...]:
     """Gold completions of one prompt; accepting one of them is enough."""
     explicit = prompt.columns.get(GOLD_COLUMN)
     if isinstance(explicit, str) and explicit.strip():
         return (explicit,)
-    truth = _bare_truth(prompt.truth)
+    truth = bare_truth(prompt.truth)
     whole = [text for text in prompt.columns.values() if _states_truth_at_end(text, truth)]
     if pool.spec.kind == "builtin":
         if truth is None or pool.spec.target == "regex":
@@ -244,7 +245,8 @@ def _golds(pool: VerifierPool, prompt: Prompt) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*golds, *whole]))
 
 
-def _bare_truth(truth: Any) -> str | None:
+def bare_truth(truth: Any) -> str | None:
+    """A truth that is text or a number, as text."""
     if isinstance(truth, str | int | float) and not isinstance(truth, bool):
         return truth_text(truth)
     return None
@@ -261,7 +263,7 @@ def wrong_completion(gold: str, truth: Any) -> str:
 
     A number is raised by one; in other text every letter and digit becomes its successor.
     """
-    text = _bare_truth(truth)
+    text = bare_truth(truth)
     if not text or text not in gold:
         return _shifted(gold)
     number = truth_number(truth)

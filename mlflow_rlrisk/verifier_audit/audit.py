@@ -1,0 +1,344 @@
+"""The audit as a whole: gathers the evidence, says what is wrong, keeps it as JSON."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from mlflow_rlrisk.assessment_inputs import AssessmentInputs
+from mlflow_rlrisk.errors import ConfigError, RLRiskError
+from mlflow_rlrisk.records import GradedGroup, Prompt
+from mlflow_rlrisk.statistics.counts import IntVector
+from mlflow_rlrisk.stored_assessment import stored_groups
+from mlflow_rlrisk.verifier_audit import rollouts as stored
+from mlflow_rlrisk.verifier_audit.labels import LabelledSet, Repeated, read_labels
+from mlflow_rlrisk.verifier_audit.probing import Judge, Probing, probe, shorten
+from mlflow_rlrisk.verifier_audit.sample import Rates, rates_of_file, strata_rates
+from mlflow_rlrisk.verifiers import VerifierPool
+from mlflow_rlrisk.verifiers.gold import spread
+
+DISAGREEMENT_LINE = 0.05
+"""Two verifiers that differ on more than this share of texts: one of them is wrong often."""
+LOW_YOUDEN_J = 0.2
+"""A lower end of J below it leaves little of the signal (threshold registry, `verifier`)."""
+NUM_LISTED = 50
+
+
+class AuditVerdict(StrEnum):
+    """What came of an audit."""
+
+    OK = "ok"
+    FAULTY = "faulty"
+    INCONCLUSIVE = "inconclusive"
+    """Nothing could be shown to the verifier."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditSettings:
+    """How to audit.
+
+    Attributes:
+        samples: Prompts whose gold answers are shown, spread evenly over the set.
+        success_threshold: Accepted from this reward on; ``None`` accepts every reward above 0.
+        group_size: Rollouts per prompt and step of the RL run.
+        confidence: Of every interval.
+        timeout_s: Of one verifier call.
+        workers: Worker processes.
+        accept_rate: Share that the verifier accepts, for an audit sample by stratum; ``None``
+            takes that of the rollouts.
+        strata: ``(correct, audited)`` among the accepted and among the rejected, in place of
+            an audit sample.
+    """
+
+    samples: int = 64
+    success_threshold: float | None = None
+    group_size: int = 8
+    confidence: float = 0.95
+    timeout_s: float = 10.0
+    workers: int = 2
+    accept_rate: float | None = None
+    strata: tuple[tuple[int, int], tuple[int, int]] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifierAudit:
+    """What is known of a verifier.
+
+    Attributes:
+        verdict: ``ok``, ``faulty`` or ``inconclusive``.
+        problems: What must be mended, as sentences.
+        warnings: What should be looked at.
+        evidence: All figures and lists, as JSON values.
+    """
+
+    verdict: AuditVerdict
+    problems: tuple[str, ...]
+    warnings: tuple[str, ...]
+    evidence: Mapping[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The audit as JSON values."""
+        return {
+            "verdict": str(self.verdict),
+            "problems": list(self.problems),
+            "warnings": list(self.warnings),
+            **self.evidence,
+        }
+
+
+def audit_verifier(
+    prompts: object,
+    verifier: str | Callable[..., Any],
+    *,
+    second_verifier: str | Callable[..., Any] | None = None,
+    audit: object = None,
+    rollouts: str | Path | None = None,
+    mapping: Mapping[str, str] | None = None,
+    settings: AuditSettings | None = None,
+) -> VerifierAudit:
+    """Audit a verifier.
+
+    Args:
+        prompts: The prompt set: what `load_prompts` takes; contradictions are listed.
+        verifier: What `load_verifier` takes.
+        second_verifier: Another one, for a second opinion on everything that is shown.
+        audit: A labelled sample: a path or anything that `read_table` takes.
+        rollouts: Folder of an assessment; its rollouts are graded anew.
+        mapping: Columns of the prompt set.
+        settings: How to audit.
+
+    Raises:
+        RLRiskError: The prompt set, a verifier, the sample or the rollouts cannot be used.
+    """
+    settings = settings or AuditSettings()
+    labelled = read_labels(prompts, mapping)
+    with ExitStack() as stack:
+        judge = _judge(stack, verifier, settings)
+        second = None if second_verifier is None else _judge(stack, second_verifier, settings)
+        probing = probe(judge, _judgeable(judge, labelled.prompts, settings.samples))
+        groups = None if rollouts is None else _groups(judge, second, Path(rollouts))
+        accepted = None if groups is None else stored.counts(groups, judge)
+        rates = _rates(audit, labelled.prompts, judge, settings, accepted)
+        evidence = _evidence(judge, labelled, probing, rates, settings)
+        pairs = [] if second is None else _probe_pairs(judge, second, probing)
+        if groups is not None and accepted is not None:
+            evidence |= _rollout_evidence(judge, second, groups, accepted, rates, settings)
+            pairs = pairs + _rollout_pairs(judge, second, groups)
+        if second is not None:
+            found = stored.disagreement(pairs, settings.confidence)
+            name = second.pool.verifier.described
+            evidence["disagreement"] = found and {"second_verifier": name, **found}
+    problems, warnings = _problems(probing, rates), _warnings(probing, labelled, evidence)
+    return VerifierAudit(
+        verdict=_verdict(probing, rates, problems),
+        problems=problems,
+        warnings=warnings,
+        evidence=evidence,
+    )
+
+
+def _judge(stack: ExitStack, verifier: Any, settings: AuditSettings) -> Judge:
+    pool = VerifierPool(verifier, num_workers=settings.workers, timeout_s=settings.timeout_s)
+    return Judge(stack.enter_context(pool), settings.success_threshold)
+
+
+def _judgeable(judge: Judge, prompts: Sequence[Prompt], samples: int) -> list[Prompt]:
+    """Prompts to show, of those that the verifier can judge.
+
+    Raises:
+        VerifierError: It can judge none.
+    """
+    if not judge.pool.verifier.grades_texts:
+        return []
+    problems = judge.pool.problems(prompts)
+    able = [p for p, problem in zip(prompts, problems, strict=True) if problem is None]
+    return spread(able, samples) if able else []
+
+
+def _groups(judge: Judge, second: Judge | None, folder: Path) -> list[stored.JudgedGroup]:
+    inputs = AssessmentInputs.load(folder)
+    graded: Iterable[GradedGroup] = stored_groups(folder, inputs, judge.pool)
+    return stored.judged_groups(graded, second)
+
+
+def _rates(
+    audit: object,
+    prompts: Sequence[Prompt],
+    judge: Judge,
+    settings: AuditSettings,
+    accepted: tuple[IntVector, IntVector] | None,
+) -> Rates | None:
+    accept_rate = settings.accept_rate
+    if accept_rate is None and accepted is not None and accepted[1].sum():
+        accept_rate = float(accepted[0].sum() / accepted[1].sum())
+    if settings.strata is not None:
+        if accept_rate is None:
+            raise ConfigError(
+                "accept_rate", None, "counts by stratum need the share that the verifier accepts"
+            )
+        return strata_rates(accept_rate, *settings.strata, settings.confidence)
+    if audit is None:
+        return None
+    return rates_of_file(
+        audit,
+        prompts,
+        judge,
+        accept_rate=accept_rate,
+        is_by_stratum=settings.accept_rate is not None,
+        confidence=settings.confidence,
+    )
+
+
+def _evidence(
+    judge: Judge,
+    labelled: LabelledSet,
+    probing: Probing,
+    rates: Rates | None,
+    settings: AuditSettings,
+) -> dict[str, Any]:
+    loaded, level = judge.pool.verifier, settings.confidence
+    return {
+        "verifier": {
+            "name": loaded.name,
+            "dialect": loaded.dialect,
+            "digest": loaded.digest,
+            "reads_answers": loaded.extracts_answers,
+        },
+        "prompts": labelled.schema,
+        "num_rows": labelled.num_rows,
+        "num_prompts": len(labelled.prompts),
+        "gold": probing.gold.to_dict(level),
+        "mutated": {name: tally.to_dict(level) for name, tally in probing.mutated.items()},
+        "variants": {name: tally.to_dict(level) for name, tally in probing.variants.items()},
+        "rates": None if rates is None else rates.to_dict(),
+        "duplicated_prompts": [_listed(each) for each in labelled.duplicated[:NUM_LISTED]],
+        "num_duplicated_prompts": len(labelled.duplicated),
+        "conflicting_labels": [_listed(each) for each in labelled.conflicting[:NUM_LISTED]],
+        "num_conflicting_labels": len(labelled.conflicting),
+        "suspicious_labels": None,
+        "disagreement": None,
+        "signal": None,
+    }
+
+
+def _listed(each: Repeated) -> dict[str, Any]:
+    return {
+        "prompt": shorten(each.prompt),
+        "places": list(each.places),
+        "truths": list(each.truths),
+    }
+
+
+def _rollout_evidence(
+    judge: Judge,
+    second: Judge | None,
+    groups: Sequence[stored.JudgedGroup],
+    accepted: tuple[IntVector, IntVector],
+    rates: Rates | None,
+    settings: AuditSettings,
+) -> dict[str, Any]:
+    verdicts = [judge.verdict(grade) for each in groups for grade in each.group.grades]
+    reads = judge.pool.verifier.extracts_answers
+    suspects = stored.suspicious_labels(groups, judge, second)
+    found: dict[str, Any] = {
+        "suspicious_labels": suspects[:NUM_LISTED],
+        "rollouts": {
+            "num_rollouts": len(verdicts),
+            "num_accepted": verdicts.count("accepted"),
+            "num_wrong_answers": verdicts.count("wrong_answer"),
+            "num_parse_failures": verdicts.count("parse_failure") if reads else None,
+            "num_failed": verdicts.count("failed"),
+        },
+    }
+    try:
+        found["signal"] = stored.signal(*accepted, settings.group_size, rates, settings.confidence)
+    except RLRiskError as error:
+        found["signal"] = {"undefined": str(error)}
+    return found
+
+
+def _probe_pairs(judge: Judge, second: Judge, probing: Probing) -> list[tuple[str, bool]]:
+    by_prompt: dict[str, list[Any]] = {}
+    for shown in probing.shown:
+        by_prompt.setdefault(shown.prompt.id, []).append(shown)
+    pairs = []
+    for found in by_prompt.values():
+        grades = second.grade(found[0].prompt, [shown.completion for shown in found])
+        for shown, grade in zip(found, grades, strict=True):
+            pairs += _pair(shown.prompt.id, shown.verdict, second.verdict(grade))
+    return pairs
+
+
+def _rollout_pairs(
+    judge: Judge, second: Judge | None, groups: Sequence[stored.JudgedGroup]
+) -> list[tuple[str, bool]]:
+    return [
+        pair
+        for each in groups
+        if second is not None and each.second is not None
+        for own, other in zip(each.group.grades, each.second, strict=True)
+        for pair in _pair(each.group.prompt.id, judge.verdict(own), second.verdict(other))
+    ]
+
+
+def _pair(prompt_id: str, own: str, other: str) -> list[tuple[str, bool]]:
+    if "failed" in (own, other):
+        return []
+    return [(prompt_id, (own == "accepted") is not (other == "accepted"))]
+
+
+def _problems(probing: Probing, rates: Rates | None) -> tuple[str, ...]:
+    problems: list[str] = []
+    gold = probing.gold
+    if gold.num_judged > gold.counts["accepted"]:
+        missed = gold.num_judged - gold.counts["accepted"]
+        problems.append(f"{missed} of {gold.num_judged} gold answers are rejected")
+    if gold.counts["failed"]:
+        problems.append(f"the verifier failed on {gold.counts['failed']} gold answers")
+    gold_reward = max((shown.grade.reward or 0.0 for shown in probing.shown), default=0.0)
+    for name, tally in probing.mutated.items():
+        if not tally.counts["accepted"]:
+            continue
+        reward = max(shown.grade.reward or 0.0 for shown in tally.examples)
+        less = f" with a reward of {reward:g}, less than the {gold_reward:g} of gold answers: "
+        hint = f"{less}--success-threshold may be missing" if reward < gold_reward else ""
+        accepted = tally.counts["accepted"]
+        problems.append(f"{accepted} of {tally.num_judged} wrong answers accepted ({name}){hint}")
+    if rates is not None:
+        low, high = rates.intervals["youden_j"]
+        shown = f"J = {rates.rates.youden_j:.3f} ({low:.3f} to {high:.3f})"
+        if high <= 0.0:
+            problems.append(f"{shown}: rewards say nothing, or the opposite of the truth")
+        elif low < LOW_YOUDEN_J:
+            problems.append(f"{shown}: it may be below {LOW_YOUDEN_J}, most of the signal is lost")
+    return tuple(problems)
+
+
+def _warnings(
+    probing: Probing, labelled: LabelledSet, evidence: Mapping[str, Any]
+) -> tuple[str, ...]:
+    warnings: list[str] = []
+    for name, tally in probing.variants.items():
+        missed = tally.num_judged - tally.counts["accepted"]
+        if missed:
+            unread = tally.counts["parse_failure"]
+            how = f", {unread} of them unread" if unread else ""
+            warnings.append(f"{missed} of {tally.num_judged} right answers as {name} rejected{how}")
+    if labelled.conflicting:
+        warnings.append(f"{len(labelled.conflicting)} prompts have contradicting labels")
+    if labelled.duplicated:
+        warnings.append(f"{len(labelled.duplicated)} prompts stand in the set more than once")
+    found = evidence["disagreement"]
+    if found is not None and found["value"] > DISAGREEMENT_LINE:
+        warnings.append(f"the second verifier disagrees on {found['value']:.1%} of the texts")
+    return tuple(warnings)
+
+
+def _verdict(probing: Probing, rates: Rates | None, problems: Sequence[str]) -> AuditVerdict:
+    if problems:
+        return AuditVerdict.FAULTY
+    if not probing.gold.num_judged and rates is None:
+        return AuditVerdict.INCONCLUSIVE
+    return AuditVerdict.OK

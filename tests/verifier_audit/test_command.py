@@ -1,0 +1,268 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import mlflow_rlrisk
+from mlflow_rlrisk import AssessmentConfig, SamplingConfig, assess
+from mlflow_rlrisk.cli import run
+
+REWARDS = r"""
+import re
+
+
+def strict(completion, answer):
+    found = re.search(r"\\boxed\{(.*?)\}", completion)
+    return float(found is not None and found[1] == answer)
+
+
+def everything(completion, answer):
+    return 1.0
+
+
+def nothing(completion, answer):
+    return 0.0
+
+
+def partial(completion, answer):
+    return 1.0 if completion.strip() == answer else 0.1
+
+
+def broken(completion, answer):
+    raise ValueError("no")
+"""
+ROWS = [{"question": f"{i}+{i}", "answer": str(2 * i)} for i in range(1, 13)]
+DEMO = Path(mlflow_rlrisk.__file__).parent / "demo"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "rewards.py").write_text(REWARDS)
+    write(tmp_path / "p.jsonl", ROWS)
+    return tmp_path
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def audit(
+    capsys: pytest.CaptureFixture[str], *arguments: str, prompts: str
+) -> tuple[int, dict[str, Any]]:
+    with pytest.raises(SystemExit) as stopped:
+        run(["audit-verifier", "--prompts", prompts, "--json", *arguments])
+    out = json.loads(capsys.readouterr().out)
+    return int(stopped.value.code or 0), out
+
+
+def test_a_good_verifier_takes_gold_and_refuses_mutated_gold(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, found = audit(capsys, "--verifier", "numeric", prompts=f"{folder}/p.jsonl")
+
+    assert (code, found["verdict"]) == (0, "ok")
+    assert found["gold"]["num_accepted"] == found["gold"]["num_shown"] == 12
+    assert {name: each["num_accepted"] for name, each in found["mutated"].items()} == dict.fromkeys(
+        ["next", "empty", "negated", "tenfold", "no_answer"], 0
+    )
+    assert found["mutated"]["next"]["num_wrong_answers"] == 12
+    assert found["mutated"]["empty"]["num_parse_failures"] == 12
+    assert found["variants"]["units"]["accepted_share"] == 1.0
+
+
+def test_format_variants_show_what_a_strict_verifier_misses(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("--verifier", f"{folder}/rewards.py:strict", "--second-verifier", "numeric")
+
+    code, found = audit(capsys, *arguments, prompts=f"{folder}/p.jsonl")
+
+    assert code == 0
+    missed = {name for name, each in found["variants"].items() if each["num_rejected"]}
+    assert {"sentence", "hashes", "spaces", "units", "think_tags", "trailing_zero"} <= missed
+    assert "boxed_in_sentence" not in missed
+    example = found["variants"]["sentence"]["examples"][0]
+    assert example["completion"] == "The answer is 2."
+    assert any("sentence rejected" in warning for warning in found["warnings"])
+    # Every missed variant is one on which the second verifier, which reads all, disagrees.
+    misses = sum(each["num_rejected"] for each in found["variants"].values())
+    assert found["disagreement"]["num_disagreements"] == misses
+    low, high = (found["disagreement"][end] for end in ("ci_low", "ci_high"))
+    assert 0 < low <= found["disagreement"]["value"] <= high < 1
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("everything", "12 of 12 wrong answers accepted (next)"),
+        ("nothing", "12 of 12 gold answers are rejected"),
+        ("broken", "the verifier failed on 12 gold answers"),
+        ("partial", "less than the 1 of gold answers: --success-threshold may be missing"),
+    ],
+)
+def test_a_faulty_verifier_is_named_and_blocks(
+    folder: Path, capsys: pytest.CaptureFixture[str], name: str, problem: str
+) -> None:
+    spec = f"{folder}/rewards.py:{name}"
+
+    code, found = audit(capsys, "--verifier", spec, prompts=f"{folder}/p.jsonl")
+
+    assert (code, found["verdict"]) == (10, "faulty")
+    assert any(problem in each for each in found["problems"])
+
+
+def test_a_threshold_binarises_a_partial_reward(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("--verifier", f"{folder}/rewards.py:partial", "--success-threshold", "0.5")
+
+    code, _ = audit(capsys, *arguments, prompts=f"{folder}/p.jsonl")
+
+    assert code == 0
+
+
+def test_a_set_without_gold_answers_is_inconclusive(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompts = write(folder / "bare.jsonl", [{"prompt": "say a"}])
+
+    code, found = audit(capsys, "--verifier", "regex:a", prompts=prompts)
+
+    assert (code, found["verdict"]) == (11, "inconclusive")
+
+
+def test_duplicates_and_contradictions_are_listed_where_assess_refuses_them(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    extra = [
+        {"question": "1+1 ", "answer": "2"},
+        {"question": "WHAT", "answer": "3"},
+        {"question": "what", "answer": "4"},
+    ]
+    prompts = write(folder / "more.jsonl", [*ROWS, *extra])
+
+    _, found = audit(capsys, "--verifier", "numeric", prompts=prompts)
+
+    assert found["duplicated_prompts"] == [
+        {"prompt": "1+1", "places": ["line 1", "line 13"], "truths": ["2"]}
+    ]
+    assert found["conflicting_labels"] == [
+        {"prompt": "WHAT", "places": ["line 14", "line 15"], "truths": ["3", "4"]}
+    ]
+    assert (found["num_rows"], found["num_prompts"]) == (15, 15)
+
+
+def test_rates_come_from_a_labelled_sample(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # numeric accepts the first and the third, of which people call the third wrong.
+    sample = [
+        {"question": "1+1", "completion": "it is 2", "correct": True},
+        {"question": "2+2", "completion": "it is four", "correct": "yes"},
+        {"question": "3+3", "completion": "guessed: 6", "correct": False},
+        {"question": "4+4", "completion": "it is 9", "correct": 0},
+    ]
+    arguments = ("--verifier", "numeric", "--audit", write(folder / "audit.jsonl", sample))
+
+    _, found = audit(capsys, *arguments, prompts=f"{folder}/p.jsonl")
+
+    rates = found["rates"]
+    assert rates["counts"] == {
+        "accepted_correct": 1,
+        "num_correct": 2,
+        "accepted_wrong": 1,
+        "num_wrong": 2,
+    }
+    assert (rates["tpr"]["value"], rates["fpr"]["value"]) == (0.5, 0.5)
+    assert (
+        rates["youden_j"]["ci_low"] < rates["youden_j"]["value"] == 0 < rates["youden_j"]["ci_high"]
+    )
+    assert found["verdict"] == "faulty"
+
+
+def test_rates_come_from_labelled_strata(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--accept-rate", "0.3", "--accepted", "98/100", "--rejected", "20/200"]
+
+    _, found = audit(capsys, "--verifier", "numeric", *arguments, prompts=f"{folder}/p.jsonl")
+
+    rates = found["rates"]  # the published example: TPR .807692, FPR .009434, J .798258
+    assert rates["tpr"]["value"] == pytest.approx(0.807692, abs=5e-7)
+    assert rates["fpr"]["value"] == pytest.approx(0.009434, abs=5e-7)
+    assert rates["youden_j"]["value"] == pytest.approx(0.798258, abs=5e-7)
+    for each in ("tpr", "fpr", "youden_j"):
+        assert rates[each]["ci_low"] < rates[each]["value"] < rates[each]["ci_high"]
+
+
+def test_a_sample_by_stratum_needs_no_verdict_of_its_own(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        {"completion": "a", "correct": index < right, "stratum": stratum}
+        for stratum, right, size in (("accepted", 9, 10), ("rejected", 2, 20))
+        for index in range(size)
+    ]
+    sample = ("--audit", write(folder / "strata.jsonl", rows))
+
+    code, found = audit(capsys, "--verifier", "numeric", *sample, prompts=f"{folder}/p.jsonl")
+    assert (code, found["error"]["code"]) == (2, "invalid_config")
+    _, found = audit(
+        capsys, "--verifier", "numeric", *sample, "--accept-rate", ".5", prompts=f"{folder}/p.jsonl"
+    )
+
+    # Of 100 rollouts 50 are accepted, 45 of them right; of the other 50 are 5 right.
+    assert found["rates"]["tpr"]["value"] == pytest.approx(45 / 50)
+    assert found["rates"]["fpr"]["value"] == pytest.approx(5 / 50)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"completion": "x", "correct": True, "question": "unknown"}, "not in the prompt set"),
+        ({"completion": "x", "question": "1+1"}, "no label column"),
+        ({"correct": True, "question": "1+1"}, "no completion column"),
+        ({"completion": "x", "correct": "perhaps", "question": "1+1"}, "no yes or no"),
+    ],
+)
+def test_a_sample_that_cannot_be_read_is_named(
+    folder: Path, capsys: pytest.CaptureFixture[str], row: dict[str, Any], message: str
+) -> None:
+    sample = write(folder / "audit.jsonl", [row])
+
+    code, found = audit(
+        capsys, "--verifier", "numeric", "--audit", sample, prompts=f"{folder}/p.jsonl"
+    )
+
+    assert code == 1
+    assert message in found["error"]["message"]
+
+
+@pytest.mark.slow
+def test_rollouts_of_an_assessment_are_audited(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = (DEMO / "data" / "rl.jsonl").read_text(encoding="utf-8").splitlines()[:6]
+    prompts = tmp_path / "rl.jsonl"
+    prompts.write_text("\n".join(lines), encoding="utf-8")
+    assess(
+        DEMO / "base",
+        str(prompts),
+        verifier="mlflow_rlrisk.demo.task:reward",
+        config=AssessmentConfig(
+            sampling=SamplingConfig(num_samples=4, max_new_tokens=8), group_size=2
+        ),
+        out_dir=tmp_path / "out",
+    )
+
+    arguments = ["--rollouts", f"{tmp_path}/out", "--group-size", "2", "--accept-rate", ".5"]
+    _, found = audit(
+        capsys,
+        *("--verifier", "mlflow_rlrisk.demo.task:reward", *arguments),
+        *("--accepted", "99/100", "--rejected", "1/100"),
+        prompts=str(prompts),
+    )
+
+    assert found["rollouts"]["num_rollouts"] == 24
+    assert set(found["signal"]["group_signal_fraction"]) == {"raw", "corrected"}
+    assert isinstance(found["suspicious_labels"], list)

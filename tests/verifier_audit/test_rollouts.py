@@ -1,0 +1,149 @@
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from mlflow_rlrisk.errors import StatisticsError
+from mlflow_rlrisk.records import FinishReason, Grade, GradedGroup, Prompt, Rollout
+from mlflow_rlrisk.statistics import AuditRates, group_signal, true_signal
+from mlflow_rlrisk.statistics.noise_correction import (
+    corrected_group_signal,
+    corrected_group_variance,
+)
+from mlflow_rlrisk.verifier_audit.probing import Judge
+from mlflow_rlrisk.verifier_audit.rollouts import (
+    JudgedGroup,
+    counts,
+    disagreement,
+    signal,
+    suspicious_labels,
+)
+from mlflow_rlrisk.verifier_audit.sample import random_sample_rates
+
+PERFECT = AuditRates(true_positive=1.0, false_positive=0.0)
+JUDGE = Judge(cast(Any, SimpleNamespace(verifier=SimpleNamespace(extracts_answers=True))), None)
+
+
+def judged(name: str, answers: str, truth: str, second: str | None = None) -> JudgedGroup:
+    """One letter a rollout; ``second`` is what the other verifier takes for right."""
+    prompt = Prompt(id=name, content=name, truth=truth)
+    rollouts = tuple(
+        Rollout(
+            prompt_id=name,
+            sample_index=index,
+            completion=letter,
+            token_ids=np.array([1, 0]),
+            logprobs=None,
+            entropies=None,
+            finish_reason=FinishReason.STOP,
+        )
+        for index, letter in enumerate(answers)
+    )
+    grades = tuple(Grade.scored(float(letter == truth), letter) for letter in answers)
+    others = tuple(Grade.scored(float(letter == second), letter) for letter in answers)
+    group = GradedGroup(prompt=prompt, rollouts=rollouts, grades=grades)
+    return JudgedGroup(group=group, second=None if second is None else others)
+
+
+def test_labels_are_ranked_by_how_far_the_answers_agree_on_another_one() -> None:
+    groups = [
+        judged("hard", "abcdefgh", "x"),
+        judged("mislabelled", "bbbbbbba", "x"),
+        judged("solved", "xxxxaaaa", "x"),
+        judged("unsure", "bbbbcccc", "x"),
+    ]
+
+    found = suspicious_labels(groups, JUDGE, None)
+
+    assert [each["prompt_id"] for each in found] == ["mislabelled", "unsure", "hard"]
+    assert (found[0]["modal_answer"], found[0]["modal_share"]) == ("b", 7 / 8)
+    assert found[0]["second_verifier_accepts"] is None
+    assert found[0]["solve_rate_upper_95"] == pytest.approx(1 - 0.05 ** (1 / 8))
+
+
+def test_a_second_verifier_that_accepts_the_modal_answer_raises_the_suspicion() -> None:
+    groups = [judged("a", "bbbbbbcc", "x", second="x"), judged("b", "bbbbcccc", "x", second="b")]
+
+    found = suspicious_labels(groups, JUDGE, JUDGE)
+
+    assert [(each["prompt_id"], each["score"]) for each in found] == [("a", 0.75), ("b", 0.75)]
+    assert [each["second_verifier_accepts"] for each in found] == [False, True]
+
+
+@pytest.mark.parametrize(("true", "false"), [(1.0, 0.0), (0.9, 0.05), (0.8, 0.2)])
+@pytest.mark.parametrize(("a", "b"), [(0.5, 0.5), (2.0, 3.0), (0.2, 1.0)])
+def test_the_corrected_signal_is_that_of_a_verifier_without_errors(
+    true: float, false: float, a: float, b: float
+) -> None:
+    rates = AuditRates(true_positive=true, false_positive=false)
+    rng = np.random.default_rng(3)
+    success = rng.beta(a, b, 4000)
+    scored = np.full(4000, 16)
+    accepted = rng.binomial(16, false + (true - false) * success)
+
+    corrected = corrected_group_signal(accepted, scored, 8, rates)
+    variance = corrected_group_variance(accepted, scored, 8, rates).mean()
+
+    assert corrected == pytest.approx(true_signal(success, 8).mean(), abs=0.03)
+    assert variance == pytest.approx(7 / 8 * (success * (1 - success)).mean(), abs=0.006)
+    if false:  # errors look like signal: the raw one is far off
+        raw = group_signal(accepted, scored, 8).mean()
+        assert raw > corrected + 0.01
+
+
+def test_without_errors_the_corrected_variance_is_the_usual_unbiased_one() -> None:
+    accepted, scored = np.array([0, 1, 5, 8]), np.array([8, 8, 8, 8])
+
+    found = corrected_group_variance(accepted, scored, 4, PERFECT)
+
+    assert found == pytest.approx(3 / 4 * accepted * (scored - accepted) / (8 * 7))
+
+
+def test_a_verifier_no_better_than_chance_has_no_corrected_signal() -> None:
+    useless = AuditRates(true_positive=0.4, false_positive=0.4)
+
+    for correct in (corrected_group_signal, corrected_group_variance):
+        with pytest.raises(StatisticsError, match="must be positive, or rewards say nothing"):
+            correct(np.array([1]), np.array([4]), 2, useless)  # type: ignore[operator]
+
+
+def test_raw_and_corrected_signal_stand_side_by_side() -> None:
+    rng = np.random.default_rng(0)
+    success = rng.beta(0.4, 0.4, 300)
+    accepted = rng.binomial(16, 0.1 + 0.8 * success)
+    rates = random_sample_rates(450, 500, 50, 500, 0.95)
+
+    found = signal(accepted, np.full(300, 16), 8, rates, 0.95)
+
+    sides = found["group_signal_fraction"]
+    truth = true_signal(success, 8).mean()
+    assert sides["corrected"]["ci_low"] < truth < sides["corrected"]["ci_high"]
+    assert sides["raw"]["ci_low"] > truth
+    assert 0 < found["usable_signal"]["corrected"]["value"] < 1
+    assert "corrected" not in signal(accepted, np.full(300, 16), 8, None, 0.95)["pass_at_1"]
+
+
+def test_disagreement_counts_prompts_and_not_texts() -> None:
+    pairs = [("a", True)] * 9 + [("a", False)] + [("b", False)]
+
+    found = disagreement(pairs, 0.95)
+
+    assert found is not None
+    assert found["value"] == pytest.approx((0.9 + 0.0) / 2)
+    assert (found["num_prompts"], found["num_texts"], found["num_disagreements"]) == (2, 11, 9)
+    assert disagreement([], 0.95) is None
+
+
+def test_failed_grades_are_in_no_denominator() -> None:
+    each = judged("a", "xxbb", "x")
+    failed = Grade(status=cast(Any, "failed"), reason="why")
+    group = GradedGroup(
+        prompt=each.group.prompt,
+        rollouts=each.group.rollouts,
+        grades=(failed, *each.group.grades[1:]),
+    )
+
+    accepted, scored = counts([JudgedGroup(group=group, second=None)], JUDGE)
+
+    assert (accepted.tolist(), scored.tolist()) == ([1], [3])
