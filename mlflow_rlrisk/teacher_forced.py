@@ -17,7 +17,6 @@ import numpy.typing as npt
 
 from mlflow_rlrisk.errors import ConfigError, SamplerError
 from mlflow_rlrisk.kernels import TokenStatistics, token_statistics
-from mlflow_rlrisk.kernels.fused_head import COMPILE_ABOVE
 from mlflow_rlrisk.kernels.products import float32_logits
 
 if TYPE_CHECKING:
@@ -118,12 +117,11 @@ class TeacherForcedScorer:
         if self._after is None:
             batch_tokens = min(batch_tokens, max(1, LARGEST_LOGITS // self._num_words))
         num_tokens = sum(len(completion) for _, completion in sequences)
-        is_compiled = num_tokens * self._num_words >= COMPILE_ABOVE
         scores: dict[int, TokenScores] = {}
         with _evaluation(self._model):
             for rows in _batches(lengths, batch_tokens):
                 batch = [(row, *sequences[row]) for row in rows]
-                scores.update(self._score_batch(batch, temperature, is_compiled))
+                scores.update(self._score_batch(batch, temperature, num_tokens))
         return [scores[row] for row in range(len(sequences))]
 
     @property
@@ -154,7 +152,7 @@ class TeacherForcedScorer:
         self,
         batch: Sequence[tuple[int, Sequence[int], Sequence[int]]],
         temperature: float,
-        is_compiled: bool,
+        num_tokens: int,
     ) -> Iterator[tuple[int, TokenScores]]:
         import torch
 
@@ -170,11 +168,11 @@ class TeacherForcedScorer:
         ends = np.cumsum([len(state) for state in states]).tolist()
         spans = [slice(end - len(state), end) for end, state in zip(ends, states, strict=True)]
         try:
-            found = self._statistics(torch.cat(states), targets, temperature, is_compiled)
+            found = self._statistics(torch.cat(states), targets, temperature, num_tokens)
         except SamplerError:
             for (row, _, _), state, span in zip(batch, states, spans, strict=True):
                 try:
-                    self._statistics(state, targets[span], temperature, False)
+                    self._statistics(state, targets[span], temperature, num_tokens)
                 except SamplerError as error:
                     raise SamplerError(f"sequence {row}: {error}") from error
             raise
@@ -215,7 +213,7 @@ class TeacherForcedScorer:
         states: "torch.Tensor",
         targets: "torch.Tensor",
         temperature: float,
-        is_compiled: bool,
+        num_tokens: int,
     ) -> TokenStatistics:
         if self._after is None:
             return _from_logits(states, targets, temperature)
@@ -229,7 +227,7 @@ class TeacherForcedScorer:
             softcap=self._after.softcap,
             scale=self._after.scale,
             vocab_size=self._after.num_words,
-            is_compiled=is_compiled,
+            total_tokens=num_tokens,
         )
 
 

@@ -62,6 +62,27 @@ def _pure_fold_tile(
     return largest, new_s, new_t
 
 
+def merge(
+    m: "torch.Tensor", s: "torch.Tensor", t: "torch.Tensor"
+) -> tuple["torch.Tensor", "torch.Tensor", "torch.Tensor"]:
+    """``(m, s, t)`` of ``[T]`` tokens from those of shares of the vocabulary, each ``[S, T]``."""
+    import torch
+
+    largest = m.amax(dim=0)
+    shift = torch.where(largest == -torch.inf, 0.0, largest)
+    gap = (m - shift).clamp(min=LOWEST)
+    decay = gap.exp()
+    return largest, (decay * s).sum(dim=0), (decay * (t + gap * s)).sum(dim=0)
+
+
+def finish(
+    m: "torch.Tensor", s: "torch.Tensor", t: "torch.Tensor", chosen: "torch.Tensor"
+) -> tuple["torch.Tensor", "torch.Tensor"]:
+    """Log probabilities of the ``chosen`` logits, and entropies, each ``[T]``, nats."""
+    log_s = s.log()
+    return chosen - m - log_s, (log_s - t / s).clamp_(min=0.0)
+
+
 @functools.cache
 def compiled_fold(device_type: str) -> Fold:
     """The fold as one compiled loop, or `fold_tile` where there is no compiler for the device.

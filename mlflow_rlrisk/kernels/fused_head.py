@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mlflow_rlrisk.errors import ConfigError, SamplerError
-from mlflow_rlrisk.kernels.fold import Fold, compiled_fold, fold_tile
+from mlflow_rlrisk.kernels.fold import Fold, compiled_fold, finish, fold_tile
+from mlflow_rlrisk.kernels.logit_shape import LogitShape
 from mlflow_rlrisk.kernels.products import TileProduct, choose_route, float32_products
+from mlflow_rlrisk.kernels.triton_route import triton_statistics, triton_works
 
 if TYPE_CHECKING:
     import torch
@@ -37,26 +39,6 @@ class TokenStatistics:
     entropies: "torch.Tensor"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _LogitShape:
-    """What the architecture and the sampling temperature do to ``hidden @ weight.T``."""
-
-    bias: "torch.Tensor | None"
-    scale: float
-    softcap: float | None
-    temperature: float
-
-    def apply(self, logits: "torch.Tensor", start: int, stop: int) -> "torch.Tensor":
-        """Change a tile of logits in place."""
-        if self.bias is not None:
-            logits.add_(self.bias[start:stop])
-        if self.softcap is None:
-            factor = self.scale / self.temperature
-            return logits if factor == 1.0 else logits.mul_(factor)
-        logits.mul_(self.scale / self.softcap).tanh_()
-        return logits.mul_(self.softcap / self.temperature)
-
-
 def token_statistics(
     hidden: "torch.Tensor",
     weight: "torch.Tensor",
@@ -68,6 +50,7 @@ def token_statistics(
     scale: float = 1.0,
     vocab_size: int | None = None,
     is_compiled: bool | None = None,
+    total_tokens: int | None = None,
 ) -> TokenStatistics:
     """Log probability of each target and entropy of its distribution, without a gradient.
 
@@ -82,7 +65,9 @@ def token_statistics(
         softcap: Bound of the logits before the temperature, where the architecture has one.
         scale: Factor of the logits, where the architecture has one.
         vocab_size: Words that exist: rows of ``weight`` beyond are padding and get no mass.
-        is_compiled: Whether the reduction runs compiled; left out, where there is enough to do.
+        is_compiled: Whether PyTorch's reduction runs compiled. Left out, the Triton kernel runs
+            where there is one, and PyTorch's elsewhere, compiled if there is enough to do.
+        total_tokens: Tokens of all calls with this head, where this is one of several.
 
     Raises:
         SamplerError: A hidden state of a token is not finite, a logit is NaN or +inf, or all its
@@ -94,19 +79,44 @@ def token_statistics(
     num_words = len(weight) if vocab_size is None else vocab_size
     _check_operands(hidden, weight, targets, bias, num_words)
     _check_settings(temperature, softcap, scale)
-    is_large = len(hidden) * num_words >= COMPILE_ABOVE if is_compiled is None else is_compiled
-    fold = compiled_fold(hidden.device.type) if is_large and len(hidden) else fold_tile
-    shape = _LogitShape(
+    shape = LogitShape(
         bias=None if bias is None else bias.float(),
         scale=scale,
         softcap=softcap,
         temperature=temperature,
     )
+    with torch.no_grad():
+        if is_compiled is None and len(hidden) and triton_works(hidden, weight):
+            found = triton_statistics(hidden, weight, targets, shape, num_words)
+        else:
+            is_large = max(len(hidden), total_tokens or 0) * num_words >= COMPILE_ABOVE
+            wants = is_large if is_compiled is None else is_compiled
+            fold = compiled_fold(hidden.device.type) if wants and len(hidden) else fold_tile
+            found = _tiled_statistics(hidden, weight, targets, shape, fold, num_words)
+    logprobs, entropies = found
+    # An infinite hidden state can give nothing but -inf, which would pass for a mask.
+    for start in range(0, len(hidden), TOKENS_PER_TILE):
+        block = slice(start, start + TOKENS_PER_TILE)
+        entropies[block].masked_fill_(~torch.isfinite(hidden[block]).all(dim=1), torch.nan)
+    _require_finite(entropies, logprobs)
+    return TokenStatistics(logprobs=logprobs, entropies=entropies)
+
+
+def _tiled_statistics(
+    hidden: "torch.Tensor",
+    weight: "torch.Tensor",
+    targets: "torch.Tensor",
+    shape: LogitShape,
+    fold: Fold,
+    num_words: int,
+) -> tuple["torch.Tensor", "torch.Tensor"]:
+    import torch
+
     logprobs = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
     entropies = torch.empty_like(logprobs)
     route = choose_route(hidden, weight)
     words = min(WORDS_PER_TILE, num_words, max(256, LARGEST_COPY // weight.shape[1]))
-    with torch.no_grad(), float32_products(route):
+    with float32_products(route):
         product = TileProduct(weight, route, min(TOKENS_PER_TILE, len(hidden)), words)
         for start in range(0, len(hidden), TOKENS_PER_TILE):
             block = slice(start, start + TOKENS_PER_TILE)
@@ -114,15 +124,14 @@ def token_statistics(
             logprobs[block], entropies[block] = _block_statistics(
                 product, operand, targets[block], shape, fold, range(0, num_words, words), num_words
             )
-    _require_finite(entropies, logprobs)
-    return TokenStatistics(logprobs=logprobs, entropies=entropies)
+    return logprobs, entropies
 
 
 def _block_statistics(
     product: TileProduct,
     operand: "torch.Tensor",
     targets: "torch.Tensor",
-    shape: _LogitShape,
+    shape: LogitShape,
     fold: Fold,
     starts: range,
     num_words: int,
@@ -140,11 +149,7 @@ def _block_statistics(
         here = logits.gather(1, local[:, None])[:, 0]
         chosen = torch.where(is_here, here, chosen)
         m, s, t = fold(logits, m, s, t)
-    log_s = s.log()
-    entropies = (log_s - t / s).clamp_(min=0.0)
-    # An infinite hidden state can give nothing but -inf, which would pass for a mask.
-    entropies.masked_fill_(~torch.isfinite(operand).all(dim=1), torch.nan)
-    return chosen - m - log_s, entropies
+    return finish(m, s, t, chosen)
 
 
 def _check_operands(
