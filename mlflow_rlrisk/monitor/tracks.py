@@ -16,6 +16,8 @@ MOVING_RANGE = 1.128
 chart for individual values)."""
 NOISE_LOGS = 20
 """Logs that the noise of a column is taken from."""
+COIN = 0.5
+"""Standard deviation of a fair coin."""
 SCALES = ((0.0, 1.0), (-1.0, 1.0), (0.0, 2.0))
 """Rewards of a wrong and a right answer that are told apart by the rewards' spread."""
 SPREAD_TOLERANCE = 0.1
@@ -61,10 +63,16 @@ class Track(NamedTuple):
         return (ordered[middle - 1] + ordered[middle]) / 2.0
 
     def noise(self) -> float:
-        """Standard deviation about the trend, from the mean distance of neighbours."""
+        """Standard deviation about the trend, from the mean distance of neighbours.
+
+        A column of nothing but 0 and 1 is that of steps with a single group: chance alone makes
+        long runs of either, so it is as noisy as a coin.
+        """
         recent = self.values[-NOISE_LOGS - 1 :]
         if len(recent) < 2:
             return 0.0
+        if all(value in (0.0, 1.0) for value in recent):
+            return COIN
         distances = [abs(b - a) for a, b in pairwise(recent)]
         return sum(distances) / len(distances) / MOVING_RANGE
 

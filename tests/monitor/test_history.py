@@ -1,0 +1,76 @@
+"""Accidents of a log are mended, and said."""
+
+import math
+
+from mlflow_rlrisk.monitor import LogRow, judge_rows
+from mlflow_rlrisk.monitor.history import History
+from tests.monitor.histories import drop_history
+
+
+def history_of(*rows: tuple[int, dict[str, float]]) -> History:
+    history = History()
+    for step, metrics in rows:
+        history.add(LogRow(step, metrics))
+    return history
+
+
+def test_rows_of_one_step_are_one_row() -> None:
+    history = history_of((1, {"reward": 0.1}), (1, {"eval_reward": 0.2}), (2, {"reward": 0.3}))
+
+    assert history.rows == [
+        LogRow(1, {"reward": 0.1, "eval_reward": 0.2}),
+        LogRow(2, {"reward": 0.3}),
+    ]
+    assert history.notes() == []
+
+
+def test_duplicates_late_rows_and_values_that_are_not_finite_are_counted() -> None:
+    history = history_of(
+        (1, {"entropy": 0.5}),
+        (3, {"entropy": 0.4}),
+        (3, {"entropy": 0.4}),
+        (2, {"entropy": math.nan, "reward": math.inf}),
+        (4, {"entropy": 0.3}),
+    )
+
+    assert [row.step for row in history.rows] == [1, 2, 3, 4]
+    notes = "\n".join(history.notes())
+    assert "1 rows repeat a step" in notes
+    assert "1 rows came after a later step" in notes
+    assert "1 values of entropy are NaN" in notes
+    assert "1 values of reward are NaN" in notes
+
+
+def test_a_restart_gives_up_what_came_after_it() -> None:
+    history = history_of(
+        *((step, {"entropy": 0.5}) for step in (10, 20, 30, 40)), (20, {"entropy": 0.6})
+    )
+
+    assert history.rows == [LogRow(10, {"entropy": 0.5}), LogRow(20, {"entropy": 0.6})]
+    assert history.restarts == [(20, 40)]
+
+
+def test_a_gap_is_said() -> None:
+    history = history_of(*((step, {"entropy": 0.5}) for step in (1, 2, 3, 40, 41)))
+
+    assert history.notes() == ["gap: nothing is logged between steps 3 and 40"]
+
+
+def test_a_mended_log_gives_the_alarms_of_the_clean_one() -> None:
+    clean = drop_history(0.599, list(range(0, 201, 2)))
+    messy = []
+    for row in clean[:52]:
+        messy.append(row)
+        if row.step % 10 == 0:
+            messy.append(LogRow(row.step, dict(row.metrics)))  # written twice
+        if row.step % 14 == 0:
+            messy.append(LogRow(row.step, {"eval_entropy": 9.0, "eval_reward": 0.0}))
+    dead = {"entropy": 0.0, "reward": 0.0, "grad_norm": 0.0, "frac_reward_zero_std": 1.0}
+    messy += [LogRow(104, dead), LogRow(106, dead)]  # then a restart from step 100
+    messy += clean[50:]
+
+    judgement = judge_rows(messy)
+
+    assert judgement.alarms == judge_rows(clean).alarms
+    assert any("restart: step 104" in note for note in judgement.notes)
+    assert any("duplicates" in note for note in judgement.notes)
