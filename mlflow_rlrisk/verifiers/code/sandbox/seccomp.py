@@ -101,6 +101,8 @@ def _rules(pid: int) -> dict[str, list[Instruction]]:
             allow,
             refused,
         ],
+        # The C library asks its name service daemon by a local socket and gets on without it.
+        "socket": [_argument(0), (_JUMP_EQ, 0, 1, _AF_UNIX), refused, die],
         "socketpair": [_argument(0), (_JUMP_EQ, 0, 1, _AF_UNIX), allow, die],
         "sendto": [
             _argument(4),

@@ -49,7 +49,7 @@ MAY_PRELOAD = frozenset({"numpy"})
 """What a tester may ask to be imported before it is forked."""
 MAX_DESCRIPTORS = 4096
 _CHANNEL, _REPORT, _RULESET = 3, 4, 5
-_SETUP_FAILED = 213
+_SETUP_FAILED, _SERVING_FAILED = 213, 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +68,7 @@ def main(settings: str, control_fd: int) -> None:
     limit = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MAX_DESCRIPTORS)
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
     os.environ.clear()
+    os.environ["HOME"] = "/"
     os.chdir("/")
     sys.path += config["import_path"]
     for name in PRELOADED:
@@ -177,6 +178,7 @@ def _be_child(request: dict[str, Any], fds: list[int], walls: confine.Walls, par
         fault = pack({"fault": f"{type(error).__name__}: {error}"})
         os.write(_REPORT if is_tester else _CHANNEL, fault)
         os._exit(status)
+    status = _SERVING_FAILED
     try:
         if is_tester:
             tester.serve(_CHANNEL, _REPORT)

@@ -136,7 +136,6 @@ FATAL: dict[str, tuple[int, int]] = {
     "process_vm_readv": (310, 270),
     "process_vm_writev": (311, 271),
     "kcmp": (312, 272),
-    "socket": (41, 198),
     "connect": (42, 203),
     "bind": (49, 200),
     "listen": (50, 201),
@@ -217,6 +216,7 @@ FATAL: dict[str, tuple[int, int]] = {
 }
 """No answer to a task needs them: the process ends with SIGSYS, and the judge counts an attack."""
 FILTERED: dict[str, tuple[int, int]] = {
+    "socket": (41, 198),
     "clone": (56, 220),
     "clone3": (435, 435),
     "kill": (62, 129),
