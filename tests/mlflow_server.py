@@ -10,7 +10,7 @@ import time
 import urllib.error
 import urllib.request
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -63,7 +63,15 @@ def pointed_at(uri: str) -> Iterator[None]:
 
 
 @contextmanager
-def mlflow_server(folder: Path, template: Path | None = None) -> Iterator[str]:
+def mlflow_server(
+    folder: Path,
+    template: Path | None = None,
+    *,
+    store_uri: str | None = None,
+    options: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+    workers: int = 1,
+) -> Iterator[str]:
     """Run ``mlflow server`` (one worker, SQLite, artifacts by proxy); yields its URL."""
     database = folder / "server.db"
     if template is not None:
@@ -73,13 +81,15 @@ def mlflow_server(folder: Path, template: Path | None = None) -> Iterator[str]:
         port = probe.getsockname()[1]
     command = [
         *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)),
-        *("--backend-store-uri", f"sqlite:///{database}", "--workers", "1"),
-        *("--artifacts-destination", str(folder / "artifacts")),
+        *("--backend-store-uri", store_uri or f"sqlite:///{database}"),
+        *("--workers", str(workers), "--artifacts-destination", str(folder / "artifacts")),
+        *options,
     ]
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    variables = {**os.environ, **quiet, **(environment or {})}
     with (folder / "server.log").open("wb") as log:
         process = subprocess.Popen(
-            command, stdout=log, stderr=log, env=environment, cwd=folder, start_new_session=True
+            command, stdout=log, stderr=log, env=variables, cwd=folder, start_new_session=True
         )
         try:
             url = f"http://127.0.0.1:{port}"
