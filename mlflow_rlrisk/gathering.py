@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from mlflow_rlrisk.records import GradedGroup, Prompt, RolloutGroup
 from mlflow_rlrisk.rollout_store import RolloutStore, RolloutWriter
-from mlflow_rlrisk.samplers import RangeSampler, Sampler
+from mlflow_rlrisk.samplers import Sampler, draws_ranges
 from mlflow_rlrisk.verifiers import VerifierPool
 
 
@@ -62,7 +62,7 @@ class Gatherer:
             samples = range(num_samples)
             if self._store is not None:
                 samples = self._store.missing_samples(prompt.id, num_samples)
-            if samples and not isinstance(self._sampler, RangeSampler):
+            if samples and not draws_ranges(self._sampler):
                 samples = range(num_samples)
             if samples:
                 lacking.setdefault(samples, []).append(prompt)
@@ -103,7 +103,7 @@ class Gatherer:
 
     def _draw(self, batch: Batch) -> Iterator[RolloutGroup]:
         is_whole = batch.samples is None or len(batch.samples) == self._num_samples
-        if batch.samples is None or is_whole or not isinstance(self._sampler, RangeSampler):
+        if batch.samples is None or is_whole or not draws_ranges(self._sampler):
             return self._sampler.sample(batch.prompts)
         return self._sampler.sample_range(batch.prompts, batch.samples)
 

@@ -35,7 +35,7 @@ from mlflow_rlrisk.records import Prompt, PromptStatistics
 from mlflow_rlrisk.report import AssessmentContext, RiskReport, summarize
 from mlflow_rlrisk.rollout_shards import write_text_atomically
 from mlflow_rlrisk.rollout_store import RolloutStore
-from mlflow_rlrisk.samplers import RangeSampler, Sampler, load_sampler, needs_checkpoint
+from mlflow_rlrisk.samplers import Sampler, draws_ranges, load_sampler, needs_checkpoint
 from mlflow_rlrisk.stored_assessment import stored_groups
 from mlflow_rlrisk.verifiers import PreflightResult, VerifierPool, preflight
 
@@ -158,7 +158,7 @@ def _course(
             config,
             policy,
             num_prompts=len(prompts),
-            can_split_groups=isinstance(sampler, RangeSampler),
+            can_split_groups=draws_ranges(sampler),
             needs_all_samples=sibling is not None and "coverage" in policy.components,
         )
         return _Course(order=sampling_order(prompts, config.sampling.seed), rounds=rounds)

@@ -8,7 +8,7 @@ folder of stored rollouts) and an `AssessmentConfig`, and imports its engine in 
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 from mlflow_rlrisk.checkpoint import Checkpoint
 from mlflow_rlrisk.config import AssessmentConfig
@@ -70,6 +70,11 @@ class RangeSampler(Sampler, Protocol):
         They are those that `sample` draws under the same indices. Errors are those of `sample`.
         """
         ...
+
+
+def draws_ranges(sampler: Sampler) -> TypeGuard[RangeSampler]:
+    """True where the sampler is a `RangeSampler` and what it may be built upon is one too."""
+    return isinstance(sampler, RangeSampler) and getattr(sampler, "can_draw_ranges", True)
 
 
 class SamplerFactory(Protocol):

@@ -1,0 +1,151 @@
+"""Reach a Ray cluster, or start one here, and refuse before sampling what would hang in it.
+
+Ray waits for ever for resources that never come, and actors that hold every CPU starve the tasks
+that feed them. Both are found out here, from what the nodes say they have.
+"""
+
+import logging
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mlflow_rlrisk.errors import ConfigError, MissingDependencyError, SamplerError
+
+CPUS_FOR_TASKS = 1
+"""CPUs that the actors must leave to Ray Data's own tasks."""
+
+OBJECT_STORE_BYTES = 2**29
+"""Shared memory of a cluster that we start: rollouts are small and leave it at once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demand:
+    """What the workers claim.
+
+    Attributes:
+        num_workers: Actors that sample.
+        num_cpus: CPUs of each.
+        num_gpus: GPUs of each.
+    """
+
+    num_workers: int
+    num_cpus: float
+    num_gpus: float
+
+
+def require_ray() -> None:
+    """Check that the ``ray`` extra is there.
+
+    Raises:
+        MissingDependencyError: It is not installed.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # both are read when Ray is imported
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    try:
+        import ray.data  # noqa: F401
+    except ImportError as error:
+        raise MissingDependencyError("sampling on a Ray cluster", "ray") from error
+
+
+def join_cluster(address: str, demand: Demand) -> bool:
+    """Connect to a cluster that can carry the demand.
+
+    A cluster that this process is connected to already is taken as it is. Else ``address`` or
+    ``RAY_ADDRESS`` names one; with neither, one is started here, with enough CPUs in its books.
+
+    Args:
+        address: Of the cluster; empty for none.
+        demand: What the workers claim.
+
+    Returns:
+        True where this call connected, so that it is ours to disconnect.
+
+    Raises:
+        SamplerError: The cluster cannot be reached.
+        ConfigError: It does not have what the workers claim.
+        MissingDependencyError: The ``ray`` extra is not installed.
+    """
+    require_ray()
+    import ray
+
+    for name in ("ray", "ray.data"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    is_ours = not ray.is_initialized()
+    if is_ours:
+        _connect(address or os.environ.get("RAY_ADDRESS", ""), demand)
+    try:
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        check_demand(demand, nodes, ray.available_resources())
+    except ConfigError:
+        if is_ours:
+            ray.shutdown()
+        raise
+    return is_ours
+
+
+def _connect(address: str, demand: Demand) -> None:
+    import ray
+
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if not address:
+        claimed = demand.num_workers * demand.num_cpus
+        quiet |= {
+            "num_cpus": max(os.cpu_count() or 1, int(-(-claimed // 1)) + CPUS_FOR_TASKS),
+            "include_dashboard": False,
+            "object_store_memory": OBJECT_STORE_BYTES,
+        }
+    try:
+        ray.init(address=address or "local", **quiet)
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        where = f"the Ray cluster at {address}" if address else "a Ray cluster on this machine"
+        raise SamplerError(f"{where} cannot be reached: {error}") from error
+
+
+def check_demand(
+    demand: Demand, nodes: Iterable[Mapping[str, float]], available: Mapping[str, float]
+) -> None:
+    """Refuse a demand that would wait for ever.
+
+    Args:
+        demand: What the workers claim.
+        nodes: Resources of each living node.
+        available: What is free in the whole cluster.
+
+    Raises:
+        ConfigError: The workers do not fit on the nodes, others hold what they need, or they
+            would leave no CPU to the tasks that feed them.
+    """
+    nodes = list(nodes)
+    each = f"{demand.num_cpus:g} CPUs and {demand.num_gpus:g} GPUs"
+    has = "; ".join(f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs" for node in nodes)
+    room = sum(_room(demand, node) for node in nodes)
+    if room < demand.num_workers:
+        raise ConfigError(
+            "num_workers",
+            demand.num_workers,
+            f"the cluster has room for {room} workers of {each} (nodes: {has or 'none'})",
+        )
+    for name, kind, wanted in (
+        ("num_cpus_per_worker", "CPU", demand.num_cpus),
+        ("num_gpus_per_worker", "GPU", demand.num_gpus),
+    ):
+        claimed = demand.num_workers * wanted
+        free = available.get(kind, 0.0)
+        spare = CPUS_FOR_TASKS if kind == "CPU" else 0
+        if claimed > 0 and claimed + spare > free:
+            need = f"at most {max(free - spare, 0):g} {kind}s can be claimed of {free:g} free ones"
+            hint = ", one must be left to the tasks that feed the workers" if spare else ""
+            raise ConfigError(
+                name, wanted, f"{demand.num_workers} workers claim {claimed:g}; {need}{hint}"
+            )
+
+
+def _room(demand: Demand, node: Mapping[str, float]) -> int:
+    """Workers that fit on one node."""
+    claims = [
+        node.get(kind, 0.0) // wanted
+        for kind, wanted in (("CPU", demand.num_cpus), ("GPU", demand.num_gpus))
+        if wanted > 0
+    ]
+    return int(min(claims, default=demand.num_workers))
