@@ -23,6 +23,7 @@ from mlflow_rlrisk.records import (
     PromptStatistics,
     Rollout,
 )
+from mlflow_rlrisk.statistics.pressure import entropy_pressure
 
 __all__ = ["LOW_ENTROPY_NATS", "EntropyProfile", "ends_in_loop", "measure"]
 
@@ -90,6 +91,7 @@ def measure(group: GradedGroup, success_threshold: float | None) -> PromptStatis
         sequence_entropy_lower=_sequence_mean([each.lower for each in bounds]),
         sequence_entropy_upper=_sequence_mean([each.upper for each in bounds]),
         sequence_entropy_estimate=_sequence_mean([each.estimate for each in bounds]),
+        entropy_pressure=_pressure([rollout for rollout, _ in scored], rewards),
     )
 
 
@@ -148,6 +150,14 @@ def _nll(rollouts: Sequence[Rollout]) -> float | None:
     if not parts or len(parts) < len(rollouts):
         return None
     return -float(np.concatenate(parts).sum(dtype=np.float64))
+
+
+def _pressure(rollouts: Sequence[Rollout], rewards: Sequence[float]) -> float | None:
+    """Entropy pressure of the prompt; no value where its rewards are all equal."""
+    parts = [each.logprobs for each in rollouts if each.logprobs is not None]
+    if len(set(rewards)) < 2 or len(parts) < len(rollouts):
+        return None
+    return entropy_pressure([float(part.mean(dtype=np.float64)) for part in parts], rewards)
 
 
 def ends_in_loop(rollouts: Sequence[Rollout]) -> npt.NDArray[np.bool_]:

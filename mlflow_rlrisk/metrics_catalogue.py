@@ -174,6 +174,13 @@ CATALOGUE: tuple[MetricSpec, ...] = (
     ),
     _row("sequence_nll", "nats/response", _C, _SEQUENCE_NLL, "mean surprisal"),
     _row(
+        "entropy_pressure",
+        "nats",
+        _R,
+        "covariance of mean log p and advantage over prompts with mixed rewards (experimental)",
+        "first-order entropy change, arXiv:2505.22617; no threshold is validated",
+    ),
+    _row(
         "answer_distinct",
         "count",
         _S,

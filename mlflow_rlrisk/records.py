@@ -229,6 +229,8 @@ class PromptStatistics:
         text_counts: Multiplicities of the distinct completions, largest first.
         num_loops: Rollouts that end in a repetition loop; ``None`` where tokens were counted only.
         num_unparsed: Scored rollouts in which the verifier found no answer.
+        entropy_pressure: Covariance of mean log probability and advantage over the scored rollouts
+            (nats); ``None`` where all rewards are equal or log probabilities are missing.
     """
 
     prompt_id: str
@@ -251,3 +253,4 @@ class PromptStatistics:
     sequence_entropy_lower: float | None = None
     sequence_entropy_upper: float | None = None
     sequence_entropy_estimate: float | None = None
+    entropy_pressure: float | None = None

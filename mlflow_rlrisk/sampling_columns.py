@@ -73,6 +73,17 @@ def _add_entropy(table: PromptColumns, statistics: Sequence[PromptStatistics]) -
     else:
         table.add_ratio("sampled_nll", _floats(nll), tokens, None)
         table.add_ratio("sequence_nll", _floats(nll), samples, None)
+    _add_pressure(table, statistics)
+
+
+def _add_pressure(table: PromptColumns, statistics: Sequence[PromptStatistics]) -> None:
+    known = np.array([each.entropy_pressure is not None for each in statistics])
+    if not known.any():
+        table.leave_out("no prompt has mixed rewards with log probabilities", "entropy_pressure")
+        return
+    values = np.array([each.entropy_pressure or 0.0 for each in statistics])
+    mixed = known.astype(float)
+    table.add_ratio("entropy_pressure", values, mixed, None, int(known.sum()))
 
 
 def _has_bounds(statistics: Sequence[PromptStatistics]) -> bool:

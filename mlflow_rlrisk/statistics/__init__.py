@@ -99,6 +99,7 @@ from mlflow_rlrisk.statistics.noise_correction import (
     corrected_group_variance,
 )
 from mlflow_rlrisk.statistics.passk import pass_at_k, pass_at_k_bound, pass_at_ks, pass_hat_k
+from mlflow_rlrisk.statistics.pressure import entropy_pressure
 from mlflow_rlrisk.statistics.ranks import (
     PairCounts,
     auroc,
@@ -236,4 +237,5 @@ __all__ = [  # noqa: RUF022  (in reading order)
     "sft_loss_rise",
     "reward_shift_bound",
     "forget_ratio",
+    "entropy_pressure",
 ]
