@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any, Self
 
-from mlflow_rlrisk.errors import ConfigError, VerifierError
+from mlflow_rlrisk.errors import ConfigError, SamplerError, VerifierError
 from mlflow_rlrisk.records import Grade, GradedGroup, GradeStatus, Prompt, Rollout, RolloutGroup
 from mlflow_rlrisk.verifiers import frames
 from mlflow_rlrisk.verifiers.loading import START_TIMEOUT_S, LoadedVerifier
@@ -116,17 +116,26 @@ class VerifierPool:
 
         Yields:
             One graded group a group.
+
+        Raises:
+            SamplerError: ``groups`` raised it; what it gave before is graded and yielded first.
         """
         ahead: deque[tuple[RolloutGroup, Future[list[Grade]]]] = deque()
+        stopped: SamplerError | None = None
         try:
-            for group in groups:
-                ahead.append((group, self._submit(group)))
-                while ahead[0][1].done() or len(ahead) > GROUPS_AHEAD * self.num_workers:
-                    yield _graded(*ahead.popleft())
-                    if not ahead:
-                        break
+            try:
+                for group in groups:
+                    ahead.append((group, self._submit(group)))
+                    while ahead[0][1].done() or len(ahead) > GROUPS_AHEAD * self.num_workers:
+                        yield _graded(*ahead.popleft())
+                        if not ahead:
+                            break
+            except SamplerError as error:
+                stopped = error
             while ahead:
                 yield _graded(*ahead.popleft())
+            if stopped is not None:
+                raise stopped
         finally:
             for _, future in ahead:
                 future.cancel()

@@ -7,9 +7,12 @@ growing pauses; what will not pass (a wrong key, an unknown model, a bad request
 import json
 import logging
 import random
+import socket
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
@@ -71,6 +74,7 @@ class EndpointClient:
         self._key = options.api_key
         self._base = options.base_url.rstrip("/")
         self._stopped = threading.Event()
+        self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self._transport_error = httpx2.TransportError
         timeout = httpx2.Timeout(options.timeout_s, connect=min(options.timeout_s, CONNECT_S))
         limits = httpx2.Limits(
@@ -118,16 +122,25 @@ class EndpointClient:
         )
 
     def close(self) -> None:
-        """Let go of all connections; calls under way end."""
+        """Let go of all connections; calls under way end with a `SamplerError`."""
         self._stopped.set()
+        for connected in list(self._sockets):
+            with suppress(OSError):  # it may have been closed meanwhile
+                connected.shutdown(socket.SHUT_RDWR)
         self._http.close()
+
+    def _watch(self, event: str, info: Mapping[str, Any]) -> None:
+        """Remember sockets: closing one does not wake a thread that reads from it."""
+        if event in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
+            self._sockets.add(info["return_value"].get_extra_info("socket"))
 
     def _send(self, url: str, body: Mapping[str, Any]) -> tuple[int, Mapping[str, str], bytes]:
         """Status, headers and body; a body that drips for longer than the timeout is given up."""
         self._refuse_stopped()
         started = time.monotonic()
         content = bytearray()
-        with self._http.stream("POST", url, json=body) as response:
+        trace = {"trace": self._watch}
+        with self._http.stream("POST", url, json=body, extensions=trace) as response:
             for chunk in response.iter_bytes():
                 content += chunk
                 self._refuse_stopped()
