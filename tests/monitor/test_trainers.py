@@ -33,7 +33,7 @@ def success(step: int) -> float:
 
 
 def trl(step: int) -> dict[str, Any]:
-    row = {
+    return {
         "loss": 0.01,
         "grad_norm": 0.4,
         "reward": success(step),
@@ -47,7 +47,6 @@ def trl(step: int) -> dict[str, Any]:
         "epoch": step / 100,
         "step": step,
     }
-    return row
 
 
 def verl(step: int) -> dict[str, Any]:
