@@ -36,13 +36,29 @@ def fold_tile(
 
     largest = torch.maximum(m, logits.amax(dim=1))
     shift = largest.masked_fill(largest == -torch.inf, 0.0)  # all masked: -inf minus -inf is NaN
-    gap = (m - shift).clamp(min=LOWEST)
+    return largest, *_sums(logits.sub_(shift[:, None]).clamp_(min=LOWEST), m - shift, s, t)
+
+
+def fold_unmasked_tile(
+    logits: "torch.Tensor", m: "torch.Tensor", s: "torch.Tensor", t: "torch.Tensor"
+) -> tuple["torch.Tensor", "torch.Tensor", "torch.Tensor"]:
+    """`fold_tile` where no word is masked: a pass over the tile less, and -inf ends up as NaN."""
+    import torch
+
+    largest = torch.maximum(m, logits.amax(dim=1))
+    return largest, *_sums(logits.sub_(largest[:, None]), m - largest, s, t)
+
+
+def _sums(
+    distance: "torch.Tensor", gap: "torch.Tensor", s: "torch.Tensor", t: "torch.Tensor"
+) -> tuple["torch.Tensor", "torch.Tensor"]:
+    """``(s, t)`` after a tile that lies ``distance`` below the largest logit; overwrites it."""
+    gap = gap.clamp(min=LOWEST)
     decay = gap.exp()
-    distance = logits.sub_(shift[:, None]).clamp_(min=LOWEST)
     weights = distance.exp()
     new_t = decay * (t + gap * s) + distance.mul_(weights).sum(dim=1)
     new_s = decay * s + weights.sum(dim=1)
-    return largest, new_s, new_t
+    return new_s, new_t
 
 
 def _pure_fold_tile(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mlflow_rlrisk.errors import ConfigError, SamplerError
-from mlflow_rlrisk.kernels.fold import Fold, compiled_fold, finish, fold_tile
+from mlflow_rlrisk.kernels.fold import Fold, compiled_fold, finish, fold_tile, fold_unmasked_tile
 from mlflow_rlrisk.kernels.logit_shape import LogitShape
 from mlflow_rlrisk.kernels.products import TileProduct, choose_route, float32_products
 from mlflow_rlrisk.kernels.triton_route import triton_statistics, triton_works
@@ -91,7 +91,10 @@ def token_statistics(
         else:
             is_large = max(len(hidden), total_tokens or 0) * num_words >= COMPILE_ABOVE
             wants = is_large if is_compiled is None else is_compiled
-            fold = compiled_fold(hidden.device.type) if wants and len(hidden) else fold_tile
+            # Only a bias masks; without one -inf is an overflow, which must not pass for a mask.
+            fold: Fold = fold_unmasked_tile if bias is None else fold_tile
+            if wants and len(hidden):
+                fold = compiled_fold(hidden.device.type)
             found = _tiled_statistics(hidden, weight, targets, shape, fold, num_words)
     logprobs, entropies = found
     # An infinite hidden state can give nothing but -inf, which would pass for a mask.
