@@ -1,0 +1,146 @@
+"""Keys: 0600, never overwritten; a ring that cannot be talked into a foreign key."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from mlflow_rlrisk.attestation_keys import (
+    KeyRing,
+    SigningKey,
+    home,
+    key_path,
+    ring_path,
+    to_moment,
+    to_text,
+)
+from mlflow_rlrisk.errors import AttestationError, ConfigError
+from tests.gate.world import ring_of
+
+KEY, OTHER = SigningKey.generate(), SigningKey.generate()
+
+
+def test_a_key_comes_back_from_its_file_which_only_its_owner_may_read(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "key.pem"
+
+    KEY.write(path)
+
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert SigningKey.load(path).key_id == KEY.key_id
+    with pytest.raises(ConfigError, match="there is a file already"):
+        OTHER.write(path)
+    assert SigningKey.load(path).key_id == KEY.key_id
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o601])
+def test_a_key_that_others_may_touch_is_not_used(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "key.pem"
+    KEY.write(path)
+    path.chmod(mode)
+
+    with pytest.raises(ConfigError, match=f"its mode is {mode:04o}"):
+        SigningKey.load(path)
+
+
+def test_what_is_no_ed25519_key_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "key.pem"
+    with pytest.raises(ConfigError, match="No such file"):
+        SigningKey.load(path)
+    path.touch(mode=0o600)
+    with pytest.raises(ConfigError, match="is no private key"):
+        SigningKey.load(path)
+    rsa = generate_private_key(65537, 1024)
+    path.write_bytes(rsa.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    with pytest.raises(ConfigError, match="is no Ed25519 key"):
+        SigningKey.load(path)
+
+
+def test_files_are_where_the_environment_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RLRISK_KEY", "RLRISK_KEY_RING", "XDG_CONFIG_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert home() == tmp_path / ".config" / "rlrisk"
+    assert key_path() == home() / "signing_key.pem"
+    assert ring_path() == home() / "key_ring.json"
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "x"))
+    assert home() == tmp_path / "x" / "rlrisk"
+    monkeypatch.setenv("RLRISK_KEY", "k")
+    monkeypatch.setenv("RLRISK_KEY_RING", "r")
+    assert (key_path(), ring_path()) == (Path("k"), Path("r"))
+
+
+def test_a_ring_comes_back_from_its_file(tmp_path: Path) -> None:
+    ring = ring_of(KEY, OTHER)
+    path = tmp_path / "deep" / "ring.json"
+
+    ring.write(path)
+
+    assert KeyRing.load(path) == ring
+    assert [each.name for each in tmp_path.rglob("*.json*")] == ["ring.json"]
+    with pytest.raises(ConfigError, match="No such file"):
+        KeyRing.load(tmp_path / "none.json")
+
+
+def ring_text(**changes: Any) -> str:
+    raw = ring_of(KEY).to_dict()
+    raw["keys"][0].update(changes)
+    return json.dumps(raw)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"schema_version": 2, "keys": []}',
+        '{"schema_version": 1, "keys": {}}',
+        '{"schema_version": 1, "keys": [], "more": 1}',
+        '{"schema_version": 1, "keys": [1]}',
+        "[" * 100_000,
+        ring_text(key_id=OTHER.key_id),
+        ring_text(public_key="AAAA"),
+        ring_text(public_key="!"),
+        ring_text(public_key=ring_of(OTHER).to_dict()["keys"][0]["public_key"]),
+        ring_text(not_before="yesterday"),
+        ring_text(not_after="2026-11-21T12:00:00+00:00"),
+        ring_text(revoked_at=1),
+        ring_text(unknown=1),
+        json.dumps({"schema_version": 1, "keys": ring_of(KEY).to_dict()["keys"] * 2}),
+    ],
+)
+def test_a_damaged_ring_is_refused_as_a_whole(text: str) -> None:
+    with pytest.raises(ConfigError, match="key_ring"):
+        KeyRing.parse(text)
+
+
+def test_unknown_and_revoked_keys_are_told_apart() -> None:
+    ring = ring_of(KEY)
+    revoked = ring.with_key(
+        ring.keys[KEY.key_id].model_copy(update={"revoked_at": "2026-01-01T00:00:00Z"})
+    )
+
+    assert ring.trusted(KEY.key_id).name == "a"
+    with pytest.raises(AttestationError) as unknown:
+        ring.trusted(OTHER.key_id)
+    with pytest.raises(AttestationError) as gone:
+        revoked.trusted(KEY.key_id)
+    assert unknown.value.reason == "unknown_key"
+    assert gone.value.reason == "revoked_key"
+    assert "was revoked at 2026-01-01T00:00:00Z" in str(gone.value)
+
+
+def test_a_moment_has_one_spelling() -> None:
+    moment = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
+
+    assert to_text(moment) == "2026-01-02T03:04:05Z"
+    assert to_moment("2026-01-02T03:04:05Z") == moment.replace(microsecond=0)
+    for other in ("2026-1-02T03:04:05Z", "2026-01-02T03:04:05", "2026-01-02 03:04:05Z"):
+        with pytest.raises(ValueError, match=r"2026"):
+            to_moment(other)

@@ -1,0 +1,237 @@
+"""The policy file: complete, strict, read anew for every decision, names compared as read."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from mlflow_rlrisk.attestation_keys import KeyRing
+from mlflow_rlrisk.config import PolicyConfig
+from mlflow_rlrisk.errors import ConfigError
+from mlflow_rlrisk.gate.names import matches, readable
+from mlflow_rlrisk.gate.promotion_policy import (
+    PolicySource,
+    PromotionRule,
+    Target,
+    bar_without_file,
+    parse_policy,
+    seconds_of,
+)
+from tests.gate.world import World
+
+RULES = [{"name": "r", "aliases": ["rl-ready"]}]
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        "Champion",
+        "champion\n",
+        " champion\t",
+        "cham pion",
+        "ｃｈａｍｐｉｏｎ",
+        "сhampion",
+        "champiοn",
+        "ch%61mpion",
+        "ch%2561mpion",
+        "ch%25252561mpion",
+        "cham\u200bpion",
+        "cham\u00adpion",
+        "chámpion",
+        "CHAMPİON",
+        "𝐜𝐡𝐚𝐦𝐩𝐢𝐨𝐧",
+        "ⓒhampion",
+        "champıon",
+    ],
+)
+def test_what_reads_like_a_protected_name_is_one(spelling: str) -> None:
+    rule = PromotionRule(name="r", aliases=["champion"])
+
+    assert readable(spelling) == "champion"
+    assert rule.protects(Target("alias", spelling))
+
+
+@pytest.mark.parametrize("name", ["champion2", "champ", "champions", "候选", "", "chamPlon"])
+def test_other_names_are_other_names(name: str) -> None:
+    assert not PromotionRule(name="r", aliases=["champion"]).protects(Target("alias", name))
+
+
+def test_dashes_of_all_kinds_are_one() -> None:
+    assert readable("rl\u2010ready") == readable("rl–ready") == readable("rl—ready") == "rl-ready"
+
+
+def test_an_endless_escape_ends() -> None:
+    assert readable("%" + "25" * 40 + "61") != "a"
+    assert readable("%" + "25" * 7 + "61") == "a"
+    assert readable("%" + "25" * 8 + "61") == "%61"
+
+
+def test_patterns_match_the_readable_name() -> None:
+    assert matches("PROD-x", "prod-*")
+    assert matches("рrod-x", "Prod-*")
+    assert not matches("preprod-x", "prod-*")
+
+
+def test_a_rule_covers_by_model_and_workspace_and_protects_by_kind() -> None:
+    rule = PromotionRule(
+        name="r", models=["a-*", "b"], workspaces=["team-*"], aliases=["x"], stages=["Production"]
+    )
+
+    assert rule.covers("a-1", "team-1")
+    assert rule.covers("B", "TEAM-1")
+    assert not rule.covers("a-1", "default")
+    assert not rule.covers("c", "team-1")
+    assert rule.protects(Target("stage", "production"))
+    assert not rule.protects(Target("stage", "x"))
+    assert not rule.protects(Target("alias", "production"))
+    assert not rule.protects(Target("version"))
+    everything = PromotionRule(name="r", every_version=True)
+    assert everything.protects(Target("version"))
+    assert everything.protects(Target("alias", "any"))
+
+
+def test_a_target_has_one_key_however_it_is_spelled() -> None:
+    assert Target("alias", "RL-Ready\n").key == "alias.rl-ready"
+    assert Target("version").key == "version"
+    assert str(Target("stage", "Production")) == "stage 'Production'"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("1s", 1), ("90s", 90), ("2m", 120), ("24h", 86400), ("30d", 2592000), ("2w", 1209600)],
+)
+def test_durations_are_a_number_and_a_unit(text: str, seconds: int) -> None:
+    assert seconds_of(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "1", "h", "0s", "-1h", "1.5h", "1 h", "1y", "١h", "²h"])
+def test_other_durations_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is no duration"):
+        seconds_of(text)
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"version": 2}, "version"),
+        ({"unknown": 1}, "unknown"),
+        ({"key_ring": None}, "key_ring"),
+        ({"registry": ""}, "registry"),
+        ({"rules": []}, "rules"),
+        ({"rules": [{"name": "r"}]}, "rules.0"),
+        ({"rules": [{"name": "r", "aliases": ["LATEST"]}]}, "rules.0"),
+        ({"rules": RULES * 2}, "RLRISK_POLICY"),
+        ({"rules": [{**RULES[0], "models": []}]}, "rules.0.models"),
+        ({"rules": [{**RULES[0], "models": "*"}]}, "rules.0.models"),
+        ({"rules": [{**RULES[0], "workspaces": []}]}, "rules.0.workspaces"),
+        ({"rules": [{**RULES[0], "mode": "warn"}]}, "rules.0.mode"),
+        ({"rules": [{**RULES[0], "max_age": "soon"}]}, "rules.0.max_age"),
+        ({"rules": [{**RULES[0], "required_level": "unknown"}]}, "rules.0.required_level"),
+        ({"rules": [{**RULES[0], "required_level": "high"}]}, "rules.0.required_level"),
+        ({"rules": [{**RULES[0], "stages": ["Prod"]}]}, "rules.0.stages.0"),
+        ({"rules": [{**RULES[0], "every_version": "yes"}]}, "rules.0.every_version"),
+        (
+            {"rules": [{**RULES[0], "required_metrics": {"a": {"threshold": 1.0}}}]},
+            "rules.0.required_metrics.a.greater_is_better",
+        ),
+        (
+            {
+                "rules": [
+                    {
+                        **RULES[0],
+                        "required_metrics": {
+                            "a": {"threshold": float("nan"), "greater_is_better": True}
+                        },
+                    }
+                ]
+            },
+            "rules.0.required_metrics.a.threshold",
+        ),
+        ({"override": {"required_signatures": 0}}, "override.required_signatures"),
+        ({"override": {"required_signatures": 3}}, "override.required_signatures"),
+        ({"override": {"min_reason_length": 0}}, "override.min_reason_length"),
+    ],
+)
+def test_an_unusable_setting_is_named(change: dict[str, Any], field: str) -> None:
+    text = yaml.safe_dump({"version": 1, "key_ring": "ring.json", "rules": RULES, **change})
+
+    with pytest.raises(ConfigError) as caught:
+        parse_policy(text)
+
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (b"\xff\xfe\x00", "is no YAML"),
+        ("{", "is no YAML"),
+        ("- 1", "must be a mapping"),
+        ("", "must be a mapping"),
+        ("1: 2", "must be a mapping"),
+        ("version: 1\nversion: 1", "a key stands twice, line 1"),
+        ("[" * 5000, "is no YAML"),
+        ("!!python/object/apply:os.system ['true']", "is no YAML"),
+    ],
+)
+def test_what_is_no_mapping_is_refused(text: str | bytes, why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        parse_policy(text)
+
+
+def test_the_file_is_read_anew_when_it_or_what_it_names_has_changed(tmp_path: Path) -> None:
+    world = World.make(tmp_path, RULES, risk_policy="risk.yaml")
+    (tmp_path / "risk.yaml").write_text("low_below: 0.3\n")
+    source = PolicySource(world.policy_path)
+
+    first = source.current()
+    assert source.current() is first
+    assert first.risk_policy_digest == PolicyConfig(low_below=0.3).digest()
+    (tmp_path / "risk.yaml").write_text("low_below: 0.2\n")
+    second = source.current()
+    KeyRing({}).write(world.ring_path)
+    third = source.current()
+    world.write_policy([{"name": "other", "aliases": ["x"]}])
+    fourth = source.current()
+
+    assert second.risk_policy_digest == PolicyConfig(low_below=0.2).digest()
+    assert list(second.ring.keys) == [world.key.key_id]
+    assert third.ring.keys == {}
+    assert fourth.policy.rules[0].name == "other"
+    assert fourth.risk_policy_digest == PolicyConfig().digest()
+    assert len({first.digest, second.digest, third.digest, fourth.digest}) == 4
+
+
+@pytest.mark.parametrize("missing", ["policy.yaml", "ring.json", "risk.yaml"])
+def test_a_missing_file_is_an_error_also_after_it_was_there(tmp_path: Path, missing: str) -> None:
+    world = World.make(tmp_path, RULES, risk_policy="risk.yaml")
+    (tmp_path / "risk.yaml").write_text("name: ours\n")
+    source = PolicySource(world.policy_path)
+    source.current()
+
+    (tmp_path / missing).unlink()
+
+    with pytest.raises(ConfigError, match="cannot be read: No such file"):
+        source.current()
+
+
+def test_without_a_file_a_good_signature_over_a_low_level_is_demanded(tmp_path: Path) -> None:
+    world = World.make(tmp_path, RULES)
+
+    bar = bar_without_file(world.ring_path, "ours")
+
+    rule = bar.policy.rules[0]
+    assert (rule.every_version, rule.required_level, rule.mode) == (True, "low", "enforce")
+    assert bar.policy.registry == "ours"
+    assert list(bar.ring.keys) == [world.key.key_id]
+
+
+def test_the_schema_names_every_setting() -> None:
+    from mlflow_rlrisk.gate.promotion_policy import PromotionPolicy
+
+    schema = json.dumps(PromotionPolicy.model_json_schema())
+
+    for name in [*PromotionPolicy.model_fields, *PromotionRule.model_fields]:
+        assert f'"{name}"' in schema
