@@ -18,10 +18,10 @@ from mlflow_rlrisk.checkpoint_files import (
     read_config,
     read_template,
     screen_weights,
-    tokenizer_files,
 )
 from mlflow_rlrisk.content import text_digest
 from mlflow_rlrisk.model_reference import ModelSource, resolve_reference
+from mlflow_rlrisk.tokenizer_identity import tokenizer_digest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, weakref_slot=True)
@@ -34,7 +34,7 @@ class Checkpoint:
         tokenizer_path: Folder with the tokenizer files; equals ``model_path`` in a raw folder.
         digest: SHA-256 over the sorted (path, size, SHA-256) of weights, configuration, tokenizer
             and template.
-        tokenizer_digest: The same over the tokenizer files alone.
+        tokenizer_digest: SHA-256 over what the tokenizer files say, however they were written.
         template_digest: SHA-256 of the default chat template; ``None`` where there is none.
         config: The parsed ``config.json``.
         num_parameters: Numbers stored in the weight files; ``None`` for pickled weights. Tied
@@ -114,7 +114,7 @@ def _inspect(source: ModelSource, folder: Path, *, allow_pickle: bool) -> Checkp
         model_path=layout.model_path,
         tokenizer_path=layout.tokenizer_path,
         digest=hash_files(matter_of(layout, allow_pickle=allow_pickle)),
-        tokenizer_digest=hash_files(tokenizer_files(layout)),
+        tokenizer_digest=tokenizer_digest(layout),
         template_digest=None if template is None else text_digest(template),
         config=config,
         num_parameters=num_parameters,

@@ -91,8 +91,8 @@ def test_one_changed_byte_changes_the_digest(folder: Path, name: str) -> None:
     after = open_checkpoint(folder)
 
     assert after.digest != before.digest
-    is_tokenizer = name.startswith(("tokenizer", "chat_template"))
-    assert (after.tokenizer_digest != before.tokenizer_digest) == is_tokenizer
+    # A space in a JSON file changes nothing that the tokenizer does.
+    assert after.tokenizer_digest == before.tokenizer_digest
     assert (after.template_digest != before.template_digest) == (name == "chat_template.jinja")
 
 
