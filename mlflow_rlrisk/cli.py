@@ -25,6 +25,8 @@ COMMANDS = {
     "outcome": "monitor:outcome",
     "judge": "judge:judge",
     "audit-verifier": "audit_verifier:audit_verifier",
+    "overlap": "overlap:overlap",
+    "serve-vllm": "serve_vllm:serve_vllm",
     "doctor": "doctor:doctor",
     "demo": "demo:demo",
     "keys": "keys:keys",

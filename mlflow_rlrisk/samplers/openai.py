@@ -68,7 +68,11 @@ class OpenAISampler:
                 if isinstance(source, Checkpoint)
                 else open_checkpoint(source, allow_pickle=config.allow_pickle)
             )
-            self._local = LocalModel(checkpoint, config)
+            self._local = LocalModel(
+                checkpoint,
+                max_new_tokens=config.sampling.max_new_tokens,
+                chat_template=config.sampling.chat_template,
+            )
         known_size = self._local.vocab_size if self._local else self._options.vocab_size
         self._reader = RolloutReader(local=self._local, vocab_size=known_size or LARGEST_VOCABULARY)
         self._client = EndpointClient(self._options)

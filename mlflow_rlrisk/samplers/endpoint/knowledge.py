@@ -179,7 +179,10 @@ def _knowledge(
     )
     has_logprobs = phrasing.num_top is not None and (mode == "processed" or is_plain)
     if is_exact:
-        why = "token entropies are exact: the server computes them from all logits"
+        why = (
+            "token entropies are exact: the server computes them from all logits but that of "
+            f"word {phrasing.entropy_id}, which the tokenizer lacks and which is never sampled"
+        )
     elif not has_top:
         why = "token entropies are not known: the endpoint tells no other token's logprob"
         if options.entropy == "none":

@@ -3,16 +3,15 @@
 Weights are not read; that the endpoint serves this checkpoint is the user's word.
 """
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
 from mlflow_rlrisk.checkpoint import Checkpoint
-from mlflow_rlrisk.config import AssessmentConfig
 from mlflow_rlrisk.errors import CheckpointError, MissingDependencyError, SamplerError
 from mlflow_rlrisk.records import Prompt
 from mlflow_rlrisk.samplers.model_loading import load_tokenizer
-from mlflow_rlrisk.samplers.prompt_encoding import PromptEncoder
+from mlflow_rlrisk.samplers.prompt_encoding import ChatTemplate, PromptEncoder
+from mlflow_rlrisk.samplers.stop_tokens import stored_stop_ids
 from mlflow_rlrisk.samplers.vllm_recorder.in_band import spare_token_id
 
 PROBE_TEXTS = ("1", "The answer is", "A B C A B")
@@ -29,7 +28,9 @@ class LocalModel:
         stop_ids: All tokens that end a rollout.
     """
 
-    def __init__(self, checkpoint: Checkpoint, config: AssessmentConfig) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, *, max_new_tokens: int, chat_template: ChatTemplate
+    ) -> None:
         """Load the tokenizer and check it.
 
         Raises:
@@ -47,12 +48,13 @@ class LocalModel:
             raise CheckpointError(f"{checkpoint.display_name}: config.json has no vocab_size")
         self.vocab_size = size
         self.tokenizer: Any = load_tokenizer(checkpoint, size)
-        self.stop_ids = self._find_stop_ids()
-        self._max_new_tokens = config.sampling.max_new_tokens
+        found = stored_stop_ids(checkpoint, self.tokenizer)
+        self.stop_ids = tuple(sorted({token for ids in found.values() for token in ids}))
+        self._max_new_tokens = max_new_tokens
         self.encoder = PromptEncoder(
             checkpoint,
             self.tokenizer,
-            chat_template=config.sampling.chat_template,
+            chat_template=chat_template,
             stop_ids=self.stop_ids,
         )
 
@@ -94,21 +96,3 @@ class LocalModel:
                 list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
             )
         )
-
-    def _find_stop_ids(self) -> tuple[int, ...]:
-        """The union of what the three files name, as `TransformersSampler` takes it."""
-        path = self.checkpoint.model_path / "generation_config.json"
-        generation = {}
-        if path.is_file():
-            try:
-                generation = json.loads(path.read_text(encoding="utf-8"))
-            except ValueError as error:
-                raise CheckpointError(f"{path} cannot be read: {error}") from error
-        found: set[int] = set()
-        for ids in (
-            self._text_config.get("eos_token_id"),
-            generation.get("eos_token_id"),
-            self.tokenizer.eos_token_id,
-        ):
-            found.update([ids] if isinstance(ids, int) else ids or ())
-        return tuple(sorted(found))
