@@ -16,7 +16,7 @@ from mlflow_rlrisk.samplers.lora_adapter import LoraAdapter, with_adapter
 from mlflow_rlrisk.samplers.model_loading import load_model
 from mlflow_rlrisk.teacher_forced import Sequences, TokenScores, score
 
-TOLERANCE = {"float32": 1e-3, "bfloat16": 0.05, "float16": 0.05}
+TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1, "float16": 0.1}
 """Largest mean difference of entropies and of logprobs (nats a token), by dtype of the weights.
 
 Kernels of two engines round 16-bit activations differently, about 0.01 a token; a wrong

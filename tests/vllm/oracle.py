@@ -1,0 +1,49 @@
+"""A float64 forward pass over the tokens that an engine drew."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from tests.tiny_models import write_llama
+
+
+def write_model(folder: Path, **settings: Any) -> Path:
+    """A small Llama whose heads are as wide as vLLM's CPU attention needs."""
+    values = {"vocab_size": 320, "hidden": 128, "initializer_range": 0.12}
+    return write_llama(folder, **{**values, **settings})
+
+
+def reference(folder: Path, adapter: Path | None = None) -> Any:
+    """The model in float64, with an adapter or without."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64)
+    if adapter is not None:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, str(adapter)).double()
+    return model.eval()
+
+
+def worst_differences(
+    answer: dict[str, Any], model: Any, temperature: float = 0.7
+) -> tuple[float, float, int]:
+    """Largest differences of entropy and logprob (nats) over all tokens, and how many these are.
+
+    A token without an entropy or logprob makes them NaN.
+    """
+    entropy = logprob = 0.0
+    num_tokens = 0
+    for rollout in answer["rollouts"]:
+        prompt, tokens = answer["prompt_ids"][rollout["prompt_id"]], rollout["token_ids"]
+        with torch.no_grad():
+            logits = model(torch.tensor([prompt + tokens])).logits[0, len(prompt) - 1 : -1]
+        logs = (logits / temperature).log_softmax(-1)
+        expected = -(logs.exp() * logs).sum(-1).numpy()
+        chosen = logs.gather(1, torch.tensor(tokens)[:, None])[:, 0].numpy()
+        entropy = np.maximum(entropy, np.abs(expected - rollout["entropies"]).max())
+        logprob = np.maximum(logprob, np.abs(chosen - rollout["logprobs"]).max())
+        num_tokens += len(tokens)
+    return float(entropy), float(logprob), num_tokens
