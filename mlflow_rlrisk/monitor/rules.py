@@ -26,17 +26,10 @@ def low_success(tracks: Tracks, policy: MonitorPolicy) -> list[Alarm]:
     if track is None:
         return []
     line = critical_success(tracks.group_size)
-    share = tracks.get("zero_variance")
-    seconded = (
-        share is not None
-        and not tracks.facts.batch_scaled
-        and share.steps[-1] == track.steps[-1]
-        and share.values[-1] >= policy.zero_variance_warn
-        and track.values[-1] < line
-    )
+    seconds = _seconds_of_low_success(tracks, track.steps[-1], policy)
     first = (
         len(track.values) - 1
-        if seconded
+        if seconds and track.values[-1] < line
         else pooled_beyond(track, policy, lambda v: v < line, lambda mean, e: mean + e < line)
     )
     if first is None:
@@ -56,10 +49,26 @@ def low_success(tracks: Tracks, policy: MonitorPolicy) -> list[Alarm]:
             group_size=tracks.group_size,
             group_size_is_assumed=tracks.facts.group_size is None,
             reward_scale=tracks.scale(),
-            confirmed_by=["R4"] if seconded else [],
+            confirmed_by=seconds,
             above=False,
         )
     ]
+
+
+def _seconds_of_low_success(tracks: Tracks, step: int, policy: MonitorPolicy) -> list[str]:
+    """Which other inputs say at the same log that groups carry no signal."""
+    seconds = []
+    share, norm = tracks.get("zero_variance"), tracks.get("grad_norm")
+    if (
+        share is not None
+        and not tracks.facts.batch_scaled
+        and share.steps[-1] == step
+        and share.values[-1] >= policy.zero_variance_warn
+    ):
+        seconds.append("R4")
+    if norm is not None and norm.steps[-1] == step and norm.values[-1] < policy.zero_gradient:
+        seconds.append("R5")
+    return seconds
 
 
 def zero_variance(tracks: Tracks, policy: MonitorPolicy) -> list[Alarm]:

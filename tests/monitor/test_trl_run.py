@@ -24,7 +24,7 @@ RUINOUS, HEALTHY = 1e-3, 1e-5
 # The follower is another process, which has this one's start-up and a poll to make up for.
 FOLLOWER_LIMIT_S = 120
 
-pytestmark = [pytest.mark.slow, pytest.mark.mlflow]
+pytestmark = [pytest.mark.slow, pytest.mark.mlflow, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
@@ -113,11 +113,12 @@ def test_a_collapsing_run_is_stopped_with_its_checkpoint_and_a_second_process_se
 ) -> None:
     import mlflow
 
-    from mlflow_rlrisk import RLRiskCallback
+    from mlflow_rlrisk import RLRiskCallback, log_checkpoint
+    from mlflow_rlrisk.demo.make_base import BASE
 
     with pointed_at(server):
-        mlflow.MlflowClient().create_registered_model("chains")
-        mlflow.MlflowClient().create_model_version("chains", tmp_path.as_uri())
+        mlflow.set_experiment("rl")
+        log_checkpoint(BASE, "chains")
         callback = RLRiskCallback(action="stop", model="models:/chains/1")
         trainer, answer, tags = watched(
             server, tmp_path / "rl", RUINOUS, callback, max_steps=MAX_STEPS
