@@ -26,6 +26,9 @@ from mlflow_rlrisk.samplers.endpoint.options import REFERENCE_PREFIX, Api, read_
 from mlflow_rlrisk.samplers.endpoint.requests import PATHS, Content, Phrasing, seed_of
 from mlflow_rlrisk.samplers.endpoint.rollouts import LARGEST_VOCABULARY, RolloutReader
 
+DEAD_AFTER = 3
+"""Prompts that fail, through all tries and with no answer in between, before sampling stops."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Task:
@@ -106,14 +109,17 @@ class OpenAISampler:
         """Yield the rollouts of that range of every prompt; order and errors as in `sample`."""
         contents = self._contents(prompts)
         step = self._options.choices_per_request
-        tasks = [
+        parts: dict[int, list[Rollout]] = {}
+        failed: list[SamplerError] = []
+        lost: set[int] = set()
+        lost_in_a_row: set[int] = set()
+        num_answered = 0
+        tasks = (
             _Task(place, samples[start : start + step])
             for place in range(len(prompts))
             for start in range(0, len(samples), step)
-        ]
-        parts: dict[int, list[Rollout]] = {}
-        failed: list[SamplerError] = []
-        failed_in_a_row = num_answered = 0
+            if place not in lost  # its group will not be whole; read as tasks are taken
+        )
 
         def draw(task: _Task) -> list[Rollout]:
             return self._draw(prompts[task.place], contents[task.place], task.samples)
@@ -124,15 +130,14 @@ class OpenAISampler:
             for task, answer in answers:
                 if isinstance(answer, SamplerError):
                     failed.append(answer)
-                    failed_in_a_row += 1
-                    # A refusal will be repeated, and an endpoint that fails all requests is dead.
-                    if (
-                        isinstance(answer, EndpointRefusedError)
-                        or failed_in_a_row >= self._options.concurrency
-                    ):
+                    lost.add(task.place)
+                    lost_in_a_row.add(task.place)
+                    # A refusal will be repeated; one prompt may be at fault, but not all.
+                    is_refused = isinstance(answer, EndpointRefusedError)
+                    if is_refused or len(lost_in_a_row) >= DEAD_AFTER:
                         break
                     continue
-                failed_in_a_row = 0
+                lost_in_a_row.clear()
                 num_answered += len(answer)
                 self._tell(answer)
                 part = parts.setdefault(task.place, [])
@@ -151,8 +156,8 @@ class OpenAISampler:
         if failed:
             wanted = len(prompts) * len(samples)
             raise SamplerError(
-                f"{wanted - num_answered} of {wanted} rollouts are missing: "
-                f"{len(failed)} requests failed, the last one: {failed[-1]}"
+                f"{wanted - num_answered} of {wanted} rollouts are missing ({len(lost)} prompts "
+                f"failed): {failed[-1]}"
             )
 
     def estimate_s(self, prompts: Sequence[Prompt]) -> float | None:

@@ -131,6 +131,21 @@ def test_an_endpoint_that_dies_leaves_what_was_complete_and_says_how_much_is_mis
     assert 0 < missing <= 20 - len(found)
 
 
+@pytest.mark.parametrize("concurrency", [1, 16])
+def test_one_prompt_that_always_fails_costs_no_other_one(folder: Path, concurrency: int) -> None:
+    model = ToyModel()
+    with served(model) as url:
+        sampler = _sampler(url, folder, max_retries=1, concurrency=concurrency)
+        model.poison = str(model.tokenizer(PROMPTS[1].content)["input_ids"])
+        groups = sampler.sample(PROMPTS)
+        found = [next(groups).prompt.id for _ in range(4)]
+        with pytest.raises(SamplerError, match=r"4 of 20 rollouts are missing \(1 prompts failed"):
+            next(groups)
+        sampler.close()
+
+    assert sorted(found) == ["p0", "p2", "p3", "p4"]
+
+
 def test_a_refusal_is_not_repeated(folder: Path) -> None:
     model = ToyModel()
     with served(model) as url:

@@ -60,6 +60,7 @@ class ToyModel:
     is_dead: bool = False
     spare_words: int = 8
     stop_bias: float = 0.0
+    poison: str | None = None
 
     def __post_init__(self) -> None:
         self.lock = threading.Lock()
@@ -214,6 +215,9 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if fault.isdigit():
             self._send(int(fault), {"error": {"message": "on cue"}}, {"Retry-After": "0"})
+            return
+        if model.poison is not None and model.poison in str(body):
+            self._send(500, {"error": {"message": "poisoned"}})
             return
         if fault == "hang":
             model.released.wait(60)

@@ -23,6 +23,8 @@ from tests.tiny_models import CHAT_TEMPLATE, character_tokenizer
 from tests.vllm.oracle import reference, write_model
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.timeout(600)  # a server needs minutes to start on a busy machine
+
 TOLERANCE = 1e-4
 SPARE_WORD = 319
 PROMPTS = [Prompt(id=f"p{i}", content="a1+b2=" * (1 + 3 * i)) for i in range(6)]
@@ -73,7 +75,7 @@ def url(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def _await_ready(address: str, server: "subprocess.Popen[bytes]", log: Path) -> None:
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 540
     while time.monotonic() < deadline:
         assert server.poll() is None, log.read_text()[-4000:]
         try:
