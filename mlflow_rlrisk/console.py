@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _HEADLINE = (
     ("pass@1", "rlrisk/pass_at_1"),
     ("token entropy (nats)", "rlrisk/token_entropy"),
+    ("token entropy, estimated", "rlrisk/token_entropy_estimate"),
     ("group signal", "rlrisk/group_signal_fraction"),
     ("starved share", "rlrisk/starved_share"),
     ("saturated share", "rlrisk/saturated_share"),

@@ -20,9 +20,10 @@ _EXTRAS: tuple[tuple[str, str, str], ...] = (
     ("torch", "hf", "sampling with transformers"),
     ("transformers", "hf", "sampling with transformers"),
     ("trl", "trl", "the RL part of the demo"),
+    ("httpx2", "openai", "sampling from OpenAI-compatible endpoints"),
 )
 _BASE = ("mlflow", "numpy", "scipy", "pandas", "pyarrow", "pydantic", "click", "matplotlib")
-_OPTIONAL_EXTRAS = frozenset({"trl"})
+_OPTIONAL_EXTRAS = frozenset({"trl", "openai"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,8 +40,8 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Look at versions, extras, devices, plugin registration and the MLflow store."""
-    return [*_packages(), *_extras(), *_devices(), *_plugin(), *_tracking()]
+    """Look at versions, extras, devices, plugin registration, sandbox and the MLflow store."""
+    return [*_packages(), *_extras(), *_devices(), *_plugin(), *_sandbox(), *_tracking()]
 
 
 def is_healthy(findings: list[Finding]) -> bool:
@@ -113,6 +114,29 @@ def _plugin() -> Iterator[Finding]:
             detail="MLflow does not see the entry point 'rlrisk'",
             mend="pip install --force-reinstall --no-deps mlflow-rlrisk",
         )
+
+
+def _sandbox() -> Iterator[Finding]:
+    """The tier that the code judge proves here, by attacking itself."""
+    from mlflow_rlrisk.verifiers.code import CodeJudge, SandboxUnavailableError
+    from mlflow_rlrisk.verifiers.code.sandbox_tiers import missing_for
+
+    try:
+        with CodeJudge() as judge:
+            tier, selftest = judge.tier, judge.selftest
+    except SandboxUnavailableError as error:
+        yield Finding(
+            name="code judge",
+            status="problem",
+            detail=str(error),
+            mend="apt-get install bubblewrap   (and a kernel with Landlock: 5.13 or newer)",
+            is_optional=True,
+        )
+        return
+    stopped = f"all {selftest.num_attacks} attacks of its self-test stopped" if selftest else ""
+    lacking = missing_for("A") or "its self-test fails here"
+    why = "" if tier == "A" else f"; tier A: {lacking}"
+    yield Finding(name="code judge", status="ok", detail=f"tier {tier}, {stopped}{why}")
 
 
 def _tracking() -> Iterator[Finding]:

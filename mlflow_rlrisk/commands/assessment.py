@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,7 +15,9 @@ from mlflow_rlrisk.config import AssessmentConfig, PolicyConfig, SamplingConfig
 from mlflow_rlrisk.errors import ConfigError
 
 if TYPE_CHECKING:
+    from mlflow_rlrisk.evidence import AssessmentContext
     from mlflow_rlrisk.policy import Decision
+    from mlflow_rlrisk.prompts import PromptSet
     from mlflow_rlrisk.report import RiskReport
     from mlflow_rlrisk.wiring import Assessment
 
@@ -30,7 +33,8 @@ def assess(model: str, as_json: bool, register: bool, **settings: Any) -> int:
     """Sample MODEL as the RL run would and say how risky it is to start RL from it.
 
     MODEL is models:/name/version, models:/name@alias, models:/m-<id>, runs:/<id>/path or a local
-    Hugging Face folder. Exit code: 0 promote, 10 block, 11 inconclusive.
+    Hugging Face folder; with --backend openai also endpoint:NAME, a model without files. Exit code:
+    0 promote, 10 block, 11 inconclusive.
     """
     from mlflow_rlrisk.policy import decide
 
@@ -78,15 +82,17 @@ def assess_one(model: str, settings: dict[str, Any], *, folders: dict[str, Any])
     """Assess MODEL with the options of the command line, showing the progress."""
     from mlflow_rlrisk.wiring import run_assessment
 
+    prompts, context = _inputs(settings["prompts"], settings["mapping"], settings["sft_data"])
     observer = console.ConsoleObserver()
     try:
         return run_assessment(
             model,
-            settings["prompts"],
+            prompts,
             verifier=settings["verifier"],
             config=_config(settings),
             policy=_policy(settings["policy"]),
             mapping=parse_mapping(settings["mapping"]),
+            context=context,
             run_preflight=not settings["no_preflight"],
             observer=observer,
             command=command_line(),
@@ -94,6 +100,23 @@ def assess_one(model: str, settings: dict[str, Any], *, folders: dict[str, Any])
         )
     finally:
         observer.close()
+
+
+@cache
+def _inputs(
+    prompts: str, mapping: str | None, sft_data: str | None
+) -> "tuple[str | PromptSet, AssessmentContext | None]":
+    """The prompts, and what the SFT data say of them; once for all models of a comparison."""
+    if sft_data is None:
+        return prompts, None
+    from mlflow_rlrisk.evidence import AssessmentContext
+    from mlflow_rlrisk.overlap import overlap_evidence, overlap_with
+    from mlflow_rlrisk.prompts import load_prompts
+
+    loaded = load_prompts(prompts, parse_mapping(mapping))
+    found = overlap_with(loaded, sft_data)
+    console.say(f"overlap     {found.sentence}")
+    return loaded, AssessmentContext(sft_rl_overlap=overlap_evidence(found, sft_data))
 
 
 def write_page(assessment: "Assessment") -> str:

@@ -34,14 +34,16 @@ _sampling_options = _options(
     ),
 )
 _input_options = _options(
-    click.option("--prompts", required=True, help="The RL prompt set: JSONL, JSON, CSV, Parquet."),
+    click.option("--prompts", required=True, help="The RL prompt set: a file or a dataset folder."),
     click.option(
         "--verifier",
         required=True,
-        help="exact, numeric, regex[:PATTERN], path/to/file.py:function or module:function.",
+        help="exact, numeric, math, regex[:PATTERN], path/to/file.py:function, module:function or "
+        "evaluate:path; DIALECT: before it where the signature does not tell.",
     ),
     click.option("--map", "mapping", default=None, help="Columns: prompt=COL,truth=COL"),
     click.option("--no-preflight", is_flag=True, help="Do not show the verifier its gold answers."),
+    click.option("--sft-data", default=None, help="The SFT data: how many RL prompts stand there?"),
 )
 _judgement_options = _options(
     click.option("--success-threshold", type=float, default=None, help="Correct from this reward."),
@@ -70,7 +72,8 @@ _machine_options = _options(
         "--backend",
         default="auto",
         show_default=True,
-        help="auto: transformers; replay: MODEL is a folder or dump of rollouts; or any installed.",
+        help="auto: transformers; openai: an endpoint; replay: MODEL is a folder or dump of "
+        "rollouts; or any installed.",
     ),
     click.option(
         "--backend-option",

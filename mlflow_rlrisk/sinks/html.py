@@ -49,6 +49,7 @@ _FACTS = (
     ("starved_share", "Starved prompts", "too hard at g = {g}"),
     ("saturated_share", "Saturated prompts", "too easy at g = {g}"),
     ("token_entropy", "Token entropy", "nats, canonical mean"),
+    ("token_entropy_estimate", "Token entropy", "nats, estimated from top logprobs, not exact"),
     ("truncated_share", "Truncated rollouts", "ended by the token limit"),
 )
 _COMPONENTS_NOTE = (
