@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     "--outcomes",
     type=click.Path(exists=True, dir_okay=False),
     default=None,
-    help="JSON object: what RL made of a model, by its reference.",
+    help="JSON object: what RL made of a model; default: what rlrisk outcome recorded.",
 )
 @assessment_options
 @json_option
@@ -42,11 +42,12 @@ def compare(
     measured otherwise is refused by name.
     """
     from mlflow_rlrisk.sinks.lineage_page import render_lineage
+    from mlflow_rlrisk.sinks.monitor_run import recorded_finals
 
     references = _references(models, base)
     if len(references) < 2:
         raise click.UsageError("compare needs at least two models")
-    known = _outcomes(outcomes)
+    known = recorded_finals(references) if outcomes is None else _outcomes(outcomes)
     if register:
         check_writable()
     root = Path(settings.pop("out") or DEFAULT_OUT)
@@ -83,14 +84,12 @@ def _references(models: tuple[str, ...], base: str | None) -> list[str]:
     return references
 
 
-def _outcomes(path: str | None) -> dict[str, float]:
+def _outcomes(path: str) -> dict[str, float]:
     """Read the outcomes before anything is sampled.
 
     Raises:
         ConfigError: The file is no JSON object of finite numbers.
     """
-    if path is None:
-        return {}
     need = "a JSON object of finite numbers by model reference"
     try:
         raw = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_refuse)

@@ -4,6 +4,7 @@ Writing the same again leaves the same: the tags are replaced, the artifacts ove
 """
 
 import json
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -109,6 +110,37 @@ def record_outcome(reference: str, outcome: RunOutcome, *, run: str) -> dict[str
         record = outcome_record(recorded_outcomes(known), entry)
         client.set_model_version_tag(name, version, OUTCOME_TAG, json.dumps(record))
     return record
+
+
+def recorded_finals(references: Iterable[str]) -> dict[str, float]:
+    """Final value of RL, mean over its runs, of the versions that have an outcome.
+
+    Only one quantity goes into a comparison: where several were recorded, the commonest.
+
+    Args:
+        references: Any model references; those that are no registered version have no outcome.
+
+    Raises:
+        SinkError: The registry refuses.
+    """
+    import mlflow
+
+    found: dict[str, list[tuple[str, float]]] = {}
+    for reference in references:
+        if not reference.startswith("models:/"):
+            continue
+        source = resolve_reference(reference)
+        if source.registered_name is None or source.version is None:
+            continue
+        with mlflow_errors(f"the tags of {reference} cannot be read"):
+            client = mlflow.MlflowClient()
+            tags = client.get_model_version(source.registered_name, source.version).tags
+        runs = recorded_outcomes(tags.get(OUTCOME_TAG))
+        if runs:
+            record = outcome_record(runs[:-1], runs[-1])
+            values = found.setdefault(record["quantity"], [])
+            values.append((reference, float(record["mean_final"])))
+    return dict(max(found.values(), key=lambda values: len(values))) if found else {}
 
 
 def report_of(reference: str) -> "RiskReport":

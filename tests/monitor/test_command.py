@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 from mlflow_rlrisk.cli import cli
 from mlflow_rlrisk.errors import ComparabilityError, ConfigError, HistoryError
 from mlflow_rlrisk.monitor.outcome import recorded_outcomes
+from mlflow_rlrisk.sinks.monitor_run import recorded_finals
 from tests.monitor.histories import drop_history, pilot_rows
 from tests.sinks.simulated import simulated_report
 
@@ -232,6 +233,8 @@ def test_outcomes_are_recorded_on_the_version_one_entry_a_run(store: str, dying:
     entries = recorded_outcomes(client.get_model_version("sft", "1").tags["rlrisk.outcome"])
     assert [entry["run"] for entry in entries] == [str(dying), active.info.run_id]
     assert all("peak is the highest" in entry["definition"] for entry in entries)
+    finals = recorded_finals(["models:/sft/1", str(dying.parent)])
+    assert finals == {"models:/sft/1": pytest.approx((0.0 + 0.4) / 2)}
 
 
 @pytest.mark.mlflow
