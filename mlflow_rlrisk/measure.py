@@ -17,6 +17,7 @@ from mlflow_rlrisk.records import (
     EntropyBounds,
     FinishReason,
     FloatArray,
+    Grade,
     GradedGroup,
     GradeStatus,
     IntArray,
@@ -24,6 +25,7 @@ from mlflow_rlrisk.records import (
     Rollout,
 )
 from mlflow_rlrisk.statistics.pressure import entropy_pressure
+from mlflow_rlrisk.verifiers import ATTACK_NOTE, PROGRAM_NOTE
 
 __all__ = ["LOW_ENTROPY_NATS", "EntropyProfile", "ends_in_loop", "measure"]
 
@@ -92,7 +94,14 @@ def measure(group: GradedGroup, success_threshold: float | None) -> PromptStatis
         sequence_entropy_upper=_sequence_mean([each.upper for each in bounds]),
         sequence_entropy_estimate=_sequence_mean([each.estimate for each in bounds]),
         entropy_pressure=_pressure([rollout for rollout, _ in scored], rewards),
+        num_attacks=_num_attacks([grade for _, grade in scored]),
     )
+
+
+def _num_attacks(grades: Sequence[Grade]) -> int | None:
+    """Programs that attacked the judge, where a judge of programs graded."""
+    notes = [grade.reason for grade in grades if (grade.reason or "").startswith(PROGRAM_NOTE)]
+    return sum(ATTACK_NOTE in (note or "") for note in notes) if notes else None
 
 
 def _correct(rewards: Sequence[float], threshold: float | None) -> list[bool] | None:

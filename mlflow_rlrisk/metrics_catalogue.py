@@ -246,6 +246,27 @@ CATALOGUE: tuple[MetricSpec, ...] = (
     _row("completion_tokens", "tokens", _C, "tokens per rollout, stop token included", "count"),
     _row("verifier_failure_share", "share", _R, "share of rollouts with failed grading", "count"),
     _row(
+        "verifier_attack_share",
+        "share",
+        _R,
+        "share of judged programs that attacked the code judge (their reward stays what it is)",
+        "count",
+    ),
+    _row(
+        "sft_rl_overlap",
+        "share",
+        _R,
+        "share of the RL prompts that stand in the SFT data, exactly or nearly",
+        "normalised text, or Jaccard of word 3-grams at least 0.8; arXiv:2604.13515",
+    ),
+    _row(
+        "mismatch_k3_kl",
+        "nats/token",
+        _R,
+        "KL of sampler and trainer on the sampled tokens, where `rlrisk mismatch` scored them",
+        "k3 estimator, Schulman 2020 (verl's `rollout_corr/k3_kl`)",
+    ),
+    _row(
         "risk_index",
         "share",
         _R,

@@ -154,6 +154,7 @@ class Grade:
     status: GradeStatus
     reward: float | None = None
     reason: str | None = None
+    """Why there is no reward; beside a reward the verifier's note on it."""
     answer: str | None = None
     """The canonical final answer, where the verifier extracts one."""
 
@@ -231,6 +232,7 @@ class PromptStatistics:
         num_unparsed: Scored rollouts in which the verifier found no answer.
         entropy_pressure: Covariance of mean log probability and advantage over the scored rollouts
             (nats); ``None`` where all rewards are equal or log probabilities are missing.
+        num_attacks: Programs that attacked the judge; ``None`` where nobody looked for attacks.
     """
 
     prompt_id: str
@@ -254,3 +256,4 @@ class PromptStatistics:
     sequence_entropy_upper: float | None = None
     sequence_entropy_estimate: float | None = None
     entropy_pressure: float | None = None
+    num_attacks: int | None = None

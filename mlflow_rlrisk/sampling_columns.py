@@ -180,12 +180,23 @@ def _add_outcomes(
     else:
         table.add_ratio("repetition_share", _floats(loops), samples)
     table.add_ratio("verifier_failure_share", _floats([s.num_failed for s in statistics]), samples)
+    _add_attacks(table, statistics, scored)
     table.add_ratio("completion_tokens", tokens, samples, (1.0, longest))
     answers = _answer_counts(statistics)
     if answers is None:
         table.leave_out("the verifier extracts no answers", "parse_failure_share")
         return
     table.add_ratio("parse_failure_share", _floats([each[-1] for each in answers]), scored)
+
+
+def _add_attacks(
+    table: PromptColumns, statistics: Sequence[PromptStatistics], scored: FloatVector
+) -> None:
+    attacks = [each.num_attacks for each in statistics]
+    if all(each is None for each in attacks):
+        table.leave_out("the verifier does not look for attacks", "verifier_attack_share")
+        return
+    table.add_ratio("verifier_attack_share", _floats([each or 0 for each in attacks]), scored)
 
 
 def _floats(values: Sequence[float | None]) -> FloatVector:

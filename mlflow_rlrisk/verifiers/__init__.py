@@ -44,6 +44,11 @@ __all__ = [  # noqa: RUF022  (in reading order)
     "PreflightResult",
 ]
 
+PROGRAM_NOTE = "program: "
+"""How the note of a judged program begins; its grade follows."""
+ATTACK_NOTE = "; attack: "
+"""Follows in the note where a program attacked the judge or its sandbox."""
+
 OutcomeStatus = Literal["scored", "failed", "not_applicable"]
 
 
@@ -73,7 +78,7 @@ class Outcome:
     Attributes:
         status: ``scored`` (a reward), ``failed`` (a reason), ``not_applicable`` (a reason).
         reward: Finite, or ``None`` where there is none.
-        reason: Why there is no reward.
+        reason: Why there is no reward; beside a reward a note on it.
         answer: The canonical answer it found; ``None`` where it found or looks for none.
     """
 

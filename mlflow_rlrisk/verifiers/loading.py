@@ -112,7 +112,7 @@ def _open_factory(spec: VerifierSpec) -> tuple[Verifier, LoadedVerifier]:
             raise VerifierError(f"{spec.text}: {type(verifier).__name__} has no method {method}")
     return verifier, LoadedVerifier(
         spec=spec.text,
-        name=spec.text,
+        name=str(getattr(verifier, "name", spec.text)),
         kind="builtin" if spec.kind == "builtin" else "plugin",
         dialect=None,
         digest=_digest(spec.target, spec.detail, sources),

@@ -269,7 +269,7 @@ def _to_grade(status: str, reward: float | None, reason: str | None, answer: str
     if status == GradeStatus.SCORED and reward is not None:
         if not math.isfinite(reward):
             return Grade(status=GradeStatus.FAILED, reason=f"returned {reward!r}")
-        return Grade.scored(reward, answer)
+        return Grade(status=GradeStatus.SCORED, reward=float(reward), reason=reason, answer=answer)
     if status == GradeStatus.NOT_APPLICABLE:
         return Grade(status=GradeStatus.NOT_APPLICABLE, reason=reason or "not applicable")
     return Grade(status=GradeStatus.FAILED, reason=reason or "the verifier gave no reason")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import shutil
 import socket
 import subprocess
@@ -10,6 +11,7 @@ import sysconfig
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -103,9 +105,10 @@ def bwrap_path() -> str | None:
 
 
 def _command(kind: Kind) -> list[str]:
-    python = os.path.realpath(sys.executable)
+    interpreter = _interpreter()
+    python = interpreter.path
     folder = str(Path(confine.__file__).parent)
-    readable = _readable(python)
+    readable = _readable(interpreter)
     settings: dict[str, Any] = {
         "import_path": [],
         "landlock": kind in ("A", "B"),
@@ -117,16 +120,48 @@ def _command(kind: Kind) -> list[str]:
     if kind == "tester":
         settings["import_path"] = [path for path in sys.path if path]
     inner = [python, "-s", "-S", "-P", "-c", _BOOT, folder, json.dumps(settings)]
-    return [*_bubblewrap([*readable, folder, python]), *inner] if kind == "A" else inner
+    if kind != "A":
+        return inner
+    return [*_bubblewrap([*readable, folder, python], interpreter.stdlib), *inner]
 
 
-def _readable(python: str) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class _Interpreter:
+    """The Python that runs in the sandbox, and where its library lies."""
+
+    path: str
+    prefix: str
+    stdlib: str
+
+
+@cache
+def _interpreter() -> _Interpreter:
+    """This Python; where its file is out of reach for this user, another of the same version.
+
+    Raises:
+        SandboxStartError: There is none.
+    """
+    own = os.path.realpath(sys.executable)
+    if os.access(own, os.X_OK):
+        return _Interpreter(own, sys.base_prefix, sysconfig.get_path("stdlib"))
+    name = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    other = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/local/bin:/usr/bin")
+    if other is None:
+        raise SandboxStartError(f"{own} may not be run by this user, and there is no {name}")
+    ask = "import sys, sysconfig; print(sys.base_prefix); print(sysconfig.get_path('stdlib'))"
+    done = subprocess.run([other, "-I", "-S", "-c", ask], capture_output=True, check=False)
+    if done.returncode:
+        raise SandboxStartError(f"{other}: {done.stderr.decode(errors='replace')[-200:]}")
+    prefix, stdlib = done.stdout.decode().splitlines()
+    return _Interpreter(os.path.realpath(other), prefix, stdlib)
+
+
+def _readable(interpreter: _Interpreter) -> list[str]:
     """What the interpreter and the extension modules of the standard library load."""
-    library = Path(sys.base_prefix) / "lib"
-    triple = sysconfig.get_config_var("MULTIARCH") or "x86_64-linux-gnu"
+    library = Path(interpreter.prefix) / "lib"
+    triple = sysconfig.get_config_var("MULTIARCH") or f"{platform.machine()}-linux-gnu"
     return [
-        sysconfig.get_path("stdlib"),
-        sysconfig.get_path("platstdlib"),
+        interpreter.stdlib,
         *map(str, library.glob("libpython*.so*")),
         f"/usr/lib/{triple}",
         f"/lib/{triple}",
@@ -141,19 +176,19 @@ def _readable(python: str) -> list[str]:
     ]
 
 
-def _bubblewrap(paths: Sequence[str]) -> list[str]:
+def _bubblewrap(paths: Sequence[str], stdlib: str) -> list[str]:
     """All namespaces, no network, no /proc, a root that cannot be written."""
     program = bwrap_path()
     if program is None:
         raise SandboxStartError("bubblewrap (bwrap) is not installed")
     command = [program, "--unshare-all", "--unshare-user", "--cap-add", "CAP_SYS_ADMIN"]
     for path in dict.fromkeys(paths):
-        if not Path(path).exists():
+        if not os.path.exists(path):
             continue
         is_device = path.startswith("/dev/")
         command += ["--dev-bind" if is_device else "--ro-bind", path, path]
     for hidden in ("site-packages", "dist-packages"):
-        folder = Path(sysconfig.get_path("stdlib")) / hidden
+        folder = Path(stdlib) / hidden
         if folder.is_dir():
             command += ["--tmpfs", str(folder)]
     command += ["--dir", confine.SCRATCH, "--symlink", confine.SCRATCH, "/tmp"]
