@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from mlflow_rlrisk.records import GradedGroup, Prompt, RolloutGroup
 from mlflow_rlrisk.rollout_store import RolloutStore, RolloutWriter
-from mlflow_rlrisk.samplers import Sampler, draws_ranges
+from mlflow_rlrisk.samplers import GradingSampler, Sampler, draws_ranges
 from mlflow_rlrisk.verifiers import VerifierPool
 
 
@@ -81,7 +81,7 @@ class Gatherer:
             graded.add(group.prompt.id)
             yield group
         ungraded = [prompt for prompt in complete if prompt.id not in graded]
-        yield from self._graded(self._store.groups(ungraded, num_samples))
+        yield from self._kept(self._pool.grade(self._store.groups(ungraded, num_samples)))
 
     def sampled(
         self, batches: Iterable[Batch], num_samples: int | None
@@ -91,7 +91,7 @@ class Gatherer:
         A batch that completes groups of which a part was stored yields them after its end.
         """
         for batch in batches:
-            groups = self._graded(self._draw(batch))
+            groups = self._kept(self._graded(batch))
             if batch.samples is None or batch.samples.start == 0:
                 yield from groups
                 continue
@@ -107,12 +107,18 @@ class Gatherer:
             return self._sampler.sample(batch.prompts)
         return self._sampler.sample_range(batch.prompts, batch.samples)
 
-    def _graded(self, groups: Iterable[RolloutGroup]) -> Generator[GradedGroup, None, None]:
+    def _graded(self, batch: Batch) -> Iterator[GradedGroup]:
+        sampler = self._sampler
+        if batch.samples is not None and isinstance(sampler, GradingSampler) and sampler.grades:
+            return sampler.sample_graded(batch.prompts, batch.samples, self._pool.spec.text)
+        return self._pool.grade(self._draw(batch))
+
+    def _kept(self, groups: Iterable[GradedGroup]) -> Generator[GradedGroup, None, None]:
         with ExitStack() as stack:
             writer = None
             if self._store is not None:
                 writer = stack.enter_context(RolloutWriter(self._store))
-            for group in self._pool.grade(groups):
+            for group in groups:
                 if writer is not None:
                     writer.add(group)
                 yield group

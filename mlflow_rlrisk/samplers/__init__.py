@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeGuard, runtime_checkable
 from mlflow_rlrisk.checkpoint import Checkpoint
 from mlflow_rlrisk.config import AssessmentConfig
 from mlflow_rlrisk.errors import ConfigError
-from mlflow_rlrisk.records import Prompt, RolloutGroup
+from mlflow_rlrisk.records import GradedGroup, Prompt, RolloutGroup
 
 GROUP = "mlflow_rlrisk.samplers"
 DEFAULT_SAMPLER = "transformers"
@@ -68,6 +68,32 @@ class RangeSampler(Sampler, Protocol):
         """Yield the rollouts of every prompt whose ``sample_index`` lies in ``samples``.
 
         They are those that `sample` draws under the same indices. Errors are those of `sample`.
+        """
+        ...
+
+
+@runtime_checkable
+class GradingSampler(Sampler, Protocol):
+    """A sampler that can show the completions to the verifier where they are sampled."""
+
+    @property
+    def grades(self) -> bool:
+        """True where it was asked to."""
+        ...
+
+    def sample_graded(
+        self, prompts: Sequence[Prompt], samples: range, verifier: str
+    ) -> Iterator[GradedGroup]:
+        """Yield the samples of that range of every prompt with their grades.
+
+        Args:
+            prompts: Prompts to sample.
+            samples: Samples to draw of each.
+            verifier: Spec of the verifier, as text.
+
+        Raises:
+            VerifierError: It cannot be loaded there.
+            SamplerError: As in `Sampler.sample`.
         """
         ...
 

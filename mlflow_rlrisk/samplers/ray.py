@@ -15,8 +15,8 @@ from typing import Any
 from mlflow_rlrisk.checkpoint import Checkpoint, open_checkpoint
 from mlflow_rlrisk.config import AssessmentConfig
 from mlflow_rlrisk.errors import RLRiskError, SamplerError
-from mlflow_rlrisk.records import Prompt, Rollout, RolloutGroup
-from mlflow_rlrisk.rollout_shards import ROLLOUT_SCHEMA, groups_of
+from mlflow_rlrisk.records import Grade, GradedGroup, Prompt, Rollout, RolloutGroup
+from mlflow_rlrisk.rollout_shards import GRADE_SCHEMA, grades_of, groups_of
 from mlflow_rlrisk.samplers import OnTokens
 from mlflow_rlrisk.samplers.ray_cluster import join_cluster
 from mlflow_rlrisk.samplers.ray_options import RayOptions
@@ -77,20 +77,51 @@ class RaySampler:
 
     def sample_range(self, prompts: Sequence[Prompt], samples: range) -> Iterator[RolloutGroup]:
         """Yield the samples of that range of every prompt; order and errors as in `sample`."""
+        for group, _ in self._merged(prompts, samples, None):
+            yield group
+
+    @property
+    def grades(self) -> bool:
+        """True where the option ``verify`` asks for grading in the workers."""
+        return self._options.verify
+
+    def sample_graded(
+        self, prompts: Sequence[Prompt], samples: range, verifier: str
+    ) -> Iterator[GradedGroup]:
+        """Yield the samples of that range with the grades that the workers gave them.
+
+        Args:
+            prompts: Prompts to sample.
+            samples: Samples to draw of each.
+            verifier: Spec of the verifier; a file in it must be there on every node.
+
+        Raises:
+            VerifierError: A worker cannot load the verifier.
+            SamplerError: As in `sample`.
+        """
+        for group, grades in self._merged(prompts, samples, verifier):
+            yield GradedGroup(prompt=group.prompt, rollouts=group.rollouts, grades=grades)
+
+    def _merged(
+        self, prompts: Sequence[Prompt], samples: range, verifier: str | None
+    ) -> Iterator[tuple[RolloutGroup, tuple[Grade, ...]]]:
+        """Whole groups, with a grade for each rollout where there is a verifier."""
         by_id = {prompt.id: prompt for prompt in prompts}
-        parts: dict[str, dict[int, Rollout]] = {}
-        for table in self._tables(prompts, samples):
-            num_tokens = 0
+        parts: dict[str, dict[int, tuple[Rollout, Grade | None]]] = {}
+        for table in self._tables(prompts, samples, verifier):
+            grades = {} if verifier is None else grades_of(table.select(GRADE_SCHEMA.names))
             for part in groups_of(table, by_id):
+                known = grades.get(part.prompt.id, {})
                 found = parts.setdefault(part.prompt.id, {})
-                found.update({rollout.sample_index: rollout for rollout in part.rollouts})
-                num_tokens += sum(rollout.token_ids.size for rollout in part.rollouts)
-            if self.on_tokens is not None:
-                self.on_tokens(num_tokens, table.num_rows)
-            for name in [name for name, found in parts.items() if len(found) == len(samples)]:
-                whole = parts.pop(name)
-                rollouts = tuple(whole[index] for index in samples)
-                yield RolloutGroup(prompt=by_id[name], rollouts=rollouts)
+                found.update(
+                    {r.sample_index: (r, known.get(r.sample_index)) for r in part.rollouts}
+                )
+                if len(found) < len(samples):
+                    continue
+                whole = [found[index] for index in samples]
+                del parts[part.prompt.id]
+                group = RolloutGroup(prompt=part.prompt, rollouts=tuple(r for r, _ in whole))
+                yield group, tuple(grade for _, grade in whole if grade is not None)
 
     def estimate_s(self, prompts: Sequence[Prompt]) -> float | None:
         """What one worker would need, shared by all."""
@@ -120,6 +151,11 @@ class RaySampler:
             ray.shutdown()
         self._is_ours = False
 
+    def _tell(self, table: Any) -> None:
+        if self.on_tokens is not None:
+            num_tokens = sum(map(len, table["token_ids"].to_pylist()))
+            self.on_tokens(num_tokens, table.num_rows)
+
     def _ask(self, question: str, *arguments: Any) -> Any:
         import ray
 
@@ -143,11 +179,14 @@ class RaySampler:
         if describer is not None and ray.is_initialized():
             ray.kill(describer)
 
-    def _tables(self, prompts: Sequence[Prompt], samples: range) -> Iterator[Any]:
+    def _tables(
+        self, prompts: Sequence[Prompt], samples: range, verifier: str | None
+    ) -> Iterator[Any]:
         """Tables of rollouts in the order in which shards are finished."""
         import ray
-        from ray import cloudpickle
+        from ray import cloudpickle as pickling
 
+        dumps: Any = pickling.dumps
         options = self._options
         self._stop_describer()
         shards = cut_shards(
@@ -157,8 +196,8 @@ class RaySampler:
             prompts_per_shard=options.prompts_per_shard,
             samples_per_shard=options.samples_per_shard,
         )
-        rows = [{"shard": cloudpickle.dumps(shard)} for shard in shards]
-        data = ray.data.from_items(rows, override_num_blocks=len(rows))
+        rows = [{"shard": dumps(shard)} for shard in shards]
+        data: Any = ray.data.from_items(rows, override_num_blocks=len(rows))
         with warnings.catch_warnings():
             # Ray 2.60 has no other way yet to bound the retries.
             warnings.filterwarnings("ignore", message=".*ray_remote_args_fn")
@@ -166,7 +205,11 @@ class RaySampler:
                 ShardWorker,
                 batch_size=1,
                 batch_format="numpy",
-                fn_constructor_kwargs={"source": self._source, "config": self._config},
+                fn_constructor_kwargs={
+                    "source": self._source,
+                    "config": self._config,
+                    "verifier": verifier,
+                },
                 num_cpus=options.num_cpus_per_worker,
                 num_gpus=options.num_gpus_per_worker or None,
                 compute=ray.data.ActorPoolStrategy(
@@ -179,7 +222,8 @@ class RaySampler:
             for table in data.iter_batches(
                 batch_size=None, batch_format="pyarrow", prefetch_batches=0
             ):
-                yield table.cast(ROLLOUT_SCHEMA).combine_chunks()
+                self._tell(table)
+                yield table.combine_chunks()
         except ray.exceptions.RayError as error:
             raise _as_ours(error) from error
 

@@ -6,6 +6,7 @@ that feed them. Both are found out here, from what the nodes say they have.
 
 import logging
 import os
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,9 @@ from mlflow_rlrisk.errors import ConfigError, MissingDependencyError, SamplerErr
 
 CPUS_FOR_TASKS = 1
 """CPUs that the actors must leave to Ray Data's own tasks."""
+
+RELEASE_S = 10.0
+"""Seconds that actors which have just ended may take to give their resources back."""
 
 OBJECT_STORE_BYTES = 2**29
 """Shared memory of a cluster that we start: rollouts are small and leave it at once."""
@@ -75,8 +79,16 @@ def join_cluster(address: str, demand: Demand) -> bool:
     if is_ours:
         _connect(address or os.environ.get("RAY_ADDRESS", ""), demand)
     try:
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        check_demand(demand, nodes, ray.available_resources())
+        check_room(demand, [node["Resources"] for node in ray.nodes() if node["Alive"]])
+        deadline = time.monotonic() + RELEASE_S
+        while True:
+            try:
+                check_free(demand, ray.available_resources())
+                break
+            except ConfigError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.25)
     except ConfigError:
         if is_ours:
             ray.shutdown()
@@ -102,39 +114,51 @@ def _connect(address: str, demand: Demand) -> None:
         raise SamplerError(f"{where} cannot be reached: {error}") from error
 
 
-def check_demand(
-    demand: Demand, nodes: Iterable[Mapping[str, float]], available: Mapping[str, float]
-) -> None:
-    """Refuse a demand that would wait for ever.
+def check_room(demand: Demand, nodes: Iterable[Mapping[str, float]]) -> None:
+    """Refuse workers that fit on no nodes, however long one waits.
 
     Args:
         demand: What the workers claim.
         nodes: Resources of each living node.
-        available: What is free in the whole cluster.
 
     Raises:
-        ConfigError: The workers do not fit on the nodes, others hold what they need, or they
-            would leave no CPU to the tasks that feed them.
+        ConfigError: There is no room, or none would be left to the tasks that feed the workers.
     """
     nodes = list(nodes)
-    each = f"{demand.num_cpus:g} CPUs and {demand.num_gpus:g} GPUs"
     has = "; ".join(f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs" for node in nodes)
     room = sum(_room(demand, node) for node in nodes)
     if room < demand.num_workers:
+        each = f"{demand.num_cpus:g} CPUs and {demand.num_gpus:g} GPUs"
         raise ConfigError(
             "num_workers",
             demand.num_workers,
             f"the cluster has room for {room} workers of {each} (nodes: {has or 'none'})",
         )
+    check_free(
+        demand, {kind: sum(node.get(kind, 0.0) for node in nodes) for kind in ("CPU", "GPU")}
+    )
+
+
+def check_free(demand: Demand, free: Mapping[str, float]) -> None:
+    """Refuse workers that would claim more than what is free, or every CPU of it.
+
+    Args:
+        demand: What the workers claim.
+        free: CPUs and GPUs of the whole cluster.
+
+    Raises:
+        ConfigError: Ray would wait for ever.
+    """
     for name, kind, wanted in (
         ("num_cpus_per_worker", "CPU", demand.num_cpus),
         ("num_gpus_per_worker", "GPU", demand.num_gpus),
     ):
-        claimed = demand.num_workers * wanted
-        free = available.get(kind, 0.0)
+        claimed, there = demand.num_workers * wanted, free.get(kind, 0.0)
         spare = CPUS_FOR_TASKS if kind == "CPU" else 0
-        if claimed > 0 and claimed + spare > free:
-            need = f"at most {max(free - spare, 0):g} {kind}s can be claimed of {free:g} free ones"
+        if claimed > 0 and claimed + spare > there:
+            need = (
+                f"at most {max(there - spare, 0):g} {kind}s can be claimed of {there:g} free ones"
+            )
             hint = ", one must be left to the tasks that feed the workers" if spare else ""
             raise ConfigError(
                 name, wanted, f"{demand.num_workers} workers claim {claimed:g}; {need}{hint}"

@@ -1,8 +1,8 @@
 """The unit of work on a cluster, and the worker that does it: (prompts, range of samples)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cached_property, partial
 from typing import Any
 
 import pyarrow as pa
@@ -10,12 +10,15 @@ import pyarrow as pa
 from mlflow_rlrisk.checkpoint import Checkpoint
 from mlflow_rlrisk.config import AssessmentConfig
 from mlflow_rlrisk.errors import CheckpointError, SamplerError
-from mlflow_rlrisk.records import Prompt
-from mlflow_rlrisk.rollout_shards import rollout_table
+from mlflow_rlrisk.records import Prompt, RolloutGroup
+from mlflow_rlrisk.rollout_shards import GRADE_SCHEMA, grade_table, rollout_table
 from mlflow_rlrisk.samplers import Sampler, draws_ranges, load_sampler
+from mlflow_rlrisk.verifiers import VerifierPool
 
 SHARDS_PER_WORKER = 4
 """Shards cut for each worker where nothing else is asked: few loads to even out, little to lose."""
+
+GRADE_COLUMNS = [name for name in GRADE_SCHEMA.names if name not in ("prompt_id", "sample_index")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +57,7 @@ def cut_shards(
 
 
 def build_inner(
-    source: Checkpoint | str, config: AssessmentConfig, *, node: str, needs_ranges: bool
+    source: Checkpoint, config: AssessmentConfig, *, node: str, needs_ranges: bool
 ) -> Sampler:
     """Build the inner sampler in a worker.
 
@@ -68,7 +71,7 @@ def build_inner(
         CheckpointError: The checkpoint cannot be read from here.
         SamplerError: The inner sampler cannot split groups.
     """
-    if isinstance(source, Checkpoint) and not (source.model_path / "config.json").is_file():
+    if not (source.model_path / "config.json").is_file():
         raise CheckpointError(
             f"{source.display_name}: {source.model_path} cannot be read on node {node}; put the "
             "checkpoint where every node sees it under the same path"
@@ -82,10 +85,18 @@ def build_inner(
 
 
 class Describer:
-    """An actor that says what the inner sampler is, before anything is sampled."""
+    """An actor that says what the inner sampler is, before anything is sampled.
 
-    def __init__(self, source: Checkpoint | str, config: AssessmentConfig, needs_ranges: bool):
-        self._inner = build_inner(source, config, node=_node(), needs_ranges=needs_ranges)
+    It builds the sampler in its first call: Ray hands on what a call raises, of a constructor
+    that fails it only says that the actor died. `ShardWorker` does the same.
+    """
+
+    def __init__(self, source: Checkpoint, config: AssessmentConfig, needs_ranges: bool) -> None:
+        self._build = partial(build_inner, source, config, needs_ranges=needs_ranges)
+
+    @cached_property
+    def _inner(self) -> Sampler:
+        return self._build(node=_node())
 
     def describe(self) -> dict[str, Any]:
         """As the sampler says."""
@@ -105,33 +116,63 @@ class Describer:
 
 
 class ShardWorker:
-    """The actor of Ray Data: a batch of one shard in, the table of its rollouts out."""
+    """The actor of Ray Data: a batch of one shard in, the table of its rollouts out.
 
-    def __init__(self, source: Checkpoint | str, config: AssessmentConfig) -> None:
-        self._inner = build_inner(source, config, node=_node(), needs_ranges=False)
-        self._num_samples = config.sampling.num_samples
+    Args:
+        source: The checkpoint.
+        config: Settings, with the inner backend and its options.
+        verifier: Spec of the verifier that grades here; ``None`` leaves that to the caller.
+    """
+
+    def __init__(
+        self, source: Checkpoint, config: AssessmentConfig, verifier: str | None = None
+    ) -> None:
+        self._config = config
+        self._verifier = verifier
+        self._build = partial(build_inner, source, config, needs_ranges=False)
+
+    @cached_property
+    def _inner(self) -> Sampler:
+        return self._build(node=_node())
+
+    @cached_property
+    def _pool(self) -> VerifierPool:
+        """Its processes end when the actor does, however that ends."""
+        config = self._config
+        return VerifierPool(
+            self._verifier or "",
+            num_workers=config.verifier_workers,
+            timeout_s=config.verifier_timeout_s,
+        ).__enter__()
 
     def __call__(self, batch: dict[str, Any]) -> pa.Table:
-        """Sample the shard; nothing of it leaves before all of it is there."""
-        from ray import cloudpickle
+        """Sample the shard; nothing of it leaves before all of it is there.
 
+        Returns:
+            The rollouts, with the columns of their grades where a verifier is given.
+        """
+        from ray import cloudpickle as pickling
+
+        loads: Any = pickling.loads
         (payload,) = batch["shard"]  # made by our own driver
-        shard: Shard = cloudpickle.loads(payload)
-        if shard.samples == range(self._num_samples):
-            groups = list(self._inner.sample(shard.prompts))
-        elif draws_ranges(self._inner):
-            groups = list(self._inner.sample_range(shard.prompts, shard.samples))
-        else:
-            raise SamplerError(f"this sampler cannot draw {shard.samples} of a group")
-        return rollout_table(groups)
+        shard: Shard = loads(payload)
+        if self._verifier is None:
+            return rollout_table(list(self._drawn(shard)))
+        groups = list(self._pool.grade(self._drawn(shard)))
+        table, grades = rollout_table(groups), grade_table(groups)
+        for name in GRADE_COLUMNS:
+            table = table.append_column(grades.schema.field(name), grades[name])
+        return table
+
+    def _drawn(self, shard: Shard) -> Iterator[RolloutGroup]:
+        if shard.samples == range(self._config.sampling.num_samples):
+            return self._inner.sample(shard.prompts)
+        if draws_ranges(self._inner):
+            return self._inner.sample_range(shard.prompts, shard.samples)
+        raise SamplerError(f"the sampler {self._config.backend} cannot draw a part of a group")
 
 
 def _node() -> str:
     import ray
 
     return str(ray.util.get_node_ip_address())
-
-
-def source_of(source: Checkpoint | Path | str) -> Checkpoint | str:
-    """What a worker gets; a path stays text, for it may not exist here."""
-    return source if isinstance(source, Checkpoint) else str(source)
