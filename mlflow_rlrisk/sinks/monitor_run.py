@@ -140,7 +140,10 @@ def recorded_finals(references: Iterable[str]) -> dict[str, float]:
             record = outcome_record(runs[:-1], runs[-1])
             values = found.setdefault(record["quantity"], [])
             values.append((reference, float(record["mean_final"])))
-    return dict(max(found.values(), key=lambda values: len(values))) if found else {}
+    if not found:
+        return {}
+    commonest = max(found, key=lambda quantity: len(found[quantity]))
+    return dict(found[commonest])
 
 
 def report_of(reference: str) -> "RiskReport":
