@@ -21,6 +21,7 @@ COMMANDS = {
     "drift": "drift:drift",
     "band": "band:band",
     "rescore": "assessment:rescore",
+    "mismatch": "mismatch:mismatch",
     "monitor": "monitor:monitor",
     "outcome": "monitor:outcome",
     "judge": "judge:judge",

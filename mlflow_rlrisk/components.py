@@ -26,6 +26,7 @@ TRUNCATED = PREFIX + "truncated_share"
 ENTROPY = PREFIX + "token_entropy"
 ENTROPY_ESTIMATE = PREFIX + "token_entropy_estimate"
 ENTROPY_RELATIVE = PREFIX + "token_entropy_relative"
+OVERLAP = PREFIX + "sft_rl_overlap"
 PASS_AT_64 = PREFIX + "pass_at_64"
 
 CORE = {

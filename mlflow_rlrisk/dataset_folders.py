@@ -8,6 +8,7 @@ A folder with several splits is never read whole: one must be named, as ``FOLDER
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,8 @@ def is_dataset(path: Path) -> bool:
     return path.is_dir() or (not path.exists() and not path.suffix and path.parent.is_dir())
 
 
-def saved_rows(path: Path) -> list[dict[str, Any]] | None:
-    """Rows of a folder that ``save_to_disk`` wrote; ``None`` where it is another kind of folder.
+def saved_rows(path: Path) -> Iterator[dict[str, Any]] | None:
+    """Rows of a folder that ``save_to_disk`` wrote, batch by batch; ``None`` for other folders.
 
     Raises:
         PromptSetError: Several splits, or damaged files.
@@ -40,7 +41,7 @@ def saved_rows(path: Path) -> list[dict[str, Any]] | None:
     if not state.is_file():
         return None
     files = [path / str(each["filename"]) for each in _json(state).get("_data_files", [])]
-    return [row for file in files for row in _arrow_rows(file)]
+    return (row for file in files for row in _arrow_rows(file))
 
 
 def data_files(path: Path) -> tuple[Path, ...]:
@@ -91,12 +92,12 @@ def _json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _arrow_rows(path: Path) -> list[dict[str, Any]]:
+def _arrow_rows(path: Path) -> Iterator[dict[str, Any]]:
     import pyarrow
 
     try:
         with pyarrow.memory_map(str(path)) as source:
-            rows: list[dict[str, Any]] = pyarrow.ipc.open_stream(source).read_all().to_pylist()
+            for batch in pyarrow.ipc.open_stream(source):
+                yield from batch.to_pylist()
     except (pyarrow.ArrowException, OSError) as error:
         raise PromptSetError(f"{path}: not a readable Arrow file ({error})") from error
-    return rows

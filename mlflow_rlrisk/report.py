@@ -14,6 +14,7 @@ from mlflow_rlrisk.aggregate import Aggregates, aggregate
 from mlflow_rlrisk.components import (
     ENTROPY,
     ENTROPY_RELATIVE,
+    OVERLAP,
     SIGNAL,
     Quantities,
     assess_components,
@@ -106,6 +107,8 @@ def summarize(
         confidence=made_at,
     )
     _add_relative_entropy(found, given.reference_entropy, config.confidence, made_at, seed)
+    _add_given(found, given, len(prompts), config.confidence, seed)
+    _add_overlap(found, given.sft_rl_overlap, len(prompts))
     assessed = assess_components(Quantities(found, given, config.confidence, seed, made_at), policy)
     judgement = judge(
         found.metrics,
@@ -192,6 +195,42 @@ def _add_relative_entropy(
         num_prompts=own.num_prompts,
         method="percentile",
     )
+
+
+def _add_overlap(found: Aggregates, overlap: Evidence | None, num_prompts: int) -> None:
+    """The overlap was counted over all prompts: it is no estimate and has no interval."""
+    if overlap is None:
+        found.undefined[OVERLAP] = "no SFT data were given"
+        return
+    found.metrics[OVERLAP] = Metric(
+        value=overlap.value,
+        ci_low=overlap.ci_low,
+        ci_high=overlap.ci_high,
+        num_prompts=num_prompts,
+        method="count",
+    )
+
+
+def _add_given(
+    found: Aggregates, given: AssessmentContext, num_prompts: int, confidence: float, seed: int
+) -> None:
+    """Metrics that are measured apart from the rollouts' aggregates, with their own intervals."""
+    num_draws = max((draws.size for draws in found.draws.values()), default=0)
+    for place, (name, evidence, reason) in enumerate(
+        [("mismatch_k3_kl", given.mismatch_kl, "no comparison with the trainer: rlrisk mismatch")]
+    ):
+        if evidence is None:
+            found.undefined[PREFIX + name] = reason
+            continue
+        rng = np.random.Generator(np.random.Philox(key=[seed, 16 + place]))
+        found.draws[PREFIX + name] = evidence.draws(num_draws, confidence, rng)
+        found.metrics[PREFIX + name] = Metric(
+            value=evidence.value,
+            ci_low=evidence.ci_low,
+            ci_high=evidence.ci_high,
+            num_prompts=num_prompts,
+            method="given",
+        )
 
 
 def _solve_counts(prompts: Sequence[PromptStatistics]) -> tuple[tuple[int, int, int], ...]:

@@ -1,0 +1,112 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from mlflow_rlrisk.cli import run
+from mlflow_rlrisk.errors import PromptSetError
+from mlflow_rlrisk.overlap import overlap_evidence, overlap_with, sft_prompts
+from mlflow_rlrisk.prompts import load_prompts
+from tests.prompt_statistics import prompts as counted
+from tests.prompt_statistics import report_of
+
+CHAT = [
+    {"role": "system", "content": "be brief"},
+    {"role": "user", "content": "9+8="},
+    {"role": "assistant", "content": "17"},
+]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": CHAT},
+        {"messages": json.dumps(CHAT)},
+        {"prompt": CHAT[:2], "completion": "17"},
+        {"prompt": "9+8=", "completion": "17"},
+        {"conversations": [{"from": "human", "value": "9+8="}, {"from": "gpt", "value": "17"}]},
+        {"instruction": "9+8=", "input": "", "output": "17"},
+        {"question": "9+8=", "answer": "17"},
+    ],
+)
+def test_what_the_user_says_is_found_in_every_form(row: dict[str, Any]) -> None:
+    assert list(sft_prompts([row])) == ["9+8="]
+
+
+def test_every_turn_of_the_user_is_a_prompt_and_all_together() -> None:
+    turns = [*CHAT, {"role": "user", "content": "and 1?"}]
+
+    assert list(sft_prompts([{"messages": turns}])) == ["9+8=\nand 1?", "9+8=", "and 1?"]
+
+
+def test_an_alpaca_input_belongs_to_its_instruction() -> None:
+    assert list(sft_prompts([{"instruction": "add", "input": "9 8"}])) == ["add\n9 8"]
+
+
+def test_files_are_streamed_and_give_the_same_prompts(tmp_path: Path) -> None:
+    rows = [{"prompt": f"q{i}", "completion": "x"} for i in range(5000)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "a.json").write_text(json.dumps(rows))
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    pd.DataFrame(rows).to_csv(tmp_path / "a.csv", index=False)
+    (tmp_path / "repo").mkdir()
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "repo" / "train-00000-of-00001.parquet")
+
+    for name in ("a.jsonl", "a.json", "a.parquet", "a.csv", "repo"):
+        assert list(sft_prompts(tmp_path / name)) == [row["prompt"] for row in rows], name
+
+
+def test_data_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"prompt": "a"}\n{oops\n')
+
+    with pytest.raises(PromptSetError, match="line 2 is not JSON"):
+        list(sft_prompts(path))
+    with pytest.raises(PromptSetError, match="row 1: no prompt; needed is one of messages"):
+        list(sft_prompts([{"text": "a"}]))
+    with pytest.raises(PromptSetError, match="needed is column 'q'"):
+        list(sft_prompts([{"prompt": "a"}], "q"))
+
+
+def test_a_system_prompt_does_not_hide_the_overlap() -> None:
+    prompts = load_prompts(
+        [{"prompt": CHAT[:2], "answer": "17"}, {"prompt": CHAT[1:2], "answer": "1"}]
+    )
+
+    found = overlap_with(prompts, [{"question": "9+8=", "answer": "17"}])
+
+    assert found.num_exact == 2
+
+
+def test_the_overlap_is_a_metric_and_a_component_of_the_report() -> None:
+    from mlflow_rlrisk.evidence import AssessmentContext
+
+    prompts = load_prompts([{"prompt": f"question number {i}", "answer": "1"} for i in range(60)])
+    found = overlap_with(prompts, [{"prompt": f"question number {i}"} for i in range(15)])
+    context = AssessmentContext(sft_rl_overlap=overlap_evidence(found, "sft.jsonl"))
+
+    reports = [report_of(counted([4] * 60, 16), context=given) for given in (context, None)]
+
+    metric = reports[0].metrics["rlrisk/sft_rl_overlap"]
+    assert (metric.value, metric.ci_low, metric.ci_high) == (0.25, 0.25, 0.25)
+    (component,) = [each for each in reports[0].components if each.name == "overlap"]
+    assert (component.x, component.q) == (0.25, 0.25)
+    assert reports[1].undefined["rlrisk/sft_rl_overlap"] == "no SFT data were given"
+    assert "overlap" in reports[1].not_assessed
+
+
+def test_the_command_counts_and_shows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prompts, sft = tmp_path / "p.jsonl", tmp_path / "s.jsonl"
+    prompts.write_text('{"prompt": "9+8=", "answer": "17"}\n{"prompt": "1+1=", "answer": "2"}\n')
+    sft.write_text(json.dumps({"messages": CHAT}) + "\n")
+
+    with pytest.raises(SystemExit) as stopped:
+        run(["overlap", "--prompts", str(prompts), "--sft-data", str(sft), "--json"])
+
+    found = json.loads(capsys.readouterr().out)
+    assert stopped.value.code == 0
+    assert (found["rlrisk/sft_rl_overlap"], found["num_exact"], found["num_near"]) == (0.5, 1, 0)
