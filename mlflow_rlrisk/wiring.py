@@ -37,6 +37,7 @@ from mlflow_rlrisk.rollout_shards import write_text_atomically
 from mlflow_rlrisk.rollout_store import RolloutStore
 from mlflow_rlrisk.samplers import Sampler, draws_ranges, load_sampler, needs_checkpoint
 from mlflow_rlrisk.stored_assessment import stored_groups
+from mlflow_rlrisk.stored_evidence import with_stored_evidence
 from mlflow_rlrisk.verifiers import PreflightResult, VerifierPool, preflight
 
 REPORT = "report.json"
@@ -110,6 +111,7 @@ def run_assessment(
         folder = assessment_folder(out_dir, out_root, str(model), provenance)
         if folder is not None:
             stack.enter_context(locked(folder))
+            context = with_stored_evidence(folder, context)
         kept = folder
         if folder is None and config.budget == "auto":  # later rounds read what earlier ones drew
             kept = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -242,6 +244,7 @@ def rescore_stored(
     """Do what `rescore` says."""
     policy = policy or PolicyConfig()
     inputs = AssessmentInputs.load(Path(folder))
+    context = with_stored_evidence(Path(folder), context)
     changes = {"group_size": group_size, "success_threshold": success_threshold}
     kept = {name: value for name, value in changes.items() if value is not None}
     config = AssessmentConfig(**(inputs.config.model_dump() | kept))

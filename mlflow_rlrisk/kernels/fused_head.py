@@ -90,11 +90,8 @@ def token_statistics(
             found = triton_statistics(hidden, weight, targets, shape, num_words)
         else:
             is_large = max(len(hidden), total_tokens or 0) * num_words >= COMPILE_ABOVE
-            wants = is_large if is_compiled is None else is_compiled
-            # Only a bias masks; without one -inf is an overflow, which must not pass for a mask.
-            fold: Fold = fold_unmasked_tile if bias is None else fold_tile
-            if wants and len(hidden):
-                fold = compiled_fold(hidden.device.type)
+            wants = (is_large if is_compiled is None else is_compiled) and len(hidden) > 0
+            fold = compiled_fold(hidden.device.type) if wants else _eager_fold(bias)
             found = _tiled_statistics(hidden, weight, targets, shape, fold, num_words)
     logprobs, entropies = found
     # An infinite hidden state can give nothing but -inf, which would pass for a mask.
@@ -103,6 +100,11 @@ def token_statistics(
         entropies[block].masked_fill_(~torch.isfinite(hidden[block]).all(dim=1), torch.nan)
     _require_finite(entropies, logprobs)
     return TokenStatistics(logprobs=logprobs, entropies=entropies)
+
+
+def _eager_fold(bias: "torch.Tensor | None") -> Fold:
+    """Only a bias masks words; without one -inf is an overflow, which must not pass for a mask."""
+    return fold_unmasked_tile if bias is None else fold_tile
 
 
 def _tiled_statistics(

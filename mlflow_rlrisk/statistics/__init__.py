@@ -92,7 +92,7 @@ from mlflow_rlrisk.statistics.intervals import (
     rule_of_three_upper,
     wilson,
 )
-from mlflow_rlrisk.statistics.mismatch import LogprobMismatch, logprob_mismatch
+from mlflow_rlrisk.statistics.mismatch import LogprobMismatch, logprob_mismatch, mismatch_sums
 from mlflow_rlrisk.statistics.multiple import holm_adjusted, sign_p_value
 from mlflow_rlrisk.statistics.noise_correction import (
     corrected_group_signal,
@@ -224,6 +224,7 @@ __all__ = [  # noqa: RUF022  (in reading order)
     "noisy_or",
     "LogprobMismatch",
     "logprob_mismatch",
+    "mismatch_sums",
     "EntropyLaw",
     "fit_entropy_law",
     "relative_drop",

@@ -131,6 +131,53 @@ def logprob_mismatch(
     )
 
 
+def mismatch_sums(
+    log_ratios: Sequence[Sequence[FloatVector]], *, clip: float = 2.0
+) -> dict[str, tuple[FloatVector, FloatVector]]:
+    """Per prompt the sums whose ratios are the estimates, for a bootstrap over prompts.
+
+    Args:
+        log_ratios: Of each prompt's rollouts the log ratios of its tokens, trainer minus
+            sampler, nats, ``P`` prompts of at least one rollout.
+        clip: As for `logprob_mismatch`.
+
+    Returns:
+        By the name of a `LogprobMismatch` field, numerators and denominators, each ``[P]``.
+
+    >>> ratios = [[np.array([0.5, -0.1])], [np.array([0.0])]]
+    >>> mismatch_sums(ratios)["log_ppl_abs_diff"]
+    (array([0.2, 0. ]), array([1., 1.]))
+    """
+    tokens = [np.concatenate(rollouts) for rollouts in log_ratios]
+    sums = [np.array([np.sum(each) for each in rollouts]) for rollouts in log_ratios]
+    means = [np.array([np.mean(each) for each in rollouts]) for rollouts in log_ratios]
+    num_tokens = np.array([float(each.size) for each in tokens])
+    num_rollouts = np.array([float(each.size) for each in means])
+
+    def total(*parts: FloatVector) -> FloatVector:
+        return np.array([part.sum() for part in parts])
+
+    ratios = [_exp(each) for each in tokens]
+    token_sums = {
+        "kl": total(*(-each for each in tokens)),
+        "k3_kl": total(*(r - each - 1.0 for r, each in zip(ratios, tokens, strict=True))),
+        "chi2_token": total(*(r**2 - 1.0 for r in ratios)),
+        "is_mean": total(*(np.minimum(r, clip) for r in ratios)),
+        "frac_beyond": total(*((np.abs(each) > np.log(clip)) * 1.0 for each in tokens)),
+    }
+    rollout_sums = {
+        "chi2_seq_product": total(*(_exp(each) ** 2 - 1.0 for each in sums)),
+        "chi2_seq_geometric": total(*(_exp(each) ** 2 - 1.0 for each in means)),
+        "log_ppl_diff": total(*(-each for each in means)),
+        "log_ppl_abs_diff": total(*(np.abs(each) for each in means)),
+        "ppl_ratio": total(*(_exp(-each) for each in means)),
+    }
+    return {
+        **{name: (each, num_tokens) for name, each in token_sums.items()},
+        **{name: (each, num_rollouts) for name, each in rollout_sums.items()},
+    }
+
+
 def _logprobs(name: str, sequences: Sequence[npt.ArrayLike]) -> Ragged:
     tokens = Ragged.of(name, sequences)
     if (tokens.lengths == 0).any():

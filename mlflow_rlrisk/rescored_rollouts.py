@@ -1,0 +1,237 @@
+"""Which stored rollouts may be held against which trainer's model, and the comparison itself.
+
+What would make the comparison say something else is refused: another checkpoint, a truncated
+sampling distribution, an adapter that the trainer's model lacks, weights quantized otherwise.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mlflow_rlrisk.assessment_inputs import INPUTS, AssessmentInputs
+from mlflow_rlrisk.budget import assessed_part
+from mlflow_rlrisk.checkpoint import Checkpoint, open_checkpoint
+from mlflow_rlrisk.config import AssessmentConfig, SamplingConfig
+from mlflow_rlrisk.errors import ComparabilityError, ConfigError
+from mlflow_rlrisk.prompts import load_prompts
+from mlflow_rlrisk.records import RolloutGroup
+from mlflow_rlrisk.rollout_store import RolloutStore
+from mlflow_rlrisk.samplers.model_loading import load_model, load_tokenizer
+from mlflow_rlrisk.samplers.prompt_encoding import PromptEncoder
+from mlflow_rlrisk.samplers.replay import ReplaySampler
+from mlflow_rlrisk.stored_evidence import keep_evidence
+from mlflow_rlrisk.teacher_forced import TeacherForcedScorer
+from mlflow_rlrisk.train_inference_mismatch import MismatchReport, measure_mismatch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredRollouts:
+    """Rollouts and what is known of how they were drawn.
+
+    Attributes:
+        groups: The rollouts.
+        sampling: Settings they were sampled with.
+        sampler: What the sampler said of itself; empty for a dump.
+        digests: Digests of checkpoint and tokenizer, where they are known.
+        model: Reference of the checkpoint, where it is known.
+        folder: Folder of the assessment, where it is one.
+    """
+
+    groups: Sequence[RolloutGroup]
+    sampling: SamplingConfig
+    sampler: Mapping[str, Any]
+    digests: Mapping[str, str]
+    model: str | None
+    folder: Path | None
+
+
+def open_rollouts(source: Path, temperature: float | None) -> StoredRollouts:
+    """Read the folder of an assessment, or a dump of rollouts.
+
+    Args:
+        source: Folder, or ``.jsonl`` or ``.parquet`` file as the ``replay`` backend reads it.
+        temperature: That a dump was sampled at, 1 if left out; a folder says it itself.
+
+    Raises:
+        RolloutStoreError: The folder is none of an assessment, or damaged.
+        SamplerError: The file is no dump of rollouts.
+        ConfigError: The folder says another temperature.
+    """
+    if source.is_dir():
+        inputs = AssessmentInputs.load(source)
+        sampling = inputs.config.sampling
+        if temperature is not None and temperature != sampling.temperature:
+            need = f"{source / INPUTS} says {sampling.temperature}"
+            raise ConfigError("temperature", temperature, need)
+        prompts, part = assessed_part(inputs)
+        return StoredRollouts(
+            groups=list(RolloutStore(source).groups(prompts, part.num_samples)),
+            sampling=sampling,
+            sampler=_described(inputs.provenance.sampler),
+            digests=inputs.provenance.digests,
+            model=inputs.provenance.model_reference,
+            folder=source,
+        )
+    sampling = SamplingConfig(temperature=1.0 if temperature is None else temperature)
+    replay = ReplaySampler(source, AssessmentConfig(backend="replay", sampling=sampling))
+    found = load_prompts(source, {"prompt": "prompt", "truth": ""})
+    return StoredRollouts(
+        groups=list(replay.sample(found.prompts)),
+        sampling=sampling,
+        sampler={},
+        digests={},
+        model=None,
+        folder=None,
+    )
+
+
+def rescore_mismatch(
+    source: Path,
+    model: str | None,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    temperature: float | None = None,
+    rollouts_per_prompt: int | None = None,
+    across_quantization: bool = False,
+    allow_pickle: bool = False,
+    num_resamples: int = 2000,
+    confidence: float = 0.95,
+    num_outliers: int = 10,
+) -> MismatchReport:
+    """Score stored rollouts with the transformers forward pass and compare.
+
+    Of an assessment's folder the result is kept in it, as evidence for whoever judges its
+    rollouts again.
+
+    Args:
+        source: Folder of an assessment, or dump of rollouts.
+        model: Reference of the trainer's model; left out, that of the assessment.
+        device: Where the model runs.
+        dtype: Of its weights; ``auto`` as stored.
+        temperature: That a dump was sampled at.
+        rollouts_per_prompt: At most so many of each prompt, the first ones.
+        across_quantization: Compare although sampler and trainer read other weights, and say so.
+        allow_pickle: Accept pickled weights.
+        num_resamples: Resamples of the prompts.
+        confidence: Level of the intervals.
+        num_outliers: Rollouts and tokens to name.
+
+    Raises:
+        ComparabilityError: The figures would not be the mismatch of sampler and trainer.
+        ConfigError: A setting does not fit.
+        CheckpointError: The model cannot be loaded.
+        StatisticsError: Token ids or logprobs were not recorded.
+    """
+    stored = open_rollouts(source, temperature)
+    if model is None and stored.model is None:
+        raise ConfigError("model", None, f"{source} does not say which model it was sampled from")
+    checkpoint = open_checkpoint(model or str(stored.model), allow_pickle=allow_pickle)
+    notes = _refuse_incomparable(stored, checkpoint, across_quantization)
+    config = AssessmentConfig.model_validate(
+        {"device": device, "dtype": dtype, "allow_pickle": allow_pickle}
+    )
+    loaded = load_model(checkpoint, config)
+    tokenizer = load_tokenizer(checkpoint, loaded.get_input_embeddings().weight.shape[0])
+    encoder = PromptEncoder(
+        checkpoint, tokenizer, chat_template=stored.sampling.chat_template, stop_ids=()
+    )
+    scorer = TeacherForcedScorer(loaded)
+    if scorer.fallback_reason is not None:
+        notes.append(f"scored from logits of whole sequences: {scorer.fallback_reason}")
+    found = measure_mismatch(
+        [_first(group, rollouts_per_prompt) for group in stored.groups],
+        encoder.encode,
+        scorer,
+        temperature=stored.sampling.temperature,
+        num_resamples=num_resamples,
+        confidence=confidence,
+        seed=stored.sampling.seed,
+        num_outliers=num_outliers,
+    )
+    report = replace(
+        found,
+        sampler=stored.sampler,
+        trainer=_trainer(checkpoint, loaded),
+        notes=tuple(notes),
+    )
+    if stored.folder is not None:
+        keep_evidence(stored.folder, "mismatch_kl", report.evidence())
+    return report
+
+
+def _described(sampler: Mapping[str, Any]) -> dict[str, Any]:
+    """What the sampler said of itself, its identity unfolded."""
+    identity = sampler.get("identity")
+    unfolded = json.loads(identity) if isinstance(identity, str) else {}
+    return {name: value for name, value in sampler.items() if name != "identity"} | unfolded
+
+
+def _refuse_incomparable(
+    stored: StoredRollouts, checkpoint: Checkpoint, across_quantization: bool
+) -> list[str]:
+    """Notes on what cannot be checked.
+
+    Raises:
+        ComparabilityError: The comparison would show something else than the mismatch.
+    """
+    notes = []
+    for name, digest in (
+        ("checkpoint", checkpoint.digest),
+        ("tokenizer", checkpoint.tokenizer_digest),
+    ):
+        known = stored.digests.get(name)
+        if known is None:
+            notes.append(f"the rollouts do not say from which {name} they are: it is not checked")
+        elif known != digest:
+            raise ComparabilityError(
+                f"the rollouts are of another {name} ({known[:12]}) than "
+                f"{checkpoint.display_name} ({digest[:12]}): drift, not mismatch"
+            )
+    sampling = stored.sampling
+    if sampling.top_p < 1.0 or sampling.top_k > 0:
+        raise ComparabilityError(
+            f"sampled with top_p={sampling.top_p}, top_k={sampling.top_k}: the sampler's logprobs "
+            "are of a truncated distribution, the trainer's are not"
+        )
+    if stored.sampler.get("adapter") is not None:
+        raise ComparabilityError(
+            "sampled with a LoRA adapter, which the trainer's model lacks; merge it first"
+        )
+    own = _quantization(checkpoint)
+    sampled = stored.sampler.get("quantization", own)
+    if sampled is None and own is None:
+        return notes
+    said = f"weights quantized by {sampled or 'nothing'} were sampled, by {own or 'nothing'} scored"
+    if not across_quantization:
+        raise ComparabilityError(
+            f"{said}: engines read quantized weights differently, which is not the mismatch of "
+            "their arithmetic; --across-quantization compares all the same"
+        )
+    return [*notes, f"across quantization: {said}; the figures include what it changes"]
+
+
+def _quantization(checkpoint: Checkpoint) -> str | None:
+    stored = checkpoint.config.get("quantization_config")
+    return None if stored is None else str(stored.get("quant_method", "unknown"))
+
+
+def _first(group: RolloutGroup, count: int | None) -> RolloutGroup:
+    return replace(group, rollouts=group.rollouts[:count])
+
+
+def _trainer(checkpoint: Checkpoint, model: Any) -> dict[str, Any]:
+    import torch
+    import transformers
+
+    return {
+        "model": checkpoint.display_name,
+        "checkpoint": checkpoint.digest,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "device": str(model.device),
+        "quantization": _quantization(checkpoint),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }

@@ -1,0 +1,66 @@
+"""Evidence that was measured on an assessment's rollouts afterwards, kept in its folder.
+
+``evidence.json`` holds values of `AssessmentContext` by field name; whoever judges the rollouts
+again takes them into account. What the caller gives wins.
+"""
+
+import json
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any
+
+from mlflow_rlrisk.errors import RolloutStoreError, StatisticsError
+from mlflow_rlrisk.evidence import AssessmentContext, Evidence
+from mlflow_rlrisk.rollout_shards import write_text_atomically
+
+EVIDENCE = "evidence.json"
+
+_NAMES = frozenset(each.name for each in fields(AssessmentContext)) - {"expected_prompts_digest"}
+
+
+def keep_evidence(folder: Path, name: str, evidence: Evidence) -> None:
+    """Add one value, or replace it.
+
+    Args:
+        folder: Folder of an assessment.
+        name: Field of `AssessmentContext`.
+        evidence: The value.
+
+    Raises:
+        RolloutStoreError: What is kept already cannot be read.
+    """
+    kept = {**_read(folder), name: evidence}
+    text = json.dumps({key: asdict(kept[key]) for key in sorted(kept)}, indent=2)
+    write_text_atomically(folder / EVIDENCE, text + "\n")
+
+
+def with_stored_evidence(
+    folder: Path | None, context: AssessmentContext | None
+) -> AssessmentContext | None:
+    """The context with what the folder adds to it.
+
+    Raises:
+        RolloutStoreError: What is kept cannot be read.
+    """
+    kept = {} if folder is None else _read(folder)
+    if not kept:
+        return context
+    given = context or AssessmentContext()
+    missing: dict[str, Any] = {
+        name: value for name, value in kept.items() if getattr(given, name) is None
+    }
+    return replace(given, **missing)
+
+
+def _read(folder: Path) -> dict[str, Evidence]:
+    path = folder / EVIDENCE
+    if not path.is_file():
+        return {}
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        unknown = sorted(set(raw) - _NAMES)
+        if unknown:
+            raise ValueError(f"unknown: {', '.join(unknown)}")
+        return {name: Evidence(**value) for name, value in raw.items()}
+    except (OSError, ValueError, TypeError, AttributeError, StatisticsError) as error:
+        raise RolloutStoreError(f"{path} is damaged: {error}") from error
