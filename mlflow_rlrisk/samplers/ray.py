@@ -18,7 +18,7 @@ from mlflow_rlrisk.errors import RLRiskError, SamplerError
 from mlflow_rlrisk.records import Grade, GradedGroup, Prompt, Rollout, RolloutGroup
 from mlflow_rlrisk.rollout_shards import GRADE_SCHEMA, grades_of, groups_of
 from mlflow_rlrisk.samplers import OnTokens
-from mlflow_rlrisk.samplers.ray_cluster import join_cluster
+from mlflow_rlrisk.samplers.ray_cluster import join_cluster, require_ray
 from mlflow_rlrisk.samplers.ray_options import RayOptions
 from mlflow_rlrisk.samplers.ray_shards import Describer, ShardWorker, cut_shards
 
@@ -134,8 +134,7 @@ class RaySampler:
 
     def describe(self) -> dict[str, Any]:
         """What the inner sampler says, for the rollouts are its own, and how it was spread."""
-        import ray
-
+        ray = require_ray()
         return {
             **self._described,
             "scale_out": f"ray {ray.__version__}",
@@ -144,8 +143,7 @@ class RaySampler:
 
     def close(self) -> None:
         """Let go of the workers, and of the cluster where this sampler connected to it."""
-        import ray
-
+        ray = require_ray()
         self._stop_describer()
         if self._is_ours and ray.is_initialized():
             ray.shutdown()
@@ -157,8 +155,7 @@ class RaySampler:
             self.on_tokens(num_tokens, table.num_rows)
 
     def _ask(self, question: str, *arguments: Any) -> Any:
-        import ray
-
+        ray = require_ray()
         options = self._options
         try:
             if self._describer is None:
@@ -173,8 +170,7 @@ class RaySampler:
 
     def _stop_describer(self) -> None:
         """Give its resources to the workers."""
-        import ray
-
+        ray = require_ray()
         describer, self._describer = self._describer, None
         if describer is not None and ray.is_initialized():
             ray.kill(describer)
@@ -183,10 +179,7 @@ class RaySampler:
         self, prompts: Sequence[Prompt], samples: range, verifier: str | None
     ) -> Iterator[Any]:
         """Tables of rollouts in the order in which shards are finished."""
-        import ray
-        from ray import cloudpickle as pickling
-
-        dumps: Any = pickling.dumps
+        ray = require_ray()
         options = self._options
         self._stop_describer()
         shards = cut_shards(
@@ -196,7 +189,7 @@ class RaySampler:
             prompts_per_shard=options.prompts_per_shard,
             samples_per_shard=options.samples_per_shard,
         )
-        rows = [{"shard": dumps(shard)} for shard in shards]
+        rows = [{"shard": ray.cloudpickle.dumps(shard)} for shard in shards]
         data: Any = ray.data.from_items(rows, override_num_blocks=len(rows))
         with warnings.catch_warnings():
             # Ray 2.60 has no other way yet to bound the retries.

@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 from mlflow_rlrisk.errors import ConfigError, MissingDependencyError, SamplerError
@@ -38,8 +39,8 @@ class Demand:
     num_gpus: float
 
 
-def require_ray() -> None:
-    """Check that the ``ray`` extra is there.
+def require_ray() -> Any:
+    """The library, which types too little of itself to be checked.
 
     Raises:
         MissingDependencyError: It is not installed.
@@ -47,7 +48,8 @@ def require_ray() -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # both are read when Ray is imported
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
-        import ray.data  # noqa: F401
+        import_module("ray.data")
+        return import_module("ray")
     except ImportError as error:
         raise MissingDependencyError("sampling on a Ray cluster", "ray") from error
 
@@ -70,8 +72,7 @@ def join_cluster(address: str, demand: Demand) -> bool:
         ConfigError: It does not have what the workers claim.
         MissingDependencyError: The ``ray`` extra is not installed.
     """
-    require_ray()
-    import ray
+    ray = require_ray()
 
     for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -97,8 +98,7 @@ def join_cluster(address: str, demand: Demand) -> bool:
 
 
 def _connect(address: str, demand: Demand) -> None:
-    import ray
-
+    ray = require_ray()
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if not address:
         claimed = demand.num_workers * demand.num_cpus

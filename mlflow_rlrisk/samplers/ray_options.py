@@ -83,9 +83,9 @@ class RayOptions:
 
 
 def _check(name: str, value: Any, kind: type) -> None:
-    wanted = (int, float) if name in ("num_cpus_per_worker", "num_gpus_per_worker") else (kind,)
-    is_flag = isinstance(value, bool)
-    if not isinstance(value, wanted) or is_flag != (kind is bool):
+    is_number = name in ("num_cpus_per_worker", "num_gpus_per_worker")
+    is_right = isinstance(value, int | float if is_number else kind)
+    if not is_right or isinstance(value, bool) != (kind is bool):
         raise ConfigError(f"backend_options.{name}", value, f"must be {kind.__name__}")
-    if name in _MINIMUM and value < _MINIMUM[name]:
+    if name in _MINIMUM and float(value) < _MINIMUM[name]:
         raise ConfigError(f"backend_options.{name}", value, f"must be at least {_MINIMUM[name]}")

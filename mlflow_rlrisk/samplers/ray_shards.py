@@ -13,6 +13,7 @@ from mlflow_rlrisk.errors import CheckpointError, SamplerError
 from mlflow_rlrisk.records import Prompt, RolloutGroup
 from mlflow_rlrisk.rollout_shards import GRADE_SCHEMA, grade_table, rollout_table
 from mlflow_rlrisk.samplers import Sampler, draws_ranges, load_sampler
+from mlflow_rlrisk.samplers.ray_cluster import require_ray
 from mlflow_rlrisk.verifiers import VerifierPool
 
 SHARDS_PER_WORKER = 4
@@ -151,11 +152,8 @@ class ShardWorker:
         Returns:
             The rollouts, with the columns of their grades where a verifier is given.
         """
-        from ray import cloudpickle as pickling
-
-        loads: Any = pickling.loads
         (payload,) = batch["shard"]  # made by our own driver
-        shard: Shard = loads(payload)
+        shard: Shard = require_ray().cloudpickle.loads(payload)
         if self._verifier is None:
             return rollout_table(list(self._drawn(shard)))
         groups = list(self._pool.grade(self._drawn(shard)))
@@ -173,6 +171,4 @@ class ShardWorker:
 
 
 def _node() -> str:
-    import ray
-
-    return str(ray.util.get_node_ip_address())
+    return str(require_ray().util.get_node_ip_address())
