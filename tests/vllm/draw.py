@@ -34,7 +34,7 @@ def draw(folder: Path, **case: Any) -> dict[str, Any]:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=590,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-4000:]

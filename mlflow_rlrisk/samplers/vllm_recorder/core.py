@@ -22,7 +22,7 @@ TILE_ELEMENTS = {"cpu": 2**18, "cuda": 2**23}
 memory when it measures how much it may use."""
 
 LOWEST = -200.0
-"""Stands for a masked word's -inf in a product with its probability, which is 0."""
+"""Stands for a masked word's -inf: its exponential is 0 in float32 as well, its product no NaN."""
 
 BLOCK = 2**16
 """Records that are drained at once: 1 MB."""
@@ -53,21 +53,23 @@ def row_statistics(
     num_rows, num_words = logits.shape
     log_normalisers = torch.empty(num_rows, dtype=torch.float32, device=logits.device)
     entropies = torch.empty_like(log_normalisers)
-    rows = max(1, TILE_ELEMENTS.get(logits.device.type, 2**23) // num_words)
+    rows = min(num_rows, max(1, TILE_ELEMENTS.get(logits.device.type, 2**23) // num_words))
+    buffers = torch.empty((2, rows, num_words), dtype=torch.float32, device=logits.device)
     for start in range(0, num_rows, rows):
         tile = slice(start, start + rows)
-        z = logits[tile].float()
-        if isinstance(temperature, torch.Tensor):
-            z = z / temperature[tile, None]
-        elif temperature is not None and temperature != 1.0:
-            z = z / temperature
-        largest = z.amax(dim=1, keepdim=True)
-        z = z - largest
-        e = z.exp()
+        block = logits[tile]
+        z, e = buffers[:, : len(block)]
+        largest = block.amax(dim=1, keepdim=True)
+        torch.sub(block, largest, out=z)
+        scale = temperature[tile, None] if isinstance(temperature, torch.Tensor) else temperature
+        if scale is not None and not (isinstance(scale, float) and scale == 1.0):
+            z.div_(scale)
+            largest = largest / scale
+        torch.exp(z.clamp_(min=LOWEST), out=e)
         total = e.sum(dim=1)
         log_total = total.log()
         log_normalisers[tile] = log_total + largest[:, 0]
-        entropies[tile] = log_total - torch.linalg.vecdot(e, z.clamp_(min=LOWEST)) / total
+        entropies[tile] = log_total - torch.linalg.vecdot(e, z) / total
     return RowStatistics(log_normalisers, entropies.clamp_(min=0.0))
 
 
