@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from mlflow_rlrisk import statistics as st
+from tests.statistics.dynamics_oracles import DYNAMICS_TABLE
 
 ORACLES = json.loads((Path(__file__).parent / "oracles.json").read_text())
 VALUES: dict[str, Any] = {key: entry["value"] for key, entry in ORACLES["values"].items()}
@@ -42,9 +43,6 @@ MISMATCH = st.logprob_mismatch(
 SFT_POLICY, REWARDS = np.array([0.5, 0.3, 0.2]), np.array([1.0, 0.0, 1.0])
 RL_POLICY = st.tilted_policy(SFT_POLICY, REWARDS, 0.5)
 
-LOGPROBS, ADVANTAGES = [-0.1, -0.5, -2, -3, -0.2, -1], [1, 1, 1, -1, -1, -1]
-_FALLING = np.linspace(1.6, 0.05, 20)
-LAW = st.fit_entropy_law(_FALLING, 0.55 - 0.12 * np.exp(_FALLING))
 P7 = np.array([0.5, 0.2, 0.1, 0.08, 0.05, 0.04, 0.03])
 ANSWERS = [[8, 4, 2, 1, 1]]
 TIED_REWARDS = [[0, 0, 0, 0.5, 0.5, 1, 1, 1]]
@@ -374,25 +372,15 @@ TABLE: list[Case] = [
         lambda _: st.reward_shift_bound(st.kl_divergence(SFT_POLICY, RL_POLICY), 0.0, 1.0),
     ),
     (r"sft_loss_forget_ratio", lambda key: st.forget_ratio(*numbers(key))),
-    (r"mm\.kl", lambda _: MISMATCH.kl),
-    (r"mm\.k3_kl", lambda _: MISMATCH.k3_kl),
-    (r"mm\.chi2_token", lambda _: MISMATCH.chi2_token),
-    (r"mm\.chi2_seq_product", lambda _: MISMATCH.chi2_seq_product),
+    *(
+        (rf"mm\.{name}", lambda _, name=name: getattr(MISMATCH, name))
+        for name in (
+            *("kl", "k3_kl", "chi2_token", "chi2_seq_product", "log_ppl_diff", "log_ppl_abs_diff"),
+            *("ppl_ratio", "training_ppl", "rollout_ppl", "ess", "is_mean"),
+        )
+    ),
     (r"mm\.chi2_seq_geo", lambda _: MISMATCH.chi2_seq_geometric),
-    (r"mm\.log_ppl_diff", lambda _: MISMATCH.log_ppl_diff),
-    (r"mm\.log_ppl_abs_diff", lambda _: MISMATCH.log_ppl_abs_diff),
-    (r"mm\.ppl_ratio", lambda _: MISMATCH.ppl_ratio),
-    (r"mm\.training_ppl", lambda _: MISMATCH.training_ppl),
-    (r"mm\.rollout_ppl", lambda _: MISMATCH.rollout_ppl),
-    (r"mm\.ess", lambda _: MISMATCH.ess),
-    (r"mm\.is_mean", lambda _: MISMATCH.is_mean),
-    (r"token_cov logp", lambda _: st.token_covariance(LOGPROBS, ADVANTAGES)),
-    (r"token_cov_mean", lambda _: st.token_covariance(LOGPROBS, ADVANTAGES).mean()),
-    (r"entropy_law fit", lambda _: [LAW.a, LAW.b]),
-    (r"entropy_law ceiling", lambda _: LAW.ceiling),
-    (r"entropy_law R at H=1", lambda _: LAW.reward_at(1.0)),
-    (r"relative_drop\(H10", lambda _: round(st.relative_drop(0.0174, 0.0063), 6)),
-    (r"relative_drop guru", lambda _: round(st.relative_drop(0.2195, 0.5760), 6)),
+    *DYNAMICS_TABLE,
 ]
 
 HETEROGENEOUS = np.array([0.0] * 50 + [1.0] * 20 + [0.5] * 30)
