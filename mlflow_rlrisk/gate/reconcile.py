@@ -71,24 +71,25 @@ class Reconciler:
             ModelReferenceError: The registry does not answer.
         """
         found = []
-        for model in self._models():
+        for model, is_prompt in self._models():
             for alias, version in sorted(dict(model.aliases).items()):
                 target = Target("alias", alias)
                 if bar.policy.rules_for(model.name, model.workspace, target):
-                    found.append(self._look(bar, model.name, target, str(version)))
+                    found.append(self._look(bar, model.name, target, str(version), is_prompt))
         return found
 
-    def _models(self) -> Iterator[Any]:
+    def _models(self) -> Iterator[tuple[Any, bool]]:
+        """Every registered model, and whether it is marked as a prompt."""
         for filter_string in (None, _PROMPTS):
             token: str | None = None
             while True:
                 with mlflow_refusals("registry"):
                     page = self._client.search_registered_models(filter_string, page_token=token)
-                yield from page
+                yield from ((model, filter_string is not None) for model in page)
                 if not (token := page.token):
                     break
 
-    def _look(self, bar: Bar, name: str, target: Target, version: str) -> Finding:
+    def _look(self, bar: Bar, name: str, target: Target, version: str, is_prompt: bool) -> Finding:
         verdict = self._judge(bar, name, version, target)
         finding = Finding(
             model=name,
@@ -104,7 +105,10 @@ class Reconciler:
         try:
             with mlflow_refusals(name):
                 if candidate is None:
-                    self._client.delete_registered_model_alias(name, target.name)
+                    remove = self._client.delete_registered_model_alias
+                    if is_prompt:  # MLflow's client asks for another call
+                        remove = self._client.delete_prompt_alias
+                    remove(name, target.name)
                 else:
                     self._client.set_registered_model_alias(name, target.name, candidate)
         except RLRiskError as error:
