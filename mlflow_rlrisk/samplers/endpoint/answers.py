@@ -96,11 +96,15 @@ def _completion(raw: Mapping[str, Any]) -> Choice:
     if told:
         names = _list("tokens", _object("logprobs", told).get("tokens"))
         values = _list("token_logprobs", told.get("token_logprobs"))
-        tops = told.get("top_logprobs") or [None] * len(names)
+        tops = _list("top_logprobs", told.get("top_logprobs") or [None] * len(names))
         if not len(names) == len(values) == len(tops):
             raise AnswerError(f"{len(names)} tokens, {len(values)} and {len(tops)} logprobs")
         tokens = tuple(
-            TokenTold(key=name, logprob=_logprob(value), top=_sorted((top or {}).items()))
+            TokenTold(
+                key=_name(name),
+                logprob=_logprob(value),
+                top=_sorted(_object("top_logprobs", top or {}).items()),
+            )
             for name, value, top in zip(names, values, tops, strict=True)
         )
     return _choice(raw, raw.get("text"), tokens)
@@ -118,7 +122,8 @@ def _chat(raw: Mapping[str, Any]) -> Choice:
 
 
 def _chat_token(raw: Mapping[str, Any]) -> TokenTold:
-    top = [_object("token", each) for each in raw.get("top_logprobs") or ()]
+    told = _list("top_logprobs", raw.get("top_logprobs") or [])
+    top = [_object("token", each) for each in told]
     return TokenTold(
         key=_key(raw),
         logprob=_logprob(raw.get("logprob")),
@@ -129,7 +134,8 @@ def _chat_token(raw: Mapping[str, Any]) -> TokenTold:
 def _key(raw: Mapping[str, Any]) -> Hashable:
     """The token with its bytes: several tokens are shown as the same replacement character."""
     found = raw.get("bytes")
-    return raw.get("token"), tuple(found) if isinstance(found, list) else None
+    name = _name(raw.get("token"))
+    return name, None if found is None else tuple(map(str, _list("bytes", found)))
 
 
 def _choice(raw: Mapping[str, Any], text: Any, tokens: tuple[TokenTold, ...] | None) -> Choice:
@@ -166,6 +172,12 @@ def _logprob(value: Any) -> float:
     if type(value) not in (int, float) or not math.isfinite(value) or value > HIGHEST_LOGPROB:
         raise AnswerError(f"a logprob of {value!r}")
     return float(value)
+
+
+def _name(value: Any) -> str:
+    if not isinstance(value, str):
+        raise AnswerError(f"a token named {value!r}")
+    return value
 
 
 def _object(what: str, value: Any) -> Mapping[str, Any]:
