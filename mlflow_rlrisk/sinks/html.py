@@ -164,7 +164,7 @@ def _facts(report: RiskReport) -> list[dict[str, str]]:
         {
             "label": "Prompts",
             "value": f"{report.num_prompts:,}",
-            "note": f"{report.num_rollouts:,} rollouts",
+            "note": f"{report.num_rollouts:,} rollouts{_rounds(report)}",
         }
     ]
     for name, label in [("pass_at_1", "pass@1"), *_widest_pass_at_k(report)]:
@@ -174,6 +174,17 @@ def _facts(report: RiskReport) -> list[dict[str, str]]:
         if metric := report.metrics.get(PREFIX + name):
             facts.append(_fact(label, metric, note.format(g=group_size)))
     return facts
+
+
+def _rounds(report: RiskReport) -> str:
+    budget = report.budget
+    if budget is None:
+        return ""
+    ended = "level decided" if budget.is_stopped_early else "whole budget"
+    return (
+        f" of at most {budget.max_rollouts:,}: {ended} after round {budget.rounds} of "
+        f"{budget.planned_rounds}"
+    )
 
 
 def _fact(label: str, metric: Metric, note: str) -> dict[str, str]:
