@@ -51,15 +51,21 @@ class Formula:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptColumns:
-    """Columns ``[P]``, formulas by full metric name, and why the other metrics are undefined."""
+    """Columns ``[P]``, formulas by full metric name, and why the other metrics are undefined.
+
+    Where ``wanted`` names metrics (in full), means of others are not computed.
+    """
 
     num_prompts: int
+    wanted: frozenset[str] | None = None
     columns: dict[str, FloatVector] = field(default_factory=dict)
     formulas: dict[str, Formula] = field(default_factory=dict)
     undefined: dict[str, str] = field(default_factory=dict)
 
     def add_mean(self, name: str, compute: Callable[[], FloatVector], bounds: Bounds) -> None:
         """Add a metric that is the mean of one column; undefined where ``compute`` refuses."""
+        if self.wanted is not None and PREFIX + name not in self.wanted:
+            return
         try:
             self.columns[name] = compute()
         except InsufficientRolloutsError as error:

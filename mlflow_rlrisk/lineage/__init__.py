@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from mlflow_rlrisk.comparison import rank
 from mlflow_rlrisk.errors import ComparabilityError
 from mlflow_rlrisk.lineage.choice import Choice, choose
-from mlflow_rlrisk.lineage.coverage import CoverageChange, coverage_change
+from mlflow_rlrisk.lineage.coverage import CoverageChange, coverage_changes
 from mlflow_rlrisk.lineage.outcomes import RankEvidence, outcome_table, rank_evidence
 from mlflow_rlrisk.lineage.pairs import OrderAgreement, Pair, PairOrder, compare_orders
 from mlflow_rlrisk.lineage.phases import Phase, PhaseReport, label_phases, no_phases
@@ -108,12 +108,8 @@ def _coverage(
         return ()
     place = 0 if base is not None else int(deep.values.argmax())
     bootstrap = PromptBootstrap(table.num_prompts, num_resamples, seed)
-    found = (
-        coverage_change(table.members[place], member, bootstrap, confidence=confidence)
-        for position, member in enumerate(table.members)
-        if position != place
-    )
-    return tuple(change for change in found if change is not None)
+    others = [member for position, member in enumerate(table.members) if position != place]
+    return coverage_changes(table.members[place], others, bootstrap, confidence=confidence)
 
 
 def _outcomes(table: LineageTable, outcomes: Mapping[str, float]) -> tuple[RankEvidence, ...]:

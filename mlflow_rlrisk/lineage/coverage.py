@@ -9,12 +9,13 @@ stands beside it.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
 from scipy import stats
 
-from mlflow_rlrisk.lineage.table import LineageMember
+from mlflow_rlrisk.lineage.table import FloatArray, LineageMember
 from mlflow_rlrisk.statistics.bootstrap import PromptBootstrap, interval
 from mlflow_rlrisk.statistics.counts import IntVector
 from mlflow_rlrisk.statistics.multiple import holm_adjusted
@@ -62,60 +63,98 @@ class CoverageChange:
     gained_prompts: tuple[str, ...]
 
 
-def coverage_change(
+def coverage_changes(
     reference: LineageMember,
-    checkpoint: LineageMember,
+    checkpoints: Sequence[LineageMember],
     bootstrap: PromptBootstrap,
     *,
     confidence: float = 0.95,
     alpha: float = 0.05,
-) -> CoverageChange | None:
-    """Compare what two checkpoints solve, prompt by prompt.
+) -> tuple[CoverageChange, ...]:
+    """Compare what checkpoints solve with what a reference solves, prompt by prompt.
 
     Args:
         reference: The base, or a sibling.
-        checkpoint: Assessed on the same prompts.
+        checkpoints: Assessed on the same prompts.
         bootstrap: Resamples of these prompts, ordered by id.
         confidence: Level of the intervals.
-        alpha: Chance of naming any prompt falsely.
+        alpha: Chance of naming any prompt of a checkpoint falsely.
 
     Returns:
-        The change; ``None`` where success is undefined or a prompt has fewer than two scored
-        rollouts.
+        The change of every checkpoint; none where success is undefined or a prompt has fewer
+        than two scored rollouts.
     """
-    before, after = _counts(reference), _counts(checkpoint)
-    if before is None or after is None:
-        return None
-    fewest = int(min(before[1].min(), after[1].min()))
-    if fewest < 2:
-        return None
-    ks = [1 << power for power in range((fewest // 2).bit_length())]
-    solved = {k: (pass_at_k(*before, k), pass_at_k(*after, k)) for k in ks}
-    old, new = solved[ks[-1]]
-    columns = np.stack(
-        [old * (1.0 - new), new * (1.0 - old), *(b - a for a, b in solved.values())], axis=1
-    )
-    draws = bootstrap.means(columns)
-    estimates = [
-        Estimate(value=float(value), ci_low=ends[0], ci_high=ends[1])
-        for value, ends in zip(
-            columns.mean(axis=0), (interval(draw, confidence) for draw in draws.T), strict=True
-        )
+    before = _counts(reference)
+    counted = [(member, _counts(member)) for member in checkpoints]
+    pairs = [
+        _Comparison(member=member, before=before, after=after)
+        for member, after in counted
+        if before is not None and after is not None and _fewest(before, after) >= 2
     ]
-    curve = tuple(zip(ks, estimates[2:], strict=True))
-    lost, gained = _changed_prompts(reference, before, after, alpha)
-    return CoverageChange(
-        reference=reference.name,
-        checkpoint=checkpoint.name,
-        k=ks[-1],
-        lost=estimates[0],
-        gained=estimates[1],
-        lost_to_chance=_twin_loss(*before, ks[-1]),
-        curve=curve,
-        crossings=_crossings(curve),
-        lost_prompts=lost,
-        gained_prompts=gained,
+    if not pairs:
+        return ()
+    columns = [pair.columns() for pair in pairs]
+    # One pass over the resamples for all checkpoints: drawing them costs more than the products.
+    draws = bootstrap.means(np.concatenate(columns, axis=1))
+    blocks = np.split(draws, np.cumsum([each.shape[1] for each in columns])[:-1], axis=1)
+    return tuple(
+        pair.change(reference, own, block, confidence, alpha)
+        for pair, own, block in zip(pairs, columns, blocks, strict=True)
     )
+
+
+def _fewest(*counts: tuple[IntVector, IntVector]) -> int:
+    return min(int(num_scored.min()) for _, num_scored in counts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Comparison:
+    """Solve counts of the reference and of one checkpoint, ``(num_correct, num_scored)``."""
+
+    member: LineageMember
+    before: tuple[IntVector, IntVector]
+    after: tuple[IntVector, IntVector]
+
+    @property
+    def ks(self) -> list[int]:
+        """1, 2, 4, ... up to half of the fewest rollouts."""
+        fewest = _fewest(self.before, self.after)
+        return [1 << power for power in range((fewest // 2).bit_length())]
+
+    def columns(self) -> FloatArray:
+        """Per prompt: lost, gained, and the difference of pass@k for every k."""
+        solved = [(pass_at_k(*self.before, k), pass_at_k(*self.after, k)) for k in self.ks]
+        old, new = solved[-1]
+        return np.stack([old * (1.0 - new), new * (1.0 - old), *(b - a for a, b in solved)], axis=1)
+
+    def change(
+        self,
+        reference: LineageMember,
+        columns: FloatArray,
+        draws: FloatArray,
+        confidence: float,
+        alpha: float,
+    ) -> CoverageChange:
+        estimates = [
+            Estimate(value=float(value), ci_low=ends[0], ci_high=ends[1])
+            for value, ends in zip(
+                columns.mean(axis=0), (interval(draw, confidence) for draw in draws.T), strict=True
+            )
+        ]
+        curve = tuple(zip(self.ks, estimates[2:], strict=True))
+        lost, gained = _changed_prompts(reference, self.before, self.after, alpha)
+        return CoverageChange(
+            reference=reference.name,
+            checkpoint=self.member.name,
+            k=self.ks[-1],
+            lost=estimates[0],
+            gained=estimates[1],
+            lost_to_chance=_twin_loss(*self.before, self.ks[-1]),
+            curve=curve,
+            crossings=_crossings(curve),
+            lost_prompts=lost,
+            gained_prompts=gained,
+        )
 
 
 def _counts(member: LineageMember) -> tuple[IntVector, IntVector] | None:
@@ -153,12 +192,17 @@ def _changed_prompts(
     ids = sorted(each.prompt_id for each in reference.statistics)
     tables = np.stack([*before, *after], axis=1)
     distinct, place = np.unique(tables, axis=0, return_inverse=True)
-    p_values = np.array(
-        [stats.fisher_exact([[c0, n0 - c0], [c1, n1 - c1]]).pvalue for c0, n0, c1, n1 in distinct]
-    )[np.ravel(place)]
+    p_values = np.array([_fisher(*map(int, row)) for row in distinct])[np.ravel(place)]
     change = after[0] / after[1] - before[0] / before[1]
     is_changed = holm_adjusted(np.minimum(p_values, 1.0)) <= alpha
     order = np.argsort(change, kind="stable")
     lost = tuple(ids[i] for i in order if is_changed[i] and change[i] < 0.0)
     gained = tuple(ids[i] for i in order[::-1] if is_changed[i] and change[i] > 0.0)
     return lost, gained
+
+
+@lru_cache(maxsize=1 << 16)
+def _fisher(solved: int, tries: int, solved_after: int, tries_after: int) -> float:
+    """Two-sided p-value; checkpoints of one lineage share most of their tables."""
+    table = [[solved, tries - solved], [solved_after, tries_after - solved_after]]
+    return float(stats.fisher_exact(table).pvalue)

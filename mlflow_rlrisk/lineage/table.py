@@ -115,12 +115,12 @@ def build_table(
     """
     _check(members)
     ordered = [sorted(member.statistics, key=lambda each: each.prompt_id) for member in members]
-    tables = [
-        _columns(statistics, member.report)
-        for statistics, member in zip(ordered, members, strict=True)
-    ]
     coverage = pass_at_k_name(_deepest_k(ordered))
     wanted = dict.fromkeys((PASS_AT_1, coverage, ENTROPY, SIGNAL, DISTINCT, LENGTH))
+    tables = [
+        _columns(statistics, member.report, frozenset(wanted))
+        for statistics, member in zip(ordered, members, strict=True)
+    ]
     undefined = {
         name: f"{member.name}: {table.undefined.get(name, 'was not measured')}"
         for name in wanted
@@ -154,8 +154,10 @@ def _check(members: Sequence[LineageMember]) -> None:
             )
 
 
-def _columns(statistics: Sequence[PromptStatistics], report: RiskReport) -> PromptColumns:
-    table = PromptColumns(num_prompts=len(statistics))
+def _columns(
+    statistics: Sequence[PromptStatistics], report: RiskReport, wanted: frozenset[str]
+) -> PromptColumns:
+    table = PromptColumns(num_prompts=len(statistics), wanted=wanted)
     group_size = report.config.group_size
     add_success_columns(table, statistics, group_size)
     add_sampling_columns(

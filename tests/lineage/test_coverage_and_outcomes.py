@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from mlflow_rlrisk.lineage.coverage import coverage_change
+from mlflow_rlrisk.lineage import LineageMember
+from mlflow_rlrisk.lineage.coverage import CoverageChange, coverage_changes
 from mlflow_rlrisk.lineage.outcomes import rank_evidence
 from mlflow_rlrisk.statistics import PromptBootstrap
 from tests.lineage.ladders import drawn, member
@@ -11,6 +12,12 @@ from tests.prompt_statistics import prompts
 PASS1 = [0.151, 0.163, 0.159, 0.173, 0.187, 0.351, 0.384, 0.415, 0.413]
 DELTA = [-0.067, -0.017, -0.061, -0.110, -0.148, 0.003, 0.024, 0.017, 0.021]
 FAMILY = ["qwen"] * 5 + ["deepseek"] * 4
+
+
+def coverage_change(
+    reference: LineageMember, checkpoint: LineageMember, bootstrap: PromptBootstrap
+) -> CoverageChange | None:
+    return next(iter(coverage_changes(reference, [checkpoint], bootstrap)), None)
 
 
 def test_lost_and_gained_problems_are_estimated_without_bias() -> None:
