@@ -4,6 +4,7 @@ import os
 import select
 import socket
 import time
+from collections import deque
 from dataclasses import replace
 from typing import Any
 
@@ -35,6 +36,9 @@ from mlflow_rlrisk.verifiers.code.tasks import CallCase, CodeTask, StdioCase
 
 END_GRACE_S = 2.0
 """How long a process that closed its socket may take to end by itself."""
+CALLS_AHEAD = 16
+MAX_BYTES_AHEAD = 1 << 10
+"""Together far below what a socket holds: neither side ever waits to write a question."""
 MAX_TEST_REPORT_BYTES = 1 << 26
 TESTER_MEMORY_MB = 4096
 _BROKEN_OFF = (DeadlineError, OversizeError, WireError)
@@ -47,6 +51,14 @@ def run_checks(source: str, task: CodeTask, servers: Servers, limits: Limits) ->
         SandboxFaultError: The sandbox failed; nothing is known of the program.
     """
     tally = Tally(servers.tier, task.num_cases)
+    try:
+        _check(source, task, servers, limits, tally)
+    except SetupFaultError as error:
+        raise SandboxFaultError(f"a process could not be confined: {error}") from error
+    return tally
+
+
+def _check(source: str, task: CodeTask, servers: Servers, limits: Limits, tally: Tally) -> None:
     if task.calls:
         _check_calls(source, task, servers, limits, tally)
     elif task.runs:
@@ -55,7 +67,6 @@ def run_checks(source: str, task: CodeTask, servers: Servers, limits: Limits) ->
                 break
     else:
         _check_tests(source, task, servers, limits, tally)
-    return tally
 
 
 def _check_calls(
@@ -68,10 +79,8 @@ def _check_calls(
         far.close()
         candidate = Candidate(channel)
         try:
-            _await_ready(candidate, process.deadline)
             candidate.load(source, process.deadline)
-            for case in task.calls:
-                _check_call(candidate, case, task.entry_point, tally, process.deadline)
+            _check_each_call(candidate, task, tally, process.deadline)
         except CandidateRaisedError as error:
             tally.raised(error.type_name, f"the program does not load: {error}")
         except _BROKEN_OFF as error:
@@ -80,26 +89,43 @@ def _check_calls(
             ended(tally, process.end(grace_s=END_GRACE_S), limits)
 
 
-def _check_call(
-    candidate: Candidate, case: CallCase, entry_point: str | None, tally: Tally, deadline: float
+def _check_each_call(candidate: Candidate, task: CodeTask, tally: Tally, deadline: float) -> None:
+    """Several calls are under way at once: waiting for each would cost two changes of process."""
+    asked: deque[tuple[CallCase, int | UnsendableError]] = deque()
+    for case in task.calls:
+        name = case.function or task.entry_point
+        assert name is not None
+        try:
+            asked.append((case, candidate.ask(name, case.args, case.kwargs, deadline)))
+        except UnsendableError as error:
+            asked.append((case, error))
+        if len(asked) > CALLS_AHEAD or candidate.channel.last_sent_bytes > MAX_BYTES_AHEAD:
+            while asked:
+                _check_answer(candidate, *asked.popleft(), tally, deadline)
+    while asked:
+        _check_answer(candidate, *asked.popleft(), tally, deadline)
+
+
+def _check_answer(
+    candidate: Candidate,
+    case: CallCase,
+    number: int | UnsendableError,
+    tally: Tally,
+    deadline: float,
 ) -> None:
-    name = case.function or entry_point
-    assert name is not None
+    if isinstance(number, UnsendableError):
+        return tally.missed(CodeGrade.INCONCLUSIVE, str(number))
     try:
-        got = candidate.call(name, case.args, case.kwargs, deadline)
+        got = candidate.answer(number, deadline)
     except CandidateRaisedError as error:
-        tally.raised(error.type_name, f"it raises {error}")
-        return
-    except UnsendableError as error:
-        tally.missed(CodeGrade.INCONCLUSIVE, str(error))
-        return
+        return tally.raised(error.type_name, f"it raises {error}")
     if any(equals(expected, got, tolerance=case.tolerance) for expected in case.expected):
-        tally.passed()
-    elif type(got) is Handle:
-        tally.missed(CodeGrade.FAIL, f"it returns {got!r}, no plain value", Attack.FOREIGN_RESULT)
-    else:
-        wanted = shown(case.expected[0])
-        tally.missed(CodeGrade.FAIL, f"it returns {shown(got)}, expected is {wanted}")
+        return tally.passed()
+    if type(got) is Handle:
+        detail = f"it returns {got!r}, no plain value"
+        return tally.missed(CodeGrade.FAIL, detail, Attack.FOREIGN_RESULT)
+    wanted = shown(case.expected[0])
+    return tally.missed(CodeGrade.FAIL, f"it returns {shown(got)}, expected is {wanted}")
 
 
 def _check_run(
@@ -142,7 +168,6 @@ def _await_run(
     """What the program wrote; ``None`` where it did not end well, which is then counted."""
     written = ""
     try:
-        _await_ready(candidate, process.deadline)
         number = candidate.start_main(source, process.deadline)
         written = _read_output(out, process.deadline, limits).decode(errors="surrogateescape")
         candidate.finish_main(number, process.deadline)
@@ -159,13 +184,6 @@ def _await_run(
             return None
         # A script may end by exit(0): what counts is what it wrote.
     return written
-
-
-def _await_ready(candidate: Candidate, deadline: float) -> None:
-    try:
-        candidate.await_ready(deadline)
-    except SetupFaultError as error:
-        raise SandboxFaultError(f"a process could not be confined: {error}") from error
 
 
 def _read_output(out: int, deadline: float, limits: Limits) -> bytes:

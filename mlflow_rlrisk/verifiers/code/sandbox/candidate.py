@@ -1,11 +1,12 @@
 """The trusted side's handle on a candidate: load its source, call it, get plain values back."""
 
 import builtins
+import contextlib
 import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mlflow_rlrisk.verifiers.code.sandbox.channel import Channel
+from mlflow_rlrisk.verifiers.code.sandbox.channel import Channel, ClosedError
 from mlflow_rlrisk.verifiers.code.sandbox.wire import Handle, WireError, decode, encode
 
 MAX_MESSAGE_CHARS = 300
@@ -42,7 +43,41 @@ class Candidate:
         self.num_calls = 0
         self.num_foreign = 0
 
-    def await_ready(self, deadline: float | None = None) -> None:
+    def load(self, source: str, deadline: float | None = None) -> None:
+        """Run the source in the sandbox, as a module.
+
+        Raises:
+            CandidateRaisedError: It raised, a syntax error included.
+            SetupFaultError: The process could not be confined.
+        """
+        self._reply(self._start(source, deadline, as_main=False), deadline)
+
+    def start_main(self, source: str, deadline: float | None = None) -> int:
+        """Start the source as a script; `finish_main` takes the number."""
+        return self._start(source, deadline, as_main=True)
+
+    def finish_main(self, number: int, deadline: float | None = None) -> None:
+        """Wait for the end of a script.
+
+        Raises:
+            CandidateRaisedError: It raised.
+            ClosedError: It ended its process by itself.
+        """
+        self._reply(number, deadline)
+
+    def _start(self, source: str, deadline: float | None, *, as_main: bool) -> int:
+        number = secrets.randbits(62)
+        try:
+            source.encode()
+        except UnicodeEncodeError as error:
+            raise CandidateRaisedError("SyntaxError", "the source is no valid Unicode") from error
+        # Sent before the process is ready: waiting first would cost a change of process.
+        with contextlib.suppress(ClosedError):  # what it said before it ended is read below
+            self.channel.send({"load": number, "source": source, "as_main": as_main}, deadline)
+        self._await_ready(deadline)
+        return number
+
+    def _await_ready(self, deadline: float | None) -> None:
         """Wait until the process stands behind its walls.
 
         Raises:
@@ -54,36 +89,6 @@ class Candidate:
         if first != {"ready": True}:
             raise WireError("a first frame that is no greeting")
 
-    def load(self, source: str, deadline: float | None = None) -> None:
-        """Run the source in the sandbox, as a module.
-
-        Raises:
-            CandidateRaisedError: It raised, a syntax error included.
-        """
-        self._reply(self._send_source(source, deadline, as_main=False), deadline)
-
-    def start_main(self, source: str, deadline: float | None = None) -> int:
-        """Start the source as a script; `finish_main` takes the number."""
-        return self._send_source(source, deadline, as_main=True)
-
-    def finish_main(self, number: int, deadline: float | None = None) -> None:
-        """Wait for the end of a script.
-
-        Raises:
-            CandidateRaisedError: It raised.
-            ClosedError: It ended its process by itself.
-        """
-        self._reply(number, deadline)
-
-    def _send_source(self, source: str, deadline: float | None, *, as_main: bool) -> int:
-        number = secrets.randbits(62)
-        try:
-            source.encode()
-        except UnicodeEncodeError as error:
-            raise CandidateRaisedError("SyntaxError", "a lone surrogate in the source") from error
-        self.channel.send({"load": number, "source": source, "as_main": as_main}, deadline)
-        return number
-
     def call(
         self,
         name: str,
@@ -91,25 +96,40 @@ class Candidate:
         kwargs: Mapping[str, Any],
         deadline: float | None = None,
     ) -> Any:
-        """Call a function of the program.
+        """Call a function of the program: `ask` and `answer`."""
+        return self.answer(self.ask(name, args, kwargs, deadline), deadline)
+
+    def ask(
+        self,
+        name: str,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        deadline: float | None = None,
+    ) -> int:
+        """Send a call; `answer` takes the number, in the order of the calls.
+
+        Raises:
+            UnsendableError: An argument cannot be sent; nothing was.
+        """
+        number = secrets.randbits(62)
+        try:
+            sent = [encode(list(args), _handle_of), encode(dict(kwargs), _handle_of)]
+        except WireError as error:
+            raise UnsendableError(str(error)) from error
+        self.num_calls += 1
+        with contextlib.suppress(ClosedError):  # earlier answers may still be there to read
+            self.channel.send({"call": number, "name": name, "arguments": sent}, deadline)
+        return number
+
+    def answer(self, number: int, deadline: float | None = None) -> Any:
+        """What a call returned.
 
         Returns:
             An exact built-in value, or a `Handle` for what is none.
 
         Raises:
             CandidateRaisedError: It raised, or there is no such function.
-            UnsendableError: An argument cannot be sent.
         """
-        number = secrets.randbits(62)
-        self.num_calls += 1
-        try:
-            sent = [
-                encode(list(args), _handle_of),
-                encode(dict(kwargs), _handle_of),
-            ]
-        except WireError as error:
-            raise UnsendableError(str(error)) from error
-        self.channel.send({"call": number, "name": name, "arguments": sent}, deadline)
         value = decode(self._reply(number, deadline))
         self.num_foreign += type(value) is Handle
         return value

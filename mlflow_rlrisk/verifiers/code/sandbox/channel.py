@@ -32,6 +32,7 @@ class Channel:
 
     def __init__(self, fd: int, max_bytes: int) -> None:
         self.fd, self.max_bytes = fd, max_bytes
+        self.last_sent_bytes = 0
         self._poll = select.poll()
 
     def send(self, message: Any, deadline: float | None = None) -> None:
@@ -41,6 +42,7 @@ class Channel:
             ClosedError, DeadlineError: The other side is gone, or does not read.
         """
         rest = memoryview(pack(message))
+        self.last_sent_bytes = len(rest)
         while rest:
             try:
                 rest = rest[os.write(self.fd, rest[:_CHUNK_BYTES]) :]

@@ -19,6 +19,7 @@ MAX_OPEN_FILES = 64
 MAX_FILE_BYTES = 16 << 20
 STACK_BYTES = 64 << 20
 
+_LIBC = ctypes.CDLL(None, use_errno=True)
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38
 _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
 _CLONE_NEWNS = 0x00020000
@@ -48,17 +49,16 @@ def confine(walls: Walls, *, memory_bytes: int, cpu_s: int) -> None:
     Raises:
         OSError: One of them cannot be put up; the process must end.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
     if walls.has_scratch:
-        _checked(libc.unshare(_CLONE_NEWNS), "unshare")
+        _checked(_LIBC.unshare(_CLONE_NEWNS), "unshare")
         flags = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
-        mounted = libc.mount(b"tmpfs", SCRATCH.encode(), b"tmpfs", flags, SCRATCH_OPTIONS)
+        mounted = _LIBC.mount(b"tmpfs", SCRATCH.encode(), b"tmpfs", flags, SCRATCH_OPTIONS)
         _checked(mounted, "mount of the scratch folder")
         os.chdir(SCRATCH)
     _set_limits(memory_bytes, cpu_s)
-    _checked(libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0), "dumpable")
-    _checked(libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
-    _drop_capabilities(libc)
+    _checked(_LIBC.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0), "dumpable")
+    _checked(_LIBC.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
+    _drop_capabilities()
     if walls.ruleset is not None:
         landlock.restrict_self(walls.ruleset)
         os.close(walls.ruleset)
@@ -72,16 +72,14 @@ def die_with_parent(parent: int) -> None:
     Raises:
         OSError: The parent is gone, or the kernel refuses.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
-    _checked(libc.prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0), "pdeathsig")
+    _checked(_LIBC.prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0), "pdeathsig")
     if os.getppid() != parent:
         raise OSError("the fork server is gone")
 
 
 def hide_from_siblings() -> None:
     """No process of the same user may trace this one or read its memory."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    _checked(libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0), "dumpable")
+    _checked(_LIBC.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0), "dumpable")
 
 
 def _set_limits(memory_bytes: int, cpu_s: int) -> None:
@@ -101,10 +99,10 @@ def _set_limits(memory_bytes: int, cpu_s: int) -> None:
         resource.setrlimit(what, (min(soft, limited), limited))
 
 
-def _drop_capabilities(libc: ctypes.CDLL) -> None:
-    libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)  # kernels before 4.3: none
+def _drop_capabilities() -> None:
+    _LIBC.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)  # kernels before 4.3: none
     header = struct.pack("Ii", _CAPABILITY_VERSION_3, 0)
-    _checked(libc.capset(header, bytes(24)), "capset")
+    _checked(_LIBC.capset(header, bytes(24)), "capset")
 
 
 def _checked(result: int, what: str) -> None:

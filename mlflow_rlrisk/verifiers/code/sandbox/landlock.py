@@ -10,6 +10,7 @@ import struct
 from collections.abc import Iterable
 from pathlib import Path
 
+_LIBC = ctypes.CDLL(None, use_errno=True)
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _VERSION_FLAG, _PATH_BENEATH = 1, 1
 _READ = 1 << 2 | 1 << 3
@@ -78,9 +79,8 @@ def _allow(ruleset: int, path: str, allowed: int) -> None:
 
 
 def _syscall(number: int, *arguments: int | bytes) -> int:
-    libc = ctypes.CDLL(None, use_errno=True)
     converted = [
         ctypes.c_char_p(each) if isinstance(each, bytes) else ctypes.c_long(each)
         for each in arguments
     ]
-    return int(libc.syscall(ctypes.c_long(number), *converted))
+    return int(_LIBC.syscall(ctypes.c_long(number), *converted))

@@ -11,12 +11,14 @@ import platform
 import signal
 import struct
 from collections.abc import Iterator
+from functools import cache
 
 from mlflow_rlrisk.verifiers.code.sandbox.syscalls import ALLOWED, FATAL, FILTERED
 
 ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
 """Machine -> column of the tables, AUDIT_ARCH value."""
 
+_LIBC = ctypes.CDLL(None, use_errno=True)
 _ALLOW, _KILL_PROCESS, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
 _LOAD, _JUMP_EQ, _JUMP_GE, _JUMP_SET, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _NUMBER_AT, _ARCH_AT, _ARGS_AT = 0, 4, 16
@@ -26,6 +28,9 @@ _AF_UNIX = 1
 _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP, _PR_SET_NAME = 38, 22, 15
 _IOCTLS = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
 """TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX."""
+
+_ANY_PID = 0x7FFFFFFE
+"""No process has this number; Linux ends at 2**22."""
 
 Instruction = tuple[int, int, int, int]
 
@@ -45,6 +50,17 @@ def build(pid: int) -> bytes:
     Raises:
         OSError: There is no table for this machine.
     """
+    own = struct.pack("HBBI", _JUMP_EQ, 1, 0, pid)
+    return _template().replace(struct.pack("HBBI", _JUMP_EQ, 1, 0, _ANY_PID), own)
+
+
+@cache
+def _template() -> bytes:
+    """The filter with `_ANY_PID` in the place of the process; made once, before any fork.
+
+    Raises:
+        OSError: There is no table for this machine.
+    """
     if not is_known_machine():
         raise OSError(errno.ENOSYS, f"no table of system calls for {platform.machine()}")
     column, arch = ARCHITECTURES[platform.machine()]
@@ -60,7 +76,7 @@ def build(pid: int) -> bytes:
         for numbers in table.values():
             if numbers[column] >= 0:
                 code += [(_JUMP_EQ, 0, 1, numbers[column]), (_RETURN, 0, 0, action)]
-    for name, rule in _rules(pid).items():
+    for name, rule in _rules(_ANY_PID).items():
         number = FILTERED[name][column]
         if number >= 0:
             code += [(_JUMP_EQ, 0, len(rule), number), *rule]
@@ -74,12 +90,11 @@ def install(program: bytes) -> None:
     Raises:
         OSError: The kernel refuses.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
     buffer = ctypes.create_string_buffer(program, len(program))
     header = _Program(len(program) // 8, ctypes.addressof(buffer))
-    if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
+    if _LIBC.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "no_new_privs")
-    if libc.prctl(_PR_SET_SECCOMP, 2, ctypes.byref(header), 0, 0) != 0:
+    if _LIBC.prctl(_PR_SET_SECCOMP, 2, ctypes.byref(header), 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "seccomp")
 
 

@@ -18,7 +18,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from mlflow_rlrisk.verifiers.code.sandbox import confine, guest, landlock, tester
+from mlflow_rlrisk.verifiers.code.sandbox import confine, guest, landlock, seccomp, tester
 from mlflow_rlrisk.verifiers.code.sandbox.wire import pack
 
 PRELOADED = (
@@ -76,6 +76,8 @@ def main(settings: str, control_fd: int) -> None:
     ruleset = None
     if config["landlock"]:
         ruleset = landlock.make_ruleset(config["readable"], config["writable"])
+    if config["seccomp"]:
+        seccomp.build(0)  # made here, found in memory by every fork
     confine.hide_from_siblings()
     gc.collect()
     gc.freeze()

@@ -59,7 +59,6 @@ class _Tests:
         units = list(self._units())
         report: dict[str, Any] = {"num_cases": len(units), "results": []}
         try:
-            self.candidate.await_ready()
             self.candidate.load(self.task["source"])
         except SetupFaultError as error:
             return report | {"fault": str(error)}
