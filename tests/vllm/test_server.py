@@ -117,8 +117,9 @@ def _answer(sampler: OpenAISampler, prompts: list[Prompt]) -> dict[str, Any]:
 
 
 def test_entropies_in_band_equal_a_float64_forward_pass(model: Path, url: str) -> None:
-    sampler = _sampler(model, url)
+    sampler = _sampler(model, url, options={"check_weights": True})
     assert "exact" in sampler.describe()["entropy"]
+    assert "serves this checkpoint: " in sampler.describe()["remark"]
 
     answer = _answer(sampler, PROMPTS)
     sampler.close()
