@@ -115,10 +115,15 @@ def _open_factory(spec: VerifierSpec) -> tuple[Verifier, LoadedVerifier]:
         name=str(getattr(verifier, "name", spec.text)),
         kind="builtin" if spec.kind == "builtin" else "plugin",
         dialect=None,
-        digest=_digest(spec.target, spec.detail, sources),
+        digest=_digest(spec.target, spec.detail + _library(spec), sources),
         extracts_answers=bool(getattr(verifier, "extracts_answers", True)),
         wants_token_ids=bool(getattr(verifier, "wants_token_ids", False)),
     )
+
+
+def _library(spec: VerifierSpec) -> str:
+    """The library that decides, with its version: another one may give other grades."""
+    return f"math-verify=={metadata.version('math-verify')}" if spec.target == "math" else ""
 
 
 def _open_function(spec: VerifierSpec) -> tuple[Verifier, LoadedVerifier]:

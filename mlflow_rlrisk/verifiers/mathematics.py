@@ -12,6 +12,7 @@ from typing import Any
 
 from mlflow_rlrisk.errors import MissingDependencyError, VerifierError
 from mlflow_rlrisk.verifiers import Outcome, VerificationRequest, Verifier
+from mlflow_rlrisk.verifiers.extraction import whole_number
 
 TIMEOUT_S = 5
 """math-verify's own default, for reading a text and for one comparison."""
@@ -28,6 +29,7 @@ def math(options: str = "") -> Verifier:
         raise VerifierError(f"math:{options}: math has no options")
     if importlib.util.find_spec("math_verify") is None:
         raise MissingDependencyError("the verifier math", "math")
+    _parsed("1")  # sympy takes seconds to import: not on the clock of the first grade
     return _Math()
 
 
@@ -38,7 +40,9 @@ class _Math:
             return "there is no truth to compare with"
         if isinstance(truth, bool) or not isinstance(truth, str | int | float):
             return f"truth of type {type(truth).__name__}, text or a number is needed"
-        return None if _truth(truth) else f"truth {truth!r} cannot be read by math-verify"
+        if whole_number(str(truth)) is not None or _truth(truth):
+            return None
+        return f"truth {truth!r} cannot be read by math-verify"
 
     def verify(self, request: VerificationRequest) -> Sequence[Outcome]:
         truth = _truth(request.truth)
