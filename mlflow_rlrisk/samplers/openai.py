@@ -14,7 +14,7 @@ from typing import Any
 
 from mlflow_rlrisk.checkpoint import Checkpoint, open_checkpoint
 from mlflow_rlrisk.config import AssessmentConfig
-from mlflow_rlrisk.errors import SamplerError
+from mlflow_rlrisk.errors import ConfigError, SamplerError
 from mlflow_rlrisk.records import Prompt, Rollout, RolloutGroup
 from mlflow_rlrisk.samplers import OnTokens
 from mlflow_rlrisk.samplers.endpoint.answers import Answer, read_answer
@@ -25,6 +25,7 @@ from mlflow_rlrisk.samplers.endpoint.local_model import PROBE_TEXTS, LocalModel
 from mlflow_rlrisk.samplers.endpoint.options import REFERENCE_PREFIX, Api, read_options
 from mlflow_rlrisk.samplers.endpoint.requests import PATHS, Content, Phrasing, seed_of
 from mlflow_rlrisk.samplers.endpoint.rollouts import LARGEST_VOCABULARY, RolloutReader
+from mlflow_rlrisk.samplers.endpoint.weights_check import check_weights
 
 DEAD_AFTER = 3
 """Prompts that fail, through all tries and with no answer in between, before sampling stops."""
@@ -82,6 +83,7 @@ class OpenAISampler:
         self._refusals: dict[Api, EndpointRefusedError] = {}
         try:
             self._known = self._find_out()
+            self._weights = self._check_weights()
         except BaseException:
             self._client.close()
             raise
@@ -192,6 +194,7 @@ class OpenAISampler:
             "num_top": {api: known.phrasing.num_top for api, known in self._known.items()},
             "has_token_ids": all(k.phrasing.has_extensions for k in self._known.values()),
             "sends_seed": self._options.send_seed,
+            "weights_check": self._weights,
             "identity": {
                 api: [known.entropy, known.phrasing.num_top, known.mode]
                 for api, known in sorted(self._known.items())
@@ -222,6 +225,8 @@ class OpenAISampler:
             )
         else:
             identity = f"that {served} serves this checkpoint is declared, not checked"
+            if self._weights is not None:
+                identity = f"{served} serves this checkpoint: {self._weights}"
         return "; ".join([identity, *sorted({known.why for known in self._known.values()})])
 
     def _find_out(self) -> dict[Api, Knowledge]:
@@ -247,6 +252,14 @@ class OpenAISampler:
         if not known:
             raise next(iter(self._refusals.values()))
         return known
+
+    def _check_weights(self) -> str | None:
+        if not self._options.check_weights:
+            return None
+        if self._local is None:
+            need = "there are no files to compare with"
+            raise ConfigError("backend_option.check_weights", True, need)
+        return check_weights(self._ask, self._known["completions"], self._local, self._config)
 
     def _apis(self) -> list[Api]:
         wanted = self._options.api

@@ -284,6 +284,20 @@ def test_the_key_comes_from_the_environment_and_from_nowhere_else(
         assert "wr0ng" not in str(error.value)
 
 
+def test_an_endpoint_that_serves_another_model_is_found_out(folder: Path) -> None:
+    with pytest.raises(SamplerError, match="toy is not"), served(ToyModel()) as url:
+        OpenAISampler(folder, _config(url, options={"check_weights": True}))
+
+
+def test_weights_that_cannot_be_compared_are_not_called_checked(folder: Path) -> None:
+    options = {"check_weights": True}
+    with served(ToyModel(is_vllm=False)) as url:
+        with pytest.raises(ConfigError, match="token ids"):
+            OpenAISampler(folder, _config(url, options=options))
+        with pytest.raises(ConfigError, match="no files"):
+            OpenAISampler("endpoint:toy", _config(url, options=options))
+
+
 @pytest.mark.parametrize(
     ("options", "fault"),
     [

@@ -46,6 +46,8 @@ class EndpointOptions(Settings):
     """Size of the vocabulary where no checkpoint tells it; tightens the upper bound."""
     entropy_token_id: Annotated[int, Field(ge=0)] | None = None
     """Id under which the entropy is sent in band; found in the checkpoint where it is not given."""
+    check_weights: bool = False
+    """Load the checkpoint here and compare a few of the endpoint's logprobs with its own."""
     send_seed: bool = True
     """Send a seed of its own with every request."""
 
