@@ -17,7 +17,7 @@ export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_OFFLINE ?= 1
 export DO_NOT_TRACK ?= 1
 
-.PHONY: demo test check lint types pytest pytest-vllm examples bench clean help
+.PHONY: demo test check lint types bubblewrap pytest pytest-vllm examples bench clean help
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -54,7 +54,14 @@ types: $(VENV)/.dev
 
 check: lint types
 
-pytest: $(VENV)/.dev
+# The code judge's tier A is tested inside bubblewrap, a Debian package; root may fetch it here.
+bubblewrap:
+	@command -v bwrap >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+		&& { apt-get install -qq -y bubblewrap >/dev/null 2>&1 \
+		|| { apt-get update -qq && apt-get install -qq -y bubblewrap >/dev/null; }; }; } \
+		|| echo "bubblewrap is missing: tests of the code judge's tier A are skipped"
+
+pytest: $(VENV)/.dev bubblewrap
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
 # vLLM pins torch and transformers, so it has an environment of its own. Its CPU build installs a
@@ -92,6 +99,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m tests.benchmarks.bootstrap
 	$(BIN)/python -m tests.benchmarks.generate
 	$(BIN)/python -m tests.benchmarks.assess
+	$(BIN)/python -m tests.benchmarks.judge
 
 clean:
 	rm -rf $(VENV) $(VLLM) demo-out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

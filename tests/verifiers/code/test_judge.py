@@ -1,7 +1,10 @@
 """Grades of `CodeJudge` on the forms of data sets, and its manners as a library."""
 
 import json
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,7 +25,8 @@ from mlflow_rlrisk.verifiers.code import (
 )
 from mlflow_rlrisk.verifiers.code.sandbox_tiers import UNSAFE_VARIABLE
 from tests.verifiers.code.corpus_reader import TASK
-from tests.verifiers.processes import children
+from tests.verifiers.code.settings import ROOT, need_namespaces
+from tests.verifiers.processes import children, is_alive
 
 SQUARE = "def solve(n): return n * n"
 HUMAN_EVAL = {
@@ -213,3 +217,31 @@ def test_checks_from_a_hundred_threads_end_without_leftovers() -> None:
     assert fds_after == fds
     assert children() == before
     assert threading.active_count() < 50
+
+
+@pytest.mark.parametrize("tier", ["A", "B"])
+def test_nothing_survives_a_judge_that_is_killed(tier: str) -> None:
+    if tier == "A":
+        need_namespaces()
+    script = (
+        "import os, sys, threading\n"
+        "from mlflow_rlrisk.verifiers.code import CodeJudge, Limits, read_task\n"
+        "judge = CodeJudge(sys.argv[1], limits=Limits(timeout_s=600.0)).__enter__()\n"
+        "task = read_task([{'args': [], 'expected': 1}], 'f')\n"
+        "source = 'def f():\\n    while True: pass'\n"
+        "threading.Thread(target=judge.grade, args=(source, task), daemon=True).start()\n"
+        "print(judge._servers.candidates().process.pid, flush=True)\n"
+        "threading.Event().wait()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script, tier], stdout=subprocess.PIPE, cwd=ROOT
+    ) as process:
+        assert process.stdout is not None
+        server = int(process.stdout.readline())
+        time.sleep(1.0)  # the endless program is under way
+        process.kill()
+
+    deadline = time.monotonic() + 20.0
+    while is_alive(server) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not is_alive(server)
