@@ -27,7 +27,7 @@ def pooled_beyond(
     is_beyond: Callable[[float], bool],
     holds: Callable[[float, float], bool],
 ) -> int | None:
-    """First log beyond the line in the smallest pool of newest logs whose mean is, noise aside."""
+    """Start of the stretch beyond the line, where a pool of newest logs is, noise aside."""
     values = track.values
     sustained = policy.sustained_logs
     if len(values) < sustained or not all(is_beyond(v) for v in values[-sustained:]):
@@ -38,7 +38,10 @@ def pooled_beyond(
         if len(recent) == pool and holds(
             sum(recent) / pool, policy.noise_margin * noise / pool**0.5
         ):
-            return len(values) - pool + next(i for i, v in enumerate(recent) if is_beyond(v))
+            first = len(values) - pool + next(i for i, v in enumerate(recent) if is_beyond(v))
+            while first and is_beyond(values[first - 1]):
+                first -= 1
+            return first
     return None
 
 

@@ -89,7 +89,7 @@ class Tracks:
     _spread_hits: list[int] = field(default_factory=lambda: [0] * len(SCALES))
     _num_spreads: int = 0
     _within_shares: bool = True
-    _is_overspread: bool = False
+    _num_overspread: int = 0
 
     def extend(self, step: int, values: dict[Input, float]) -> None:
         """Take the inputs of the next step."""
@@ -137,7 +137,8 @@ class Tracks:
         ]
         if len(likely) == 1:
             return likely[0]
-        return (0.0, 1.0) if self._within_shares and not self._is_overspread else None
+        is_overspread = 2 * self._num_overspread > self._num_spreads
+        return (0.0, 1.0) if self._within_shares and not is_overspread else None
 
     @property
     def group_size(self) -> int:
@@ -161,7 +162,7 @@ class Tracks:
         share = min(max(reward, 0.0), 1.0)
         most = max(share * (1.0 - share), 0.01) ** 0.5
         # Twice the tolerance: the trainer divides by n - 1 and averages over logs.
-        self._is_overspread |= std > (1.0 + 2.0 * SPREAD_TOLERANCE) * most
+        self._num_overspread += std > (1.0 + 2.0 * SPREAD_TOLERANCE) * most
 
     def _extend_success(self, step: int, reward: float) -> None:
         scale = self.scale()
