@@ -99,6 +99,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m tests.benchmarks.bootstrap
 	$(BIN)/python -m tests.benchmarks.generate
 	$(BIN)/python -m tests.benchmarks.assess
+	$(BIN)/python -m tests.benchmarks.monitor
 	$(BIN)/python -m tests.benchmarks.judge
 
 clean:
