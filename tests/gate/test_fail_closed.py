@@ -33,7 +33,8 @@ class Injector:
         if not any(part in each.f_code.co_filename for each in frames for part in OURS):
             return
         callee = frame.f_code.co_name if event == "call" else getattr(argument, "__name__", "")
-        if callee == "setprofile":
+        # Leaving a `with` decides nothing, and broken there a transaction would stay open.
+        if callee in ("setprofile", "__exit__"):
             return
         self._count += 1
         where = frames[-1]
