@@ -40,6 +40,8 @@ def test_every_command_and_flag_that_is_shown_exists() -> None:
     for name, rest in shown:
         command = cli.get_command(click.Context(cli), name)
         assert command is not None, name
+        if isinstance(command, click.Group):
+            command = command.commands[rest.split()[0]]
         known = {option for parameter in command.params for option in parameter.opts}
         assert set(re.findall(r"--[a-z-]+", rest.split("#")[0])) <= known
 
