@@ -25,46 +25,49 @@ LOWEST = -1e4
 logger = logging.getLogger(__name__)
 
 
-def fold_tile(
-    logits: "torch.Tensor", m: "torch.Tensor", s: "torch.Tensor", t: "torch.Tensor"
-) -> tuple["torch.Tensor", "torch.Tensor", "torch.Tensor"]:
-    """``(m, s, t)`` of ``[T]`` tokens after a tile of logits ``[T, W]``; may overwrite the tile.
+class EagerFold:
+    """The fold as torch operations; overwrites the tile and keeps one buffer of its size."""
 
-    Start with ``m = -inf`` and ``s = t = 0``. NaN and +inf end up as NaN in ``s`` or ``t``.
-    """
-    import torch
+    def __init__(self, *, is_masked: bool) -> None:
+        """Make the fold.
 
-    largest = torch.maximum(m, logits.amax(dim=1))
-    shift = largest.masked_fill(largest == -torch.inf, 0.0)  # all masked: -inf minus -inf is NaN
-    return largest, *_sums(logits.sub_(shift[:, None]).clamp_(min=LOWEST), m - shift, s, t)
+        Args:
+            is_masked: Whether a logit may be -inf. Where none may, a pass over the tile is saved,
+                and -inf, an overflow then, ends up as NaN.
+        """
+        self._is_masked = is_masked
+        self._weights: torch.Tensor | None = None
 
+    def __call__(
+        self, logits: "torch.Tensor", m: "torch.Tensor", s: "torch.Tensor", t: "torch.Tensor"
+    ) -> tuple["torch.Tensor", "torch.Tensor", "torch.Tensor"]:
+        """``(m, s, t)`` of ``[T]`` tokens after a tile of logits ``[T, W]``.
 
-def fold_unmasked_tile(
-    logits: "torch.Tensor", m: "torch.Tensor", s: "torch.Tensor", t: "torch.Tensor"
-) -> tuple["torch.Tensor", "torch.Tensor", "torch.Tensor"]:
-    """`fold_tile` where no word is masked: a pass over the tile less, and -inf ends up as NaN."""
-    import torch
+        Start with ``m = -inf`` and ``s = t = 0``. NaN and +inf end up as NaN in ``s`` or ``t``.
+        """
+        import torch
 
-    largest = torch.maximum(m, logits.amax(dim=1))
-    return largest, *_sums(logits.sub_(largest[:, None]), m - largest, s, t)
-
-
-def _sums(
-    distance: "torch.Tensor", gap: "torch.Tensor", s: "torch.Tensor", t: "torch.Tensor"
-) -> tuple["torch.Tensor", "torch.Tensor"]:
-    """``(s, t)`` after a tile that lies ``distance`` below the largest logit; overwrites it."""
-    gap = gap.clamp(min=LOWEST)
-    decay = gap.exp()
-    weights = distance.exp()
-    new_t = decay * (t + gap * s) + distance.mul_(weights).sum(dim=1)
-    new_s = decay * s + weights.sum(dim=1)
-    return new_s, new_t
+        if self._weights is None or self._weights.numel() < logits.numel():
+            self._weights = torch.empty_like(logits).view(-1)
+        largest = torch.maximum(m, logits.amax(dim=1))
+        shift = largest
+        if self._is_masked:  # all masked: -inf minus -inf is NaN
+            shift = largest.masked_fill(largest == -torch.inf, 0.0)
+        distance = logits.sub_(shift[:, None])
+        if self._is_masked:
+            distance.clamp_(min=LOWEST)
+        gap = (m - shift).clamp(min=LOWEST)
+        decay = gap.exp()
+        weights = torch.exp(distance, out=self._weights[: logits.numel()].view(logits.shape))
+        new_t = decay * (t + gap * s) + distance.mul_(weights).sum(dim=1)
+        new_s = decay * s + weights.sum(dim=1)
+        return largest, new_s, new_t
 
 
 def _pure_fold_tile(
     logits: "torch.Tensor", m: "torch.Tensor", s: "torch.Tensor", t: "torch.Tensor"
 ) -> tuple["torch.Tensor", "torch.Tensor", "torch.Tensor"]:
-    """`fold_tile` that writes nothing back: compiled, it reads the tile twice and stores sums."""
+    """`EagerFold` that writes nothing back: compiled, it reads the tile twice and stores sums."""
     import torch
 
     largest = torch.maximum(m, logits.amax(dim=1))
@@ -100,8 +103,8 @@ def finish(
 
 
 @functools.cache
-def compiled_fold(device_type: str) -> Fold:
-    """The fold as one compiled loop, or `fold_tile` where there is no compiler for the device.
+def compiled_fold(device_type: str) -> Fold | None:
+    """The fold as one compiled loop; `None` where there is no compiler for the device.
 
     The first call of a process takes seconds.
     """
@@ -115,5 +118,5 @@ def compiled_fold(device_type: str) -> Fold:
             compiled(torch.zeros(num_tokens, width, device=device_type), start, start, start)
     except (RuntimeError, OSError, ImportError) as error:
         logger.info("the fold of logits runs uncompiled: %s", type(error).__name__)
-        return fold_tile
+        return None
     return compiled

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mlflow_rlrisk.errors import ConfigError, SamplerError
-from mlflow_rlrisk.kernels.fold import Fold, compiled_fold, finish, fold_tile, fold_unmasked_tile
+from mlflow_rlrisk.kernels.fold import EagerFold, Fold, compiled_fold, finish
 from mlflow_rlrisk.kernels.logit_shape import LogitShape
 from mlflow_rlrisk.kernels.products import TileProduct, choose_route, float32_products
 from mlflow_rlrisk.kernels.triton_route import triton_statistics, triton_works
@@ -91,7 +91,9 @@ def token_statistics(
         else:
             is_large = max(len(hidden), total_tokens or 0) * num_words >= COMPILE_ABOVE
             wants = (is_large if is_compiled is None else is_compiled) and len(hidden) > 0
-            fold = compiled_fold(hidden.device.type) if wants else _eager_fold(bias)
+            fold = compiled_fold(hidden.device.type) if wants else None
+            # Only a bias masks words; without one -inf is an overflow, and must not pass for one.
+            fold = fold or EagerFold(is_masked=bias is not None)
             found = _tiled_statistics(hidden, weight, targets, shape, fold, num_words)
     logprobs, entropies = found
     # An infinite hidden state can give nothing but -inf, which would pass for a mask.
@@ -100,11 +102,6 @@ def token_statistics(
         entropies[block].masked_fill_(~torch.isfinite(hidden[block]).all(dim=1), torch.nan)
     _require_finite(entropies, logprobs)
     return TokenStatistics(logprobs=logprobs, entropies=entropies)
-
-
-def _eager_fold(bias: "torch.Tensor | None") -> Fold:
-    """Only a bias masks words; without one -inf is an overflow, which must not pass for a mask."""
-    return fold_unmasked_tile if bias is None else fold_tile
 
 
 def _tiled_statistics(

@@ -92,11 +92,18 @@ class TileProduct:
         options: Any = {"dtype": torch.float32, "device": weight.device}
         self._logits = torch.empty(tokens * words, **options)
         needs_copies = route in ("upcast", "native_bfloat16") and weight.dtype != torch.float32
+        self._operand: torch.Tensor | None = None
         self._tile = torch.empty((words, weight.shape[1]), **options) if needs_copies else None
 
     def operand(self, hidden: "torch.Tensor") -> "torch.Tensor":
-        """Hidden states ``[T, H]`` in the dtype that is multiplied."""
-        return hidden if self._route == "wide_output" else hidden.float()
+        """Hidden states ``[T, H]`` in the dtype that is multiplied, valid until the next call."""
+        import torch
+
+        if self._route == "wide_output" or hidden.dtype == torch.float32:
+            return hidden
+        if self._operand is None:
+            self._operand = hidden.float()
+        return self._operand[: len(hidden)].copy_(hidden)
 
     def __call__(self, operand: "torch.Tensor", start: int, stop: int) -> "torch.Tensor":
         """Float32 logits ``[T, stop - start]``, valid until the next call."""
