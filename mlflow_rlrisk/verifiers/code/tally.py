@@ -38,7 +38,7 @@ class Tally:
         if self._grade is None or grade is CodeGrade.INCONCLUSIVE:
             self._grade = grade
             where = f"case {self.num_seen} of {self.num_cases}: " if self.num_cases > 1 else ""
-            self._detail = where + detail
+            self._detail = where + _one_line(detail)
 
     def raised(self, type_name: str, detail: str) -> None:
         """One more case ended in an exception of the program."""
@@ -58,6 +58,12 @@ class Tally:
             detail=self._detail or f"{self.num_passed} of {self.num_cases} cases pass",
             attacks=tuple(self._attacks),
         )
+
+
+def _one_line(text: str) -> str:
+    """Words of a candidate, fit for JSON and for a terminal."""
+    line = " ".join(text.split())
+    return "".join(each if each.isprintable() else "\ufffd" for each in line)
 
 
 def broke_off(tally: Tally, error: Exception, limits: Limits) -> None:

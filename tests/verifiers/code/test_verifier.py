@@ -86,6 +86,7 @@ def test_the_program_is_found_in_a_completion(
     [
         ("def add(a, b): return a + b", {"grade": "pass", "num_passed": 2}),
         ("def add(a, b): return abs(a) + b", {"grade": "fail", "num_passed": 1}),
+        ("def add(a, b): raise ValueError('\\ud800\\x1b[31m\\n')", {"grade": "error"}),
         ("def add(a, b: return", {"grade": "error", "num_passed": 0}),
         ("def add(a, b):\n    while True: pass", {"grade": "timeout", "num_passed": 0}),
     ],

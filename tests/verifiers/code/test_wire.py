@@ -98,6 +98,7 @@ def test_standard_dicts_cross_as_dicts_and_other_subclasses_do_not() -> None:
         {"b": "abc"},
         {"c": [1, "x"]},
         {"q": ["Fraction", "1/0"]},
+        {"q": ["Decimal", "sNaN"]},
         {"h": ["x", 1]},
         {"h": []},
         {},
@@ -157,6 +158,8 @@ def test_keys_made_to_collide_cost_the_judge_nothing(tag: str) -> None:
         ([], {}, False),
         ([], "", False),
         (9, Handle(0, "Yes"), False),
+        (9, Decimal("sNaN"), False),
+        (9, Decimal("1e999999999"), False),
     ],
 )
 def test_values_compare_by_the_written_rules(expected: Any, got: Any, is_equal: bool) -> None:

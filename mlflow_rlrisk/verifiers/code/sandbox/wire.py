@@ -178,7 +178,10 @@ def _rational(content: Any, depth: int) -> Any:
         return Fraction(int(numerator), int(denominator or "1"))
     if name != "Decimal":
         raise WireError("a number of no known kind")
-    return Decimal(text)
+    number = Decimal(text)
+    if number.is_snan():
+        raise CostlyValueError("a number that raises when it is looked at")
+    return number
 
 
 _DECODERS: dict[str, Callable[[Any, int], Any]] = {
