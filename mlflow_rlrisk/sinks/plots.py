@@ -18,6 +18,7 @@ import numpy as np
 from mlflow_rlrisk.records import FloatArray, IntArray
 
 _WIDTH_IN, _HEIGHT_IN = 4.6, 2.9
+_LABEL_SHARE = 0.07  # of the width, for one rule
 _SALT = "mlflow-rlrisk"  # any fixed text: matplotlib hashes clip paths with it
 _MAX_RATE_STEPS = 32  # more bars than that are thinner than the gaps between them
 
@@ -278,10 +279,10 @@ def run_figure(
             axes.grid(axis="y")
             for step, _ in alarms:
                 axes.axvline(step, color=STARVED, linewidth=1.2, linestyle=(0, (4, 2)))
-        for step, rules in _by_step(alarms).items():
+        for step, rules, height in _labels(alarms, last - first):
             panels[0].text(
                 step,
-                1.02,
+                1.02 + 0.14 * height,
                 " ".join(rules),
                 color=STARVED,
                 ha="center",
@@ -292,11 +293,16 @@ def run_figure(
     return _drawn("rl-run", alt, draw, height=0.6 + 1.3 * len(curves))
 
 
-def _by_step(alarms: Sequence[tuple[int, str]]) -> dict[int, list[str]]:
+def _labels(alarms: Sequence[tuple[int, str]], span: int) -> list[tuple[int, list[str], int]]:
+    """Rules of each step, and how high its label stands so that it clears its neighbour's."""
     found: dict[int, list[str]] = {}
     for step, rule in alarms:
         found.setdefault(step, []).append(rule)
-    return found
+    labels: list[tuple[int, list[str], int]] = []
+    for step, rules in found.items():
+        is_close = bool(labels) and step - labels[-1][0] < _LABEL_SHARE * span * len(rules)
+        labels.append((step, rules, labels[-1][2] + 1 if is_close else 0))
+    return labels
 
 
 def _figure(name: str, alt: str, draw: Any) -> str:
