@@ -178,7 +178,9 @@ def _state(callee: Callee, request: VerificationRequest, text: str) -> dict[str,
     """What a Rubric passes by name; the columns of the row among it."""
     is_chat = not isinstance(request.prompt, str)
     columns = row(request, "answer")
+    named = {n: request.truth for n in TRUTH_NAMES if n in callee.signature.named}
     return {
+        **named,
         "info": {},
         "task": "default",
         "answer": "",
@@ -298,7 +300,10 @@ CALLS: Mapping[str, Call] = {
     ),
     "openrlhf": Call(_openrlhf, frozenset({"queries", "prompts"}), ("labels",)),
     "verifiers": Call(
-        _verifiers, frozenset({*_RUBRIC, *(f"{n}s" for n in _RUBRIC)}), (), gives_columns=True
+        _verifiers,
+        frozenset({*_RUBRIC, *(f"{n}s" for n in _RUBRIC)}),
+        TRUTH_NAMES,
+        gives_columns=True,
     ),
     "verifiers-v1": Call(_verifiers_v1, frozenset({"self", "trace", "task"})),
     "reasoning-gym": Call(_reasoning_gym, frozenset({"answer", "entry"})),

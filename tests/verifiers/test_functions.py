@@ -196,3 +196,15 @@ def test_a_parameter_that_nothing_fills_is_a_problem_naming_the_columns() -> Non
     assert verifier.problem_with("4", {"tests": "x"}) is None
     plain = adapt(lambda completion, truth: 0, "grade")
     assert "has no truth" in str(plain.problem_with(None, {}))
+
+
+def test_a_rubric_function_may_name_the_truth_as_its_dataset_does() -> None:
+    def grade(completion: Any, ground_truth: Any, state: Any) -> float:
+        return float(completion == ground_truth == state["answer"])
+
+    verifier = adapt(grade, "grade")
+
+    assert verifier.dialect == "verifiers"
+    assert verifier.problem_with("4", {"answer": "4"}) is None
+    assert "no truth" in str(verifier.problem_with(None, {}))
+    assert [outcome.reward for outcome in verifier.verify(REQUEST)] == [1, 0]
