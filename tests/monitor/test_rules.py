@@ -1,5 +1,8 @@
 """The rules on published and simulated histories, and each rule at its own line."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -14,6 +17,7 @@ from tests.monitor.histories import (
     surging_rows,
 )
 
+REAL_RUNS = Path(__file__).parents[1] / "data" / "real_grpo_runs.json"
 DENSE, FIVES, TENS = list(range(1, 401)), list(range(0, 401, 5)), list(range(10, 151, 10))
 
 
@@ -75,6 +79,28 @@ def test_the_same_runs_alarm_once_they_collapse_or_surge(seed: int) -> None:
     assert collapsed.stop.step is not None
     assert surged.stop.step is not None
     assert min(a.confirmed_step for a in collapsed.alarms) > 40
+
+
+def real_run(name: str) -> list[LogRow]:
+    columns = json.loads(REAL_RUNS.read_text(encoding="utf-8"))[name]
+    return [
+        LogRow(i + 1, dict(zip(columns, v, strict=True)))
+        for i, v in enumerate(zip(*columns.values(), strict=True))
+    ]
+
+
+def test_a_real_healthy_run_gives_no_alarm() -> None:
+    assert fired(judge(real_run("healthy"))) == []
+
+
+def test_of_two_real_runs_that_spend_their_entropy_only_the_dead_one_should_stop() -> None:
+    # Both lose more than two thirds of it; the shallow one goes from .45 to .80 meanwhile.
+    shallow, deep = judge(real_run("shallow")), judge(real_run("deep"))
+
+    assert [rule for rule, *_ in fired(shallow)] == ["R1"]
+    assert shallow.stop.step is None
+    assert [rule for rule, *_ in fired(deep)] == ["R4", "R1"]
+    assert deep.stop.reason == "R1 and R4 corroborate each other"
 
 
 def rows(**columns: list[float]) -> list[LogRow]:
