@@ -163,8 +163,8 @@ class ToyModel:
         words = list(np.argsort(-shown)[:count])
         if body.get("logprob_token_ids"):
             words = body["logprob_token_ids"]
-        if token not in words and api == "completions":
-            words = [*words, token]
+        if token not in words:  # as vLLM does it: added there, in place of the last one here
+            words = [*words, token] if api == "completions" else [token, *words[:-1]]
         top = {name(int(word)): value(int(word)) for word in words}
         for word in body.get("logprob_token_ids") or ():
             if self.has_recorder and body.get("vllm_xargs", {}).get("rlrisk_entropy_id") == word:

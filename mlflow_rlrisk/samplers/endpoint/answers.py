@@ -135,6 +135,8 @@ def _key(raw: Mapping[str, Any]) -> Hashable:
     """The token with its bytes: several tokens are shown as the same replacement character."""
     found = raw.get("bytes")
     name = _name(raw.get("token"))
+    if name.startswith("token_id:"):  # vLLM's bytes are the name's or the token's
+        return name
     return name, None if found is None else tuple(map(str, _list("bytes", found)))
 
 

@@ -33,6 +33,9 @@ class Knowledge:
 
     Attributes:
         phrasing: How requests are phrased.
+        num_known: Most likely tokens that every answer has at every position. One fewer than are
+            told where the sampled token may have taken the last one's place (vLLM's chat API): that
+            the set is the same whatever was sampled is what keeps estimates unbiased.
         entropy: ``exact``, ``bounds`` (from the most likely tokens) or ``none``.
         mode: Of which distribution the logprobs are.
         has_estimate: The tokens are drawn from the distribution whose logprobs are told.
@@ -42,6 +45,7 @@ class Knowledge:
     """
 
     phrasing: Phrasing
+    num_known: int
     entropy: Literal["exact", "bounds", "none"]
     mode: Mode
     has_estimate: bool
@@ -172,7 +176,9 @@ def _knowledge(
     is_whole = sampling.top_p == 1.0 and not sampling.top_k
     is_plain = is_whole and sampling.temperature == 1.0
     is_exact = phrasing.entropy_id is not None
-    has_top = bool(phrasing.num_top) and options.entropy != "none"
+    adds_sampled = phrasing.api == "completions" and phrasing.has_extensions
+    num_known = (phrasing.num_top or 0) - (0 if adds_sampled else 1)
+    has_top = num_known > 0 and options.entropy != "none"
     # Raw logprobs are those at temperature 1 of all tokens, processed ones what is sampled from.
     fits_softmax = (mode == "processed" and is_whole) or (
         mode == "raw" and sampling.temperature == 1.0
@@ -184,20 +190,21 @@ def _knowledge(
             f"word {phrasing.entropy_id}, which the tokenizer lacks and which is never sampled"
         )
     elif not has_top:
-        why = "token entropies are not known: the endpoint tells no other token's logprob"
+        why = "token entropies are not known: the endpoint tells too few tokens' logprobs"
         if options.entropy == "none":
             why = "token entropies are not known: they were not asked for"
     elif not (fits_softmax or is_plain):
         why = f"token entropies are not known: {_misfit(mode, sampling)}"
     else:
         why = (
-            f"token entropies are bounded by the {phrasing.num_top} most likely tokens"
+            f"token entropies are bounded by the {num_known} most likely tokens"
             + (", and estimated with them without bias" if is_whole else "")
             + "; they are not exact"
         )
     has_bounds = has_top and (fits_softmax or is_plain) and not is_exact
     return Knowledge(
         phrasing=phrasing,
+        num_known=max(num_known, 0),
         entropy="exact" if is_exact else "bounds" if has_bounds else "none",
         mode=mode,
         has_estimate=has_bounds and is_whole,

@@ -121,7 +121,7 @@ class RolloutReader:
         try:
             return entropy_bounds(
                 tokens,
-                knowledge.phrasing.num_top or 0,
+                knowledge.num_known,
                 self.vocab_size,
                 has_estimate=knowledge.has_estimate,
             )
@@ -137,9 +137,7 @@ def entropy_bounds(
 
     Args:
         tokens: What is told of the tokens, ``T`` of them.
-        num_top: Most likely tokens that are told at every position, ``K``. An endpoint adds the
-            sampled token where it is none of them; a choice of ``K`` that depended on it would
-            bias the estimate.
+        num_top: Most likely tokens that are known at every position, ``K``, whatever was sampled.
         vocab_size: Words of the head, or a number above it.
         has_estimate: The tokens were drawn from the distribution that is told.
 
