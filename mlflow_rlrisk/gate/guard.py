@@ -146,6 +146,7 @@ def _judge_one(
     if isinstance(found, Fault):
         fault, files, key_ids = found, tuple[FileEntry, ...](), tuple[str, ...]()
     else:
+        evidence = replace(evidence, report_uri=found.statement.report_uri)
         fault = next(_faults(rule, bar, evidence, found, now), None)
         files = found.statement.files
         key_ids = tuple(key.key_id for key in found.signers)

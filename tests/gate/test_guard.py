@@ -110,7 +110,7 @@ CASES: list[tuple[str, Evidence, dict[str, Any], str, str]] = [
         replace(attested(), files={**SIZES, "adapter_config.json": 9}),
         {},
         "content_changed",
-        "its files are not those that were assessed: adapter_config.json was added; no report",
+        "its files are not those that were assessed: adapter_config.json was added; report: runs:/ffff/rlrisk/report.html; run: ",
     ),
     (
         "block",
@@ -351,11 +351,11 @@ def test_an_attestation_under_a_former_name_counts_and_one_that_is_bad_there_doe
 
 def test_the_command_that_is_told_can_be_run_as_it_stands() -> None:
     place = Place(registry="mlflow", workspace="default", model="my model", version="3")
-    level = replace(attested(risk_level="high"), report_uri="runs:/1/report.html")
+    level = replace(attested(risk_level="high"), report_uri="forged")
     odd = evidence(place=place)
 
     assert verdict(level).message.endswith(
-        "; report: runs:/1/report.html; run: rlrisk gate override models:/coder/3 "
+        "; report: runs:/ffff/rlrisk/report.html; run: rlrisk gate override models:/coder/3 "
         '--alias rl-ready --reason "..." --expires 24h'
     )
     assert "run: rlrisk assess 'models:/my model/3' --prompts FILE" in verdict(odd).message
