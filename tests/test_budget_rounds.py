@@ -234,3 +234,16 @@ def test_the_command_says_what_the_rounds_saved(setup: Setup, tmp_path: Path) ->
     assert answer["budget"]["tokens_saved"] > 0
     assert "budget      auto: stops when the level is decided" in err
     assert "stopped after round 1 of 3" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_compare_refuses_rounds_before_anything_is_sampled(setup: Setup, tmp_path: Path) -> None:
+    (tmp_path / "prompts.jsonl").write_text("\n".join(map(json.dumps, PROMPTS)), encoding="utf-8")
+
+    code, out, err = rlrisk(
+        *("compare", str(setup.checkpoint), "elsewhere", "--prompts", "prompts.jsonl"),
+        *("--verifier", f"{setup.graders}:zero", "--budget", "auto", "--json"),
+        cwd=tmp_path,
+    )
+
+    assert code == 2, err
+    assert "--budget fixed" in json.loads(out)["error"]["message"]

@@ -44,6 +44,11 @@ def compare(
     from mlflow_rlrisk.sinks.lineage_page import render_lineage
     from mlflow_rlrisk.sinks.monitor_run import recorded_finals
 
+    if settings["budget"] == "auto":
+        raise click.UsageError(
+            "compare needs the same prompts and samples of every model: --budget auto would stop "
+            "each where its own level is decided; take --budget fixed"
+        )
     references = _references(models, base)
     if len(references) < 2:
         raise click.UsageError("compare needs at least two models")
