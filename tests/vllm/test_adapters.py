@@ -12,6 +12,8 @@ from mlflow_rlrisk.samplers.lora_adapter import open_adapter
 from tests.vllm.draw import draw
 from tests.vllm.oracle import reference, worst_differences, write_model
 
+pytestmark = pytest.mark.timeout(600)
+
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:

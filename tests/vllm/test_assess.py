@@ -4,8 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.tiny_assessments import start_rlrisk, sums, write_graders
 from tests.vllm.oracle import write_model
+
+pytestmark = pytest.mark.timeout(600)
 
 METRICS = ("rlrisk/pass_at_1", "rlrisk/token_entropy")
 
