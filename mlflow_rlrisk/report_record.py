@@ -47,7 +47,8 @@ class Metric:
         num_prompts: Prompts the value rests on.
         method: How the interval was made: ``bca`` or ``percentile`` (prompt bootstrap), or
             ``constant`` where all prompts gave the same value and a Clopper-Pearson bound on
-            the share of prompts that might differ stands in.
+            the share of prompts that might differ stands in, ``count`` where nothing was
+            estimated, ``given`` where the interval came with the value.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
