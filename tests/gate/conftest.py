@@ -9,6 +9,8 @@ from typing import Any
 
 import mlflow
 import pytest
+from mlflow.entities.model_registry import ModelVersionTag
+from mlflow.exceptions import MlflowException
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
 
 from mlflow_rlrisk.attestation import ATTESTATION_TAG
@@ -21,6 +23,14 @@ RULES = [
     {"name": "vault", "models": ["vault-*"], "every_version": True},
     {"name": "watched", "models": ["watched-*"], "aliases": ["champion"], "mode": "audit"},
 ]
+
+
+def refused(reason: str = "") -> Any:
+    return pytest.raises(MlflowException, match=rf"^(PERMISSION_DENIED: )?rlrisk gate: .*{reason}")
+
+
+def tag(key: str, value: str) -> ModelVersionTag:
+    return ModelVersionTag(key, value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +66,6 @@ class Gated:
 
     def tag(self, version: Any, key: str, value: str) -> None:
         """Set a tag behind the gate's back."""
-        from mlflow.entities.model_registry import ModelVersionTag
-
         self.plain.set_model_version_tag(version.name, version.version, ModelVersionTag(key, value))
 
     def entries(self) -> list[Any]:
