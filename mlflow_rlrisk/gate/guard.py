@@ -264,17 +264,19 @@ def _level_faults(rule: PromotionRule, statement: Attestation) -> Iterator[Fault
 def _metric_faults(
     name: str, requirement: MetricRequirement, statement: Attestation
 ) -> Iterator[Fault]:
-    metric = statement.metrics.get(name)
+    metric, bar = statement.metrics.get(name), requirement.threshold
     if metric is None:
         text = f"{name} is required and was not measured"
         yield replace(_refused("metric_missing", text), outcome=Outcome.INCONCLUSIVE)
-        return
-    value, bar = metric.value, requirement.threshold
-    holds = value >= bar if requirement.greater_is_better else value <= bar
-    if not (math.isfinite(value) and holds):
+    elif not (math.isfinite(metric.value) and _meets(metric.value, requirement)):
         side = "at least" if requirement.greater_is_better else "at most"
-        text = f"{name} is {value:.4g}, {side} {bar:.4g} is needed"
+        text = f"{name} is {metric.value:.4g}, {side} {bar:.4g} is needed"
         yield _refused("metric", text, command=OVERRIDE)
+
+
+def _meets(value: float, requirement: MetricRequirement) -> bool:
+    bar = requirement.threshold
+    return value >= bar if requirement.greater_is_better else value <= bar
 
 
 def _refused(reason: str, figure: str, *, command: str = SCORE) -> Fault:

@@ -14,7 +14,10 @@ from mlflow_rlrisk.errors import ConfigError, ModelReferenceError, PromotionRefu
 from tests.gate.conftest import RULES, Gated
 from tests.gate.world import one_object, ring_of
 
-BOTH = [*RULES, {"name": "all", "models": ["*"], "aliases": ["rl-ready"], "stages": ["Production"]}]
+BOTH = [
+    *RULES,
+    {"name": "all", "models": ["*"], "aliases": ["rl-ready", "x"], "stages": ["Production"]},
+]
 
 
 @pytest.fixture
