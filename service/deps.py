@@ -1,0 +1,36 @@
+"""What the application is given: every part that touches the world comes in through here.
+
+A test hands in other parts; `service.serve` hands in the real ones.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from service.assessment_table import AssessmentTable
+    from service.registry import RegistryReader
+    from service.settings import ServiceSettings
+    from service.tokens import TokenTable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dependencies:
+    """The parts of a running service.
+
+    Attributes:
+        settings: What the operator configured.
+        jobs: Accepted assessments: `find(id)` and `latest(...)` read, `submit` and `cancel` write.
+        tokens: Who may call; ``None`` lets everybody in and is refused beyond loopback.
+        registry: Models, versions and reports in MLflow; ``None`` serves no dashboard.
+        enqueue: Hands an accepted assessment to the workers; twice is the same as once.
+        clock: Seconds since the epoch.
+    """
+
+    settings: "ServiceSettings"
+    jobs: "AssessmentTable"
+    tokens: "TokenTable | None" = None
+    registry: "RegistryReader | None" = None
+    enqueue: Callable[[str], None]
+    clock: Callable[[], float] = time.time
