@@ -119,11 +119,13 @@ def is_noticed(module: str, source: str) -> bool:
         sys.meta_path.insert(0, _Replaced(module, source))
         names = [f"tests/gate/test_{name}.py" for name in TESTS[module]]
         options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:cov", "--timeout", "0"]
-        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        with redirect_stdout(out := io.StringIO()), redirect_stderr(out):
             try:
                 code = pytest.main([*options, *names])
             except BaseException:  # noqa: BLE001  a mutant may break anything
                 code = 1
+        if "-v" in sys.argv:
+            print(out.getvalue()[-2000:], flush=True)
         os._exit(0 if code == 0 else 1)
     _, status = os.waitpid(child, 0)
     return status != 0
@@ -147,6 +149,10 @@ def main() -> None:
         for module in TESTS
         for what, mutated in mutants((ROOT / f"{module.replace('.', '/')}.py").read_text())
     ]
+    for module in TESTS:  # a run that fails whatever it is given would notice everything
+        source = ast.unparse(ast.parse((ROOT / f"{module.replace('.', '/')}.py").read_text()))
+        if is_noticed(module, source):
+            raise SystemExit(f"the tests of {module} fail on the original")
     total = len(cases)
     random.Random(0).shuffle(cases)
     started, tried, noticed = time.monotonic(), 0, 0
