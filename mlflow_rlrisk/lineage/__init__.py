@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from mlflow_rlrisk.comparison import rank
 from mlflow_rlrisk.errors import ComparabilityError
-from mlflow_rlrisk.lineage.choice import Choice, choose
+from mlflow_rlrisk.lineage.choice import Choice, as_safe_as_the_safest, choose
 from mlflow_rlrisk.lineage.coverage import CoverageChange, coverage_changes
 from mlflow_rlrisk.lineage.outcomes import RankEvidence, outcome_table, rank_evidence
 from mlflow_rlrisk.lineage.pairs import OrderAgreement, Pair, PairOrder, compare_orders
@@ -36,6 +36,7 @@ __all__ = [
     "Phase",
     "PhaseReport",
     "RankEvidence",
+    "as_safe_as_the_safest",
     "rank_evidence",
     "trace_lineage",
 ]

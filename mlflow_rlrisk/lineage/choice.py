@@ -56,7 +56,7 @@ def choose(table: LineageTable, ranking: Comparison, pairs: Sequence[Pair]) -> C
             reasons=(),
             next_steps=("no version can be chosen: the level of every one is unknown",),
         )
-    equals = _as_safe(ranking)
+    equals = as_safe_as_the_safest(ranking)
     chosen = names[min(equals, key=lambda entry: entry.pass_at_1_rank).model]
     return Choice(
         start_from=chosen,
@@ -67,7 +67,12 @@ def choose(table: LineageTable, ranking: Comparison, pairs: Sequence[Pair]) -> C
     )
 
 
-def _as_safe(ranking: Comparison) -> list[RankedReport]:
+def as_safe_as_the_safest(ranking: Comparison) -> list[RankedReport]:
+    """Members whose risk is not told apart from the least: one level, intervals that meet.
+
+    Args:
+        ranking: Members from the safest to the riskiest.
+    """
     safest = ranking.entries[0]
     return [
         entry

@@ -69,7 +69,18 @@ _DISCLAIMER = (
 
 def render(report: RiskReport) -> str:
     """Render the page; a pure function of the report."""
-    page: str = template("report.html.j2").render(
+    page: str = template("report.html.j2").render(_content(report))
+    return page
+
+
+def render_body(report: RiskReport) -> str:
+    """Render what stands between head and foot, for a page that has its own; needs `page.css`."""
+    body: str = template("report_body.html.j2").render(_content(report))
+    return body
+
+
+def _content(report: RiskReport) -> dict[str, Any]:
+    return dict(
         subject=shown(_subject(report), 200),
         assessed_at=moment(report.provenance.finished_at),
         level=_level(report),
@@ -93,7 +104,6 @@ def render(report: RiskReport) -> str:
         disclaimer=_DISCLAIMER,
         version=report.provenance.code_version or __version__,
     )
-    return page
 
 
 def _subject(report: RiskReport) -> str:

@@ -9,6 +9,7 @@ live in one page.
 
 import io
 import re
+import threading
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
@@ -17,6 +18,8 @@ import numpy as np
 
 from mlflow_rlrisk.records import FloatArray, IntArray
 
+_DRAWING = threading.Lock()
+"""matplotlib's settings are the process's: two threads that set them would undo each other's."""
 _WIDTH_IN, _HEIGHT_IN = 4.6, 2.9
 _LABEL_SHARE = 0.07  # of the width, for one rule
 _SALT = "mlflow-rlrisk"  # any fixed text: matplotlib hashes clip paths with it
@@ -319,7 +322,7 @@ def _drawn(name: str, alt: str, draw: Any, *, height: float) -> str:
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    with mpl.rc_context(_STYLE):
+    with _DRAWING, mpl.rc_context(_STYLE):
         figure = Figure(figsize=(_WIDTH_IN, height), layout="constrained")
         FigureCanvasSVG(figure)
         figure.patch.set_alpha(0.0)

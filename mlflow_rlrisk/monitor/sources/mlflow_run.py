@@ -18,9 +18,16 @@ KNOWN = frozenset(name for adapter in ADAPTERS.values() for name in adapter.metr
 class MlflowRunSource:
     """One run of the tracking server in use."""
 
-    def __init__(self, run_id: str, *, extra_metric: str | None = None) -> None:
+    def __init__(
+        self,
+        run_id: str,
+        *,
+        extra_metric: str | None = None,
+        client: "MlflowClient | None" = None,
+    ) -> None:
         self.run_id = run_id
         self.extra_metric = extra_metric
+        self._client = client
 
     @property
     def title(self) -> str:
@@ -32,7 +39,7 @@ class MlflowRunSource:
         import mlflow
         from mlflow.exceptions import MlflowException
 
-        client = mlflow.MlflowClient()
+        client = self._client or mlflow.MlflowClient()
         try:
             run = client.get_run(self.run_id)
             # The status first: what is logged before the run ends is read after it.
