@@ -17,6 +17,7 @@ import random
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -118,12 +119,24 @@ def is_noticed(module: str, source: str) -> bool:
         signal.alarm(LIMIT_S)
         sys.meta_path.insert(0, _Replaced(module, source))
         names = [f"tests/gate/test_{name}.py" for name in TESTS[module]]
-        options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:cov", "--timeout", "0"]
+        options = [
+            "-x",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "no:cov",
+            "--timeout",
+            "0",
+            "-W",
+            "ignore",
+        ]
         with redirect_stdout(out := io.StringIO()), redirect_stderr(out):
             try:
                 code = pytest.main([*options, *names])
             except BaseException:  # noqa: BLE001  a mutant may break anything
                 code = 1
+                out.write(traceback.format_exc())
         if "-v" in sys.argv:
             print(out.getvalue()[-2000:], flush=True)
         os._exit(0 if code == 0 else 1)
