@@ -192,6 +192,7 @@ CASES: list[tuple[str, Evidence, dict[str, Any], str, str]] = [
         "its judge tier is none",
     ),
 ]
+IDS = [f"{place}-{case[3]}" for place, case in enumerate(CASES)]  # a key id differs in each process
 NOT_OVERRIDABLE = {
     "malformed",
     "unknown_key",
@@ -202,7 +203,7 @@ NOT_OVERRIDABLE = {
 }
 
 
-@pytest.mark.parametrize(("outcome", "found", "rule", "reason", "figure"), CASES)
+@pytest.mark.parametrize(("outcome", "found", "rule", "reason", "figure"), CASES, ids=IDS)
 def test_each_reason_alone_refuses_with_its_figure(
     outcome: str, found: Evidence, rule: dict[str, Any], reason: str, figure: str
 ) -> None:
@@ -217,7 +218,7 @@ def test_each_reason_alone_refuses_with_its_figure(
     assert "; run: rlrisk " in refused.message
 
 
-@pytest.mark.parametrize(("outcome", "found", "rule", "reason", "figure"), CASES)
+@pytest.mark.parametrize(("outcome", "found", "rule", "reason", "figure"), CASES, ids=IDS)
 def test_an_override_lifts_refusals_of_the_policy_and_no_broken_proof(
     outcome: str, found: Evidence, rule: dict[str, Any], reason: str, figure: str
 ) -> None:
@@ -238,7 +239,7 @@ def test_an_override_lifts_refusals_of_the_policy_and_no_broken_proof(
         )
 
 
-@pytest.mark.parametrize(("outcome", "found", "rule", "reason", "figure"), CASES)
+@pytest.mark.parametrize(("outcome", "found", "rule", "reason", "figure"), CASES, ids=IDS)
 def test_a_rule_that_audits_lets_pass_and_says_what_it_would_refuse(
     outcome: str, found: Evidence, rule: dict[str, Any], reason: str, figure: str
 ) -> None:
