@@ -290,3 +290,11 @@ def test_changed_files_are_told_apart() -> None:
         "d was added",
         "c has 4 bytes, 3 were attested",
     )
+
+
+@pytest.mark.parametrize("signatures", [[], {}, None])
+def test_a_good_payload_without_a_signature_is_refused_before_it_is_read(signatures: Any) -> None:
+    stripped = canonical_json({**json.loads(ENVELOPE), "signatures": signatures})
+
+    with pytest.raises(AttestationError, match="there is no signature"):
+        open_envelope(stripped, RING)
