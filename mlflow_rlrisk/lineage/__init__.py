@@ -15,6 +15,7 @@ from mlflow_rlrisk.lineage.outcomes import RankEvidence, outcome_table, rank_evi
 from mlflow_rlrisk.lineage.pairs import OrderAgreement, Pair, PairOrder, compare_orders
 from mlflow_rlrisk.lineage.phases import Phase, PhaseReport, label_phases, no_phases
 from mlflow_rlrisk.lineage.record import LineageReport
+from mlflow_rlrisk.lineage.remarks import entropy_remarks
 from mlflow_rlrisk.lineage.table import (
     ENTROPY,
     PASS_AT_1,
@@ -87,7 +88,7 @@ def trace_lineage(
         phases=label_phases(table) if base else no_phases("no base was named"),
         coverage=_coverage(table, base, num_resamples, seed, confidence),
         outcomes=_outcomes(table, known),
-        notes=_notes(table, known),
+        notes=(*entropy_remarks(table, alpha=1.0 - confidence), *_notes(table, known)),
     )
 
 

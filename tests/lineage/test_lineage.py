@@ -181,3 +181,21 @@ def test_an_outcome_of_a_stranger_and_a_missing_one_are_said(ladder: list[Lineag
 
     assert any("epoch5, epoch25" in note for note in lineage.notes)
     assert any("elsewhere" in note for note in lineage.notes)
+
+
+def test_a_flattened_collapsed_checkpoint_and_a_sharpened_base_are_told_for_what_they_are() -> None:
+    healthy, collapsed = beta_rates(3.0, 3.0), beta_rates(0.1, 0.08)
+    series = [
+        member("base", drawn(healthy, 64, 0.5, seed=1)),
+        member("sharpened", drawn(healthy, 64, 0.2, seed=2)),
+        member("flattened", drawn(collapsed, 64, 0.7, seed=3)),
+        member("collapsed", drawn(collapsed, 64, 0.05, seed=4)),
+    ]
+
+    lineage = trace_lineage(series)
+
+    said = {note.split(":")[0]: note for note in lineage.notes}
+    assert "noise, not exploration" in said["flattened"]
+    assert "no collapse" in said["sharpened"]
+    assert "collapsed" not in said
+    assert lineage.choice.start_from in ("base", "sharpened")
