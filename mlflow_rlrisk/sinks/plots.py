@@ -209,6 +209,7 @@ def entropy_by_position_figure(positions: FloatArray, means: FloatArray, alive: 
     return _figure("entropy-position", alt, draw)
 
 
+_MAX_VERSION_TICKS = 16  # more labels than that overlap
 _LADDER_STYLES = (
     (ACCENT, "o", "-"),
     (STARVED, "s", "--"),
@@ -218,7 +219,12 @@ _LADDER_STYLES = (
 
 
 def ladder_figure(
-    name: str, versions: Sequence[str], series: Mapping[str, Sequence[float]], unit: str
+    name: str,
+    versions: Sequence[str],
+    series: Mapping[str, Sequence[float]],
+    unit: str,
+    *,
+    are_short: bool = False,
 ) -> str:
     """Draw measures over the versions of a lineage, in their order.
 
@@ -227,6 +233,7 @@ def ladder_figure(
         versions: Names of the versions; only their places are drawn.
         series: Values of each measure, one for each version, at most four measures.
         unit: What the vertical axis counts.
+        are_short: True where the names fit below the axis and are drawn in place of the places.
     """
     places = np.arange(1, len(versions) + 1)
     alt = "; ".join(
@@ -248,8 +255,10 @@ def ladder_figure(
                 label=label,
             )
         axes.set_ylim(0, max(top * 1.12, 0.05))
-        axes.set_xticks(places, [str(place) for place in places])
-        axes.set_xlabel("version, in the order of the table")
+        step = -(-len(versions) // _MAX_VERSION_TICKS)
+        labels = versions if are_short else [str(place) for place in places]
+        axes.set_xticks(places[::step], labels[::step])
+        axes.set_xlabel("version" if are_short else "version, in the order of the table")
         axes.set_ylabel(unit)
         axes.grid(axis="y")
         if len(series) > 1:
