@@ -100,6 +100,25 @@ def all_versions(reference: str) -> list[str] | None:
     return [f"models:/{name}/{version}" for version in sorted(found)]
 
 
+def parent_of(reference: str) -> str | None:
+    """What a registered version says it was trained from (tag ``rlrisk.parent``), if anything.
+
+    Raises:
+        ModelReferenceError: The registry does not know the version.
+    """
+    if not reference.startswith("models:/"):
+        return None
+    source = resolve_reference(reference)
+    if source.registered_name is None or source.version is None:
+        return None
+    from mlflow import MlflowClient
+
+    with _mlflow_errors(reference):
+        found = MlflowClient().get_model_version(source.registered_name, source.version)
+    parent = found.tags.get("rlrisk.parent")
+    return None if parent is None else str(parent)
+
+
 def _follow(uri: str, known: ModelSource, copies_left: int) -> ModelSource:
     from mlflow import MlflowClient
 

@@ -50,6 +50,7 @@ def compare(
             "each where its own level is decided; take --budget fixed"
         )
     references = _references(models, base)
+    base = base or _recorded_base(references)
     if len(references) < 2:
         raise click.UsageError("compare needs at least two models")
     known = recorded_finals(references) if outcomes is None else _outcomes(outcomes)
@@ -87,6 +88,21 @@ def _references(models: tuple[str, ...], base: str | None) -> list[str]:
         if not Path(reference).exists():
             resolve_reference(reference)
     return references
+
+
+def _recorded_base(references: list[str]) -> str | None:
+    """The one parent that the versions' tags name, where it is among the models."""
+    from mlflow_rlrisk.model_reference import parent_of
+
+    parents = {reference: parent_of(reference) for reference in references}
+    named = {parent for child, parent in parents.items() if parent not in (None, child)}
+    if len(named) != 1:
+        return None
+    (parent,) = named
+    if parent in references:
+        return parent
+    console.say(f"lineage     the versions name {parent} as their parent; --base adds it")
+    return None
 
 
 def _outcomes(path: str) -> dict[str, float]:

@@ -6,9 +6,10 @@ from pathlib import Path
 import mlflow
 import pytest
 
+from mlflow_rlrisk.commands.compare import _recorded_base
 from mlflow_rlrisk.errors import ModelReferenceError
 from mlflow_rlrisk.lineage import trace_lineage
-from mlflow_rlrisk.model_reference import all_versions
+from mlflow_rlrisk.model_reference import all_versions, parent_of
 from mlflow_rlrisk.sinks.html import render
 from mlflow_rlrisk.sinks.lineage_page import render_lineage
 from mlflow_rlrisk.sinks.lineage_run import log_lineage
@@ -72,3 +73,21 @@ def test_a_bare_model_name_stands_for_all_its_versions_in_order(
         all_versions("models:/empty")
     with pytest.raises(ModelReferenceError, match="nowhere"):
         all_versions("models:/nowhere")
+
+
+def test_the_parent_that_all_versions_name_is_the_base(
+    store: mlflow.MlflowClient, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store.create_registered_model("sft")
+    store.create_model_version("sft", str(tmp_path))
+    for _ in range(2):
+        made = store.create_model_version("sft", str(tmp_path))
+        store.set_model_version_tag("sft", made.version, "rlrisk.parent", "models:/sft/1")
+
+    assert parent_of("models:/sft/3") == "models:/sft/1"
+    assert parent_of("models:/sft/1") is None
+    assert parent_of(str(tmp_path)) is None
+    every = [f"models:/sft/{version}" for version in (1, 2, 3)]
+    assert _recorded_base(every) == "models:/sft/1"
+    assert _recorded_base(every[1:]) is None
+    assert "--base adds it" in capsys.readouterr().err
