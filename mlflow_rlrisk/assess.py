@@ -24,6 +24,7 @@ def assess(
     policy: "PolicyConfig | None" = None,
     mapping: Mapping[str, str] | None = None,
     context: "AssessmentContext | None" = None,
+    expert_data: object = None,
     out_dir: str | Path | None = None,
     run_preflight: bool = True,
     observer: "Observer | None" = None,
@@ -40,6 +41,8 @@ def assess(
         policy: Where the lines between the levels are drawn.
         mapping: Columns of ``prompt`` and ``truth`` where they are not recognised.
         context: Evidence beside the rollouts.
+        expert_data: Held-out expert examples, what `load_expert` takes: the loss and the token
+            profile of their responses enter the report.
         out_dir: Folder for rollouts and report; stored rollouts of the same inputs are reused.
         run_preflight: Show the verifier its own gold answers before anything is sampled.
         observer: Receives the progress.
@@ -58,6 +61,7 @@ def assess(
         policy=policy,
         mapping=mapping,
         context=context,
+        expert_data=expert_data,
         out_dir=out_dir,
         run_preflight=run_preflight,
         observer=observer,

@@ -160,6 +160,9 @@ class Quantities:
         )
 
     def _generalisation_loss(self) -> Quantity | str:
+        label = "held-out SFT loss above the lineage's lowest, relative"
+        if self._context.heldout_rise is not None:
+            return self._given(self._context.heldout_rise, label)
         loss = self._given(self._context.heldout_loss, "held-out SFT loss")
         lowest = self._given(self._context.lowest_heldout_loss, "lowest held-out SFT loss")
         if isinstance(loss, str):
@@ -172,7 +175,7 @@ class Quantities:
             )
         floor = np.maximum(lowest.draws, lowest.low)
         return self._combined(
-            "held-out SFT loss above the lineage's lowest, relative",
+            label,
             loss.draws / floor - 1.0,
             loss.value / lowest.value - 1.0,
         )

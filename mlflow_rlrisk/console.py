@@ -182,6 +182,12 @@ def lineage_lines(lineage: "LineageReport") -> list[str]:
     lines += [f"  next     {step}" for step in choice.next_steps]
     resolved = len(lineage.inversions)
     lines.append(f"  pairs    {resolved} of {len(lineage.pairs)} are resolved against pass@1")
+    if lineage.heldout:
+        told = ", ".join(
+            f"{each.name} {each.loss.value:.3f}{' (above the least)' if each.is_above else ''}"
+            for each in lineage.heldout
+        )
+        lines.append(f"  loss     {told}")
     if lineage.phases.labels:
         told = ", ".join(
             f"{label.name} {label.phase} ({label.confidence:.0%})"
@@ -213,6 +219,10 @@ def drift_lines(report: "DriftReport") -> list[str]:
     for label, found in (("reverse", report.reverse), ("forward", report.forward)):
         rows.append([f"KL {label}, nats/token", *shown(None if found is None else found.per_token)])
     rows += [[name.removeprefix("rlrisk/"), *shown(e)] for name, e in report.changes.items()]
+    if report.forget_ratio is not None:
+        low, high = report.forget_ratio_ci or (report.forget_ratio, report.forget_ratio)
+        ends = f"[{low:+.4f}, {high:+.4f}]"
+        rows.append(["  of SFT's gain given back", f"{report.forget_ratio:+.4f}", ends])
     rows.append(["mean reward", *shown(report.reward_change)])
     if report.reward_bound is not None:
         rows.append(["  largest the KL allows", f"{report.reward_bound:.4f}", ""])

@@ -16,6 +16,7 @@ from mlflow_rlrisk.checkpoint import Checkpoint
 from mlflow_rlrisk.comparison import check_comparable
 from mlflow_rlrisk.config import AssessmentConfig
 from mlflow_rlrisk.errors import CheckpointError, ComparabilityError
+from mlflow_rlrisk.expert_profile import ExpertProfile, ForgetRatio, paired_forget_ratio
 from mlflow_rlrisk.lineage import LineageMember
 from mlflow_rlrisk.lineage.coverage import Estimate
 from mlflow_rlrisk.lineage.drift import (
@@ -29,7 +30,7 @@ from mlflow_rlrisk.lineage.drift import (
     mean_estimate,
     reward_bound,
 )
-from mlflow_rlrisk.lineage.table import build_table
+from mlflow_rlrisk.lineage.table import HELDOUT, build_table
 from mlflow_rlrisk.records import GradedGroup, Prompt
 from mlflow_rlrisk.rollout_store import RolloutStore
 from mlflow_rlrisk.samplers.model_loading import load_model, load_tokenizer
@@ -51,6 +52,7 @@ def measure_drift(
     checkpoints: tuple[Checkpoint, Checkpoint],
     *,
     rollouts_per_prompt: int = ROLLOUTS_PER_PROMPT,
+    base: ExpertProfile | None = None,
     on_stage: Callable[[str], None] = lambda _: None,
 ) -> DriftReport:
     """Measure what a training stage did, from weights to rewards.
@@ -60,6 +62,8 @@ def measure_drift(
         after: Assessment of the later one on the same prompts.
         checkpoints: Both checkpoints, in the same order.
         rollouts_per_prompt: Rollouts of each prompt that both models score.
+        base: How the base of ``before`` sees the expert data of both assessments, for the share
+            of SFT's gain that is given back.
         on_stage: Is told what is being done.
 
     Returns:
@@ -88,6 +92,8 @@ def measure_drift(
         max(rewards[0][2], rewards[1][2], 1.0),
     )
     bounds = reward_bound(forward, reverse, span)
+    changes = _changes(members, config, bootstrap)
+    forgotten = _forgotten(base, members, config, notes)
     return DriftReport(
         before=members[0].name,
         after=members[1].name,
@@ -98,12 +104,15 @@ def measure_drift(
         generation_config=_generation_changes(*checkpoints),
         reverse=reverse,
         forward=forward,
-        changes=_changes(members, config, bootstrap),
+        changes=changes,
         reward_change=change,
         reward_bound=None if bounds is None else bounds[0],
         is_bound_kept=None if bounds is None else is_bound_kept(change, bounds[1]),
         is_reward_lower=change.ci_high < 0.0,
         modes=_modes(groups, bootstrap, config.confidence),
+        heldout_nll=changes.get(HELDOUT),
+        forget_ratio=None if forgotten is None else forgotten.value,
+        forget_ratio_ci=None if forgotten is None else forgotten.ends,
         notes=tuple(notes),
     )
 
@@ -113,7 +122,32 @@ def _member(assessment: Assessment) -> LineageMember:
         name=assessment.report.provenance.model_reference,
         report=assessment.report,
         statistics=assessment.statistics,
+        expert=assessment.expert,
     )
+
+
+def _forgotten(
+    base: ExpertProfile | None,
+    members: Sequence[LineageMember],
+    config: AssessmentConfig,
+    notes: list[str],
+) -> ForgetRatio | None:
+    sft, rl = (member.expert for member in members)
+    if base is None or sft is None or rl is None:
+        return None
+    found = paired_forget_ratio(
+        base,
+        sft,
+        rl,
+        num_resamples=config.num_resamples,
+        seed=config.sampling.seed,
+        confidence=config.confidence,
+    )
+    if found.undefined is not None:
+        notes.append(found.undefined)
+    elif found.ends is not None and found.ends[0] > 1.0:
+        notes.append("the loss on the expert data is above the base's: all of SFT's gain is gone")
+    return found
 
 
 def _groups(assessment: Assessment) -> list[GradedGroup]:

@@ -31,7 +31,17 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MODEL_TYPE = "rlrisk"
-OWN_KEYS = ("model_uri", "verifier", "policy", "mapping", "out_dir", "register", "progress")
+OWN_KEYS = (
+    "model_uri",
+    "verifier",
+    "policy",
+    "mapping",
+    "sft_data",
+    "expert_data",
+    "out_dir",
+    "register",
+    "progress",
+)
 """Keys of ``evaluator_config`` beside the settings of `AssessmentConfig` and `SamplingConfig`."""
 
 
@@ -101,6 +111,8 @@ class Settings:
         config: Settings of the assessment.
         policy: Where the lines are drawn.
         mapping: Columns of prompt and truth.
+        sft_data: The SFT data, what `sft_prompts` takes: how many RL prompts stand there?
+        expert_data: Held-out expert examples, what `load_expert` takes.
         out_dir: Folder of the rollouts, from which an interrupted assessment resumes; ``None``
             keeps them in MLflow alone.
         register: Tag the model version; ``None`` does so where a version is known.
@@ -112,6 +124,8 @@ class Settings:
     config: "AssessmentConfig"
     policy: "PolicyConfig"
     mapping: Mapping[str, str] | None
+    sft_data: Any
+    expert_data: Any
     out_dir: Path | None
     register: bool | None
     progress: bool
@@ -146,6 +160,8 @@ class Settings:
             config=AssessmentConfig(sampling=SamplingConfig(**flat, **nested), **rest),
             policy=_policy(raw.get("policy")),
             mapping=raw.get("mapping"),
+            sft_data=raw.get("sft_data"),
+            expert_data=raw.get("expert_data"),
             out_dir=None if raw.get("out_dir") is None else Path(raw["out_dir"]),
             register=raw.get("register"),
             progress=bool(raw.get("progress", True)),
@@ -242,18 +258,29 @@ def _is_registered(settings: Settings, source: "ModelSource") -> bool:
 
 def _assess(settings: Settings, source: "ModelSource", dataset: Any, folder: Path) -> "Assessment":
     from mlflow_rlrisk.console import ConsoleObserver
+    from mlflow_rlrisk.evidence import AssessmentContext
     from mlflow_rlrisk.observer import SilentObserver
+    from mlflow_rlrisk.overlap import overlap_evidence, overlap_with
+    from mlflow_rlrisk.prompts import load_prompts
     from mlflow_rlrisk.wiring import run_assessment
 
+    prompts, context = dataset, None
+    if settings.sft_data is not None:
+        prompts = load_prompts(dataset, settings.mapping)
+        found = overlap_with(prompts, settings.sft_data)
+        name = settings.sft_data if isinstance(settings.sft_data, str | Path) else "sft_data"
+        context = AssessmentContext(sft_rl_overlap=overlap_evidence(found, name))
     observer = ConsoleObserver() if settings.progress else SilentObserver()
     try:
         return run_assessment(
             source.reference,
-            dataset,
+            prompts,
             verifier=settings.verifier,
             config=settings.config,
             policy=settings.policy,
             mapping=settings.mapping,
+            context=context,
+            expert_data=settings.expert_data,
             out_dir=folder,
             observer=observer,
             command=_call(settings, source),
@@ -274,6 +301,9 @@ def _call(settings: Settings, source: "ModelSource") -> str:
         given["policy"] = policy
     if settings.mapping:
         given["mapping"] = dict(settings.mapping)
+    for name in ("sft_data", "expert_data"):
+        if isinstance(found := getattr(settings, name), str | Path):
+            given[name] = str(found)
     return (
         'mlflow.models.evaluate(model=None, data=prompts, model_type="rlrisk", '
         f'evaluators="rlrisk", evaluator_config={given!r})'

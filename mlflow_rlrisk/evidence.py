@@ -21,12 +21,14 @@ class Evidence:
         ci_low: Lower end of its interval; equal to ``value`` for an exact count.
         ci_high: Upper end.
         source: Where it was measured, for people.
+        num_prompts: Prompts it rests on, where they are others than those of the rollouts.
     """
 
     value: float
     ci_low: float
     ci_high: float
     source: str
+    num_prompts: int | None = None
 
     def __post_init__(self) -> None:
         if not -np.inf < self.ci_low <= self.value <= self.ci_high < np.inf:  # NaN fails too
@@ -59,6 +61,12 @@ class AssessmentContext:
         lowest_heldout_loss: Smallest such loss of the lineage, same data.
         verifier_youden_j: J = TPR - FPR of the verifier from an audit.
         sft_rl_overlap: Share of the RL prompts that occur in the SFT data.
+        heldout_rise: Relative rise of that loss above the lineage's smallest, paired over the
+            same examples; taken instead of the quotient of the two above.
+        expert_phi: Mean p (1 - p) of the expert's tokens.
+        expert_mastered: Share of the expert's tokens with p above .95.
+        expert_disruptive: Share of the expert's tokens with p below .05.
+        expert_tokens: Tokens of an expert's response, stop token included.
         mismatch_kl: KL between trainer and sampler on the same tokens (nats).
         expected_prompts_digest: Digest of the prompt set that the RL run will use.
     """
@@ -69,5 +77,10 @@ class AssessmentContext:
     lowest_heldout_loss: Evidence | None = None
     verifier_youden_j: Evidence | None = None
     sft_rl_overlap: Evidence | None = None
+    heldout_rise: Evidence | None = None
+    expert_phi: Evidence | None = None
+    expert_mastered: Evidence | None = None
+    expert_disruptive: Evidence | None = None
+    expert_tokens: Evidence | None = None
     mismatch_kl: Evidence | None = None
     expected_prompts_digest: str | None = None

@@ -72,6 +72,8 @@ _UMVUE = "U-statistic over all groups of g scored rollouts"
 _ENTROPY = "exact entropy of the full softmax at the sampling temperature"
 _BOUNDS = "probability left to the tail, packed or spread as far as it may be"
 _ZERO_STD = "share of groups of g whose rewards are all equal (no gradient); 1 - group signal"
+_FORCED = "teacher-forced at temperature 1, stop token included"
+_CHORD = "CHORD, arXiv:2508.11408"
 _SEQUENCE_NLL = "surprisal of a whole completion, -log p summed over its tokens, mean over rollouts"
 
 CATALOGUE: tuple[MetricSpec, ...] = (
@@ -258,6 +260,30 @@ CATALOGUE: tuple[MetricSpec, ...] = (
         _R,
         "share of the RL prompts that stand in the SFT data, exactly or nearly",
         "normalised text, or Jaccard of word 3-grams at least 0.8; arXiv:2604.13515",
+    ),
+    _row(
+        "heldout_nll",
+        "nats/token",
+        _R,
+        "loss on held-out expert responses, mean over tokens (one SFT data set and tokenizer only)",
+        _FORCED,
+    ),
+    _row(
+        "expert_phi",
+        "share",
+        _C,
+        "p (1 - p) of the expert's tokens, mean over tokens: how much is left to learn",
+        _CHORD,
+        upper=0.25,
+    ),
+    _row("expert_mastered_share", "share", _C, "share of expert tokens with p above .95", _CHORD),
+    _row("expert_disruptive_share", "share", _C, "share of expert tokens with p below .05", _CHORD),
+    _row(
+        "expert_length_ratio",
+        "ratio",
+        _C,
+        "tokens of own rollouts over tokens of the expert's responses",
+        "ratio of means; " + _CHORD,
     ),
     _row(
         "mismatch_k3_kl",

@@ -46,7 +46,7 @@ class Observer(Protocol):
     """Receives the progress of an assessment; it must not raise."""
 
     def stage(self, name: str) -> None:
-        """A stage begins: ``open``, ``preflight``, ``load``, ``sample``, ``summarize``."""
+        """A stage begins: ``open``, ``preflight``, ``expert data``, ``load``, ``sample``, ..."""
 
     def planned(self, plan: Plan) -> None:
         """Everything is understood; sampling begins after this returns."""

@@ -57,6 +57,9 @@ __all__ = [
 ]
 
 RISK_INDEX = PREFIX + "risk_index"
+TOKENS = PREFIX + "completion_tokens"
+LENGTH_RATIO = PREFIX + "expert_length_ratio"
+NO_EXPERT = "no expert data were given: --expert-data"
 
 
 def summarize(
@@ -108,6 +111,7 @@ def summarize(
     )
     _add_relative_entropy(found, given.reference_entropy, config.confidence, made_at, seed)
     _add_given(found, given, len(prompts), config.confidence, seed)
+    _add_length_ratio(found, given.expert_tokens, config.confidence, made_at, seed)
     _add_overlap(found, given.sft_rl_overlap, len(prompts))
     assessed = assess_components(Quantities(found, given, config.confidence, seed, made_at), policy)
     judgement = judge(
@@ -217,7 +221,17 @@ def _add_given(
     """Metrics that are measured apart from the rollouts' aggregates, with their own intervals."""
     num_draws = max((draws.size for draws in found.draws.values()), default=0)
     for place, (name, evidence, reason) in enumerate(
-        [("mismatch_k3_kl", given.mismatch_kl, "no comparison with the trainer: rlrisk mismatch")]
+        [
+            (
+                "mismatch_k3_kl",
+                given.mismatch_kl,
+                "no comparison with the trainer: rlrisk mismatch",
+            ),
+            ("heldout_nll", given.heldout_loss, NO_EXPERT),
+            ("expert_phi", given.expert_phi, NO_EXPERT),
+            ("expert_mastered_share", given.expert_mastered, NO_EXPERT),
+            ("expert_disruptive_share", given.expert_disruptive, NO_EXPERT),
+        ]
     ):
         if evidence is None:
             found.undefined[PREFIX + name] = reason
@@ -228,9 +242,35 @@ def _add_given(
             value=evidence.value,
             ci_low=evidence.ci_low,
             ci_high=evidence.ci_high,
-            num_prompts=num_prompts,
+            num_prompts=num_prompts if evidence.num_prompts is None else evidence.num_prompts,
             method="given",
         )
+
+
+def _add_length_ratio(
+    found: Aggregates, expert: Evidence | None, given_at: float, made_at: float, seed: int
+) -> None:
+    """Own length over the expert's; prompts and examples are resampled independently."""
+    own = found.metrics.get(TOKENS)
+    if own is None or expert is None:
+        found.undefined[LENGTH_RATIO] = (
+            NO_EXPERT if expert is None else found.undefined.get(TOKENS, "no tokens were counted")
+        )
+        return
+    rng = np.random.Generator(np.random.Philox(key=[seed, 4]))
+    draws = found.draws[TOKENS]
+    # A response has at least one token: no Gaussian draw may say otherwise.
+    ratios = draws / np.maximum(expert.draws(draws.size, given_at, rng), 1.0)
+    value = own.value / expert.value
+    low, high = interval(ratios, made_at)
+    found.draws[LENGTH_RATIO] = ratios
+    found.metrics[LENGTH_RATIO] = Metric(
+        value=value,
+        ci_low=min(low, value),
+        ci_high=max(high, value),
+        num_prompts=own.num_prompts,
+        method="percentile",
+    )
 
 
 def _solve_counts(prompts: Sequence[PromptStatistics]) -> tuple[tuple[int, int, int], ...]:

@@ -26,6 +26,9 @@ from mlflow_rlrisk.checkpoint import Checkpoint, open_checkpoint
 from mlflow_rlrisk.collection import Collection
 from mlflow_rlrisk.config import AssessmentConfig, PolicyConfig
 from mlflow_rlrisk.errors import ConfigError
+from mlflow_rlrisk.expert_examples import load_expert
+from mlflow_rlrisk.expert_profile import ExpertProfile
+from mlflow_rlrisk.expert_scoring import expert_profile, keep_profile, with_profile
 from mlflow_rlrisk.folder_lock import locked
 from mlflow_rlrisk.gathering import Batch, Gatherer
 from mlflow_rlrisk.observer import Observer, Plan, SilentObserver
@@ -45,11 +48,21 @@ REPORT = "report.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assessment:
-    """A report, what was counted of each prompt, and the folder of the rollouts if kept."""
+    """A finished assessment.
+
+    Attributes:
+        report: The report.
+        statistics: What was counted of each prompt.
+        folder: Folder of the rollouts, if they were kept.
+        context: Evidence beside the rollouts that the report took into account.
+        expert: How the checkpoint sees the expert data, where some were given.
+    """
 
     report: RiskReport
     statistics: tuple[PromptStatistics, ...]
     folder: Path | None
+    context: AssessmentContext | None = None
+    expert: ExpertProfile | None = None
 
 
 def run_assessment(
@@ -61,6 +74,7 @@ def run_assessment(
     policy: PolicyConfig | None = None,
     mapping: Mapping[str, str] | None = None,
     context: AssessmentContext | None = None,
+    expert_data: object = None,
     out_dir: str | Path | None = None,
     out_root: str | Path | None = None,
     run_preflight: bool = True,
@@ -84,6 +98,7 @@ def run_assessment(
         )
     watch.stage("open")
     prompt_set = prompts if isinstance(prompts, PromptSet) else load_prompts(prompts, mapping)
+    experts = None if expert_data is None else load_expert(expert_data)
     build = load_sampler(config.backend)
     source = None
     if needs_checkpoint(build, str(model)):
@@ -96,6 +111,11 @@ def run_assessment(
         )
         watch.stage("preflight")
         shown = _preflight(pool, prompt_set, config, is_wanted=run_preflight)
+        expert = None
+        if experts is not None:
+            watch.stage("expert data")
+            # Before the sampler, which may take the whole device.
+            expert = expert_profile(source, experts, config, (out_dir, out_root))
         watch.stage("load")
         sampler = build(source or str(model), config)
         if callable(close := getattr(sampler, "close", None)):
@@ -111,7 +131,11 @@ def run_assessment(
         folder = assessment_folder(out_dir, out_root, str(model), provenance)
         if folder is not None:
             stack.enter_context(locked(folder))
+            if expert is not None:
+                keep_profile(folder, expert, config)
             context = with_stored_evidence(folder, context)
+        if expert is not None:
+            context = with_profile(context, expert, config)
         kept = folder
         if folder is None and config.budget == "auto":  # later rounds read what earlier ones drew
             kept = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -128,7 +152,7 @@ def run_assessment(
                 replace(inputs, budget=judged.report.budget).save(folder)
             write_text_atomically(folder / REPORT, judged.report.to_json())
     watch.stage("done")
-    return replace(judged, folder=folder)
+    return replace(judged, folder=folder, context=context, expert=expert)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

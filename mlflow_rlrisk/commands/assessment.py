@@ -93,6 +93,7 @@ def assess_one(model: str, settings: dict[str, Any], *, folders: dict[str, Any])
             policy=_policy(settings["policy"]),
             mapping=parse_mapping(settings["mapping"]),
             context=context,
+            expert_data=settings["expert_data"],
             run_preflight=not settings["no_preflight"],
             observer=observer,
             command=command_line(),

@@ -41,6 +41,7 @@ def compare(
     models:/name stands for all its versions. Models that have to be comparable are; what was
     measured otherwise is refused by name.
     """
+    from mlflow_rlrisk.lineage_evidence import with_heldout_rises
     from mlflow_rlrisk.sinks.lineage_page import render_lineage
     from mlflow_rlrisk.sinks.monitor_run import recorded_finals
 
@@ -58,6 +59,8 @@ def compare(
         check_writable()
     root = Path(settings.pop("out") or DEFAULT_OUT)
     assessments = [assess_one(each, settings, folders={"out_root": root}) for each in references]
+    if settings["expert_data"] is not None:
+        assessments = with_heldout_rises(assessments)
     pages = [write_page(assessment) for assessment in assessments]
     lineage = _trace(assessments, base, known, settings)
     page = render_lineage(lineage)
@@ -140,6 +143,7 @@ def _trace(
             name=assessment.report.provenance.model_reference,
             report=assessment.report,
             statistics=assessment.statistics,
+            expert=assessment.expert,
         )
         for assessment in assessments
     ]

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -10,6 +10,10 @@ from mlflow_rlrisk import console
 from mlflow_rlrisk.commands.assessment import DEFAULT_OUT, assess_one, write_page
 from mlflow_rlrisk.commands.options import assessment_options, json_option
 from mlflow_rlrisk.commands.output import OK, print_json
+
+if TYPE_CHECKING:
+    from mlflow_rlrisk.expert_profile import ExpertProfile
+    from mlflow_rlrisk.wiring import Assessment
 
 
 @click.command()
@@ -22,12 +26,18 @@ from mlflow_rlrisk.commands.output import OK, print_json
     show_default=True,
     help="Scored by both models.",
 )
+@click.option(
+    "--base",
+    default=None,
+    help="What BEFORE was trained from: how much of its gain on --expert-data is given back?",
+)
 @assessment_options
 @json_option
 def drift(
     before: str,
     after: str,
     rollouts_per_prompt: int,
+    base: str | None,
     as_json: bool,
     register: bool,
     **settings: Any,
@@ -43,6 +53,8 @@ def drift(
 
     if register:
         raise click.UsageError("drift writes no registry; use assess or compare with --register")
+    if base is not None and settings["expert_data"] is None:
+        raise click.UsageError("--base says what is forgotten of --expert-data; give both")
     root = Path(settings.pop("out") or DEFAULT_OUT)
     checkpoints = tuple(
         open_checkpoint(each, allow_pickle=settings["allow_pickle"]) for each in (before, after)
@@ -55,6 +67,7 @@ def drift(
         assessments[1],
         (checkpoints[0], checkpoints[1]),
         rollouts_per_prompt=rollouts_per_prompt,
+        base=None if base is None else _profile(base, settings, assessments[0], root),
         on_stage=console.say,
     )
     text = json.dumps(report.to_dict(), ensure_ascii=False, allow_nan=False)
@@ -64,3 +77,19 @@ def drift(
     else:
         click.echo("\n".join(console.drift_lines(report)))
     return OK
+
+
+def _profile(
+    base: str, settings: dict[str, Any], measured: "Assessment", root: Path
+) -> "ExpertProfile":
+    """How the base sees the expert data, under the settings of the assessments."""
+    from mlflow_rlrisk.checkpoint import open_checkpoint
+    from mlflow_rlrisk.expert_examples import load_expert
+    from mlflow_rlrisk.expert_scoring import expert_profile, store_profile
+
+    console.say(f"score expert data with {base}")
+    checkpoint = open_checkpoint(base, allow_pickle=settings["allow_pickle"])
+    experts = load_expert(settings["expert_data"])
+    found = expert_profile(checkpoint, experts, measured.report.config, (root,))
+    store_profile(root, found)
+    return found

@@ -44,6 +44,11 @@ _input_options = _options(
     click.option("--map", "mapping", default=None, help="Columns: prompt=COL,truth=COL"),
     click.option("--no-preflight", is_flag=True, help="Do not show the verifier its gold answers."),
     click.option("--sft-data", default=None, help="The SFT data: how many RL prompts stand there?"),
+    click.option(
+        "--expert-data",
+        default=None,
+        help="Held-out expert examples, prompts with responses: their loss and token profile.",
+    ),
 )
 _judgement_options = _options(
     click.option("--success-threshold", type=float, default=None, help="Correct from this reward."),

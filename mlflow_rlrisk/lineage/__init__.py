@@ -11,6 +11,7 @@ from mlflow_rlrisk.comparison import rank
 from mlflow_rlrisk.errors import ComparabilityError
 from mlflow_rlrisk.lineage.choice import Choice, as_safe_as_the_safest, choose
 from mlflow_rlrisk.lineage.coverage import CoverageChange, coverage_changes
+from mlflow_rlrisk.lineage.heldout import HeldoutLoss, heldout_losses
 from mlflow_rlrisk.lineage.outcomes import RankEvidence, outcome_table, rank_evidence
 from mlflow_rlrisk.lineage.pairs import OrderAgreement, Pair, PairOrder, compare_orders
 from mlflow_rlrisk.lineage.phases import Phase, PhaseReport, label_phases, no_phases
@@ -18,6 +19,7 @@ from mlflow_rlrisk.lineage.record import LineageReport
 from mlflow_rlrisk.lineage.remarks import entropy_remarks
 from mlflow_rlrisk.lineage.table import (
     ENTROPY,
+    HELDOUT,
     PASS_AT_1,
     SIGNAL,
     LineageMember,
@@ -29,6 +31,7 @@ from mlflow_rlrisk.statistics.bootstrap import PromptBootstrap
 __all__ = [
     "Choice",
     "CoverageChange",
+    "HeldoutLoss",
     "LineageMember",
     "LineageReport",
     "OrderAgreement",
@@ -87,6 +90,7 @@ def trace_lineage(
         agreement=agreement,
         phases=label_phases(table) if base else no_phases("no base was named"),
         coverage=_coverage(table, base, num_resamples, seed, confidence),
+        heldout=heldout_losses(table, confidence),
         outcomes=_outcomes(table, known),
         notes=(*entropy_remarks(table, alpha=1.0 - confidence), *_notes(table, known)),
     )
@@ -122,7 +126,10 @@ def _outcomes(table: LineageTable, outcomes: Mapping[str, float]) -> tuple[RankE
     values: dict[str, Sequence[float]] = {
         measure.name: [float(value) for value in measure.values[places]]
         for measure in table.measures.values()
+        if measure.name != HELDOUT
     }
+    if (loss := table.measures.get(HELDOUT)) is not None:
+        values[f"-{HELDOUT}"] = [-float(value) for value in loss.values[places]]
     indices = [table.members[place].report.risk_index for place in places]
     if all(index is not None for index in indices):
         values["-rlrisk/risk_index"] = [-float(index or 0.0) for index in indices]

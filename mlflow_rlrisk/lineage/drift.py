@@ -98,7 +98,9 @@ class DriftReport:
         is_reward_lower: True where the interval lies below 0.
         modes: Answers that were lost or are new, where the verifier extracts answers.
         heldout_nll: Paired change of the loss on held-out expert data, where it was measured.
-        forget_ratio: Share of what SFT gained on the expert data that was given back.
+        forget_ratio: Share of what SFT gained on the expert data that was given back: 0 nothing,
+            1 all of it, above 1 worse than the base. Informational: RL is expected to raise it.
+        forget_ratio_ci: Its interval, paired over the examples.
         notes: What a careful reader should also know.
     """
 
@@ -119,6 +121,7 @@ class DriftReport:
     modes: AnswerModes | None
     heldout_nll: Estimate | None = None
     forget_ratio: float | None = None
+    forget_ratio_ci: tuple[float, float] | None = None
     notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:

@@ -7,13 +7,20 @@ maximum within readapt (lightweight SFT, AESL) against the minimum of the valida
 or slightly past it (arXiv:2512.11470), so the interval between both marks is what is given.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
 
-from mlflow_rlrisk.lineage.table import DISTINCT, ENTROPY, PASS_AT_1, FloatArray, LineageTable
+from mlflow_rlrisk.lineage.table import (
+    DISTINCT,
+    ENTROPY,
+    HELDOUT,
+    PASS_AT_1,
+    FloatArray,
+    LineageTable,
+)
 
 MINIMUM_SERIES = 4
 """Checkpoints, the base included, below which phases are not told."""
@@ -85,12 +92,11 @@ _BY_LOSS = "held-out loss is above the least of the series"
 _BY_DIVERSITY = "pass@1 does not rise and diversity is below the largest of the series"
 
 
-def label_phases(
-    table: LineageTable, heldout_nll: Mapping[str, tuple[float, float, float]] | None = None
-) -> PhaseReport:
+def label_phases(table: LineageTable) -> PhaseReport:
     """Label a series whose first member is the base and whose order is that of training.
 
-    A checkpoint is in ``overfit`` when its held-out loss is resolved above the series' least, or
+    A checkpoint is in ``overfit`` when its held-out loss is resolved above that of an
+    earlier one (paired over the expert examples), or
     when pass@1 does not rise against the checkpoint before while entropy, distinct answers or
     deep pass@k lie resolved below their largest value among the checkpoints after the base; else
     in ``readapt`` when pass@1 is resolved above that of the checkpoint before; else in ``shift``
@@ -98,8 +104,6 @@ def label_phases(
 
     Args:
         table: The lineage.
-        heldout_nll: Held-out loss with its interval (value, low, high) by member name, where it
-            was measured on one and the same expert set.
 
     Returns:
         Labels with their confidence, or the reason why there are none.
@@ -109,8 +113,7 @@ def label_phases(
         return no_phases(f"{len(table.members)} checkpoints: phases need at least {MINIMUM_SERIES}")
     if base is None:
         return no_phases(f"pass@1 is undefined: {table.undefined.get(PASS_AT_1)}")
-    losses = _losses(table, heldout_nll or {})
-    is_above_loss = _is_above_least(losses)
+    loss = table.measures.get(HELDOUT)
     diversity = [
         table.measures[name]
         for name in (ENTROPY, DISTINCT, table.coverage_name)
@@ -120,8 +123,9 @@ def label_phases(
         base.values,
         base.difference_error(),
         [(measure.values, measure.difference_error()) for measure in diversity],
+        None if loss is None else (loss.values, loss.difference_error()),
     )
-    found = _labels(point, is_above_loss)
+    found = _labels(point)
     agreeing = np.zeros(len(found))
     for row in range(base.draws.shape[0]):
         replicate = _Scene(
@@ -131,19 +135,20 @@ def label_phases(
                 (m.draws[row], error)
                 for m, (_, error) in zip(diversity, point.diversity, strict=True)
             ],
+            None if loss is None or point.loss is None else (loss.draws[row], point.loss[1]),
         )
-        agreeing += [a == b for a, b in zip(_labels(replicate, is_above_loss), found, strict=True)]
+        agreeing += [a == b for a, b in zip(_labels(replicate), found, strict=True)]
     shares = agreeing / base.draws.shape[0]
     labels = tuple(
         PhaseLabel(
             name=name,
             phase=phase,
             confidence=float(share),
-            reason=_reason(phase, is_above=above),
+            reason=_reason(phase, is_above=_is_loss_above(point, place)),
         )
-        for name, phase, share, above in zip(table.names, found, shares, is_above_loss, strict=True)
+        for place, (name, phase, share) in enumerate(zip(table.names, found, shares, strict=True))
     )
-    return _report(table, labels, losses)
+    return _report(table, labels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,14 +158,15 @@ class _Scene:
     pass_at_1: FloatArray
     pass_error: FloatArray
     diversity: Sequence[tuple[FloatArray, FloatArray]]
+    loss: tuple[FloatArray, FloatArray] | None
 
 
-def _labels(scene: _Scene, is_above_loss: Sequence[bool]) -> list[Phase]:
+def _labels(scene: _Scene) -> list[Phase]:
     phases = [Phase.BASE]
     rates, error = scene.pass_at_1, scene.pass_error
     for place in range(1, rates.size):
         rises = _is_above(rates, error, place, place - 1)
-        if is_above_loss[place] or (not rises and _has_lost_diversity(scene, place)):
+        if _is_loss_above(scene, place) or (not rises and _has_lost_diversity(scene, place)):
             phases.append(Phase.OVERFIT)
         elif rises:
             phases.append(Phase.READAPT)
@@ -184,19 +190,12 @@ def _has_lost_diversity(scene: _Scene, place: int) -> bool:
     return False
 
 
-def _losses(
-    table: LineageTable, given: Mapping[str, tuple[float, float, float]]
-) -> list[tuple[float, float, float] | None]:
-    return [given.get(name) for name in table.names]
-
-
-def _is_above_least(losses: Sequence[tuple[float, float, float] | None]) -> list[bool]:
-    """Loss whose interval lies wholly above that of an earlier, smaller loss."""
-    above = []
-    for place, loss in enumerate(losses):
-        earlier = [other for other in losses[:place] if other is not None]
-        above.append(loss is not None and any(loss[1] > other[2] for other in earlier))
-    return above
+def _is_loss_above(scene: _Scene, place: int) -> bool:
+    """Above the smallest held-out loss that an earlier checkpoint had."""
+    if scene.loss is None or place == 0:
+        return False
+    values, error = scene.loss
+    return _is_above(values, error, place, int(values[:place].argmin()))
 
 
 def _reason(phase: Phase, *, is_above: bool) -> str:
@@ -205,14 +204,9 @@ def _reason(phase: Phase, *, is_above: bool) -> str:
     return _REASONS[phase]
 
 
-def _report(
-    table: LineageTable,
-    labels: tuple[PhaseLabel, ...],
-    losses: Sequence[tuple[float, float, float] | None],
-) -> PhaseReport:
-    peak = _diversity_peak(table)
-    known = [place for place, loss in enumerate(losses) if loss is not None]
-    least = min(known, key=lambda place: (losses[place] or (np.inf,))[0]) if known else None
+def _report(table: LineageTable, labels: tuple[PhaseLabel, ...]) -> PhaseReport:
+    peak, loss = _diversity_peak(table), table.measures.get(HELDOUT)
+    least = None if loss is None else int(loss.values.argmin())
     ends = [place for place in (peak, least) if place is not None]
     names = table.names
     return PhaseReport(

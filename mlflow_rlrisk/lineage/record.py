@@ -9,6 +9,7 @@ from typing import Any
 from mlflow_rlrisk.comparison import Comparison
 from mlflow_rlrisk.lineage.choice import Choice
 from mlflow_rlrisk.lineage.coverage import CoverageChange
+from mlflow_rlrisk.lineage.heldout import HeldoutLoss
 from mlflow_rlrisk.lineage.outcomes import RankEvidence
 from mlflow_rlrisk.lineage.pairs import OrderAgreement, Pair, PairOrder
 from mlflow_rlrisk.lineage.phases import PhaseReport
@@ -32,6 +33,7 @@ class LineageReport:
         agreement: How each measure orders the lineage beside pass@1.
         phases: Phases of the series, where a base was named.
         coverage: What each version solves beside the base, or beside the best at deep pass@k.
+        heldout: Loss on held-out expert data, where all versions were scored on one set.
         outcomes: How each measure ranked what RL made of the versions, once that is known.
         notes: What a careful reader should also know.
     """
@@ -49,6 +51,7 @@ class LineageReport:
     coverage: tuple[CoverageChange, ...]
     outcomes: tuple[RankEvidence, ...]
     notes: tuple[str, ...]
+    heldout: tuple[HeldoutLoss, ...] = ()
 
     @property
     def inversions(self) -> tuple[Pair, ...]:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from mlflow_rlrisk.columns import PromptColumns
 from mlflow_rlrisk.comparison import check_comparable
 from mlflow_rlrisk.errors import ComparabilityError
+from mlflow_rlrisk.expert_profile import ExpertProfile, check_same_experts
 from mlflow_rlrisk.metrics_catalogue import PREFIX, pass_at_k_name
 from mlflow_rlrisk.records import PromptStatistics
 from mlflow_rlrisk.report import RiskReport
@@ -28,6 +29,7 @@ ENTROPY = PREFIX + "token_entropy"
 SIGNAL = PREFIX + "group_signal_fraction"
 DISTINCT = PREFIX + "answer_distinct"
 LENGTH = PREFIX + "completion_tokens"
+HELDOUT = PREFIX + "heldout_nll"
 DEEPEST_K = 64
 """pass@64 is the best-replicated predictor of RL's outcome (arXiv:2510.01624)."""
 
@@ -41,12 +43,14 @@ class LineageMember:
         report: Its report.
         statistics: What was counted of each prompt, any order.
         parent: Name of the checkpoint it was trained from, where that is known.
+        expert: How it sees the expert data, where some were given.
     """
 
     name: str
     report: RiskReport
     statistics: tuple[PromptStatistics, ...]
     parent: str | None = None
+    expert: ExpertProfile | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -129,6 +133,7 @@ def build_table(
     }
     bootstrap = PromptBootstrap(len(ordered[0]), num_resamples, seed)
     measures = _measures(tables, [name for name in wanted if name not in undefined], bootstrap)
+    _add_heldout(measures, undefined, members, bootstrap)
     return LineageTable(
         members=tuple(members),
         measures=measures,
@@ -152,6 +157,29 @@ def _check(members: Sequence[LineageMember]) -> None:
                 f"{member.name} and {members[0].name} were assessed on other prompts: "
                 f"{len(other)} belong to one of them only (first: {min(other)})"
             )
+
+
+def _add_heldout(
+    measures: dict[str, Measure],
+    undefined: dict[str, str],
+    members: Sequence[LineageMember],
+    bootstrap: PromptBootstrap,
+) -> None:
+    """The loss on expert data: draws are paired over the examples, as others over the prompts."""
+    profiles = [member.expert for member in members if member.expert is not None]
+    if not profiles:
+        return
+    if len(profiles) < len(members):
+        first = next(member.name for member in members if member.expert is None)
+        undefined[HELDOUT] = f"{first}: was not scored on the expert data"
+        return
+    check_same_experts(profiles)
+    draws = [each.loss_draws(bootstrap.num_resamples, bootstrap.seed) for each in profiles]
+    measures[HELDOUT] = Measure(
+        name=HELDOUT,
+        values=np.array([each.loss for each in profiles]),
+        draws=np.stack(draws, axis=1),
+    )
 
 
 def _columns(

@@ -50,6 +50,46 @@ class PromptEncoder:
         """
         return [self._encode_one(prompt) for prompt in prompts]
 
+    def encode_example(self, prompt: Prompt, response: str) -> tuple[list[int], list[int]]:
+        """Token ids of a prompt and of a response to it, which ends with its stop token.
+
+        Prompt and response are encoded in one piece, as a continuation would be, unless a token
+        would reach over the border: the prompt's ids are those that rollouts start from.
+
+        Raises:
+            CheckpointError: A part is lost or changed on the way; see `encode`.
+        """
+        ids = self._encode_one(prompt)
+        text, is_rendered = self._render(prompt)
+        plain = list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+        whole = list(self._tokenizer(text + response, add_special_tokens=False)["input_ids"])
+        self._check_round_trip(prompt, text + response, whole)
+        answer = whole[len(plain) :]
+        if whole[: len(plain)] != plain:
+            answer = list(self._tokenizer(response, add_special_tokens=False)["input_ids"])
+        stop = self._closing(prompt, response) if is_rendered else None
+        if stop is None and self._stop_ids:
+            own = self._tokenizer.eos_token_id
+            stop = own if own in self._stop_ids else min(self._stop_ids)
+        if stop is not None and not (answer and answer[-1] in self._stop_ids):
+            answer.append(stop)
+        return ids, answer
+
+    def _closing(self, prompt: Prompt, response: str) -> int | None:
+        """The stop token with which the chat template ends the assistant's turn."""
+        from jinja2 import TemplateError
+
+        turns = [*_turns(prompt), {"role": "assistant", "content": response}]
+        try:
+            rendered = str(self._tokenizer.apply_chat_template(turns, tokenize=False))
+        except TemplateError as error:
+            raise CheckpointError(
+                f"{self._name}: its chat template fails on the response to {prompt.id}: {error}"
+            ) from error
+        tail = rendered.rpartition(response.strip())[2]
+        ids = self._tokenizer(tail, add_special_tokens=False)["input_ids"] if tail else []
+        return next((int(token) for token in ids if token in self._stop_ids), None)
+
     def _encode_one(self, prompt: Prompt) -> list[int]:
         text, is_rendered = self._render(prompt)
         plain = list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
@@ -89,10 +129,7 @@ class PromptEncoder:
     def _render(self, prompt: Prompt) -> tuple[str, bool]:
         if not self.is_templated(prompt):
             return prompt.content if isinstance(prompt.content, str) else prompt.text, False
-        if isinstance(prompt.content, str):
-            turns = [{"role": "user", "content": prompt.content}]
-        else:
-            turns = [{"role": turn.role, "content": turn.content} for turn in prompt.content]
+        turns = _turns(prompt)
         if not self._tokenizer.chat_template:
             raise CheckpointError(
                 f"{self._name}: prompt {prompt.id} is a chat and the tokenizer has no chat template"
@@ -163,6 +200,12 @@ class PromptEncoder:
                 f"{self._name}: its tokenizer ({type(self._tokenizer).__name__}) does not "
                 f"round-trip prompt {prompt.id}: {_shorten(text)} comes back as {_shorten(decoded)}"
             )
+
+
+def _turns(prompt: Prompt) -> list[dict[str, str]]:
+    if isinstance(prompt.content, str):
+        return [{"role": "user", "content": prompt.content}]
+    return [{"role": turn.role, "content": turn.content} for turn in prompt.content]
 
 
 def _stored_tokenizer(checkpoint: Checkpoint) -> Any | None:

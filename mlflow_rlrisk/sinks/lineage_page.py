@@ -7,8 +7,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from mlflow_rlrisk import __version__
-from mlflow_rlrisk.lineage import CoverageChange, LineageReport, Pair, PairOrder, RankEvidence
-from mlflow_rlrisk.lineage.table import ENTROPY, LENGTH, PASS_AT_1, SIGNAL
+from mlflow_rlrisk.lineage import (
+    CoverageChange,
+    HeldoutLoss,
+    LineageReport,
+    Pair,
+    PairOrder,
+    RankEvidence,
+)
+from mlflow_rlrisk.lineage.table import ENTROPY, HELDOUT, LENGTH, PASS_AT_1, SIGNAL
 from mlflow_rlrisk.metrics_catalogue import PREFIX
 from mlflow_rlrisk.sinks import plots
 from mlflow_rlrisk.sinks.templating import own_markup, template
@@ -44,6 +51,7 @@ def render_lineage(lineage: LineageReport) -> str:
         pairs_note=_pairs_note(lineage),
         coverage=[_coverage(change) for change in lineage.coverage],
         coverage_reference=shown(lineage.coverage[0].reference, 200) if lineage.coverage else "",
+        heldout=[_heldout(each) for each in lineage.heldout],
         outcomes=[_outcome(evidence) for evidence in lineage.outcomes],
         notes=[shown(note) for note in lineage.notes]
         + [f"{name} is undefined: {shown(reason)}" for name, reason in lineage.undefined.items()],
@@ -54,7 +62,7 @@ def render_lineage(lineage: LineageReport) -> str:
 
 def _columns(lineage: LineageReport) -> list[str]:
     deep = [n for n in lineage.measures if n.startswith(f"{PREFIX}pass_at_") and n != PASS_AT_1]
-    return [PASS_AT_1, *deep, ENTROPY, SIGNAL, RISK_INDEX]
+    return [PASS_AT_1, *deep, ENTROPY, SIGNAL, HELDOUT, RISK_INDEX]
 
 
 def _is_known(lineage: LineageReport, name: str) -> bool:
@@ -64,7 +72,13 @@ def _is_known(lineage: LineageReport, name: str) -> bool:
 def _label(name: str) -> str:
     if name.startswith(f"{PREFIX}pass_at_"):
         return f"pass@{name.rpartition('_')[2]}"
-    words = {ENTROPY: "entropy", SIGNAL: "signal", RISK_INDEX: "risk index", LENGTH: "tokens"}
+    words = {
+        ENTROPY: "entropy",
+        SIGNAL: "signal",
+        HELDOUT: "held-out loss",
+        RISK_INDEX: "risk index",
+        LENGTH: "tokens",
+    }
     return words.get(name, name)
 
 
@@ -112,7 +126,7 @@ def _figures(lineage: LineageReport) -> list[dict[str, Any]]:
     shares = {
         _label(name): lineage.measures[name]
         for name in _columns(lineage)
-        if name in lineage.measures and name != ENTROPY
+        if name in lineage.measures and name not in (ENTROPY, HELDOUT)
     }
     figures = []
     if shares:
@@ -127,6 +141,11 @@ def _figures(lineage: LineageReport) -> list[dict[str, Any]]:
             "useful: flattened sampling raises it without raising pass@k."
         )
         figures.append(_figure("ladder-entropy-box", "Token entropy", svg, caption))
+    if HELDOUT in lineage.measures:
+        loss = {"held-out loss": lineage.measures[HELDOUT]}
+        svg = plots.ladder_figure("ladder-heldout", lineage.names, loss, "nats per token")
+        caption = "Past its minimum a series learns its own data by heart: overfit."
+        figures.append(_figure("ladder-heldout-box", "Loss on held-out expert data", svg, caption))
     return figures
 
 
@@ -196,6 +215,18 @@ def _coverage(change: CoverageChange) -> dict[str, str]:
         "gained_interval": interval(change.gained.ci_low, change.gained.ci_high),
         "prompts": f"{len(change.lost_prompts)} / {len(change.gained_prompts)}",
         "crossings": f"between {between}" if between else "not resolved",
+    }
+
+
+def _heldout(each: HeldoutLoss) -> dict[str, str]:
+    return {
+        "name": shown(each.name, 200),
+        "loss": estimate(each.loss.value),
+        "loss_interval": interval(each.loss.ci_low, each.loss.ci_high),
+        "above": estimate(each.above_least.value),
+        "above_interval": interval(each.above_least.ci_low, each.above_least.ci_high),
+        "relative": f"{each.relative.value:.1%}",
+        "resolved": "yes" if each.is_above else "no",
     }
 
 
