@@ -38,7 +38,7 @@ $(VENV)/.rl: $(VENV)/.demo
 
 $(VENV)/.dev: $(BIN)/python $(INPUTS)
 	@echo "Installing mlflow-rlrisk with everything the tests need into $(VENV) (a few minutes, once)"
-	$(PIP) -e '.[hf,trl,math,evaluate,openai,ray,dev]'
+	$(PIP) -e '.[hf,trl,math,evaluate,openai,ray,service,dev]'
 	@touch $@ $(VENV)/.demo $(VENV)/.rl
 
 demo: $(if $(filter 1,$(RL)),$(VENV)/.rl,$(VENV)/.demo)

@@ -12,29 +12,47 @@ from typing import TYPE_CHECKING, Any
 from mlflow_rlrisk.assess import assess, rescore
 
 if TYPE_CHECKING:
-    from mlflow_rlrisk.config import AssessmentConfig, PolicyConfig, SamplingConfig
+    from mlflow_rlrisk.config import AssessmentConfig, PolicyConfig, SamplingConfig, Settings
+    from mlflow_rlrisk.errors import ConfigError, ModelReferenceError, RLRiskError
     from mlflow_rlrisk.gate.trainer import verify
-    from mlflow_rlrisk.policy import Decision, decide
+    from mlflow_rlrisk.model_reference import ModelSource, resolve_reference
+    from mlflow_rlrisk.monitor.follow import judge_source
+    from mlflow_rlrisk.monitor.sources import MlflowRunSource
+    from mlflow_rlrisk.policy import Decision, decide, load_policy
     from mlflow_rlrisk.prompts import PromptSet, load_prompts
     from mlflow_rlrisk.report import RiskReport
+    from mlflow_rlrisk.sinks.html import render
     from mlflow_rlrisk.sinks.mlflow_run import log_report
-    from mlflow_rlrisk.sinks.registry import log_checkpoint
+    from mlflow_rlrisk.sinks.monitor_run import log_judgement
+    from mlflow_rlrisk.sinks.registry import log_checkpoint, tag_version
     from mlflow_rlrisk.trl_callback import RLRiskCallback
 
 __version__ = "0.1.0"
 
 _HOME = {
     "AssessmentConfig": "config",
+    "ConfigError": "errors",
     "Decision": "policy",
+    "MlflowRunSource": "monitor.sources",
+    "ModelReferenceError": "errors",
+    "ModelSource": "model_reference",
     "PolicyConfig": "config",
     "PromptSet": "prompts",
     "RLRiskCallback": "trl_callback",
+    "RLRiskError": "errors",
     "RiskReport": "report",
     "SamplingConfig": "config",
+    "Settings": "config",
     "decide": "policy",
+    "judge_source": "monitor.follow",
+    "load_policy": "policy",
     "load_prompts": "prompts",
     "log_checkpoint": "sinks.registry",
+    "log_judgement": "sinks.monitor_run",
     "log_report": "sinks.mlflow_run",
+    "render": "sinks.html",
+    "resolve_reference": "model_reference",
+    "tag_version": "sinks.registry",
     "verify": "gate.trainer",
 }
 
@@ -53,6 +71,18 @@ __all__ = [  # noqa: RUF022  (in reading order)
     "RiskReport",
     "Decision",
     "RLRiskCallback",
+    "load_policy",
+    "render",
+    "tag_version",
+    "resolve_reference",
+    "ModelSource",
+    "judge_source",
+    "MlflowRunSource",
+    "log_judgement",
+    "Settings",
+    "RLRiskError",
+    "ConfigError",
+    "ModelReferenceError",
 ]
 
 

@@ -34,6 +34,8 @@ COMMANDS = {
     "policy": "policy:policy",
     "gate": "gate:gate",
     "verify": "verify:verify",
+    "serve": "serve:serve",
+    "tokens": "tokens:tokens",
 }
 """Name of a command -> ``module:function`` below ``mlflow_rlrisk.commands``."""
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from service.assessment_table import AssessmentTable
     from service.registry import RegistryReader
-    from service.settings import ServiceSettings
     from service.tokens import TokenTable
 
 
@@ -20,17 +19,13 @@ class Dependencies:
     """The parts of a running service.
 
     Attributes:
-        settings: What the operator configured.
-        jobs: Accepted assessments: `find(id)` and `latest(...)` read, `submit` and `cancel` write.
+        jobs: The accepted assessments, durable; a worker finds them there.
         tokens: Who may call; ``None`` lets everybody in and is refused beyond loopback.
         registry: Models, versions and reports in MLflow; ``None`` serves no dashboard.
-        enqueue: Hands an accepted assessment to the workers; twice is the same as once.
         clock: Seconds since the epoch.
     """
 
-    settings: "ServiceSettings"
     jobs: "AssessmentTable"
     tokens: "TokenTable | None" = None
     registry: "RegistryReader | None" = None
-    enqueue: Callable[[str], None]
     clock: Callable[[], float] = time.time

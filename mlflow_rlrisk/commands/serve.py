@@ -1,0 +1,34 @@
+"""``rlrisk serve``: the scoring service with its dashboard."""
+
+from typing import Any, Literal
+
+import click
+
+from mlflow_rlrisk.errors import MissingDependencyError
+
+
+@click.command()
+@click.option(
+    "--config",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False),
+    help="YAML: database, MLflow, prompt sets, verifiers, policies, limits.",
+)
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", type=click.IntRange(1, 65535), default=8787, show_default=True)
+@click.option(
+    "--role",
+    type=click.Choice(["all", "api", "worker"]),
+    default="all",
+    show_default=True,
+    help="API and worker in one command, or one of them.",
+)
+@click.option("--threads", type=click.IntRange(1, 512), default=32, show_default=True)
+@click.option("--worker-name", default=None, help="Tells workers apart; default: the host's name.")
+def serve(role: Literal["all", "api", "worker"], **options: Any) -> int:
+    """Serve the checks over HTTP, with durable jobs and a dashboard."""
+    try:
+        from service.serve import serve as run
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError("the scoring service", "service") from error
+    return run(options.pop("config"), role=role, **options)

@@ -1,0 +1,156 @@
+"""The sampling process: one assessment, then it ends and gives all memory back.
+
+It gets a task file and a folder. It has no key and no address of MLflow in its environment, and
+the checkpoint as a local folder. Progress goes to standard output as JSON lines. It ends with
+its parent: the pipe to its standard input closes when the parent dies, however it dies.
+"""
+
+import json
+import os
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TextIO
+
+TASK, RESULT = "task.json", "result.json"
+LOCK = "child.lock"
+LOCK_LIMIT_S = 60.0
+BEAT_S = 0.5
+ORPHANED = 70
+"""Exit code where the parent is gone."""
+
+
+class ProgressWriter:
+    """An `Observer` that tells the parent how far it is; never more often than `BEAT_S`."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._started: float | None = None
+        self._last = 0.0
+        self._num_tokens = self._num_samples = self._num_prompts = self._num_new = 0
+        self._correct_sum = 0.0
+        self._num_scored_prompts = 0
+        self._totals: dict[str, int] = {}
+        self._num_stored = 0
+
+    def stage(self, name: str) -> None:
+        """Tell a stage at once."""
+        if name == "sample":
+            self._started = time.monotonic()
+        self._say({"stage": name})
+        self._tell()
+
+    def planned(self, plan: Any) -> None:
+        """Learn how much there is to do."""
+        self._totals = {
+            "num_prompts": plan.num_prompts,
+            "num_samples": plan.num_prompts * plan.num_samples,
+        }
+        self._num_stored = plan.num_stored
+
+    def sampled(self, num_tokens: int, num_rollouts: int) -> None:
+        """Count tokens and rollouts."""
+        self._num_tokens += num_tokens
+        self._num_new += num_rollouts
+        if time.monotonic() - self._last > BEAT_S:
+            self._tell()
+
+    def graded(self, statistics: Any) -> None:
+        """Count a prompt; its share of correct rollouts is its pass@1."""
+        self._num_prompts += 1
+        self._num_samples += statistics.num_samples
+        if statistics.num_scored:
+            self._num_scored_prompts += 1
+            self._correct_sum += statistics.num_correct / statistics.num_scored
+        if time.monotonic() - self._last > BEAT_S:
+            self._tell()
+
+    def _tell(self) -> None:
+        self._last = time.monotonic()
+        seconds = 0.0 if self._started is None else self._last - self._started
+        speed = self._num_tokens / seconds if seconds > 0 and self._num_tokens else None
+        eta = None
+        num_fresh = self._num_prompts - self._num_stored
+        if seconds > 0 and num_fresh > 0:
+            eta = seconds / num_fresh * (self._totals["num_prompts"] - self._num_prompts)
+        mean = self._correct_sum / self._num_scored_prompts if self._num_scored_prompts else None
+        self._say(
+            {
+                "progress": {
+                    **self._totals,
+                    "num_prompts_done": self._num_prompts,
+                    "num_samples_done": self._num_samples,
+                    "tokens_per_s": speed,
+                    "pass_at_1": mean,
+                    "eta_s": eta,
+                }
+            }
+        )
+
+    def _say(self, line: dict[str, Any]) -> None:
+        self._stream.write(json.dumps(line) + "\n")
+        self._stream.flush()
+
+
+def main() -> int:
+    """Run the task of the folder that the first argument names."""
+    folder = Path(sys.argv[1])
+    lines = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what libraries print must not end up between the lines
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    with (folder / LOCK).open("w") as lock:
+        _wait_for(lock)
+        result = _run(json.loads((folder / TASK).read_text(encoding="utf-8")), folder, lines)
+        scratch = folder / f"{RESULT}.part"
+        scratch.write_text(json.dumps(result), encoding="utf-8")
+        scratch.replace(folder / RESULT)
+    return 0
+
+
+def _run(task: dict[str, Any], folder: Path, lines: TextIO) -> dict[str, Any]:
+    from mlflow_rlrisk import AssessmentConfig, PolicyConfig, RLRiskError, assess
+
+    try:
+        report = assess(
+            task["model_path"],
+            task["prompts"],
+            verifier=task["verifier"],
+            config=AssessmentConfig(**task["config"]),
+            policy=PolicyConfig(**task["policy"]),
+            mapping=task["mapping"],
+            out_dir=folder / "rollouts",
+            observer=ProgressWriter(lines),
+        )
+    except RLRiskError as error:
+        return {"error": {"code": error.code, "message": str(error)}}
+    except OSError as error:  # a full disk: the shards that are written stay
+        return {"error": {"code": "system", "message": str(error)}}
+    provenance = replace(report.provenance, **task["origin"])
+    return {"report": replace(report, provenance=provenance).to_dict()}
+
+
+def _end_with_parent() -> None:
+    while os.read(0, 4096):
+        pass
+    os._exit(ORPHANED)
+
+
+def _wait_for(lock: TextIO) -> None:
+    """Wait until the process of an earlier attempt is gone."""
+    import fcntl
+
+    deadline = time.monotonic() + LOCK_LIMIT_S
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

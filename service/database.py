@@ -1,0 +1,63 @@
+"""One database for jobs and tokens: SQLite in a file, or PostgreSQL by its address."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+METADATA = sa.MetaData()
+LOCK_LIMIT_S = 5.0
+"""A locked database is waited for this long, then the answer is 503."""
+_READS = "rlrisk_reads"
+
+
+def open_database(address: str) -> sa.Engine:
+    """Connect, and create what is missing.
+
+    Raises:
+        sqlalchemy.exc.SQLAlchemyError: The database cannot be used.
+    """
+    import service.assessment_table
+    import service.tokens  # noqa: F401  (both add their tables to the metadata)
+
+    url = sa.make_url(address)
+    if url.get_backend_name() == "sqlite":
+        if url.database:
+            Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+        engine = sa.create_engine(url, connect_args={"timeout": LOCK_LIMIT_S})
+        sa.event.listen(engine, "connect", _prepare_sqlite)
+        sa.event.listen(engine, "begin", _begin_sqlite)
+    else:
+        if url.drivername == "postgresql":
+            url = url.set(drivername="postgresql+psycopg")
+        engine = sa.create_engine(url, pool_pre_ping=True)
+    METADATA.create_all(engine)
+    return engine
+
+
+@contextmanager
+def write(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """A transaction that may write; committed at the end, undone by an exception."""
+    with engine.begin() as connection:
+        yield connection
+
+
+@contextmanager
+def read(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """A transaction that only reads and locks nobody out."""
+    with engine.execution_options(**{_READS: True}).connect() as connection:
+        yield connection
+
+
+def _prepare_sqlite(connection: Any, _: Any) -> None:
+    connection.isolation_level = None  # the driver must not begin transactions of its own
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    # A transaction that reads first and then writes cannot wait for a lock; it must take it first.
+    reads = connection.get_execution_options().get(_READS)
+    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")

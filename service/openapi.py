@@ -1,0 +1,80 @@
+"""The OpenAPI 3.1 document, made by spectree from the models that also check the requests."""
+
+from typing import Any
+
+from flask import Flask
+from spectree import SecurityScheme, SpecTree
+from spectree.models import SecureType, SecuritySchemeData
+
+from mlflow_rlrisk import __version__
+from service.problems import MEDIA_TYPE, SLUGS, FieldFault, Problem, ProblemDocument
+
+_ALWAYS = (500, 503, 507)
+_CHECKED = (400, 401, 403, 404, 413, 415, 422, 429, 409, 502)
+_OPEN_PATHS = ("/livez", "/readyz", "/metrics", "/openapi.json")
+
+
+def _refuse(_request: Any, _response: Any, error: Any, _instance: Any, _adapter: Any) -> None:
+    """Answer a request that its model does not take with ``invalid-field``."""
+    if error is None:
+        return
+    faults = [
+        FieldFault(
+            pointer="".join(f"/{part}" for part in each["loc"])[:256],
+            code=each["type"],
+            message=each["msg"],
+        )
+        for each in error.errors(include_url=False, include_context=False, include_input=False)
+    ]
+    raise Problem("invalid-field", errors=faults)
+
+
+def _failed(_request: Any, _response: Any, error: Any, _instance: Any, _adapter: Any) -> None:
+    """An answer that its own model does not take is our fault and must not leave."""
+    if error is not None:
+        raise error
+
+
+API = SpecTree(
+    "flask",
+    before=_refuse,
+    after=_failed,
+    title="mlflow-rlrisk",
+    version=__version__,
+    mode="strict",
+    page_templates={},  # pages that load scripts from elsewhere
+    security_schemes=[
+        SecurityScheme(
+            name="bearer", data=SecuritySchemeData(type=SecureType.HTTP, scheme="bearer")
+        )
+    ],
+    security={"bearer": []},
+    naming_strategy=lambda model: model.__name__,
+    nested_naming_strategy=lambda _, child: child,
+)
+
+
+def document(app: Flask) -> dict[str, Any]:
+    """The document of ``app``; every operation lists the problems that it may answer."""
+    API.app = app
+    with app.app_context():
+        found: dict[str, Any] = API._generate_spec()
+    schemas = found["components"]["schemas"]
+    problem = ProblemDocument.model_json_schema(ref_template="#/components/schemas/{model}")
+    schemas |= problem.pop("$defs", {})
+    schemas["Problem"] = problem
+    schemas.pop("ValidationError", None)
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    titles: dict[int, list[str]] = {}
+    for slug, (status, _) in SLUGS.items():
+        titles.setdefault(status, []).append(slug)
+    for path, operations in found["paths"].items():
+        for operation in operations.values():
+            operation["responses"].pop("422", None)
+            for status in (*_ALWAYS, *(() if path in _OPEN_PATHS else _CHECKED)):
+                operation["responses"].setdefault(
+                    str(status), {"description": ", ".join(titles[status]), "content": content}
+                )
+            if path in _OPEN_PATHS:
+                operation["security"] = []
+    return found

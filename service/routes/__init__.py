@@ -1,0 +1,1 @@
+"""The routes, one blueprint a module: parse, call one function, return."""

@@ -1,0 +1,200 @@
+"""``/v1/assessments``: ask for one, look at it, cancel it, read its report."""
+
+import hashlib
+import json
+import re
+
+from flask import Blueprint, Response, request, url_for
+from spectree import Response as Answers
+
+from mlflow_rlrisk import ConfigError, RiskReport, render
+from service.assessment_table import (
+    Assessment,
+    KeyConflictError,
+    QueueFullError,
+    State,
+)
+from service.auth import caller, dependencies, requires
+from service.openapi import API
+from service.problems import FieldFault, Problem
+from service.references import check_form
+from service.schemas import (
+    AssessmentPage,
+    AssessmentRequest,
+    AssessmentView,
+    ListQuery,
+    ReportQuery,
+)
+from service.settings import DEFAULT_POLICY, ServiceSettings
+from service.tokens import Scope
+
+_KEY = re.compile(r"[!-~]{1,128}")
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+MIN_RETRY_S, MAX_RETRY_S = 5, 3600
+REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+
+
+def blueprint(settings: ServiceSettings) -> Blueprint:
+    """The assessments of a service."""
+    routes = Blueprint("assessments", __name__, url_prefix="/v1/assessments")
+
+    @routes.post("")
+    @requires(Scope.ASSESS)
+    @API.validate(
+        resp=Answers(HTTP_202=AssessmentView, HTTP_200=AssessmentView), tags=["assessments"]
+    )
+    def submit(json: AssessmentRequest) -> tuple[AssessmentView, int, dict[str, str]]:
+        """Accept an assessment; answered after it is stored.
+
+        With an ``Idempotency-Key`` the same request again gives the same assessment (200).
+        """
+        found, is_new = _submit(settings, json)
+        place = url_for("assessments.show", assessment_id=found.id)
+        return AssessmentView.of(found), 202 if is_new else 200, {"Location": place}
+
+    @routes.get("")
+    @requires(Scope.READ)
+    @API.validate(resp=Answers(HTTP_200=AssessmentPage), tags=["assessments"])
+    def index(query: ListQuery) -> AssessmentPage:
+        """The caller's assessments, the newest first; an admin sees everybody's."""
+        owner = None if caller().may(Scope.ADMIN) else caller().id
+        rows = dependencies().jobs.page(
+            owner=owner,
+            model=query.model,
+            state=query.state,
+            before=query.before,
+            limit=query.limit,
+        )
+        following = rows[-1].created_at if len(rows) == query.limit else None
+        views = [AssessmentView.of(row) for row in rows]
+        return AssessmentPage(assessments=views, next_before=following)
+
+    @routes.get("/<assessment_id>")
+    @requires(Scope.READ)
+    @API.validate(resp=Answers(HTTP_200=AssessmentView), tags=["assessments"])
+    def show(assessment_id: str) -> AssessmentView:
+        """One assessment with its progress."""
+        return AssessmentView.of(visible(assessment_id))
+
+    @routes.delete("/<assessment_id>")
+    @requires(Scope.ASSESS)
+    @API.validate(resp=Answers(HTTP_200=AssessmentView), tags=["assessments"])
+    def cancel(assessment_id: str) -> AssessmentView:
+        """Cancel it; one at its end stays as it is."""
+        found = dependencies().jobs.cancel(visible(assessment_id).id)
+        assert found is not None  # rows are never deleted
+        return AssessmentView.of(found)
+
+    @routes.get("/<assessment_id>/report")
+    @requires(Scope.READ)
+    @API.validate(tags=["assessments"])
+    def report(assessment_id: str, query: ReportQuery) -> Response:
+        """The report, as JSON or as the page."""
+        return _report(visible(assessment_id), query)
+
+    return routes
+
+
+def visible(assessment_id: str) -> Assessment:
+    """The assessment, where the caller may see it.
+
+    Raises:
+        Problem: ``not-found``, also for somebody else's.
+    """
+    found = None
+    if _UUID.fullmatch(assessment_id):
+        found = dependencies().jobs.find(assessment_id)
+    if found is None or not caller().sees(found.owner):
+        raise Problem("not-found")
+    return found
+
+
+def _submit(settings: ServiceSettings, asked: AssessmentRequest) -> tuple[Assessment, bool]:
+    key = request.headers.get("Idempotency-Key")
+    if key is not None and not _KEY.fullmatch(key):
+        raise Problem("bad-request", "Idempotency-Key: 1 to 128 visible ASCII characters")
+    check_form(asked.model, settings)
+    _check_names(settings, asked)
+    wanted = _resolved(settings, asked)
+    given = json.dumps(asked.model_dump(), sort_keys=True)
+    limits, jobs = settings.limits, dependencies().jobs
+    try:
+        return jobs.submit(
+            wanted,
+            owner=caller().id,
+            body_digest=hashlib.sha256(given.encode()).hexdigest(),
+            key=key,
+            max_open=limits.max_open,
+            max_open_per_owner=limits.max_open_per_token,
+        )
+    except KeyConflictError as error:
+        raise Problem("idempotency-conflict") from error
+    except QueueFullError as error:
+        wait = jobs.mean_duration_s() or 60.0
+        seconds = round(min(max(wait, MIN_RETRY_S), MAX_RETRY_S))
+        raise Problem("quota", headers={"Retry-After": str(seconds)}) from error
+
+
+def _check_names(settings: ServiceSettings, asked: AssessmentRequest) -> None:
+    known = {
+        "prompt_set": settings.prompt_sets.keys(),
+        "verifier": settings.verifiers.keys(),
+        "policy": settings.policies.keys() | {DEFAULT_POLICY},
+    }
+    faults = [
+        FieldFault(pointer=f"/{name}", code="unknown_name", message=f"known: {sorted(names)}")
+        for name, names in known.items()
+        if getattr(asked, name) not in names
+    ]
+    if faults:
+        raise Problem("invalid-field", errors=faults)
+
+
+def _resolved(settings: ServiceSettings, asked: AssessmentRequest) -> dict[str, object]:
+    """The request with every default written out, so that a later change of them changes nothing.
+
+    Raises:
+        Problem: ``invalid-field``; a value is beyond the limits, or the values do not fit.
+    """
+    base, limits = settings.base_config(), settings.limits
+    try:
+        sampling = asked.sampling.onto(base.sampling)
+    except ConfigError as error:
+        raise _fault(f"/sampling/{error.field}", "unusable", error.need) from error
+    group_size = asked.group_size or base.group_size
+    for pointer, value, most in (
+        ("/sampling/num_samples", sampling.num_samples, limits.max_num_samples),
+        ("/sampling/max_new_tokens", sampling.max_new_tokens, limits.max_new_tokens),
+        ("/group_size", group_size, limits.max_group_size),
+    ):
+        if value > most:
+            raise _fault(pointer, "too_large", f"at most {most}")
+    if sampling.num_samples < group_size:
+        need = f"at least group_size={group_size} samples are needed to see a group"
+        raise _fault("/sampling/num_samples", "too_small", need)
+    return {
+        "model": asked.model,
+        "prompt_set": asked.prompt_set,
+        "verifier": asked.verifier,
+        "policy": asked.policy,
+        "sampling": sampling.model_dump(mode="json"),
+        "group_size": group_size,
+    }
+
+
+def _fault(pointer: str, code: str, message: str) -> Problem:
+    return Problem(
+        "invalid-field", errors=[FieldFault(pointer=pointer, code=code, message=message)]
+    )
+
+
+def _report(found: Assessment, query: ReportQuery) -> Response:
+    text = dependencies().jobs.report(found.id) if found.state is State.SUCCEEDED else None
+    if text is None:
+        raise Problem("not-finished", f"the assessment is {found.state}")
+    best = request.accept_mimetypes.best_match(["application/json", "text/html"])
+    if (query.format or ("html" if best == "text/html" else "json")) == "json":
+        return Response(text, mimetype="application/json")
+    page = Response(render(RiskReport.from_json(text)), mimetype="text/html")
+    page.headers["Content-Security-Policy"] = REPORT_POLICY
+    return page

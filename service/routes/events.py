@@ -1,0 +1,55 @@
+"""Progress as server-sent events: the assessment again whenever it changed, until its end."""
+
+import time
+from collections.abc import Iterator
+
+from flask import Blueprint, Response
+
+from service.assessment_table import AssessmentTable
+from service.auth import dependencies, requires
+from service.openapi import API
+from service.routes.assessments import visible
+from service.schemas import AssessmentView
+from service.tokens import Scope
+
+POLL_S = 0.5
+BEAT_S = 15.0
+"""A comment this often keeps proxies from closing a silent connection."""
+MAX_S = 600.0
+"""Then the stream ends; a browser's EventSource comes again by itself."""
+
+
+def blueprint() -> Blueprint:
+    """The stream of one assessment."""
+    routes = Blueprint("events", __name__, url_prefix="/v1/assessments")
+
+    @routes.get("/<assessment_id>/events")
+    @requires(Scope.READ)
+    @API.validate(tags=["assessments"])
+    def stream(assessment_id: str) -> Response:
+        """Events named ``progress``, at the end one named ``done``; data as of the assessment."""
+        found = visible(assessment_id)
+        answer = Response(_events(dependencies().jobs, found.id), mimetype="text/event-stream")
+        answer.headers["X-Accel-Buffering"] = "no"
+        return answer
+
+    return routes
+
+
+def _events(jobs: AssessmentTable, assessment_id: str) -> Iterator[str]:
+    said, last_beat = "", time.monotonic()
+    end = last_beat + MAX_S
+    while time.monotonic() < end:
+        found = jobs.find(assessment_id)
+        if found is None:
+            return
+        data = AssessmentView.of(found).model_dump_json()
+        if data != said:
+            said, last_beat = data, time.monotonic()
+            yield f"event: {'done' if found.state.is_final else 'progress'}\ndata: {data}\n\n"
+        if found.state.is_final:
+            return
+        if time.monotonic() - last_beat > BEAT_S:
+            last_beat = time.monotonic()
+            yield ": still here\n\n"
+        time.sleep(POLL_S)

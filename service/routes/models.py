@@ -1,0 +1,30 @@
+"""``GET /v1/models/{name}``: what was assessed of one registered model."""
+
+from flask import Blueprint
+from spectree import Response as Answers
+
+from service.auth import caller, dependencies, requires
+from service.openapi import API
+from service.problems import Problem
+from service.schemas import AssessmentView, ModelView
+from service.tokens import Scope
+
+MAX_SHOWN = 200
+
+
+def blueprint() -> Blueprint:
+    """The history of models."""
+    routes = Blueprint("models", __name__, url_prefix="/v1/models")
+
+    @routes.get("/<name>")
+    @requires(Scope.READ)
+    @API.validate(resp=Answers(HTTP_200=ModelView), tags=["models"])
+    def show(name: str) -> ModelView:
+        """The caller's assessments of a model's versions; an admin sees everybody's."""
+        owner = None if caller().may(Scope.ADMIN) else caller().id
+        rows = dependencies().jobs.page(owner=owner, model=name, limit=MAX_SHOWN)
+        if not rows or "\0" in name:
+            raise Problem("not-found", "no version of this model was assessed here")
+        return ModelView(name=name, assessments=[AssessmentView.of(row) for row in rows])
+
+    return routes

@@ -1,0 +1,205 @@
+"""What goes in and out over HTTP; the OpenAPI document is made from these models.
+
+An input names things that the operator configured. There is no field for a path or for code.
+"""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from mlflow_rlrisk import SamplingConfig
+from service.assessment_table import Assessment, State
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,128}$")]
+Reference = Annotated[str, Field(min_length=1, max_length=1024)]
+
+
+class _Input(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class SamplingRequest(_Input):
+    """How rollouts are drawn; what is absent is as the operator configured."""
+
+    num_samples: Annotated[int, Field(ge=1)] | None = None
+    temperature: Annotated[float, Field(gt=0.0, le=100.0)] | None = None
+    top_p: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
+    top_k: Annotated[int, Field(ge=0, lt=2**31)] | None = None
+    max_new_tokens: Annotated[int, Field(ge=1)] | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    chat_template: Literal["auto", "always", "never"] | None = None
+
+    def onto(self, defaults: SamplingConfig) -> SamplingConfig:
+        """The defaults with what was asked for."""
+        return SamplingConfig(**(defaults.model_dump() | self.model_dump(exclude_none=True)))
+
+
+class AssessmentRequest(_Input):
+    """Ask for an assessment."""
+
+    model: Reference
+    """``models:/name/version``, ``models:/name@alias``, ``runs:/<id>/path`` or a listed folder."""
+    prompt_set: Name
+    verifier: Name
+    policy: Name = "default"
+    sampling: SamplingRequest = SamplingRequest()
+    group_size: Annotated[int, Field(ge=2)] | None = None
+
+
+class Progress(BaseModel):
+    """How far an assessment is; a value that is not known yet is absent."""
+
+    num_prompts: int | None = None
+    num_prompts_done: int = 0
+    num_samples_done: int = 0
+    num_samples: int | None = None
+    tokens_per_s: float | None = None
+    pass_at_1: float | None = None
+    """Mean over the prompts graded so far."""
+    eta_s: float | None = None
+
+
+class AssessmentError(BaseModel):
+    """Why an assessment failed."""
+
+    code: str
+    detail: str
+
+
+class AssessmentView(BaseModel):
+    """An assessment as it is."""
+
+    id: str
+    state: Literal["queued", "running", "succeeded", "failed", "cancelled"]
+    stage: str
+    model: str
+    pinned: str | None
+    """``models:/name/version`` that an alias led to; absent until it is resolved."""
+    prompt_set: str
+    verifier: str
+    policy: str
+    created_at: str
+    started_at: str | None
+    finished_at: str | None
+    progress: Progress | None
+    risk_level: Literal["low", "medium", "high", "unknown"] | None
+    outcome: Literal["promote", "block", "inconclusive"] | None
+    error: AssessmentError | None
+    run_id: str | None
+    report_uri: str | None
+    published_at: str | None
+    publish_error: str | None
+
+    @classmethod
+    def of(cls, row: Assessment) -> Self:
+        """The view of a row."""
+        name, version = row.model_name, row.model_version
+        error = None
+        if row.error_code is not None:
+            error = AssessmentError(code=row.error_code, detail=row.error_detail or "")
+        kept = ("id", "stage", "risk_level", "outcome", "run_id", "report_uri", "publish_error")
+        return cls.model_validate(
+            {each: getattr(row, each) for each in kept}
+            | {each: row.request[each] for each in ("model", "prompt_set", "verifier", "policy")}
+            | {each: moment(getattr(row, each)) for each in _MOMENTS}
+            | {
+                "state": str(row.state),
+                "pinned": f"models:/{name}/{version}" if name and version else None,
+                "progress": None if row.progress is None else Progress(**row.progress),
+                "error": error,
+            }
+        )
+
+
+_MOMENTS = ("created_at", "started_at", "finished_at", "published_at")
+
+
+class AssessmentPage(BaseModel):
+    """Some assessments, the newest first."""
+
+    assessments: list[AssessmentView]
+    next_before: float | None
+    """Pass it as ``before`` for the following ones; absent at the end."""
+
+
+class ListQuery(BaseModel):
+    """What to list."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    """Name of a registered model."""
+    state: State | None = None
+    before: Annotated[float, Field(ge=0, le=1e11, allow_inf_nan=False)] | None = None
+    limit: Annotated[int, Field(ge=1, le=200)] = 50
+
+
+class ReportQuery(BaseModel):
+    """In which form the report is wanted."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: Literal["json", "html"] | None = None
+    """Absent: by the ``Accept`` header, JSON unless HTML is preferred."""
+
+
+class DecisionRequest(_Input):
+    """Ask whether a version may start RL under a policy."""
+
+    model: Reference
+    """``models:/name/version`` or ``models:/name@alias``."""
+    policy: Name = "default"
+
+
+class DecisionView(BaseModel):
+    """The decision. ``block`` and ``inconclusive`` are answers: the status is 200."""
+
+    model: str
+    outcome: Literal["promote", "block", "inconclusive"]
+    reasons: list[str]
+    next_steps: list[str]
+    policy: str
+    policy_digest: str
+    report_digest: str | None
+    assessment_id: str | None
+    risk_level: Literal["low", "medium", "high", "unknown"] | None
+
+
+class ModelView(BaseModel):
+    """What the service assessed of one registered model, the newest first."""
+
+    name: str
+    assessments: list[AssessmentView]
+
+
+class MonitorRequest(_Input):
+    """How a run is judged."""
+
+    trainer: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    group_size: Annotated[int, Field(ge=2, lt=2**31)] | None = None
+    success_metric: Annotated[str, Field(min_length=1, max_length=250)] | None = None
+    write: bool = False
+    """Write alarms and chart to the run."""
+
+
+class JudgementView(BaseModel):
+    """A judged run, as ``rlrisk monitor --json`` gives it."""
+
+    model_config = ConfigDict(extra="allow")
+
+    run_id: str
+
+
+class Health(BaseModel):
+    """Whether the service is up, and what is not."""
+
+    status: Literal["ok", "unavailable"]
+    checks: dict[str, Any] = {}
+
+
+def moment(seconds: float | None) -> str | None:
+    """Seconds since the epoch as ISO 8601 with offset."""
+    if seconds is None:
+        return None
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")

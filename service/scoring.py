@@ -1,0 +1,245 @@
+"""One assessment from its row to its report: pin the model, fetch it, sample it, keep the report.
+
+Whatever happens ends in the row. A death of this process leaves the row ``running`` and the
+shards on disk; the next attempt goes on from them.
+"""
+
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from mlflow_rlrisk import (
+    ModelReferenceError,
+    ModelSource,
+    RiskReport,
+    decide,
+    resolve_reference,
+)
+from service.assessment_table import Assessment, AssessmentTable, State
+from service.problems import without_paths
+from service.references import has_links, refusal_of_source
+from service.sampling_process import (
+    ChildLostError,
+    StoppedError,
+    WallLimitError,
+    forget,
+    free_memory_bytes,
+    run_child,
+)
+from service.settings import ServiceSettings
+from service.upstream import point_mlflow
+
+logger = logging.getLogger(__name__)
+
+MAX_HALVINGS = 2
+"""Times that the batch is halved where memory ran out."""
+MAX_DETAIL = 2000
+PROGRESS_S = 0.5
+CHECK_S = 1.0
+_ORIGIN = ("registered_name", "version", "model_id", "run_id")
+
+
+class RefusedError(Exception):
+    """The model is not taken; the assessment fails with a slug and a sentence."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(code, detail)
+        self.code, self.detail = code, detail
+
+
+class Scorer:
+    """Runs assessments for a worker."""
+
+    def __init__(
+        self, jobs: AssessmentTable, settings: ServiceSettings, is_stopping: Callable[[], bool]
+    ) -> None:
+        self._jobs, self._settings, self._is_stopping = jobs, settings, is_stopping
+
+    def score(self, assessment_id: str) -> bool:
+        """Bring an assessment to its end.
+
+        Returns:
+            False where the attempt ended with nothing and another one is due.
+        """
+        job = None
+        try:
+            job = self._jobs.begin(assessment_id, max_attempts=self._settings.limits.max_attempts)
+            return job is None or self._attempt(job)
+        except (SQLAlchemyError, OSError) as error:  # a locked database, a full disk
+            logger.error("%s waits for storage: %s", assessment_id, error)
+            return False
+        except Exception:  # a fault of ours must not leave the row running for ever
+            logger.exception("%s failed", assessment_id)
+            if job is None:
+                return False
+            return self._fail(job, "internal", "the service failed; its log says how")
+
+    def _attempt(self, job: Assessment) -> bool:
+        try:
+            result = self._sample(job)
+        except StoppedError:
+            if not self._is_stopping():
+                return True
+            self._jobs.update(job.id, job.fence, attempts=job.attempts - 1)  # nobody died
+            return False
+        except ChildLostError as error:
+            logger.warning("%s: %s", job.id, error)
+            return False
+        except WallLimitError:
+            limit = f"it ran longer than {self._settings.limits.wall_s:g} s"
+            return self._fail(job, "wall_limit", limit)
+        except RefusedError as error:
+            return self._fail(job, error.code, error.detail)
+        return self._keep(job, result)
+
+    def folder(self, assessment_id: str) -> Path:
+        """Where shards and download of an assessment are."""
+        return Path(self._settings.data_dir, "assessments", assessment_id)
+
+    def _sample(self, job: Assessment) -> dict[str, Any]:
+        folder = self.folder(job.id)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._tell(job, stage="fetch")
+        path, origin = self._fetched(job, folder)
+        self._wait_for_memory(job)
+        task = self._task(job, path, origin)
+        for _ in range(MAX_HALVINGS):
+            result = run_child(folder, task, self._settings, on_line=_Listener(self, job))
+            if not _ran_out_of_memory(result):
+                return result
+            task["config"]["batch_size"] = max(1, task["config"]["batch_size"] // 2)
+        return run_child(folder, task, self._settings, on_line=_Listener(self, job))
+
+    def _fetched(self, job: Assessment, folder: Path) -> tuple[Path, dict[str, Any]]:
+        """The checkpoint as a local folder that passed the intake, and where it is from."""
+        point_mlflow(self._settings)
+        pinned = None if job.pinned is None else str(job.pinned["reference"])
+        try:
+            source = resolve_reference(pinned or str(job.request["model"]))
+        except ModelReferenceError as error:
+            raise RefusedError("invalid_model", _shown(str(error))) from error
+        if (why := refusal_of_source(source, self._settings)) is not None:
+            raise RefusedError("model_uri_refused", why)
+        if pinned is None:
+            self._pin(job, source)
+        path = source.local_path or self._download(source, folder / "model")
+        if has_links(path):
+            raise RefusedError("checkpoint_refused", "the checkpoint has links or special files")
+        origin = {name: getattr(source, name) for name in _ORIGIN}
+        return path, origin | {"model_reference": pinned or _reference(job, source)}
+
+    def _pin(self, job: Assessment, source: ModelSource) -> None:
+        """Resolve an alias once: later attempts assess the same version."""
+        pinned = {"reference": _reference(job, source)}
+        self._tell(
+            job,
+            pinned=pinned,
+            model_name=source.registered_name,
+            model_version=source.version,
+        )
+
+    def _download(self, source: ModelSource, folder: Path) -> Path:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        try:
+            return source.download(folder)
+        except ModelReferenceError as error:
+            raise RefusedError("invalid_model", _shown(str(error))) from error
+
+    def _wait_for_memory(self, job: Assessment) -> None:
+        least = self._settings.limits.min_free_memory_bytes
+        while (free := free_memory_bytes()) is not None and free < least:
+            self._tell(job, stage="wait for memory")
+            time.sleep(CHECK_S)
+
+    def _task(self, job: Assessment, path: Path, origin: Mapping[str, Any]) -> dict[str, Any]:
+        request, settings = job.request, self._settings
+        prompts = settings.prompt_sets[request["prompt_set"]]
+        config = settings.base_config().model_dump(mode="json")
+        config |= {"sampling": request["sampling"], "group_size": request["group_size"]}
+        return {
+            "model_path": str(path),
+            "origin": dict(origin),
+            "prompts": prompts.path,
+            "mapping": prompts.mapping,
+            "verifier": settings.verifiers[request["verifier"]],
+            "config": config,
+            "policy": settings.policy(request["policy"]).model_dump(mode="json"),
+        }
+
+    def _keep(self, job: Assessment, result: Mapping[str, Any]) -> bool:
+        if "error" in result:
+            error = result["error"]
+            logger.warning("%s failed: %s", job.id, error["message"])
+            return self._fail(job, error["code"], _shown(error["message"]))
+        report = RiskReport.from_dict(result["report"])
+        self._jobs.finish(
+            job.id,
+            job.fence,
+            State.SUCCEEDED,
+            report=report.to_json(),
+            risk_level=str(report.risk_level),
+            outcome=str(decide(report, report.policy).outcome),
+        )
+        return True
+
+    def _fail(self, job: Assessment, code: str, detail: str) -> bool:
+        self._jobs.finish(
+            job.id, job.fence, State.FAILED, error_code=code, error_detail=detail[:MAX_DETAIL]
+        )
+        forget(self.folder(job.id))
+        return True
+
+    def _tell(self, job: Assessment, **values: Any) -> None:
+        """Write to the row; the attempt ends where the row is no longer ours."""
+        if self._is_stopping() or not self._jobs.update(job.id, job.fence, **values):
+            raise StoppedError
+
+
+class _Listener:
+    """Carries lines of the sampling process into the row, seldom enough for a small database."""
+
+    def __init__(self, scorer: Scorer, job: Assessment) -> None:
+        self._scorer, self._job = scorer, job
+        self._pending: dict[str, Any] = {}
+        self._last = 0.0
+        self._num_done: int | None = None
+
+    def __call__(self, line: dict[str, Any]) -> bool:
+        self._pending |= line
+        is_due = time.monotonic() - self._last > PROGRESS_S
+        if "stage" not in line and not is_due:
+            return True
+        self._last = time.monotonic()
+        values, self._pending = self._pending, {}
+        progress = values.get("progress")
+        if progress is not None:
+            num_done = progress["num_prompts_done"]
+            if self._num_done is not None and num_done > self._num_done:
+                values["attempts"] = 0
+            self._num_done = num_done
+        try:
+            self._scorer._tell(self._job, **values)
+        except StoppedError:
+            return False
+        return True
+
+
+def _reference(job: Assessment, source: ModelSource) -> str:
+    if source.registered_name is not None and source.version is not None:
+        return f"models:/{source.registered_name}/{source.version}"
+    return str(job.request["model"])
+
+
+def _ran_out_of_memory(result: Mapping[str, Any]) -> bool:
+    error = result.get("error", {})
+    return error.get("code") == "sampling_failed" and "no memory" in error.get("message", "")
+
+
+def _shown(message: str) -> str:
+    """The message for a caller: without paths of this machine."""
+    return without_paths(message.replace(os.getcwd(), "<path>"))[:MAX_DETAIL]

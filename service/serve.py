@@ -1,0 +1,188 @@
+"""``rlrisk serve``: gunicorn, the worker, or a supervisor over both."""
+
+import ctypes
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from flask import Flask
+from gunicorn.app.base import BaseApplication
+from gunicorn.glogging import Logger
+
+from mlflow_rlrisk import ConfigError
+from service.app import LOOPBACK, create_app
+from service.assessment_table import AssessmentTable
+from service.database import open_database
+from service.deps import Dependencies
+from service.logs import log_as_json
+from service.registry import RegistryReader
+from service.settings import ServiceSettings, load_settings
+from service.tokens import TokenTable
+from service.upstream import point_mlflow
+
+logger = logging.getLogger(__name__)
+
+Role = Literal["all", "api", "worker"]
+SUPERVISED = "RLRISK_SUPERVISED_BY"
+COMMAND = "from mlflow_rlrisk.cli import run; run()"
+GRACE_S = 30
+RESTART_S = 1.0
+_PR_SET_PDEATHSIG = 1
+
+
+def serve(
+    config: str | Path,
+    *,
+    host: str,
+    port: int,
+    role: Role,
+    threads: int,
+    worker_name: str | None,
+) -> int:
+    """Run until SIGTERM or SIGINT; returns the exit code.
+
+    Raises:
+        ConfigError: The settings are unusable, or the address is not loopback and no token exists.
+    """
+    settings = load_settings(config)
+    log_as_json(settings.log_level)
+    _end_with_supervisor()
+    if role == "worker":
+        from service.worker import run_worker
+
+        run_worker(settings, name=worker_name)
+        return 0
+    check_address(settings, host)
+    if role == "api":
+        _Gunicorn(settings, host, port, threads).run()
+        return 0
+    return _Supervisor(sys.argv[1:]).run()
+
+
+def check_address(settings: ServiceSettings, host: str) -> None:
+    """Refuse to be reachable from elsewhere while everybody is let in.
+
+    Raises:
+        ConfigError: ``host`` is not loopback and there is no valid token.
+    """
+    if host in (*LOOPBACK, "::1"):
+        return
+    engine = open_database(settings.database)
+    try:
+        if not TokenTable(engine).has_valid(time.time()):
+            need = "beyond loopback a token is needed; make one: rlrisk tokens create"
+            raise ConfigError("host", host, need)
+    finally:
+        engine.dispose()
+
+
+def application(settings: ServiceSettings) -> Flask:
+    """The application over the real database and the real MLflow.
+
+    Without a single token everybody is let in; `check_address` keeps that to loopback.
+    """
+    engine = open_database(settings.database)
+    tokens = TokenTable(engine)
+    deps = Dependencies(
+        jobs=AssessmentTable(engine),
+        tokens=tokens if tokens.list() else None,
+        registry=_registry(settings),
+    )
+    return create_app(settings, deps)
+
+
+class _PlainLogger(Logger):  # type: ignore[misc]
+    """Gunicorn's own words go where ours go; requests are logged by the application."""
+
+    def setup(self, cfg: Any) -> None:
+        self.error_log.handlers[:] = []
+        self.error_log.propagate = True
+        self.access_log.disabled = True
+
+
+class _Gunicorn(BaseApplication):  # type: ignore[misc]
+    def __init__(self, settings: ServiceSettings, host: str, port: int, threads: int) -> None:
+        self._settings = settings
+        shown = f"[{host}]" if ":" in host and not host.startswith("[") else host
+        self._options: Mapping[str, Any] = {
+            "bind": f"{shown}:{port}",
+            "worker_class": "gthread",
+            "workers": 1,
+            "threads": threads,
+            "graceful_timeout": GRACE_S,
+            "keepalive": 5,
+            "limit_request_line": 8190,
+            "limit_request_field_size": 8190,
+            "limit_request_fields": 64,
+            "logger_class": _PlainLogger,
+            "proc_name": "rlrisk-api",
+            "control_socket_disable": True,
+        }
+        super().__init__()
+
+    def load_config(self) -> None:
+        for name, value in self._options.items():
+            if name in self.cfg.settings:
+                self.cfg.set(name, value)
+
+    def load(self) -> Flask:
+        return application(self._settings)
+
+
+class _Supervisor:
+    """Keeps API and worker alive; a process that dies is started again."""
+
+    def __init__(self, arguments: list[str]) -> None:
+        self._arguments = arguments
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._stops = False
+
+    def run(self) -> int:
+        for each in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(each, self._stop)
+        while not self._stops:
+            for role in ("worker", "api"):
+                child = self._children.get(role)
+                if child is None or child.poll() is not None:
+                    if child is not None:
+                        logger.error("the %s ended with %s", role, child.returncode)
+                        time.sleep(RESTART_S)
+                    if not self._stops:
+                        self._children[role] = self._start(role)
+            time.sleep(0.2)
+        for child in self._children.values():
+            child.send_signal(signal.SIGTERM)
+        for child in self._children.values():
+            try:
+                child.wait(timeout=GRACE_S + 10)
+            except subprocess.TimeoutExpired:
+                child.kill()
+        return 0
+
+    def _start(self, role: str) -> "subprocess.Popen[bytes]":
+        command = [sys.executable, "-c", COMMAND, *self._arguments, "--role", role]
+        return subprocess.Popen(command, env={**os.environ, SUPERVISED: str(os.getpid())})
+
+    def _stop(self, *_: object) -> None:
+        self._stops = True
+
+
+def _registry(settings: ServiceSettings) -> RegistryReader:
+    point_mlflow(settings)
+    return RegistryReader(tracking_uri=settings.tracking_uri, registry_uri=settings.registry)
+
+
+def _end_with_supervisor() -> None:
+    """Linux ends us with the supervisor, even where that is killed."""
+    parent = os.environ.pop(SUPERVISED, None)
+    if parent is None or not sys.platform.startswith("linux"):
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != int(parent):  # it died before we asked
+        os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,164 @@
+"""What the operator configures: one YAML file, unknown keys are errors.
+
+A caller names a prompt set, a verifier and a policy of this file; it never brings a path or code.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import Field, model_validator
+
+from mlflow_rlrisk import (
+    AssessmentConfig,
+    ConfigError,
+    PolicyConfig,
+    SamplingConfig,
+    Settings,
+    load_policy,
+)
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,128}$")]
+PositiveInt = Annotated[int, Field(ge=1)]
+DEFAULT_POLICY = "default"
+
+
+class PromptSetSettings(Settings):
+    """A prompt set that callers may name."""
+
+    path: str
+    """File, folder or dataset, as ``rlrisk assess --prompts`` takes it."""
+    mapping: dict[str, str] | None = None
+    """Columns of ``prompt`` and ``truth`` where they are not recognised."""
+
+
+class Limits(Settings):
+    """How much one caller, and all of them, may ask for."""
+
+    max_open: PositiveInt = 64
+    """Assessments that wait or run; more are answered 429."""
+    max_open_per_token: PositiveInt = 8
+    """The same for one token."""
+    max_num_samples: PositiveInt = 256
+    max_group_size: PositiveInt = 64
+    max_new_tokens: PositiveInt = 32_768
+    max_body_bytes: PositiveInt = 1 << 20
+    wall_s: Annotated[float, Field(gt=0)] = 6 * 3600.0
+    """An assessment that runs longer is stopped and failed."""
+    max_attempts: PositiveInt = 3
+    """Deaths of a worker without any progress after which an assessment fails."""
+    min_free_memory_bytes: Annotated[int, Field(ge=0)] = 1 << 30
+    """An assessment waits until this much memory is free."""
+    min_free_disk_bytes: Annotated[int, Field(ge=0)] = 1 << 30
+    """Below it the service is not ready."""
+
+
+class ServiceSettings(Settings):
+    """A service."""
+
+    database: str = "sqlite:///rlrisk-service.db"
+    """SQLAlchemy address of jobs and tokens: a SQLite file, or PostgreSQL for many machines."""
+    data_dir: str = "rlrisk-service"
+    """Sampled shards and downloads; shared by workers that should go on with each other's jobs."""
+    tracking_uri: str
+    """The MLflow that reports are published to and models come from."""
+    registry_uri: str | None = None
+    experiment: str = "rlrisk"
+    prompt_sets: dict[Name, PromptSetSettings]
+    verifiers: dict[Name, str]
+    """Name -> what ``rlrisk assess --verifier`` takes."""
+    policies: dict[Name, str] = Field(default_factory=dict)
+    """Name -> policy file; ``default`` exists without one."""
+    model_roots: tuple[str, ...] = ()
+    """Folders that callers may name checkpoints of."""
+    artifact_roots: tuple[str, ...] = ()
+    """Folders, or prefixes such as ``s3://bucket/``, that a version's files may lie below."""
+    assessment: dict[str, Any] = Field(default_factory=dict)
+    """`AssessmentConfig` for every assessment, ``sampling`` included: defaults, device, backend."""
+    limits: Limits = Limits()
+    allowed_hosts: tuple[str, ...] = ()
+    """Host names that requests may be for; empty allows all."""
+    environment: tuple[str, ...] = ()
+    """More environment variables that the sampling process may see."""
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @model_validator(mode="after")
+    def _assessment_is_usable(self) -> Self:
+        self.base_config()
+        return self
+
+    def base_config(self) -> AssessmentConfig:
+        """The assessment that a caller gets who asks for nothing in particular."""
+        return AssessmentConfig(**self.assessment)
+
+    def sampling_defaults(self) -> SamplingConfig:
+        """The sampling part of `base_config`."""
+        return self.base_config().sampling
+
+    def policy(self, name: str) -> PolicyConfig:
+        """The policy of that name.
+
+        Raises:
+            ConfigError: There is none.
+        """
+        if name in self.policies:
+            return load_policy(self.policies[name])
+        if name == DEFAULT_POLICY:
+            return PolicyConfig()
+        raise ConfigError("policy", name, "no policy of this name is configured")
+
+    @property
+    def registry(self) -> str:
+        """Address of the model registry."""
+        return self.registry_uri or self.tracking_uri
+
+
+def load_settings(path: str | Path) -> ServiceSettings:
+    """Read a settings file; paths in it are relative to its folder.
+
+    Raises:
+        ConfigError: The file cannot be read, or a setting is unknown or unusable.
+    """
+    file = Path(path)
+    try:
+        raw = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError("config", str(path), f"cannot be read: {error}") from error
+    if not isinstance(raw, dict):
+        raise ConfigError("config", str(path), "must be a mapping from settings to values")
+    settings = ServiceSettings(**raw)
+    root = file.resolve().parent
+    settings = settings.model_copy(
+        update={
+            "data_dir": str(root / settings.data_dir),
+            "database": _below(root, settings.database),
+            "tracking_uri": _below(root, settings.tracking_uri),
+            "registry_uri": _below(root, settings.registry),
+            "prompt_sets": {
+                name: each.model_copy(update={"path": _existing(root, each.path)})
+                for name, each in settings.prompt_sets.items()
+            },
+            "verifiers": {name: _existing(root, v) for name, v in settings.verifiers.items()},
+            "policies": {name: str(root / file) for name, file in settings.policies.items()},
+            "model_roots": tuple(str(root / each) for each in settings.model_roots),
+            "artifact_roots": tuple(
+                each if "://" in each else str(root / each) for each in settings.artifact_roots
+            ),
+        }
+    )
+    for name in settings.policies:
+        settings.policy(name)
+    return settings
+
+
+def _below(root: Path, address: str) -> str:
+    """A relative SQLite file is beside the settings file, wherever the command is run."""
+    prefix = "sqlite:///"
+    if not address.startswith(prefix):
+        return address
+    return prefix + str(root / address.removeprefix(prefix))
+
+
+def _existing(root: Path, spec: str) -> str:
+    """``file.py:function`` and ``prompts.jsonl`` beside the settings file; other words stay."""
+    return str(root / spec) if (root / spec.split(":", 1)[0]).exists() else spec
