@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from mlflow_rlrisk.attestation_envelope import canonical_json
 from mlflow_rlrisk.attestation_keys import to_text
 from mlflow_rlrisk.errors import AuditError
+from mlflow_rlrisk.gate.turns import turns_of
 
 GENESIS = "0" * 64
 """The hash before the first entry."""
@@ -111,6 +112,8 @@ class AuditLog:
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
+        self.turn = turns_of(engine.url)
+        """What every writer of the log holds while it writes."""
 
     def prepare(self) -> None:
         """Make tables, head row and seals where they are not there yet; twice does no harm."""
@@ -130,7 +133,16 @@ class AuditLog:
         Raises:
             AuditError: The database does not take it.
         """
-        with _log_errors(), self._engine.begin() as connection:
+        with self.turn(), _log_errors(), self._engine.begin() as connection:
+            return self.append_within(connection, entry, now)
+
+    def append_within(self, connection: sa.Connection, entry: Entry, now: datetime) -> Recorded:
+        """Write one entry in a transaction that has not read yet; its end commits the entry too.
+
+        Raises:
+            AuditError: The database does not take it.
+        """
+        with _log_errors():
             # Writing first takes the lock on the head, before it is read.
             advanced = connection.execute(
                 _HEAD.update().where(_HEAD.c.id == 1).values(sequence=_HEAD.c.sequence + 1)

@@ -5,6 +5,8 @@ where it carries no attestation of its own, that of the original speaks for it, 
 original's name. A renamed model keeps what was signed under the names it had before.
 """
 
+import base64
+import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -27,7 +29,7 @@ class Registry(Protocol):
     """What is asked of a registry: a store inside the server, ``MlflowClient`` outside."""
 
     def get_model_version(self, name: str, version: str) -> Any:
-        """The version with tags and source."""
+        """The version with tags and source, and perhaps its ``artifact_location``."""
 
     def get_model_version_download_uri(self, name: str, version: str) -> str:
         """Where its artifacts lie."""
@@ -57,14 +59,17 @@ def gather(
     version = registry.get_model_version(place.model, place.version)
     speaker = _speaker(registry, version)
     at = replace(place, model=speaker.name, version=str(speaker.version))
-    names = dict.fromkeys([speaker.name, *former_names(speaker.name)])
+    envelope = speaker.tags.get(ATTESTATION_TAG)
+    names = [speaker.name]
+    if not _names_itself(envelope, speaker.name):
+        names += [name for name in former_names(speaker.name) if name not in names]
     files, fault = None, "not asked for"
     if with_files:
-        files, fault = _files(registry, place)
+        files, fault = _files(registry, version, place)
     report = str(version.tags.get(REPORT_TAG) or speaker.tags.get(REPORT_TAG) or "")
     return Evidence(
         place=place,
-        envelope=speaker.tags.get(ATTESTATION_TAG),
+        envelope=envelope,
         attested_places=tuple(replace(at, model=name) for name in names),
         source=str(speaker.source),
         overrides={k: v for k, v in version.tags.items() if k.startswith(OVERRIDE_TAG)},
@@ -105,9 +110,25 @@ def _version(registry: Registry, name: str, version: str) -> Any:
         return None  # the original was deleted; nobody else speaks for the copy
 
 
-def _files(registry: Registry, place: Place) -> tuple[dict[str, int] | None, str]:
+def _names_itself(envelope: str | None, name: str) -> bool:
+    """Whether an attestation says it is about this model, or there is none.
+
+    Nothing is verified here: it only saves a look into the log, and a lie gains nothing, for what
+    is verified in the end is the very name.
+    """
+    if envelope is None:
+        return True
     try:
-        location = registry.get_model_version_download_uri(place.model, place.version)
+        payload = json.loads(base64.b64decode(json.loads(envelope)["payload"]))
+        return bool(payload["predicate"]["model"] == name)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return False
+
+
+def _files(registry: Registry, version: Any, place: Place) -> tuple[dict[str, int] | None, str]:
+    try:
+        location = getattr(version, "artifact_location", None)
+        location = location or registry.get_model_version_download_uri(place.model, place.version)
         return list_sizes(location), ""
     except Exception as error:  # noqa: BLE001  any store may raise anything; unknown files refuse
         return None, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

@@ -6,6 +6,7 @@ Nothing is read but names and sizes. Within an ``mlflow server`` that serves art
 
 import os
 import posixpath
+from functools import lru_cache
 from typing import Any
 
 from mlflow_rlrisk.errors import CheckpointError
@@ -43,10 +44,11 @@ def list_sizes(location: str) -> dict[str, int]:
 def _repository(location: str) -> Any:
     from mlflow.server.constants import ARTIFACTS_DESTINATION_ENV_VAR
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-    from mlflow.store.artifact.runs_artifact_repo import RunsArtifactRepository
+    from mlflow.tracking import get_tracking_uri
+    from mlflow.utils.workspace_context import get_request_workspace
 
     if location.startswith("runs:/"):
-        location = RunsArtifactRepository.get_underlying_uri(location)
+        location = _below_run(location, get_tracking_uri(), get_request_workspace())
     destination = os.environ.get(ARTIFACTS_DESTINATION_ENV_VAR)
     if destination is not None and location.startswith("mlflow-artifacts:"):
         from mlflow.server import handlers
@@ -55,3 +57,12 @@ def _repository(location: str) -> Any:
         path = handlers._get_workspace_scoped_repo_path_if_enabled(path)
         location = posixpath.join(destination, str(path))
     return get_artifact_repository(location)
+
+
+@lru_cache(maxsize=1024)
+def _below_run(location: str, tracking_uri: str, workspace: str | None) -> str:
+    """Where a run's artifacts lie: set when the run is made, and never changed by MLflow."""
+    del workspace  # a run is found in its own only
+    from mlflow.store.artifact.runs_artifact_repo import RunsArtifactRepository
+
+    return str(RunsArtifactRepository.get_underlying_uri(location, tracking_uri))

@@ -1,6 +1,7 @@
 """Decides for the registry: collects evidence, lets the guard judge, logs, refuses.
 
-Every method either returns, and then the log holds the decision that allowed it, or raises. A
+Every method either returns, and then the log holds the decision that allowed it, or raises; only
+`Gatekeeper.admit` hands its entry to the caller, who commits it together with the change. A
 decision that could not be logged is a refusal. The registry does what was asked for only after
 the method has returned.
 """
@@ -49,17 +50,24 @@ class Gatekeeper:
     workspace: Callable[[], str]
     clock: Callable[[], datetime] = field(default=utc_now)
 
-    def admit(self, action: str, name: str, version: str, target: Target) -> None:
+    def admit(self, action: str, name: str, version: str, target: Target) -> Entry | None:
         """Let a version take an alias or a stage, or raise.
 
+        Returns:
+            The entry that must be committed with the change, not yet written; ``None`` where no
+            rule protects the place.
+
         Raises:
-            PromotionRefusedError: It may not.
+            PromotionRefusedError: It may not; that is logged.
         """
         bar, now = self.source.current(), self.clock()
         if not bar.policy.rules_for(name, self.workspace(), target):
-            return
+            return None
         evidence = gather(self.registry, self._place(bar, name, version), self.former_names)
-        self._settle(bar, action, evidence.place, target, judge(bar, evidence, target, now))
+        verdict = judge(bar, evidence, target, now)
+        if not verdict.allows:
+            self._settle(bar, action, evidence.place, target, verdict)
+        return _decided(bar, action, evidence.place, target, verdict)
 
     def admit_reading(self, name: str, version: str, target: Target) -> None:
         """Let a version be read through a protected alias or stage, or raise.
@@ -187,22 +195,7 @@ class Gatekeeper:
         self, bar: Bar, action: str, place: Place, target: Target, verdict: Verdict
     ) -> None:
         """Log a verdict, then raise where it is a refusal."""
-        entry = Entry(
-            action=action,
-            outcome=str(verdict.outcome),
-            reason=verdict.reason,
-            message=verdict.message,
-            workspace=place.workspace,
-            model=place.model,
-            version=place.version,
-            target=target.key,
-            rule=verdict.rule,
-            actor=actor(),
-            content_digest=verdict.content_digest,
-            key_ids=" ".join(verdict.key_ids),
-            bar_digest=bar.digest,
-        )
-        self.log.append(entry, self.clock())
+        self.log.append(_decided(bar, action, place, target, verdict), self.clock())
         if not verdict.allows:
             raise PromotionRefusedError(str(verdict.outcome), verdict.reason, verdict.message)
 
@@ -251,6 +244,24 @@ class Gatekeeper:
             model=name,
             version=version,
         )
+
+
+def _decided(bar: Bar, action: str, place: Place, target: Target, verdict: Verdict) -> Entry:
+    return Entry(
+        action=action,
+        outcome=str(verdict.outcome),
+        reason=verdict.reason,
+        message=verdict.message,
+        workspace=place.workspace,
+        model=place.model,
+        version=place.version,
+        target=target.key,
+        rule=verdict.rule,
+        actor=actor(),
+        content_digest=verdict.content_digest,
+        key_ids=" ".join(verdict.key_ids),
+        bar_digest=bar.digest,
+    )
 
 
 def _as_copy(original: Evidence | None, place: Place, source: str) -> Evidence:

@@ -3,13 +3,14 @@
 MLflow's own SQL store with a `Gatekeeper` before everything by which a version can reach a
 protected place, show a verdict that nobody signed, or be read through an alias whose proof is
 gone. Every route of the server ends here, whatever its path or encoding. Each guarded method
-decides first and acts after; an error while deciding is a refusal.
+decides first and acts after; an error while deciding is a refusal. What lets a version take an
+alias or a stage is committed together with it.
 """
 
-import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from mlflow.entities.model_registry import ModelVersionTag
@@ -20,18 +21,21 @@ from mlflow.entities.model_registry.model_version_stages import (
 )
 from mlflow.environment_variables import MLFLOW_ENABLE_WORKSPACES
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
-from mlflow.store.model_registry.dbmodels.models import SqlModelVersion, SqlRegisteredModelAlias
+from mlflow.store.model_registry.dbmodels.models import (
+    SqlModelVersion,
+    SqlModelVersionTag,
+    SqlRegisteredModelAlias,
+)
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
 from mlflow.store.model_registry.sqlalchemy_workspace_store import WorkspaceAwareSqlAlchemyStore
 from mlflow.utils.validation import _validate_model_version
 
-from mlflow_rlrisk.errors import ConfigError, PromotionRefusedError
-from mlflow_rlrisk.gate.audit import AuditLog
-from mlflow_rlrisk.gate.gatekeeper import DONE, FAILED, Gatekeeper
+from mlflow_rlrisk.errors import ConfigError
+from mlflow_rlrisk.gate.audit import AuditLog, Entry
+from mlflow_rlrisk.gate.gatekeeper import DONE, FAILED, Gatekeeper, utc_now
+from mlflow_rlrisk.gate.joined import JoinedSessions
 from mlflow_rlrisk.gate.promotion_policy import POLICY_VARIABLE, PolicySource, Target
-
-logger = logging.getLogger(__name__)
+from mlflow_rlrisk.gate.refusals import refusing
 
 SCHEME_PREFIX = "rlrisk+"
 
@@ -44,24 +48,8 @@ def make_store(store_uri: str, tracking_uri: str | None = None) -> SqlAlchemySto
     """
     del tracking_uri  # the SQL store does not use it either
     gated = _GatedWorkspaces if MLFLOW_ENABLE_WORKSPACES.get() else _GatedStore
-    with _refusing("open the registry"):
+    with refusing("open the registry"):
         return gated(store_uri.removeprefix(SCHEME_PREFIX))
-
-
-@contextmanager
-def _refusing(action: str) -> Iterator[None]:
-    """Turn a refusal, or any fault of the gate, into what MLflow answers with status 403."""
-    try:
-        yield
-    except MlflowException:
-        raise
-    except PromotionRefusedError as error:
-        raise MlflowException(error.message, error_code=PERMISSION_DENIED) from error
-    except Exception as error:  # fail closed: what could not be decided is refused
-        logger.exception("rlrisk gate: %s could not be decided", action)
-        what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        text = f"rlrisk gate: '{action}' is refused, it could not be decided ({what})"
-        raise MlflowException(text, error_code=PERMISSION_DENIED) from error
 
 
 def _number(version: Any) -> str:
@@ -73,6 +61,7 @@ class _GatedStore(SqlAlchemyStore):
     """The gate before MLflow's SQL registry."""
 
     gatekeeper: Gatekeeper
+    ManagedSessionMaker: JoinedSessions
 
     def __init__(self, db_uri: str) -> None:
         path = os.environ.get(POLICY_VARIABLE)
@@ -82,18 +71,20 @@ class _GatedStore(SqlAlchemyStore):
         super().__init__(db_uri)
         log = AuditLog(self.engine)
         log.prepare()
+        self.ManagedSessionMaker = JoinedSessions(self.ManagedSessionMaker, log)
         self.gatekeeper = Gatekeeper(
             source=PolicySource(path),
             log=log,
-            registry=self,
+            registry=_Versions(self),
             workspace=self._get_active_workspace,
         )
         self.gatekeeper.source.current()
 
     def set_registered_model_alias(self, name: str, alias: str, version: Any) -> None:
-        with _refusing("set_alias"):
-            self.gatekeeper.admit("set_alias", name, _number(version), Target("alias", alias))
-        with self._watching("set_alias", name, version=str(version), target=f"alias.{alias}"):
+        target = Target("alias", alias)
+        with refusing("set_alias"):
+            entry = self.gatekeeper.admit("set_alias", name, _number(version), target)
+        with self._acting("set_alias", name, entry, version=str(version), target=f"alias.{alias}"):
             super().set_registered_model_alias(name, alias, version)
 
     def delete_registered_model_alias(self, name: str, alias: str) -> None:
@@ -104,9 +95,10 @@ class _GatedStore(SqlAlchemyStore):
         self, name: str, version: Any, stage: str, archive_existing_versions: bool
     ) -> Any:
         target = Target("stage", get_canonical_stage(stage))
-        with _refusing("transition_stage"):
-            self.gatekeeper.admit("transition_stage", name, _number(version), target)
-        with self._watching("transition_stage", name, version=str(version), target=target.key):
+        with refusing("transition_stage"):
+            entry = self.gatekeeper.admit("transition_stage", name, _number(version), target)
+        told = {"version": str(version), "target": target.key}
+        with self._acting("transition_stage", name, entry, **told):
             return super().transition_model_version_stage(
                 name, version, stage, archive_existing_versions
             )
@@ -121,14 +113,14 @@ class _GatedStore(SqlAlchemyStore):
         **named: Any,
     ) -> Any:
         given = {tag.key: tag.value for tag in tags or []}
-        with _refusing("create_version"):
+        with refusing("create_version"):
             kept = self.gatekeeper.admit_creation(name, source, given)
         entities = [ModelVersionTag(key, value) for key, value in kept.items()]
-        with self._watching("create_version", name, target=source):
+        with self._acting("create_version", name, None, target=source):
             return super().create_model_version(name, source, run_id, entities, *more, **named)
 
     def rename_registered_model(self, name: str, new_name: str) -> Any:
-        with _refusing("rename"):
+        with refusing("rename"):
             held = self._held_places(name)
             self.gatekeeper.admit_renaming(name, new_name, held)
         renamed = super().rename_registered_model(name, new_name)
@@ -136,34 +128,34 @@ class _GatedStore(SqlAlchemyStore):
         return renamed
 
     def set_model_version_tag(self, name: str, version: Any, tag: Any) -> None:
-        with _refusing("set_tag"):
+        with refusing("set_tag"):
             self.gatekeeper.admit_tag(name, _number(version), tag.key, str(tag.value))
         super().set_model_version_tag(name, version, tag)
 
     def delete_model_version_tag(self, name: str, version: Any, key: str) -> None:
-        with _refusing("delete_tag"):
+        with refusing("delete_tag"):
             self.gatekeeper.admit_tag(name, _number(version), key, None)
         super().delete_model_version_tag(name, version, key)
 
     def create_registered_model(self, name: str, tags: Any = None, *more: Any, **named: Any) -> Any:
         for tag in tags or []:
-            with _refusing("create_model"):
+            with refusing("create_model"):
                 self.gatekeeper.admit_model_tag("create_model", name, tag.key)
         return super().create_registered_model(name, tags, *more, **named)
 
     def set_registered_model_tag(self, name: str, tag: Any) -> None:
-        with _refusing("set_model_tag"):
+        with refusing("set_model_tag"):
             self.gatekeeper.admit_model_tag("set_model_tag", name, tag.key)
         super().set_registered_model_tag(name, tag)
 
     def delete_registered_model_tag(self, name: str, key: str) -> None:
-        with _refusing("delete_model_tag"):
+        with refusing("delete_model_tag"):
             self.gatekeeper.admit_model_tag("delete_model_tag", name, key)
         super().delete_registered_model_tag(name, key)
 
     def get_model_version_by_alias(self, name: str, alias: str) -> Any:
         found = super().get_model_version_by_alias(name, alias)
-        with _refusing("read"):
+        with refusing("read"):
             self.gatekeeper.admit_reading(name, str(found.version), Target("alias", alias))
         return found
 
@@ -172,7 +164,7 @@ class _GatedStore(SqlAlchemyStore):
         if stages:  # a consumer that loads models:/name/Production; the UI asks for all stages
             for each in found:
                 target = Target("stage", each.current_stage)
-                with _refusing("read"):
+                with refusing("read"):
                     self.gatekeeper.admit_reading(name, str(each.version), target)
         return found
 
@@ -195,13 +187,59 @@ class _GatedStore(SqlAlchemyStore):
         return held
 
     @contextmanager
-    def _watching(self, action: str, name: str, **more: str) -> Iterator[None]:
-        """Log that the registry did not do what had been allowed."""
+    def _acting(self, action: str, name: str, entry: Entry | None, **more: str) -> Iterator[None]:
+        """Commit an entry with the change it allows; log where the registry does not make it."""
         try:
-            yield
+            with self.ManagedSessionMaker.carrying(entry, utc_now()):
+                yield
         except MlflowException as error:
             self.gatekeeper.note(action, FAILED, name, message=str(error.message), **more)
             raise
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Version:
+    """The part of a version that the gate asks for."""
+
+    name: str
+    version: str
+    source: str
+    artifact_location: str
+    tags: dict[str, str]
+
+
+class _Versions:
+    """Reads versions in two queries; MLflow's entities bring run, metrics and aliases along."""
+
+    def __init__(self, store: _GatedStore) -> None:
+        self._store = store
+
+    def get_model_version(self, name: str, version: str) -> Any:
+        """A `_Version`; where there is none, MLflow's own answer to that."""
+        table, tag = SqlModelVersion, SqlModelVersionTag
+        with self._store.ManagedSessionMaker() as session:
+            found = (
+                self._store._get_query(session, table)
+                .filter(table.name == name, table.version == int(version))
+                .filter(table.current_stage != STAGE_DELETED_INTERNAL)
+                .with_entities(table.workspace, table.name, table.source, table.storage_location)
+                .one_or_none()
+            )
+            if found is not None:
+                place = {"workspace": found.workspace, "name": found.name, "version": version}
+                tags = session.query(tag.key, tag.value).filter_by(**place).all()
+                return _Version(
+                    name=found.name,
+                    version=version,
+                    source=found.source,
+                    artifact_location=found.storage_location or found.source,
+                    tags={each.key: each.value for each in tags},
+                )
+        return self._store.get_model_version(name, version)
+
+    def get_model_version_download_uri(self, name: str, version: str) -> str:
+        """Where its artifacts lie."""
+        return str(self._store.get_model_version_download_uri(name, version))
 
 
 class _GatedWorkspaces(_GatedStore, WorkspaceAwareSqlAlchemyStore):

@@ -138,7 +138,7 @@ def test_the_injector_reaches_calls_deep_inside(gated: Gated) -> None:
         "attestation_keys.py:verify",
         "attestation_envelope.py:open_envelope",
         "files.py:list_sizes",
-        "audit.py:append",
+        "audit.py:append_within",
         "promotion_policy.py:current",
         "names.py:readable",
     ):
