@@ -122,6 +122,8 @@ def run_assessment(
             stack.callback(close)
         sampler.on_tokens = watch.sampled
         provenance = provenance_of(str(model), source, prompt_set, pool, sampler, config, policy)
+        if experts is not None:
+            provenance.digests["expert"] = experts.digest
         inputs = AssessmentInputs(
             config=config,
             verifier=pool.spec.text,
