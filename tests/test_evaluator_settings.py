@@ -1,12 +1,15 @@
 import ast
+import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mlflow_rlrisk.evaluator import RLRiskEvaluator, Settings, _call, known_keys
-from mlflow_rlrisk.model_reference import ModelSource
+from mlflow_rlrisk.evaluator import RLRiskEvaluator, Settings, _assess, _call, known_keys
+from mlflow_rlrisk.model_reference import ModelSource, resolve_reference
+from tests.tiny_models import write_llama
 
 pytestmark = [
     pytest.mark.mlflow,
@@ -78,3 +81,29 @@ def test_importing_the_plugin_loads_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
 
     assert done.stdout.decode().strip() == "[] ['mlflow_rlrisk.assess', 'mlflow_rlrisk.evaluator']"
+
+
+def test_sft_data_and_expert_data_enter_the_report(tmp_path: Path) -> None:
+    rows = [{"prompt": f"{a}+{a}=", "answer": str(2 * a)} for a in range(4)]
+    experts = [{"prompt": row["prompt"], "completion": row["answer"]} for row in rows]
+    (tmp_path / "sft.jsonl").write_text("".join(json.dumps(row) + "\n" for row in experts[:1]))
+    settings = Settings.parse(
+        {
+            "verifier": "numeric",
+            "num_samples": 2,
+            "group_size": 2,
+            "max_new_tokens": 2,
+            "num_resamples": 200,
+            "verifier_workers": 1,
+            "progress": False,
+            "sft_data": str(tmp_path / "sft.jsonl"),
+            "expert_data": experts,
+        }
+    )
+    source = resolve_reference(str(write_llama(tmp_path / "model")))
+
+    metrics = _assess(settings, source, rows, tmp_path / "out").report.metrics
+
+    assert metrics["rlrisk/sft_rl_overlap"].value == 0.25
+    assert metrics["rlrisk/heldout_nll"].value > 0.0
+    assert "sft.jsonl" in _call(settings, source)

@@ -39,7 +39,15 @@ PROMPT_TABLE = "rlrisk_prompts.json"
 """At the root of the run: MLflow finds tables of an evaluation nowhere else."""
 MAX_METRICS, MAX_PARAMS = 1000, 100  # limits of one log_batch request
 MAX_PARAM = 6000  # characters MLflow takes
-_PARTS = ("rollouts", "grades", "manifest.json", "inputs.json", "prompts.jsonl")
+_PARTS = (
+    "rollouts",
+    "grades",
+    "expert",
+    "manifest.json",
+    "inputs.json",
+    "prompts.jsonl",
+    "evidence.json",
+)
 
 _T = TypeVar("_T")
 

@@ -26,10 +26,12 @@ def test_downloaded_artifacts_are_rescored_to_the_same_figures(tmp_path: Path) -
         config=AssessmentConfig(
             sampling=SamplingConfig(num_samples=4, max_new_tokens=8), group_size=2
         ),
+        expert_data=[{"prompt": "1+2=", "completion": "3"}, {"prompt": "2+2=", "completion": "4"}],
         out_dir=tmp_path / "out",
     )
 
     logged = log_report(report, rollouts=tmp_path / "out")
     fetched = mlflow.artifacts.download_artifacts(f"runs:/{logged.run_id}/rlrisk")
 
+    assert "rlrisk/heldout_nll" in report.metrics
     assert rescore(fetched).metrics == report.metrics

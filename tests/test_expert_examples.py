@@ -1,0 +1,80 @@
+"""Expert examples in the shapes that SFT data come in."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from mlflow_rlrisk.errors import PromptSetError
+from mlflow_rlrisk.expert_examples import load_expert
+from mlflow_rlrisk.records import Message
+
+Q = ("what is 1+1?", "and 2+2?")
+PAIRS = ((Q[0], "2"), (Q[1], "it is 4"))
+CHAT = [[{"role": "user", "content": q}, {"role": "assistant", "content": a}] for q, a in PAIRS]
+SHARED = [[{"from": "human", "value": q}, {"from": "gpt", "value": a}] for q, a in PAIRS]
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [{"prompt": q, "completion": a} for q, a in PAIRS],
+        [{"question": q, "solution": a, "answer": "short"} for q, a in PAIRS],
+        [{"question": q, "answer": a} for q, a in PAIRS],
+        [{"problem": q, "response": a} for q, a in PAIRS],
+        [{"instruction": q, "input": "", "output": a} for q, a in PAIRS],
+    ],
+)
+def test_columns_of_texts_are_recognised(rows: list[dict[str, Any]]) -> None:
+    found = load_expert(rows)
+
+    assert {(each.prompt.content, each.response) for each in found.examples} == set(PAIRS)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [{"messages": chat} for chat in CHAT],
+        [{"messages": json.dumps(chat)} for chat in CHAT],
+        [{"conversations": chat} for chat in SHARED],
+        [{"prompt": chat[:1], "completion": chat[1:]} for chat in CHAT],
+        [{"prompt": q, "messages": chat} for q, chat in zip(Q, CHAT, strict=True)],
+    ],
+)
+def test_chats_are_split_before_the_last_reply(rows: list[dict[str, Any]]) -> None:
+    found = load_expert(rows)
+
+    assert {(each.prompt.content, each.response) for each in found.examples} == {
+        ((Message(role="user", content=q),), a) for q, a in PAIRS
+    }
+
+
+def test_the_digest_is_that_of_the_content_in_any_order_and_format(tmp_path: Path) -> None:
+    rows = [{"prompt": q, "completion": a} for q, a in PAIRS]
+    (tmp_path / "e.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    pd.DataFrame(rows[::-1] + rows[:1]).to_parquet(tmp_path / "e.parquet")
+
+    first, second = load_expert(tmp_path / "e.jsonl"), load_expert(tmp_path / "e.parquet")
+
+    assert first.digest == second.digest
+    assert [e.prompt for e in first.examples] == [e.prompt for e in second.examples]
+    assert first.digest != load_expert([*rows, {"prompt": "x", "completion": "y"}]).digest
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([], "empty"),
+        ([{"prompt": "a", "reward": 1}], "no prompt beside a response"),
+        ([{"prompt": "a", "completion": "b"}], "at least 2"),
+        ([{"prompt": q, "completion": ""} for q in Q], "row 1: the response is empty"),
+        ([{"prompt": "a", "completion": "b"}, {"prompt": "c", "completion": None}], "row 2"),
+        ([{"messages": chat[:1]} for chat in CHAT], "a prompt and a reply"),
+        ([{"messages": chat[::-1]} for chat in CHAT], "turn"),
+    ],
+)
+def test_what_is_no_example_is_refused_by_its_row(rows: list[dict[str, Any]], message: str) -> None:
+    with pytest.raises(PromptSetError, match=message):
+        load_expert(rows)
