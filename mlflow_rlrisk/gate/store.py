@@ -226,8 +226,11 @@ class _Versions:
                 .one_or_none()
             )
             if found is not None:
-                place = {"workspace": found.workspace, "name": found.name, "version": version}
-                tags = session.query(tag.key, tag.value).filter_by(**place).all()
+                tags = session.query(tag.key, tag.value).filter(
+                    tag.workspace == found.workspace,
+                    tag.name == found.name,
+                    tag.version == int(version),
+                )
                 return _Version(
                     name=found.name,
                     version=version,
