@@ -1,0 +1,21 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mlflow_rlrisk import log_checkpoint
+from tests.mlflow_server import migrated_database, sqlite_store
+from tests.service.running_service import BASE
+
+
+@pytest.fixture(scope="session")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return migrated_database(tmp_path_factory.mktemp("database"))
+
+
+@pytest.fixture(scope="session")
+def registry(database: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real MLflow store with the demo's base model as ``models:/chains-sft/1``."""
+    with sqlite_store(database, tmp_path_factory.mktemp("registry")) as uri:
+        log_checkpoint(BASE, "chains-sft")
+        yield uri
