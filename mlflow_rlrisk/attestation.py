@@ -126,7 +126,7 @@ class Attestation(_Predicate):
     verifier_digest: str
     sampler_digest: Digest
     judge_tier: str
-    """Isolation under which candidate code was run; ``none`` where none was run."""
+    """Isolation of candidate code: ``A``, ``B``, ``C``, ``unsafe``; ``none`` where none was run."""
     code_version: str
     tags: dict[str, Digest]
     """SHA-256 of the value of each tag that shows the verdict."""

@@ -83,6 +83,7 @@ def _with_versions(
         digests=digests,
         prompts=prompts.schema,
         verifier=pool.verifier.described,
+        judge_tier=pool.verifier.judge_tier,
         sampler={
             name: value if isinstance(value, plain) else json.dumps(value, sort_keys=True)
             for name, value in described.items()

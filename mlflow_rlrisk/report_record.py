@@ -168,6 +168,8 @@ class Provenance:
             ``prompts``, ``verifier``, ``sampler``, ``policy``.
         prompts: What was recognised in the prompt set, as a sentence.
         verifier: Name of the verifier.
+        judge_tier: Isolation under which it ran candidate code: ``A``, ``B``, ``C``, or
+            ``unsafe`` without any; ``None`` where it ran none.
         sampler: What the sampler says of itself (backend, device, dtype, vocabulary size ...).
         code_version: Version of mlflow-rlrisk.
         libraries: Versions of the libraries that matter.
@@ -186,6 +188,7 @@ class Provenance:
     digests: dict[str, str] = field(default_factory=dict)
     prompts: str = ""
     verifier: str = ""
+    judge_tier: str | None = None
     sampler: dict[str, str | int | float | bool | None] = field(default_factory=dict)
     code_version: str = ""
     libraries: dict[str, str] = field(default_factory=dict)

@@ -291,8 +291,9 @@ def rescore_stored(
             )
             shown = _preflight(pool, inputs.prompts, config, is_wanted=run_preflight)
             warnings = _remarks(shown)
-            digests["verifier"] = pool.verifier.digest
-            provenance = replace(provenance, verifier=pool.verifier.described)
+            known = pool.verifier
+            digests["verifier"] = known.digest
+            provenance = replace(provenance, verifier=known.described, judge_tier=known.judge_tier)
         for group in stored_groups(Path(folder), inputs, pool):
             collection.take(group)
     judged = replace(inputs, config=config, provenance=replace(provenance, digests=digests))
@@ -320,7 +321,9 @@ def _open_store(folder: Path | None, inputs: AssessmentInputs) -> RolloutStore |
     store.bind(store_identity(inputs.provenance))
     # A verifier that ran out of time may answer under another limit.
     timeout = str(inputs.config.verifier_timeout_s)
-    store.bind_grades({"verifier": inputs.provenance.digests["verifier"], "timeout_s": timeout})
+    known = inputs.provenance
+    isolation = {} if known.judge_tier is None else {"judge_tier": known.judge_tier}
+    store.bind_grades({"verifier": known.digests["verifier"], "timeout_s": timeout, **isolation})
     inputs.save(folder)
     return store
 

@@ -86,7 +86,8 @@ class PromotionRule(_Section):
     allowed_verifiers: list[str] | None = None
     """Digests of verifiers that count; null: any."""
     allowed_judge_tiers: list[str] | None = None
-    """Isolation of candidate code that counts; null: any."""
+    """Isolation of candidate code that counts: ``A``, ``B``, ``C``, ``unsafe``, and ``none`` for
+    verifiers that run no code; null: any."""
     max_age: Duration = "30d"
     """How old an attestation may be."""
     mode: Literal["enforce", "audit"] = "enforce"

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 ARTIFACT = "rlrisk/attestation.json"
 """Where the envelope lies in the run of the report."""
 NO_JUDGE = "none"
-"""Judge tier where no candidate code was run."""
+"""Judge tier where no candidate code was run; code that ran without walls says ``unsafe``."""
 
 
 def attest(
@@ -103,7 +103,7 @@ def attest(
         verifier=source.verifier,
         verifier_digest=digests["verifier"],
         sampler_digest=digests["sampler"],
-        judge_tier=digests.get("judge_tier", NO_JUDGE),
+        judge_tier=source.judge_tier or NO_JUDGE,
         code_version=source.code_version,
         tags={tag: text_digest(value) for tag, value in tags.items()},
         started_at=source.started_at,

@@ -43,6 +43,8 @@ class LoadedVerifier:
         extracts_answers: Its grades carry the canonical answer; otherwise none of them does.
         wants_token_ids: It is shown the token ids of the completions.
         grades_texts: It can grade a text whose tokens are not known, such as a gold answer.
+        judge_tier: Isolation under which it runs candidate code: ``A``, ``B``, ``C``, or
+            ``unsafe`` without any; ``None`` where it is no code judge.
     """
 
     spec: str
@@ -53,6 +55,7 @@ class LoadedVerifier:
     extracts_answers: bool
     wants_token_ids: bool
     grades_texts: bool = True
+    judge_tier: str | None = None
 
     @property
     def described(self) -> str:
@@ -118,6 +121,7 @@ def _open_factory(spec: VerifierSpec) -> tuple[Verifier, LoadedVerifier]:
         digest=_digest(spec.target, spec.detail + _library(spec), sources),
         extracts_answers=bool(getattr(verifier, "extracts_answers", True)),
         wants_token_ids=bool(getattr(verifier, "wants_token_ids", False)),
+        judge_tier=getattr(verifier, "judge_tier", None),
     )
 
 

@@ -84,7 +84,10 @@ class VerifierPool:
         self._threads = ThreadPoolExecutor(self.num_workers, thread_name_prefix="rlrisk-verify")
         try:
             starts = [self._threads.submit(worker.start) for worker in self._workers]
-            self._verifier = tuple(start.result() for start in starts)[-1]
+            loaded = tuple(start.result() for start in starts)
+            self._verifier = loaded[-1]
+            for each in loaded:
+                self._check_tier(each)
         except BaseException:
             self.close()
             raise
@@ -220,11 +223,20 @@ class VerifierPool:
 
     def _call(self, worker: WorkerProcess, message: dict[str, Any]) -> dict[str, Any]:
         if not worker.is_running:
-            worker.start()
+            self._check_tier(worker.start())
         try:
             return worker.call(message, self.timeout_s)
         except (TypeError, ValueError) as error:
             raise VerifierError(f"{_culprit(message)} cannot be sent: {error}") from error
+
+    def _check_tier(self, loaded: LoadedVerifier) -> None:
+        """Hold every worker to one isolation: the report names the one that graded everything."""
+        tier, other = self.verifier.judge_tier, loaded.judge_tier
+        if tier != other:
+            raise VerifierError(
+                f"verifier {loaded.name}: workers judge in tier {tier} and in tier {other}; name "
+                f"one that all of them have"
+            )
 
     def _timed_out(self) -> Grade:
         reason = f"no answer within {self.timeout_s:g} s"

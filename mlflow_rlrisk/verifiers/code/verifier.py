@@ -45,6 +45,8 @@ class CodeVerifier:
         )
         self.judge.__enter__()
         self.name = f"code (tier {self.judge.tier})"
+        # "none" says in a signed statement that no code was run at all.
+        self.judge_tier = "unsafe" if self.judge.tier == "none" else self.judge.tier
         if self.judge.tier == "none":
             self.name = "code (UNSAFE: tier none, no sandbox)"
 

@@ -1,0 +1,113 @@
+"""The isolation that graded reaches the signed statement, and a policy that asks for it."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlflow_rlrisk import assess
+from mlflow_rlrisk.attestation import ATTESTATION_TAG
+from mlflow_rlrisk.errors import VerifierError
+from mlflow_rlrisk.records import Prompt
+from mlflow_rlrisk.report import RiskReport
+from mlflow_rlrisk.risk import RiskLevel
+from mlflow_rlrisk.sinks.attest import attest
+from mlflow_rlrisk.verifiers import VerifierPool
+from mlflow_rlrisk.verifiers.code.sandbox_tiers import UNSAFE_VARIABLE, UNSAFE_WORD
+from mlflow_rlrisk.verifiers.code.verifier import CodeVerifier
+from mlflow_rlrisk.verifiers.loading import LoadedVerifier
+from mlflow_rlrisk.verifiers.process import WorkerProcess
+from tests.gate.conftest import Gated, refused
+from tests.tiny_assessments import quick
+from tests.tiny_models import write_llama
+
+ROW = {
+    "prompt": "def add(a, b):\n",
+    "entry_point": "add",
+    "test": "def check(candidate):\n    assert candidate(1, 2) == 3\n",
+}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_llama(tmp_path_factory.mktemp("coder"))
+
+
+def assessed(gated: Gated, checkpoint: Path, verifier: str, folder: Path) -> tuple[Any, RiskReport]:
+    """A registered version of the checkpoint, and what an assessment of it found."""
+    gated.plain.create_registered_model("prod-a")
+    gated.plain.create_model_version("prod-a", checkpoint.as_uri(), gated.run_id)
+    prompts = folder / "prompts.jsonl"
+    prompts.write_text(json.dumps(ROW | {"answer": "3"}) + "\n", encoding="utf-8")
+    report = assess(
+        "models:/prod-a/1",
+        prompts=prompts,
+        verifier=verifier,
+        config=quick(verifier_timeout_s=60.0),
+        run_preflight=False,
+    )
+    return gated.plain.get_model_version("prod-a", "1"), report
+
+
+@pytest.mark.parametrize(("verifier", "tier"), [("code:tier=B", "B"), ("numeric", "none")])
+def test_a_policy_holds_a_version_to_the_tier_that_graded_it(
+    gated: Gated, checkpoint: Path, tmp_path: Path, verifier: str, tier: str
+) -> None:
+    version, report = assessed(gated, checkpoint, verifier, tmp_path)
+    assert report.provenance.judge_tier == (None if tier == "none" else tier)
+    assert RiskReport.from_json(report.to_json()) == report
+    # A random model passes no policy; only the tier is asked about here.
+    report = replace(report, risk_level=RiskLevel.LOW)
+    envelope = attest(report, report_uri="r", key=gated.world.key, registry="mlflow")
+    gated.tag(version, ATTESTATION_TAG, envelope)
+    rule = {"name": "tiers", "aliases": ["champion"]}
+
+    gated.world.write_policy([rule | {"allowed_judge_tiers": ["A", "C"]}])
+    with refused(f"its judge tier is {tier}"):
+        gated.store.set_registered_model_alias("prod-a", "champion", "1")
+
+    gated.world.write_policy([rule | {"allowed_judge_tiers": [tier]}])
+    gated.store.set_registered_model_alias("prod-a", "champion", "1")
+
+
+def test_code_that_runs_without_walls_is_not_the_same_as_no_code(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(UNSAFE_VARIABLE, UNSAFE_WORD)
+
+    verifier = CodeVerifier(tier="none")
+
+    verifier.close()
+    assert verifier.judge_tier == "unsafe"
+
+
+def test_workers_of_two_tiers_are_refused_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = WorkerProcess.start
+    tiers = iter("AB")
+
+    def in_another_tier(worker: WorkerProcess) -> LoadedVerifier:
+        return replace(start(worker), judge_tier=next(tiers))
+
+    monkeypatch.setattr(WorkerProcess, "start", in_another_tier)
+
+    with (
+        pytest.raises(VerifierError, match=r"in tier [AB] and in tier [AB]"),
+        VerifierPool("numeric", num_workers=2),
+    ):
+        pass
+
+
+def test_a_worker_that_comes_back_in_another_tier_grades_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    prompt = Prompt(id="p", content="1+1=", truth="2")
+    start = WorkerProcess.start
+    with VerifierPool("numeric") as pool:
+        pool._workers[0].kill()
+        monkeypatch.setattr(
+            WorkerProcess, "start", lambda worker: replace(start(worker), judge_tier="B")
+        )
+        with pytest.raises(VerifierError, match="in tier None and in tier B"):
+            pool.grade_completions(prompt, ["2"])
