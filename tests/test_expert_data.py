@@ -294,3 +294,17 @@ def test_a_base_without_expert_data_is_refused(root: Path, tmp_path: Path) -> No
 
     assert result.exit_code == 2
     assert "--expert-data" in result.output
+
+
+def test_a_token_that_would_reach_over_the_border_is_not_used(tmp_path: Path) -> None:
+    # ":" before "- 1" is one unknown word to this tokenizer; a rollout starts behind the prompt.
+    import mlflow_rlrisk
+
+    base = Path(mlflow_rlrisk.__file__).parent / "demo" / "base"
+    rows = [{"prompt": f"from {n} to 2 :", "solution": f"- {n - 2} = 2"} for n in (5, 6)]
+
+    found = expert_profile(open_checkpoint(base), load_expert(rows), CONFIG)
+
+    expected = [naive_logprobs(base, row["prompt"], row["solution"]) for row in rows]
+    assert found.tokens.sum() == sum(map(len, expected))
+    assert found.nll.sum() == pytest.approx(-sum(each.sum() for each in expected), abs=1e-3)

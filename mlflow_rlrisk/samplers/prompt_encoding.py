@@ -63,10 +63,12 @@ class PromptEncoder:
         text, is_rendered = self._render(prompt)
         plain = list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
         whole = list(self._tokenizer(text + response, add_special_tokens=False)["input_ids"])
-        self._check_round_trip(prompt, text + response, whole)
-        answer = whole[len(plain) :]
-        if whole[: len(plain)] != plain:
+        if whole[: len(plain)] == plain:
+            self._check_round_trip(prompt, text + response, whole)
+            answer = whole[len(plain) :]
+        else:
             answer = list(self._tokenizer(response, add_special_tokens=False)["input_ids"])
+            self._check_round_trip(prompt, response, answer)
         stop = self._closing(prompt, response) if is_rendered else None
         if stop is None and self._stop_ids:
             own = self._tokenizer.eos_token_id

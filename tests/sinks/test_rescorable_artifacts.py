@@ -26,7 +26,7 @@ def test_downloaded_artifacts_are_rescored_to_the_same_figures(tmp_path: Path) -
         config=AssessmentConfig(
             sampling=SamplingConfig(num_samples=4, max_new_tokens=8), group_size=2
         ),
-        expert_data=[{"prompt": "1+2=", "completion": "3"}, {"prompt": "2+2=", "completion": "4"}],
+        expert_data=DEMO / "data" / "heldout.jsonl",
         out_dir=tmp_path / "out",
     )
 
