@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from cachetools import TTLCache
 
 from mlflow_rlrisk.errors import ModelReferenceError, ReportError, RLRiskError, SinkError
+from mlflow_rlrisk.gate.evidence import original_of
 from mlflow_rlrisk.report import RiskLevel, RiskReport
 from service.gate_evidence import GateReader
 from service.stored_lineage import StoredLineage, parse_lineage
@@ -101,7 +102,7 @@ class StoredReport:
     Attributes:
         report: What was stored; ``None`` where nothing usable was.
         run_id: The run that holds it.
-        problem: Why there is no report, or what does not fit about it.
+        problem: Why there is no report, or why it is not the version's own.
         is_assessed: False where the version names no report at all.
     """
 
@@ -216,18 +217,20 @@ class RegistryReader:
         """The report that a version names, or why there is none; never raises for a bad one."""
         uri = version.tags.get(REPORT_TAG)
         if uri is None:
-            text = "this version was not assessed yet: it names no report"
+            text = "It was not assessed yet: it names no report."
             return StoredReport(report=None, run_id=None, problem=text, is_assessed=False)
         match = _REPORT.fullmatch(uri)
         if match is None:
-            text = f"the report is not read: {uri[:200]!r} is no report in a run of this server"
+            text = f"Its report is not read: {uri[:200]!r} is no report in a run of this server."
             return StoredReport(report=None, run_id=None, problem=text)
         run_id, path = match["run"], f"{match['folder']}/report.json"
         key = (run_id, path, version.tags.get(ASSESSED_TAG, ""))
         try:
             report = self._cached(key, lambda: self._read_report(run_id, path))
         except RLRiskError as error:
-            return StoredReport(report=None, run_id=run_id, problem=str(error))
+            return StoredReport(
+                report=None, run_id=run_id, problem=f"Its report cannot be read: {error}"
+            )
         return StoredReport(report=report, run_id=run_id, problem=_misfit(report, version))
 
     def lineage(self, run_ids: Sequence[str]) -> StoredLineage | None:
@@ -382,11 +385,12 @@ def _misfit(report: RiskReport, version: VersionRecord) -> str | None:
     source = report.provenance
     if source.registered_name is None or source.version is None:
         return None
-    if (source.registered_name, source.version) == (version.name, version.version):
+    about = (source.registered_name, source.version)
+    if about in ((version.name, version.version), original_of(version.source)):
         return None
     return (
-        f"the report is about version {source.version} of {source.registered_name!r}; "
-        "it is this version's only if it is a copy or was renamed"
+        f"Its report is about version {source.version} of {source.registered_name!r}, of which it "
+        "is no copy."
     )
 
 

@@ -52,7 +52,7 @@ class Ladder:
 
     Attributes:
         rungs: All versions, ascending.
-        deep: Name of the deepest pass@k that all on the ladder have; ``None`` without one.
+        deep: Name of the pass@k with the largest k that all support well, ``2k <= n``; or ``None``.
         entropy: Name of the entropy that all on the ladder have.
         pick: Version to start from; ``None`` where none can be chosen.
         pick_level: Its level.
@@ -91,7 +91,7 @@ def build_ladder(versions: Sequence[VersionRecord], stored: Mapping[str, StoredR
         stored: What is stored of each, by version.
     """
     rungs = [Rung(version=each, stored=stored[each.version]) for each in versions]
-    assessed = [rung for rung in rungs if rung.stored.report is not None]
+    assessed = [rung for rung in rungs if rung.stored.report and not rung.stored.problem]
     placed = {rung.version.version: rung for rung in _placed(assessed)}
     rungs = [placed.get(rung.version.version, rung) for rung in rungs]
     compared = [rung for rung in rungs if rung.on_ladder]
@@ -159,5 +159,8 @@ def _all_have(compared: Sequence[Rung], name: str) -> bool:
 
 
 def _deepest(compared: Sequence[Rung]) -> str | None:
-    names = [pass_at_k_name(1 << power) for power in range(MAX_K.bit_length() - 1, 0, -1)]
+    scored = [count for rung in compared for _, count, _ in _report(rung).solve_counts]
+    fewest = min(scored, default=0)
+    most = min(MAX_K, fewest // 2)
+    names = [pass_at_k_name(1 << power) for power in range(most.bit_length() - 1, 0, -1)]
     return next((name for name in names if _all_have(compared, name)), None)

@@ -41,7 +41,9 @@ def model_values(ladder: Ladder, lineage: StoredLineage | None, name: str) -> di
         "rungs": [_row(rung, ladder, columns) for rung in ladder.rungs],
         "table_note": _TABLE,
         "apart": [
-            f"Version {rung.version.version}: {rung.apart}" for rung in ladder.rungs if rung.apart
+            f"Version {rung.version.version}: {rung.apart or rung.stored.problem}"
+            for rung in ladder.rungs
+            if rung.apart or (rung.stored.report and rung.stored.problem)
         ],
         "lineage": lineage,
         "lineage_is_older": lineage is not None and _is_older(ladder, lineage, name),
@@ -49,9 +51,9 @@ def model_values(ladder: Ladder, lineage: StoredLineage | None, name: str) -> di
 
 
 def _label(ladder: Ladder) -> str:
-    if ladder.pick is None:
-        return "Start RL from"
-    if ladder.pick_level is RiskLevel.LOW:
+    if not ladder.compared:
+        return "No version can be judged yet"
+    if ladder.pick is None or ladder.pick_level is RiskLevel.LOW:
         return "Start RL from"
     return f"Least risk of these, but {ladder.pick_level}"
 
@@ -92,6 +94,7 @@ def _row(rung: Rung, ladder: Ladder, columns: Mapping[str, str | None]) -> dict[
         "on_ladder": rung.on_ladder,
         "cells": cells,
         "why": rung.stored.problem or "",
+        "is_assessed": rung.stored.is_assessed,
         "assessed_at": version.tags.get(ASSESSED_TAG, "") if rung.stored.is_assessed else "",
     }
 
@@ -155,7 +158,12 @@ def _reasons(ladder: Ladder, lineage: StoredLineage | None, name: str) -> tuple[
 
 def _next_steps(ladder: Ladder) -> list[str]:
     if not ladder.compared:
-        return ["Assess a version: rlrisk assess models:/NAME/VERSION --register"]
+        is_new = not any(rung.stored.is_assessed for rung in ladder.rungs)
+        again = "" if is_new else " again, all alike: the table says why the reports do not serve"
+        return [
+            f"Assess the versions{again}: rlrisk assess models:/NAME/VERSION --prompts FILE "
+            "--verifier VERIFIER --register"
+        ]
     if ladder.pick is None:
         return ["No version can be chosen: the level of every one is unknown; see its reasons."]
     chosen = next(r for r in ladder.compared if r.version.version == ladder.pick)

@@ -3,7 +3,8 @@
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,11 @@ import sqlalchemy as sa
 from mlflow.entities import Metric
 
 from mlflow_rlrisk.attestation import ATTESTATION_TAG
+from mlflow_rlrisk.attestation_keys import to_text
 from mlflow_rlrisk.gate.audit import AuditLog, Entry
 from mlflow_rlrisk.lineage import LineageMember, trace_lineage
 from mlflow_rlrisk.monitor import LogRow
 from mlflow_rlrisk.report import RiskReport
-from mlflow_rlrisk.sinks.html import render
-from mlflow_rlrisk.sinks.lineage_page import render_lineage
 from mlflow_rlrisk.sinks.lineage_run import log_lineage
 from mlflow_rlrisk.sinks.mlflow_run import log_report
 from mlflow_rlrisk.sinks.registry import tag_version
@@ -101,6 +101,11 @@ def publish(report: RiskReport) -> str:
     return logged.run_id
 
 
+@cache
+def _report() -> RiskReport:
+    return simulated_report()
+
+
 def about(report: RiskReport, name: str, version: str) -> RiskReport:
     """The same report about a version of this store."""
     source = replace(
@@ -129,8 +134,8 @@ def _ladder(client: mlflow.MlflowClient, folder: Path) -> str:
     run_id = log_lineage(
         lineage,
         [Assessment(report=m.report, statistics=m.statistics, folder=None) for m in members],
-        [render(m.report) for m in members],
-        render_lineage(lineage),
+        ["not read here" for _ in members],
+        "not read here",
     )
     client.set_registered_model_alias(LADDER, "champion", "4")
     return run_id
@@ -138,14 +143,14 @@ def _ladder(client: mlflow.MlflowClient, folder: Path) -> str:
 
 def _hostile(client: mlflow.MlflowClient, folder: Path) -> None:
     register(client, HOSTILE_NAME, folder)
-    report = about(simulated_report(), HOSTILE_NAME, "1")
+    report = about(_report(), HOSTILE_NAME, "1")
     publish(replace(report, reasons=(HOSTILE, *report.reasons), next_steps=(HOSTILE,)))
     client.set_model_version_tag(HOSTILE_NAME, "1", "team", HOSTILE.replace("\x00", ""))
 
 
 def _broken(client: mlflow.MlflowClient, folder: Path) -> None:
     register(client, BROKEN, folder, 6)
-    garbage = publish(about(simulated_report(), BROKEN, "1"))
+    garbage = publish(about(_report(), BROKEN, "1"))
     client.log_text(garbage, '{"schema_version": 1, "metrics": {}}', "rlrisk/report.json")
     for version, uri in (
         ("2", "runs:/0123456789abcdef0123456789abcdef/rlrisk/report.html"),
@@ -153,7 +158,7 @@ def _broken(client: mlflow.MlflowClient, folder: Path) -> None:
         ("4", "runs:/../../etc/rlrisk/report.html"),
     ):
         client.set_model_version_tag(BROKEN, version, "rlrisk.report_uri", uri)
-    undrawable = replace(about(simulated_report(), BROKEN, "5"), solve_counts=((9, 3, 4),))
+    undrawable = replace(about(_report(), BROKEN, "5"), solve_counts=((9, 3, 4),))
     publish(undrawable)
     client.set_model_version_tag(BROKEN, "5", "rlrisk.risk_level", "low")
     mine = client.get_model_version(HOSTILE_NAME, "1").tags["rlrisk.report_uri"]
@@ -164,22 +169,17 @@ def _signed(client: mlflow.MlflowClient, folder: Path, world: World) -> None:
     files = entries_of(checkpoint_folder(folder / "checkpoint"))
     register(client, SIGNED, folder / "checkpoint", 4)
     now = datetime.now(UTC)
-    old = {"issued_at": _text(now, -40), "expires_at": _text(now, -10)}
+    old = {
+        "issued_at": to_text(now - timedelta(hours=20)),
+        "expires_at": to_text(now - timedelta(hours=1)),
+    }
     for version, changes in (("1", {}), ("2", old)):
         found = client.get_model_version(SIGNED, version)
-        report = publish(about(simulated_report(), SIGNED, version))
+        report = publish(about(_report(), SIGNED, version))
         envelope = world.sign(found, files, run_id=report, **changes)
         client.set_model_version_tag(SIGNED, version, ATTESTATION_TAG, envelope)
         if version == "1":
             client.set_model_version_tag(SIGNED, "3", ATTESTATION_TAG, envelope)
-
-
-def _text(now: datetime, days: int) -> str:
-    from datetime import timedelta
-
-    from mlflow_rlrisk.attestation_keys import to_text
-
-    return to_text(now + timedelta(days=days, hours=1))
 
 
 def _log(uri: str) -> AuditLog:
