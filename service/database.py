@@ -20,7 +20,8 @@ def open_database(address: str) -> sa.Engine:
         sqlalchemy.exc.SQLAlchemyError: The database cannot be used.
     """
     import service.assessment_table
-    import service.tokens  # noqa: F401  (both add their tables to the metadata)
+    import service.tokens
+    import service.worker_presence  # noqa: F401  (all add their tables to the metadata)
 
     url = sa.make_url(address)
     if url.get_backend_name() == "sqlite":

@@ -76,6 +76,8 @@ class ServiceSettings(Settings):
     assessment: dict[str, Any] = Field(default_factory=dict)
     """`AssessmentConfig` for every assessment, ``sampling`` included: defaults, device, backend."""
     limits: Limits = Limits()
+    worker_life_s: Annotated[float, Field(gt=0)] = 120.0
+    """A worker silent for longer counts as dead; the others take over what it was running."""
     allowed_hosts: tuple[str, ...] = ()
     """Host names that requests may be for; empty allows all."""
     environment: tuple[str, ...] = ()

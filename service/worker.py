@@ -8,10 +8,12 @@ death between the promise and the workflow loses nothing.
 import contextlib
 import fcntl
 import logging
+import math
 import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from service.database import open_database
 from service.publishing import publish
 from service.scoring import Scorer
 from service.settings import ServiceSettings
+from service.worker_presence import gone, say_alive
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +36,7 @@ APPLICATION = "rlrisk"
 WORKFLOW_VERSION = "1"
 """Raised only where the workflows below change their steps; others go on across releases."""
 SWEEP_S = 0.5
+BEATS_A_LIFE = 6
 FIRST_RETRY_S, MAX_RETRY_S = 1.0, 60.0
 MAX_RECOVERIES = 100_000  # the row counts attempts, and knows which of them brought something
 
@@ -43,6 +47,8 @@ class _Parts:
     jobs: AssessmentTable
     settings: ServiceSettings
     scorer: Scorer
+    name: str
+    last_beat = -math.inf
 
 
 _parts = _Parts()
@@ -101,6 +107,7 @@ def run_worker(settings: ServiceSettings, *, name: str | None = None) -> None:
         DBOS.register_queue(SCORING, worker_concurrency=1, polling_interval_sec=SWEEP_S)
         DBOS.register_queue(PUBLISHING, worker_concurrency=2, polling_interval_sec=SWEEP_S)
         logger.info("worker %s is ready", name)
+        _parts.name = name
         while not _stopping.wait(SWEEP_S):
             _sweep()
         DBOS.destroy(workflow_completion_timeout_sec=30)
@@ -111,12 +118,31 @@ def _sweep() -> None:
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
+        _take_over()
         for assessment_id in _parts.jobs.waiting(State.QUEUED):
             _hand_over(SCORING, score_workflow, assessment_id, f"score-{assessment_id}")
         for assessment_id in _parts.jobs.waiting(State.SUCCEEDED, is_unpublished=True):
             _hand_over(PUBLISHING, publish_workflow, assessment_id, f"publish-{assessment_id}")
     except SQLAlchemyError as error:
         logger.error("the database does not answer: %s", error)
+
+
+def _take_over() -> None:
+    """Say that we live, and carry on what dead workers were running.
+
+    A worker that only seemed dead is harmless: the row's fence has passed it by.
+    """
+    engine, life_s = _parts.jobs.engine, _parts.settings.worker_life_s
+    if time.monotonic() - _parts.last_beat < life_s / BEATS_A_LIFE:
+        return
+    _parts.last_beat = time.monotonic()
+    say_alive(engine, _parts.name)
+    dead = [name for name in gone(engine, life_s) if name != _parts.name]
+    if not dead:
+        return
+    for found in DBOS.list_workflows(executor_id=dead, status="PENDING", load_input=False):
+        logger.warning("%s was left by %s", found.workflow_id, found.executor_id)
+        DBOS.resume_workflow(found.workflow_id, queue_name=found.queue_name)
 
 
 def _hand_over(queue: str, workflow: Any, assessment_id: str, workflow_id: str) -> None:

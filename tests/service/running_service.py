@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -138,6 +138,7 @@ class RunningService:
     role: str
     environment: Mapping[str, str]
     process: "subprocess.Popen[bytes] | None" = None
+    name: str | None = None
 
     @property
     def url(self) -> str:
@@ -146,6 +147,7 @@ class RunningService:
     def start(self) -> None:
         command = [sys.executable, "-c", COMMAND, "serve", "--config", str(self.config)]
         command += ["--port", str(self.port), "--role", self.role]
+        command += ["--worker-name", self.name] if self.name else []
         variables = {**os.environ, "OMP_NUM_THREADS": "1", **self.environment}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -166,13 +168,13 @@ class RunningService:
                 time.sleep(0.1)
         raise AssertionError(f"the service did not start:\n{self.log.read_text()[-3000:]}")
 
-    def stop(self) -> int:
+    def stop(self, *, only_itself: bool = False) -> int:
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
         try:
             return self.process.wait(timeout=60)
         finally:
-            for pid in self.pids():
+            for pid in [] if only_itself else self.pids():
                 os.kill(pid, signal.SIGKILL)
 
     def pids(self, word: str = "") -> list[int]:
@@ -201,3 +203,11 @@ def running_service(
         yield service
     finally:
         service.stop()
+
+
+def wait_for(condition: Callable[[], Any], limit_s: float = 60.0) -> None:
+    """Wait until it holds."""
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

@@ -20,6 +20,7 @@ from tests.service.running_service import (
     Client,
     RunningService,
     running_service,
+    wait_for,
     write_settings,
 )
 
@@ -219,10 +220,3 @@ def test_metrics_and_readiness_tell_the_state_of_the_jobs(service: RunningServic
     (count,) = [line for line in text.splitlines() if line.startswith(succeeded)]
     listed = client.ask("GET", "/v1/assessments?state=succeeded").json["assessments"]
     assert float(count.removeprefix(succeeded)) == len(listed)
-
-
-def wait_for(condition: Any, limit_s: float = 60.0) -> None:
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
