@@ -5,6 +5,7 @@ registry now is what the signature is about.
 """
 
 import tempfile
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,12 +58,14 @@ def attest(
         The envelope for the tag ``rlrisk.attestation``.
 
     Raises:
-        AttestationError: ``content_changed``: the version holds other files than were assessed.
+        AttestationError: ``content_changed``: the version holds other files than were assessed;
+            ``weights_declared``: nobody looked whether the endpoint served these weights.
         SinkError: No version is known, or the registry refuses.
     """
     import mlflow
 
     source = report.provenance
+    _refuse_declared_weights(source.sampler)
     name, version = name or source.registered_name, version or source.version
     if name is None or version is None:
         raise SinkError(f"{source.model_reference}: no registered version is known to attest")
@@ -110,6 +113,16 @@ def attest(
         finished_at=source.finished_at,
     )
     return sign_attestation(attestation, key)
+
+
+def _refuse_declared_weights(sampler: Mapping[str, object]) -> None:
+    """An endpoint serves whatever it serves; the files are signed only where it was compared."""
+    if sampler.get("backend") == "openai" and not sampler.get("weights_check"):
+        text = (
+            "that the endpoint served this version's weights is declared, not checked: assess "
+            "again with --backend-option check_weights=true to sign it"
+        )
+        raise AttestationError("weights_declared", text)
 
 
 def _assessed_files(report: "RiskReport", name: str, version: str) -> tuple[FileEntry, ...]:

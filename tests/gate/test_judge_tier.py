@@ -1,4 +1,4 @@
-"""The isolation that graded reaches the signed statement, and a policy that asks for it."""
+"""What is signed names the isolation that graded, and is about weights that were looked at."""
 
 import json
 from dataclasses import replace
@@ -9,7 +9,7 @@ import pytest
 
 from mlflow_rlrisk import assess
 from mlflow_rlrisk.attestation import ATTESTATION_TAG
-from mlflow_rlrisk.errors import VerifierError
+from mlflow_rlrisk.errors import AttestationError, VerifierError
 from mlflow_rlrisk.records import Prompt
 from mlflow_rlrisk.report import RiskReport
 from mlflow_rlrisk.risk import RiskLevel
@@ -70,6 +70,22 @@ def test_a_policy_holds_a_version_to_the_tier_that_graded_it(
 
     gated.world.write_policy([rule | {"allowed_judge_tiers": [tier]}])
     gated.store.set_registered_model_alias("prod-a", "champion", "1")
+
+
+@pytest.mark.parametrize("checked", [None, "1.2e-3 nats at most over 64 tokens"])
+def test_answers_of_an_endpoint_are_signed_only_where_its_weights_were_compared(
+    gated: Gated, checkpoint: Path, tmp_path: Path, checked: str | None
+) -> None:
+    _, report = assessed(gated, checkpoint, "numeric", tmp_path)
+    sampler = report.provenance.sampler | {"backend": "openai", "weights_check": checked}
+    report = replace(report, provenance=replace(report.provenance, sampler=sampler))
+    told = {"report_uri": "r", "key": gated.world.key, "registry": "mlflow"}
+
+    if checked is not None:
+        assert attest(report, **told)
+        return
+    with pytest.raises(AttestationError, match=r"declared, not checked.*check_weights=true"):
+        attest(report, **told)
 
 
 def test_code_that_runs_without_walls_is_not_the_same_as_no_code(
