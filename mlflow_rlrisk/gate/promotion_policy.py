@@ -52,7 +52,12 @@ class _Section(BaseModel):
 
 
 class MetricRequirement(_Section):
-    """A bar for one metric, in the words of ``mlflow.models.MetricThreshold``."""
+    """A bar for one metric, in the words of ``mlflow.models.MetricThreshold``.
+
+    Its ``min_absolute_change`` and ``min_relative_change`` are left out on purpose: the holder of
+    an alias may be gone, unproven or assessed on other prompts, may change while the decision is
+    made, and whoever may delete an alias, which is everybody, could take the bar away.
+    """
 
     threshold: float
     """The bar."""
