@@ -40,6 +40,10 @@ _ENVIRONMENT = {
 }
 
 
+_OWN_CODE = "/judge"
+"""Where our side of the sandbox lies inside it: an installation below /tmp would take that name."""
+
+
 class SandboxStartError(Exception):
     """A fork server did not come up; the message says why."""
 
@@ -119,10 +123,11 @@ def _command(kind: Kind) -> list[str]:
     }
     if kind == "tester":
         settings["import_path"] = [path for path in sys.path if path]
-    inner = [python, "-s", "-S", "-P", "-c", _BOOT, folder, json.dumps(settings)]
+    start = [python, "-s", "-S", "-P", "-c", _BOOT]
     if kind != "A":
-        return inner
-    return [*_bubblewrap([*readable, folder, python], interpreter.stdlib), *inner]
+        return [*start, folder, json.dumps(settings)]
+    walls = _bubblewrap([*readable, python], folder, interpreter.stdlib)
+    return [*walls, *start, _OWN_CODE, json.dumps(settings)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +181,7 @@ def _readable(interpreter: _Interpreter) -> list[str]:
     ]
 
 
-def _bubblewrap(paths: Sequence[str], stdlib: str) -> list[str]:
+def _bubblewrap(paths: Sequence[str], own_code: str, stdlib: str) -> list[str]:
     """All namespaces, no network, no /proc, a root that cannot be written."""
     program = bwrap_path()
     if program is None:
@@ -191,7 +196,9 @@ def _bubblewrap(paths: Sequence[str], stdlib: str) -> list[str]:
         folder = Path(stdlib) / hidden
         if folder.is_dir():
             command += ["--tmpfs", str(folder)]
-    command += ["--dir", confine.SCRATCH, "--symlink", confine.SCRATCH, "/tmp"]
+    command += ["--ro-bind", own_code, _OWN_CODE, "--dir", confine.SCRATCH]
+    if not any(Path(path).is_relative_to("/tmp") for path in paths):
+        command += ["--symlink", confine.SCRATCH, "/tmp"]
     return [*command, "--remount-ro", "/", "--new-session", "--"]
 
 
