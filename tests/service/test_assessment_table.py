@@ -1,0 +1,142 @@
+"""The row as the truth: what counts, what does not, what happens twice."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from mlflow_rlrisk import ConfigError, RiskReport, log_checkpoint
+from service.assessment_table import AssessmentTable, KeyConflictError, QueueFullError, State
+from service.database import open_database
+from service.publishing import ASSESSMENT_TAG, publish
+from service.settings import ServiceSettings
+from tests.service.running_service import BASE
+from tests.sinks.simulated import simulated_report
+
+REQUEST = {"model": "models:/chains-sft/1", "prompt_set": "p", "verifier": "v", "policy": "default"}
+
+
+@pytest.fixture
+def jobs(tmp_path: Path) -> Iterator[AssessmentTable]:
+    engine = open_database(f"sqlite:///{tmp_path / 'jobs.db'}")
+    yield AssessmentTable(engine)
+    engine.dispose()
+
+
+def submit(jobs: AssessmentTable, **more: object) -> str:
+    given = {"owner": "o", "body_digest": "d", "key": None, "max_open": 9, "max_open_per_owner": 9}
+    found, _ = jobs.submit(REQUEST, **(given | more))  # type: ignore[arg-type]
+    return found.id
+
+
+def test_a_worker_that_was_overtaken_writes_nothing(jobs: AssessmentTable) -> None:
+    job = submit(jobs)
+    old = jobs.begin(job, max_attempts=3)
+    new = jobs.begin(job, max_attempts=3)
+    assert old is not None
+    assert new is not None
+
+    assert not jobs.finish(job, old.fence, State.SUCCEEDED, report="{}", risk_level="low")
+    assert jobs.finish(job, new.fence, State.SUCCEEDED, report="{}", risk_level="high")
+    assert not jobs.finish(job, new.fence, State.FAILED, error_code="late")
+
+    found = jobs.find(job)
+    assert found is not None
+    assert (found.state, found.risk_level) == (State.SUCCEEDED, "high")
+
+
+def test_what_is_cancelled_stays_cancelled(jobs: AssessmentTable) -> None:
+    job = submit(jobs)
+    begun = jobs.begin(job, max_attempts=3)
+    assert begun is not None
+    jobs.cancel(job)
+
+    assert not jobs.finish(job, begun.fence, State.SUCCEEDED, report="{}", risk_level="low")
+    assert jobs.begin(job, max_attempts=3) is None
+    assert jobs.report(job) is None
+
+
+def test_attempts_without_progress_end_as_failed_never_as_a_verdict(jobs: AssessmentTable) -> None:
+    job = submit(jobs)
+    for _ in range(3):
+        assert jobs.begin(job, max_attempts=3) is not None
+
+    assert jobs.begin(job, max_attempts=3) is None
+    found = jobs.find(job)
+    assert found is not None
+    assert (found.state, found.error_code) == (State.FAILED, "worker_lost")
+    assert found.risk_level is None
+
+
+def test_a_key_belongs_to_its_owner_and_the_queue_has_an_end(jobs: AssessmentTable) -> None:
+    first = submit(jobs, key="k")
+
+    assert submit(jobs, key="k") == first
+    assert submit(jobs, key="k", owner="another") != first
+    with pytest.raises(KeyConflictError):
+        submit(jobs, key="k", body_digest="other")
+    with pytest.raises(QueueFullError):
+        submit(jobs, max_open=2)
+    with pytest.raises(QueueFullError):
+        submit(jobs, max_open_per_owner=1)
+    assert submit(jobs, key="k", max_open=1) == first  # a repetition is not new
+
+
+def finished(jobs: AssessmentTable, report: RiskReport) -> str:
+    job = submit(jobs)
+    begun = jobs.begin(job, max_attempts=3)
+    assert begun is not None
+    level = str(report.risk_level)
+    jobs.finish(job, begun.fence, State.SUCCEEDED, report=report.to_json(), risk_level=level)
+    return job
+
+
+def test_publishing_waits_for_mlflow_and_leaves_one_run_however_often(
+    jobs: AssessmentTable, registry: str, tmp_path: Path
+) -> None:
+    log_checkpoint(BASE, "published")
+    simulated = simulated_report()
+    place = {"registered_name": "published", "version": "1", "model_id": None}
+    report = replace(simulated, provenance=replace(simulated.provenance, **place))
+    job = finished(jobs, report)
+    there = ServiceSettings(tracking_uri=registry, prompt_sets={}, verifiers={})
+    away = there.model_copy(update={"tracking_uri": "sqlite:////dev/null/mlflow.db"})
+
+    try:
+        assert publish(jobs, away, job, tmp_path / "none") is False
+        waiting = jobs.find(job)
+        assert waiting is not None
+        assert waiting.published_at is None
+        assert waiting.publish_error
+        assert "/dev/null" not in waiting.publish_error
+    finally:
+        mlflow.set_tracking_uri(registry)
+        mlflow.set_registry_uri(registry)
+    # A death before the row says so: the run is there, and the next attempt finds it.
+    client = mlflow.MlflowClient()
+    experiment = client.get_experiment_by_name("rlrisk")
+    assert experiment is not None
+    half = client.create_run(experiment.experiment_id, tags={ASSESSMENT_TAG: job})
+    for _ in range(2):
+        assert publish(jobs, there, job, tmp_path / "none") is True
+
+    query = f"tags.`{ASSESSMENT_TAG}` = '{job}'"
+    (run,) = client.search_runs([experiment.experiment_id], query)
+    done = jobs.find(job)
+    assert done is not None
+    assert run.info.run_id == half.info.run_id == done.run_id
+    assert run.data.metrics
+
+
+def test_settings_that_no_assessment_could_use_are_refused() -> None:
+    with pytest.raises(ConfigError, match="temperature"):
+        ServiceSettings(
+            tracking_uri="x",
+            prompt_sets={},
+            verifiers={},
+            assessment={"sampling": {"temperature": -1}},
+        )
+    with pytest.raises(ConfigError, match="unknown setting"):
+        ServiceSettings(tracking_uri="x", prompt_sets={}, verifiers={}, debug=True)
