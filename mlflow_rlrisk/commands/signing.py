@@ -10,6 +10,7 @@ import click
 
 from mlflow_rlrisk import console
 from mlflow_rlrisk.attestation_keys import KEY_VARIABLE, SigningKey, key_path
+from mlflow_rlrisk.errors import AttestationError
 
 if TYPE_CHECKING:
     from mlflow_rlrisk.report import RiskReport
@@ -21,15 +22,27 @@ class Signer:
 
     key: SigningKey
     registry: str
+    is_asked_for: bool = True
+    """False where it signs only because there is a key."""
 
-    def attest(self, report: "RiskReport", run_id: str, report_uri: str) -> str:
-        """Sign a report, keep the envelope in its run, and return it."""
+    def attest(self, report: "RiskReport", run_id: str, report_uri: str) -> str | None:
+        """Sign a report, keep the envelope in its run, and return it.
+
+        Where nobody asked for a signature and the weights were not looked at, it says so and
+        returns ``None``: the report is worth keeping without one.
+        """
         from mlflow import MlflowClient
 
         from mlflow_rlrisk.sinks.attest import ARTIFACT, attest
         from mlflow_rlrisk.sinks.mlflow_store import mlflow_errors
 
-        envelope = attest(report, report_uri=report_uri, key=self.key, registry=self.registry)
+        try:
+            envelope = attest(report, report_uri=report_uri, key=self.key, registry=self.registry)
+        except AttestationError as error:
+            if self.is_asked_for or error.reason != "weights_declared":
+                raise
+            console.say(f"not signed  {error}")
+            return None
         with mlflow_errors(f"the attestation cannot be written to run {run_id}"):
             MlflowClient().log_text(run_id, envelope, ARTIFACT)
         console.say(f"attested    by key {self.key.key_id}")
@@ -73,4 +86,4 @@ def find_signer(
         if sign:
             raise click.UsageError(f"--sign: {model} is no registered version")
         return None
-    return Signer(SigningKey.load(key_file or key_path()), registry_name())
+    return Signer(SigningKey.load(key_file or key_path()), registry_name(), is_asked_for=bool(sign))

@@ -9,6 +9,7 @@ import pytest
 
 from mlflow_rlrisk import assess
 from mlflow_rlrisk.attestation import ATTESTATION_TAG
+from mlflow_rlrisk.commands.signing import Signer
 from mlflow_rlrisk.errors import AttestationError, VerifierError
 from mlflow_rlrisk.records import Prompt
 from mlflow_rlrisk.report import RiskReport
@@ -77,7 +78,7 @@ def test_answers_of_an_endpoint_are_signed_only_where_its_weights_were_compared(
     gated: Gated, checkpoint: Path, tmp_path: Path, checked: str | None
 ) -> None:
     _, report = assessed(gated, checkpoint, "numeric", tmp_path)
-    sampler = report.provenance.sampler | {"backend": "openai", "weights_check": checked}
+    sampler = report.provenance.sampler | {"weights_check": checked}
     report = replace(report, provenance=replace(report.provenance, sampler=sampler))
     told = {"report_uri": "r", "key": gated.world.key, "registry": "mlflow"}
 
@@ -86,6 +87,10 @@ def test_answers_of_an_endpoint_are_signed_only_where_its_weights_were_compared(
         return
     with pytest.raises(AttestationError, match=r"declared, not checked.*check_weights=true"):
         attest(report, **told)
+    key = gated.world.key
+    assert Signer(key, "mlflow", is_asked_for=False).attest(report, gated.run_id, "r") is None
+    with pytest.raises(AttestationError, match="declared, not checked"):
+        Signer(key, "mlflow").attest(report, gated.run_id, "r")
 
 
 def test_code_that_runs_without_walls_is_not_the_same_as_no_code(
