@@ -102,12 +102,12 @@ def submit(client: Client, accepted: dict[str, str]) -> None:
     """Keep some assessments open; a request that was not answered is sent again."""
     try:
         page = client.ask("GET", "/v1/assessments?limit=20", timeout_s=5).json["assessments"]
-        if sum(each["state"] in ("queued", "running") for each in page) >= OPEN_AT_ONCE:
-            return
-        key = f"key-{len(accepted)}"
-        answer = client.assess("models:/chains-sft/1", headers={"Idempotency_Key": key})
-        if answer.status in (200, 202):
-            accepted[key] = answer.json["id"]
+        num_open = sum(each["state"] in ("queued", "running") for each in page)
+        for _ in range(OPEN_AT_ONCE - num_open):
+            key = f"key-{len(accepted)}"
+            answer = client.assess("models:/chains-sft/1", headers={"Idempotency_Key": key})
+            if answer.status in (200, 202):
+                accepted[key] = answer.json["id"]
     except OSError:
         return
 
