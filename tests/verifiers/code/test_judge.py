@@ -111,7 +111,7 @@ def test_the_first_case_that_fails_gives_the_grade_and_all_are_counted(judge: Co
 
 
 def test_a_test_that_never_calls_the_candidate_proves_nothing(judge: CodeJudge) -> None:
-    row = {"entry_point": "solve", "test": "def check(candidate):\n    assert True\n"}
+    row = {"entry_point": "solve", "test": "def check(candidate):\n    assert 1\n"}
 
     assert grade(judge, SQUARE, row).grade is CodeGrade.INCONCLUSIVE
 
