@@ -92,6 +92,9 @@ class Process:
                 )
             except OSError as error:
                 self._supervisor.close()
+                # Its socket closes before it is gone: the next try must not find it running.
+                server.process.kill()
+                server.process.wait()
                 raise SandboxFaultError(f"the fork server is gone: {error}") from error
 
     def __enter__(self) -> Self:
