@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from service.assessment_table import AssessmentTable
     from service.registry import RegistryReader
+    from service.signer_protocol import Signer
     from service.tokens import TokenTable
 
 
@@ -22,10 +23,12 @@ class Dependencies:
         jobs: The accepted assessments, durable; a worker finds them there.
         tokens: Who may call; ``None`` lets everybody in and is refused beyond loopback.
         registry: Models, versions and reports in MLflow; ``None`` serves no dashboard.
+        signer: The process that holds the key; ``None``: reports stay advisory, no override.
         clock: Seconds since the epoch.
     """
 
     jobs: "AssessmentTable"
     tokens: "TokenTable | None" = None
     registry: "RegistryReader | None" = None
+    signer: "Signer | None" = None
     clock: Callable[[], float] = time.time
