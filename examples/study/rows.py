@@ -7,9 +7,10 @@ so that an analysis can read the data without torch.
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import Literal
 
 from pydantic import TypeAdapter
+from typing_extensions import TypedDict
 
 Kind = Literal["ladder", "diverse", "trap", "smoothed", "base"]
 
