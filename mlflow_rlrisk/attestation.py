@@ -16,7 +16,9 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    SerializerFunctionWrapHandler,
     ValidationError,
+    model_serializer,
     model_validator,
 )
 
@@ -140,6 +142,13 @@ class Override(_Predicate):
     target: str
     """``alias.<name>`` or ``stage.<name>``, normalised."""
     reason: Annotated[str, Field(min_length=1)]
+    requested_by: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """Who asked and who approved, where a service signed for them; else the signers did."""
+
+    @model_serializer(mode="wrap")
+    def _without_nobody(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        found: dict[str, Any] = dump(self)
+        return found if self.requested_by else {k: found[k] for k in found if k != "requested_by"}
 
 
 @dataclass(frozen=True, slots=True)

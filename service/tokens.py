@@ -139,6 +139,18 @@ class TokenTable:
             for each in self.list()
         )
 
+    def still_allows(self, token_id: str, scope: Scope, now: float) -> bool:
+        """Whether the token of this id is valid and has the scope."""
+        for each in self.list():
+            if each.id == token_id and each.revoked_at is None:
+                is_current = each.expires_at is None or each.expires_at > now
+                return is_current and bool({scope, Scope.ADMIN} & set(each.scopes))
+        return False
+
+    def name_of(self, token_id: str) -> str:
+        """Whom a token was made for; the id itself where there is no such token."""
+        return next((each.name for each in self.list() if each.id == token_id), token_id)
+
     def identify(self, text: str, now: float) -> Caller | None:
         """Whose token this is; ``None`` where it is unknown, revoked or expired."""
         match = _TOKEN.fullmatch(text)

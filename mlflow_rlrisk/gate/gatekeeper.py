@@ -12,12 +12,12 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from getpass import getuser
 
-from mlflow_rlrisk.attestation import Place
+from mlflow_rlrisk.attestation import OVERRIDE_TAG, Place, verify_override
 from mlflow_rlrisk.errors import PromotionRefusedError
 from mlflow_rlrisk.gate import tags as verdict_tags
 from mlflow_rlrisk.gate.audit import AuditLog, Entry
 from mlflow_rlrisk.gate.evidence import Registry, gather, original_of
-from mlflow_rlrisk.gate.guard import Evidence, Verdict, judge, judge_under
+from mlflow_rlrisk.gate.guard import Evidence, Verdict, judge, judge_under, told
 from mlflow_rlrisk.gate.promotion_policy import Bar, PolicySource, Target
 from mlflow_rlrisk.policy import Outcome
 
@@ -159,7 +159,10 @@ class Gatekeeper:
         if fault is not None:
             self._refuse_tag(bar, action, place, key, fault)
         else:
-            self._log(bar, action, place, key, Outcome.PROMOTE, "proven", f"tag '{key}' is proven")
+            text = f"tag '{key}' is proven"
+            if value is not None and key.startswith(OVERRIDE_TAG):
+                text = f"{text}: by {told(verify_override(value, bar.ring, place, now))}"
+            self._log(bar, action, place, key, Outcome.PROMOTE, "proven", text)
 
     def admit_model_tag(self, action: str, name: str, key: str) -> None:
         """Let a tag of a registered model be set or deleted, or raise.
@@ -210,9 +213,9 @@ class Gatekeeper:
         raise PromotionRefusedError(str(Outcome.BLOCK), "tag", text)
 
     def _log(
-        self, bar: Bar, action: str, place: Place, target: str, outcome: Outcome, *told: str
+        self, bar: Bar, action: str, place: Place, target: str, outcome: Outcome, *words: str
     ) -> None:
-        reason, message = told
+        reason, message = words
         more = {"version": place.version, "target": target, "bar_digest": bar.digest}
         entry = self._entry(action, str(outcome), place.model, reason, message, **more)
         self.log.append(entry, self.clock())

@@ -295,18 +295,25 @@ def _overridden(
     if isinstance(found, str):
         return replace(refusal, message=f"{refusal.message} (its override does not count: {found})")
     statement = found.statement
-    signers = ", ".join(f"{key.name} ({key.key_id})" for key in found.signers)
     return replace(
         refusal,
         outcome=Outcome.PROMOTE,
         reason="override",
         message=(
             f"rlrisk gate: {_what(evidence, target)} is let pass until {statement.expires_at} by "
-            f"an override of {signers}: {' '.join(statement.reason.split())}"
+            f"an override of {told(found)}"
         ),
         files=statement.files,
         key_ids=tuple(key.key_id for key in found.signers),
     )
+
+
+def told(found: Proven[Override]) -> str:
+    """Who signed an override, for whom and why."""
+    signers = ", ".join(f"{key.name} ({key.key_id})" for key in found.signers)
+    asked = ", ".join(found.statement.requested_by)
+    for_whom = f", asked for by {asked}" if asked else ""
+    return f"{signers}{for_whom}: {' '.join(found.statement.reason.split())}"
 
 
 def overriding(

@@ -60,16 +60,42 @@ def override(
     """
     from mlflow import MlflowClient
 
-    lasts = _duration(expires, bar)
-    shortest = bar.policy.override.min_reason_length
-    if not len(reason.strip()) >= shortest:
-        raise ConfigError("reason", reason, f"at least {shortest} characters are needed")
     client = MlflowClient()
+    statement = draw_up(client, model, target, reason=reason, expires=expires, bar=bar)
+    return attach(client, sign_override(statement, keys), statement.place, bar)
+
+
+def draw_up(
+    client: "MlflowClient",
+    model: str,
+    target: Target,
+    *,
+    reason: str,
+    expires: str,
+    bar: Bar,
+    requested_by: tuple[str, ...] = (),
+) -> Override:
+    """What an override says: checked against the policy, the content hashed; arguments as above.
+
+    Args:
+        client: The registry.
+        model: The version.
+        target: Alias or stage.
+        reason: Why.
+        expires: Duration.
+        bar: The gate's policy.
+        requested_by: For whom a service signs.
+
+    Raises:
+        ConfigError: Reason or duration are not what the policy takes.
+        AttestationError: The version's signature is bad.
+    """
+    lasts = check_terms(reason, expires, bar)
     version = find_version(client, model, None)
     place = place_of(version, bar.policy.registry)
     now = utc_now()
     _refuse_bad_proof(bar, client, place, now)
-    statement = Override(
+    return Override(
         registry=place.registry,
         workspace=place.workspace,
         model=place.model,
@@ -79,13 +105,21 @@ def override(
         expires_at=to_text(now + lasts),
         target=target.key,
         reason=reason.strip(),
+        requested_by=requested_by,
     )
-    envelope = sign_override(statement, keys)
-    found = verify_override(envelope, bar.ring, place, now)  # a key outside the ring is found here
-    with mlflow_refusals(model):
-        client.set_model_version_tag(
-            place.model, place.version, OVERRIDE_TAG + target.key, envelope
-        )
+
+
+def attach(client: "MlflowClient", envelope: str, place: Place, bar: Bar) -> Proven[Override]:
+    """Put a signed override onto its version.
+
+    Raises:
+        AttestationError: It is not good, or a key that signed it is outside the ring.
+        PromotionRefusedError: The registry refuses it.
+    """
+    found = verify_override(envelope, bar.ring, place, utc_now())
+    tag = OVERRIDE_TAG + found.statement.target
+    with mlflow_refusals(f"models:/{place.model}/{place.version}"):
+        client.set_model_version_tag(place.model, place.version, tag, envelope)
     return found
 
 
@@ -121,6 +155,18 @@ def _refuse_bad_proof(bar: Bar, client: "MlflowClient", place: Place, now: datet
     proven = genuine(bar, evidence.envelope, evidence.attested_places, now)
     if isinstance(proven, str):
         raise AttestationError("bad_proof", f"{proven}; that cannot be overridden")
+
+
+def check_terms(reason: str, expires: str, bar: Bar) -> timedelta:
+    """How long an override with these terms lasts.
+
+    Raises:
+        ConfigError: Reason or duration are not what the policy takes.
+    """
+    shortest = bar.policy.override.min_reason_length
+    if not len(reason.strip()) >= shortest:
+        raise ConfigError("reason", reason, f"at least {shortest} characters are needed")
+    return _duration(expires, bar)
 
 
 def _duration(expires: str, bar: Bar) -> timedelta:
