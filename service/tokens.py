@@ -17,6 +17,7 @@ import sqlalchemy as sa
 
 from mlflow_rlrisk import ConfigError
 from service.database import METADATA, read, write
+from service.unchanged import Unchanged
 
 _TOKEN = re.compile(r"rlr_([0-9a-f]{12})_([A-Za-z0-9_-]{43})")
 _NOBODY = hashlib.sha256(b"nobody").hexdigest()
@@ -81,6 +82,7 @@ class TokenTable:
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
+        self._unchanged = Unchanged(engine.url)
 
     def create(
         self, name: str, scopes: Sequence[str], *, expires_at: float | None = None
@@ -156,9 +158,8 @@ class TokenTable:
         match = _TOKEN.fullmatch(text)
         row = None
         if match is not None:
-            with read(self._engine) as connection:
-                found = sa.select(_TABLE).where(_TABLE.c.id == match[1])
-                row = connection.execute(found).mappings().one_or_none()
+            token_id = match[1]
+            row = self._unchanged.get(token_id, lambda: self._row(token_id))
         digest = hashlib.sha256(text.encode()).hexdigest()
         is_same = hmac.compare_digest(digest, _NOBODY if row is None else row["digest"])
         if row is None or not is_same or row["revoked_at"] is not None:
@@ -166,6 +167,11 @@ class TokenTable:
         if row["expires_at"] is not None and row["expires_at"] <= now:
             return None
         return Caller(id=row["id"], scopes=frozenset(map(Scope, row["scopes"].split())))
+
+    def _row(self, token_id: str) -> sa.RowMapping | None:
+        with read(self._engine) as connection:
+            found = sa.select(_TABLE).where(_TABLE.c.id == token_id)
+            return connection.execute(found).mappings().one_or_none()
 
 
 def _record(row: dict[str, object]) -> TokenRecord:
