@@ -31,6 +31,15 @@ from mlflow_rlrisk.statistics.bootstrap import (
     paired_draws,
 )
 from mlflow_rlrisk.statistics.counts import CountPairs
+from mlflow_rlrisk.statistics.discrimination import (
+    DecisionPoint,
+    ReliabilityBin,
+    brier_score,
+    brier_skill,
+    decision_curve,
+    expected_calibration_error,
+    reliability_bins,
+)
 from mlflow_rlrisk.statistics.diversity import (
     answer_coverage,
     answer_entropy,
@@ -92,6 +101,7 @@ from mlflow_rlrisk.statistics.intervals import (
     rule_of_three_upper,
     wilson,
 )
+from mlflow_rlrisk.statistics.logistic import GaussianPrior, LogisticFit, fit_logistic
 from mlflow_rlrisk.statistics.mismatch import LogprobMismatch, logprob_mismatch, mismatch_sums
 from mlflow_rlrisk.statistics.multiple import holm_adjusted, sign_p_value
 from mlflow_rlrisk.statistics.noise_correction import (
@@ -220,6 +230,16 @@ __all__ = [  # noqa: RUF022  (in reading order)
     "top1_regret",
     "auroc",
     "mean_ranks",
+    "LogisticFit",
+    "GaussianPrior",
+    "fit_logistic",
+    "brier_score",
+    "brier_skill",
+    "ReliabilityBin",
+    "reliability_bins",
+    "expected_calibration_error",
+    "DecisionPoint",
+    "decision_curve",
     "ramp",
     "noisy_or",
     "LogprobMismatch",
