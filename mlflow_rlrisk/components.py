@@ -4,7 +4,7 @@ A component reads one quantity. What was not measured is listed as not assessed,
 safe; no quantity enters twice under one name.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +27,7 @@ ENTROPY = PREFIX + "token_entropy"
 ENTROPY_ESTIMATE = PREFIX + "token_entropy_estimate"
 ENTROPY_RELATIVE = PREFIX + "token_entropy_relative"
 OVERLAP = PREFIX + "sft_rl_overlap"
+MISMATCH = PREFIX + "mismatch_k3_kl"
 PASS_AT_64 = PREFIX + "pass_at_64"
 
 CORE = {
@@ -38,9 +39,26 @@ CORE = {
 """Components that every assessment must have, as far as the policy names them."""
 
 
+READS = {
+    **CORE,
+    "entropy_rel": ENTROPY_RELATIVE,
+    "overlap": OVERLAP,
+    "mismatch": MISMATCH,
+}
+"""Metric that a component reads as it is; the others combine evidence beside the rollouts."""
+
 STAND_IN = {ENTROPY: ENTROPY_ESTIMATE}
 """What a component reads, named as what it is, where its own metric is undefined: unbiased, so
 that its interval over prompts holds the exact value as often as it says."""
+
+
+def metric_of(component: str, known: Container[str]) -> str | None:
+    """The metric, among those ``known``, that a component reads; ``None`` where there is none."""
+    wanted = READS.get(component)
+    if wanted is None or wanted in known:
+        return wanted
+    stand_in = STAND_IN.get(wanted)
+    return stand_in if stand_in is not None and stand_in in known else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

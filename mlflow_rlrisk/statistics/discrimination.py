@@ -17,7 +17,7 @@ class ReliabilityBin(NamedTuple):
     observed: float
     low: float
     high: float
-    count: int
+    num_rows: int
 
 
 class DecisionPoint(NamedTuple):
@@ -109,8 +109,8 @@ def expected_calibration_error(bins: tuple[ReliabilityBin, ...]) -> float:
     >>> expected_calibration_error((ReliabilityBin(0.25, 0.5, 0.0, 1.0, 4),))
     0.25
     """
-    total = sum(each.count for each in bins)
-    return sum(each.count * abs(each.mean_predicted - each.observed) for each in bins) / total
+    total = sum(each.num_rows for each in bins)
+    return sum(each.num_rows * abs(each.mean_predicted - each.observed) for each in bins) / total
 
 
 def decision_curve(

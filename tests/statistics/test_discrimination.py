@@ -48,8 +48,8 @@ def test_bins_hold_every_row_once_and_never_part_equal_predictions(
     bins = reliability_bins(predicted, labels, num_bins)
 
     assert len(bins) <= num_bins
-    assert sum(each.count for each in bins) == len(rows)
-    assert sum(each.count * each.observed for each in bins) == pytest.approx(labels.sum())
+    assert sum(each.num_rows for each in bins) == len(rows)
+    assert sum(each.num_rows * each.observed for each in bins) == pytest.approx(labels.sum())
     means = [each.mean_predicted for each in bins]
     assert means == sorted(means)
     order = np.random.default_rng(0).permutation(len(rows))

@@ -1,0 +1,178 @@
+"""What so many outcomes allow: nothing, a small logistic regression, or an isotonic one."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from mlflow_rlrisk import __version__
+from mlflow_rlrisk.calibration.curves import Kind, fit_curve
+from mlflow_rlrisk.calibration.formula import RULE, formula_digest
+from mlflow_rlrisk.calibration.record import KIND, SCHEMA_VERSION, CalibrationRecord
+from mlflow_rlrisk.calibration.rows import FAILED_RULE, LeftOut, OutcomeRow
+from mlflow_rlrisk.calibration.validation import CONSTANT, INDEX, Validation, validate
+from mlflow_rlrisk.config import ComponentConfig
+from mlflow_rlrisk.statistics.discrimination import (
+    decision_curve,
+    expected_calibration_error,
+    reliability_bins,
+)
+
+MIN_OUTCOMES = 8
+"""Below it one outcome more or less turns every figure over."""
+MIN_LINEAGES = 3
+"""Leaving one out must leave two, or lineage and risk are one."""
+MOST_FOR_LOGISTIC = 30
+MIN_FOR_ECE = 50
+"""A calibration error over bins of fewer than ten each is mostly noise."""
+_BINS = 5
+_KNOTS = 101
+
+
+def calibrate(
+    rows: Sequence[OutcomeRow],
+    components: Mapping[str, ComponentConfig],
+    *,
+    left_out: Sequence[LeftOut] = (),
+    min_gain: float | None = None,
+    quantity: str = "pass_at_1",
+) -> CalibrationRecord:
+    """Fit what the outcomes allow, validate it out of lineage, and record both.
+
+    Args:
+        rows: Outcomes, any order; the record does not depend on it.
+        components: Lines of the index that is calibrated.
+        left_out: Checkpoints that could not be used; they are recorded with their reasons.
+        min_gain: The least gain that was asked of a run; recorded with the rule of failure.
+        quantity: What ``final`` and ``gain`` of the rows are.
+
+    Returns:
+        The record, with ``used`` false and the reasons where nothing can be calibrated.
+    """
+    ordered = sorted(rows, key=lambda row: (row.lineage, row.checkpoint))
+    kind, reasons = _kind(ordered)
+    is_used = False
+    model: dict[str, Any] = {"kind": str(kind), "feature": INDEX, "curve": []}
+    validation: dict[str, Any] | None = None
+    predicted: list[float | None] = [None] * len(ordered)
+    if kind is not Kind.NONE:
+        found = validate(ordered, kind)
+        is_used, reasons = _verdict(found)
+        model["curve"] = _curve(ordered, kind)
+        validation = _validation(ordered, found)
+        predicted = [float(chance) for chance in found.predicted]
+    lineages = sorted({row.lineage for row in ordered})
+    return CalibrationRecord(
+        {
+            "schema_version": SCHEMA_VERSION,
+            "kind": KIND,
+            "code_version": __version__,
+            "formula": {
+                "digest": formula_digest(components),
+                "rule": RULE,
+                "components": {n: c.model_dump(mode="json") for n, c in components.items()},
+            },
+            "outcome": {"quantity": quantity, "failed": FAILED_RULE, "min_gain": min_gain},
+            "num_outcomes": len(ordered),
+            "num_failed": sum(row.failed for row in ordered),
+            "num_preregistered": sum(row.is_preregistered is True for row in ordered),
+            "lineages": {
+                name: {
+                    "num_outcomes": sum(row.lineage == name for row in ordered),
+                    "num_failed": sum(row.failed for row in ordered if row.lineage == name),
+                }
+                for name in lineages
+            },
+            "left_out": [asdict(each) for each in left_out],
+            "model": model,
+            "validation": validation,
+            "used": is_used,
+            "reasons": reasons,
+            "rows": [
+                {
+                    "lineage": row.lineage,
+                    "checkpoint": row.checkpoint,
+                    "risk_index": row.index,
+                    "failed": row.failed,
+                    "final": row.final,
+                    "gain": row.gain,
+                    "hours": row.hours,
+                    "num_runs": row.num_runs,
+                    "predicted": chance,
+                }
+                for row, chance in zip(ordered, predicted, strict=True)
+            ],
+        }
+    )
+
+
+def _kind(rows: Sequence[OutcomeRow]) -> tuple[Kind, list[str]]:
+    """What may be fitted, and why nothing may."""
+    lineages, failed = {row.lineage for row in rows}, sum(row.failed for row in rows)
+    if len(rows) < MIN_OUTCOMES:
+        return Kind.NONE, [
+            f"{len(rows)} checkpoints have an outcome: nothing is calibrated below {MIN_OUTCOMES}"
+        ]
+    if len(lineages) < MIN_LINEAGES:
+        return Kind.NONE, [
+            f"the outcomes come from {len(lineages)} lineages: out of lineage nothing can be "
+            f"shown below {MIN_LINEAGES}"
+        ]
+    if failed in (0, len(rows)):
+        which = "none" if failed == 0 else "each"
+        return Kind.NONE, [f"{which} of the {len(rows)} checkpoints failed: no line to be found"]
+    return (Kind.LOGISTIC if len(rows) <= MOST_FOR_LOGISTIC else Kind.ISOTONIC), []
+
+
+def _verdict(found: Validation) -> tuple[bool, list[str]]:
+    """Used only where the index has the least Brier score of all, out of lineage."""
+    own = found.scores[INDEX].brier
+    rivals = {name: each.brier for name, each in found.scores.items() if name != INDEX}
+    ahead = {name: brier for name, brier in rivals.items() if brier <= own}
+    untested = [f"{name} could not be compared: {why}" for name, why in found.undefined.items()]
+    if ahead:
+        told = ", ".join(f"{name} {brier:.4f}" for name, brier in sorted(ahead.items()))
+        return False, [f"out of lineage the index has Brier score {own:.4f}: {told}", *untested]
+    best = min(rivals, key=lambda name: rivals[name])
+    return True, [
+        f"out of lineage the index has Brier score {own:.4f}, the best rival "
+        f"({best}) {rivals[best]:.4f}",
+        *untested,
+    ]
+
+
+def _curve(rows: Sequence[OutcomeRow], kind: Kind) -> list[list[float]]:
+    """The curve of all outcomes as a table, so that applying it needs no code of the fit."""
+    index = np.array([row.index for row in rows])
+    curve = fit_curve(
+        kind, index, np.array([row.failed for row in rows]), [row.lineage for row in rows]
+    )
+    at = np.linspace(0.0, 1.0, _KNOTS)
+    if kind is Kind.ISOTONIC:
+        at = np.unique(np.concatenate([[0.0, 1.0], index]))
+    return [[float(x), float(p)] for x, p in zip(at, curve(at), strict=True)]
+
+
+def _validation(rows: Sequence[OutcomeRow], found: Validation) -> dict[str, Any]:
+    failed = np.array([row.failed for row in rows])
+    bins = reliability_bins(found.predicted, failed, _BINS)
+    known = [row.hours for row in rows]
+    is_timed = all(hours is not None for hours in known)
+    hours = [hours if is_timed and hours is not None else 1.0 for hours in known]
+    enough = len(rows) >= MIN_FOR_ECE
+    return {
+        "method": "leave one lineage out; intervals resample lineages, then checkpoints in them",
+        "predictors": {name: asdict(score) for name, score in found.scores.items()},
+        "undefined": dict(found.undefined),
+        "baselines": [name for name in found.scores if name not in (INDEX, CONSTANT)],
+        "reliability": [each._asdict() for each in bins],
+        "ece": expected_calibration_error(bins) if enough else None,
+        "ece_undefined": None if enough else f"fewer than {MIN_FOR_ECE} outcomes",
+        "decision_curve": {
+            "unit": "device hours" if is_timed else "runs",
+            "total_failed": float(np.sum(np.array(hours)[failed])),
+            "total_good": float(np.sum(np.array(hours)[~failed])),
+            "points": [e._asdict() for e in decision_curve(found.predicted, failed, hours)],
+        },
+    }
