@@ -7,13 +7,14 @@ whether it may begin, and what it brings counts only while the row says ``runnin
 import json
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 import sqlalchemy as sa
 
+from service.commit_points import CommitPoint, reached
 from service.database import METADATA, read, write
 
 KEY_LIFE_S = 7 * 24 * 3600.0
@@ -122,6 +123,7 @@ class AssessmentTable:
         key: str | None,
         max_open: int,
         max_open_per_owner: int,
+        key_life_s: float = KEY_LIFE_S,
     ) -> tuple[Assessment, bool]:
         """Accept an assessment; returns it, and whether it is a new one.
 
@@ -133,7 +135,10 @@ class AssessmentTable:
         with write(self.engine) as connection:
             if connection.dialect.name == "postgresql":  # SQLite's transactions exclude each other
                 connection.execute(sa.text("SELECT pg_advisory_xact_lock(7216401)"))
-            if key is not None and (known := _by_key(connection, owner, key, now)) is not None:
+            if (
+                key is not None
+                and (known := _by_key(connection, owner, key, now - key_life_s)) is not None
+            ):
                 if known.body_digest != body_digest:
                     raise KeyConflictError
                 return known, False
@@ -153,6 +158,8 @@ class AssessmentTable:
             }
             connection.execute(sa.insert(_TABLE).values(row))
             found = _find(connection, str(row["id"]))
+            reached(CommitPoint.ACCEPT_UNCOMMITTED)
+        reached(CommitPoint.ACCEPT_COMMITTED)
         assert found is not None
         return found, True
 
@@ -171,15 +178,17 @@ class AssessmentTable:
     def page(
         self,
         *,
-        owner: str | None = None,
+        owners: Sequence[str] | None = None,
         model: str | None = None,
         state: str | None = None,
         before: float | None = None,
         limit: int = 50,
     ) -> list[Assessment]:
-        """The newest first; ``owner=None`` means everybody's, ``before`` the last one's time."""
+        """The newest first; ``owners=None`` means everybody's, ``before`` the last one's time."""
         wanted = sa.select(*_LIGHT).order_by(_TABLE.c.number.desc()).limit(limit)
-        for column, value in (("owner", owner), ("model_name", model), ("state", state)):
+        if owners is not None:
+            wanted = wanted.where(_TABLE.c.owner.in_(owners))
+        for column, value in (("model_name", model), ("state", state)):
             if value is not None:
                 wanted = wanted.where(_TABLE.c[column] == value)
         if before is not None:
@@ -287,14 +296,16 @@ class AssessmentTable:
             connection.execute(change.values(values))
             return _find(connection, assessment_id)
 
-    def published(self, assessment_id: str, run_id: str, report_uri: str) -> None:
-        """Note where the report is; the first note stays."""
+    def published(
+        self, assessment_id: str, run_id: str, report_uri: str, *, note: str | None = None
+    ) -> None:
+        """Note where the report is, and what is missing there; the first note stays."""
         self._set_unpublished(
             assessment_id,
             run_id=run_id,
             report_uri=report_uri,
             published_at=time.time(),
-            publish_error=None,
+            publish_error=note,
         )
 
     def publish_failed(self, assessment_id: str, why: str) -> None:
@@ -309,11 +320,11 @@ class AssessmentTable:
             connection.execute(change.values(values))
 
 
-def _by_key(connection: sa.Connection, owner: str, key: str, now: float) -> Assessment | None:
+def _by_key(connection: sa.Connection, owner: str, key: str, since: float) -> Assessment | None:
     wanted = sa.select(*_LIGHT).where(
         _TABLE.c.owner == owner,
         _TABLE.c.idempotency_key == key,
-        _TABLE.c.created_at > now - KEY_LIFE_S,
+        _TABLE.c.created_at > since,
     )
     row = connection.execute(wanted).mappings().one_or_none()
     return None if row is None else _assessment(row)

@@ -14,6 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
+from service.commit_points import CommitPoint, reached
+
 TASK, RESULT = "task.json", "result.json"
 LOCK = "child.lock"
 LOCK_LIMIT_S = 60.0
@@ -66,6 +68,7 @@ class ProgressWriter:
             self._correct_sum += statistics.num_correct / statistics.num_scored
         if time.monotonic() - self._last > BEAT_S:
             self._tell()
+        reached(CommitPoint.PROMPT_GRADED)
 
     def _tell(self) -> None:
         self._last = time.monotonic()
@@ -103,9 +106,11 @@ def main() -> int:
     with (folder / LOCK).open("w") as lock:
         _wait_for(lock)
         result = _run(json.loads((folder / TASK).read_text(encoding="utf-8")), folder, lines)
+        reached(CommitPoint.RESULT_UNWRITTEN)
         scratch = folder / f"{RESULT}.part"
         scratch.write_text(json.dumps(result), encoding="utf-8")
         scratch.replace(folder / RESULT)
+        reached(CommitPoint.RESULT_WRITTEN)
     return 0
 
 

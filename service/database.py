@@ -20,7 +20,11 @@ def open_database(address: str) -> sa.Engine:
         sqlalchemy.exc.SQLAlchemyError: The database cannot be used.
     """
     import service.assessment_table
+    import service.attestation_table
+    import service.override_table
+    import service.poller_state
     import service.tokens
+    import service.webhooks_table
     import service.worker_presence  # noqa: F401  (all add their tables to the metadata)
 
     url = sa.make_url(address)

@@ -1,18 +1,22 @@
-"""A report into MLflow exactly once, however often this is begun.
+"""A report into MLflow exactly once, signed where there is a signer, however often this is begun.
 
 The run is found by a tag with the assessment's id before one is made; what a broken attempt has
-left is completed. The row keeps the report meanwhile, so an MLflow that is away loses nothing.
+left is completed. The row keeps the report meanwhile, so an MLflow or a signer that is away loses
+nothing. Where there is a signer, no verdict is put onto a version without its signature.
 """
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlflow_rlrisk import RiskReport, RLRiskError, log_report, tag_version
 from service.assessment_table import Assessment, AssessmentTable, State
+from service.commit_points import CommitPoint, reached
 from service.problems import without_paths
 from service.sampling_process import forget
 from service.settings import ServiceSettings
+from service.signer_protocol import Signer, SignerRefusedError, SignerUnavailableError
 from service.upstream import point_mlflow
 
 if TYPE_CHECKING:
@@ -21,11 +25,26 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 ASSESSMENT_TAG = "rlrisk.assessment_id"
+ATTESTATION_ARTIFACT = "rlrisk/attestation.json"
+ADVISORY = ("weights_declared",)
+"""Refusals of the signer after which the verdict is worth showing, as advice."""
 MAX_WHY = 500
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Published:
+    run_id: str
+    report_uri: str
+    note: str | None
+
+
 def publish(
-    jobs: AssessmentTable, settings: ServiceSettings, assessment_id: str, folder: Path
+    jobs: AssessmentTable,
+    settings: ServiceSettings,
+    assessment_id: str,
+    folder: Path,
+    *,
+    signer: Signer | None = None,
 ) -> bool:
     """Write the report of an assessment to MLflow.
 
@@ -34,39 +53,84 @@ def publish(
         settings: Which MLflow.
         assessment_id: Whose.
         folder: Its rollouts; removed at the end.
+        signer: Signs the verdict; ``None``: it is advisory.
 
     Returns:
-        False where MLflow did not take it and it must be tried again.
+        False where MLflow or the signer did not take it and it must be tried again.
     """
     from mlflow.exceptions import MlflowException
 
     job = jobs.find(assessment_id)
-    if job is None or job.state is not State.SUCCEEDED or job.published_at is not None:
+    if job is None or job.state is not State.SUCCEEDED:
+        return True
+    if job.published_at is not None:
+        forget(folder)
         return True
     text = jobs.report(assessment_id)
     assert text is not None  # stored in the transaction that made it succeed
     try:
-        run_id, report_uri = _write(settings, job, RiskReport.from_json(text), folder)
-    except (RLRiskError, MlflowException, OSError) as error:
+        done = _write(settings, job, RiskReport.from_json(text), folder, signer)
+    except (RLRiskError, MlflowException, OSError, SignerUnavailableError) as error:
         logger.warning("%s is not published yet: %s", assessment_id, error)
         jobs.publish_failed(assessment_id, without_paths(str(error))[:MAX_WHY])
         return False
-    jobs.published(assessment_id, run_id, report_uri)
+    except SignerRefusedError as error:  # one that may be lifted; a final one is in the note
+        jobs.publish_failed(assessment_id, f"not signed yet: {without_paths(str(error))}"[:MAX_WHY])
+        return False
+    jobs.published(assessment_id, done.run_id, done.report_uri, note=done.note)
+    reached(CommitPoint.PUBLISHED)
     forget(folder)
+    reached(CommitPoint.SHARDS_FORGOTTEN)
     return True
 
 
 def _write(
-    settings: ServiceSettings, job: Assessment, report: RiskReport, folder: Path
-) -> tuple[str, str]:
+    settings: ServiceSettings,
+    job: Assessment,
+    report: RiskReport,
+    folder: Path,
+    signer: Signer | None,
+) -> _Published:
     client = point_mlflow(settings)
     run_id = _run_of(client, settings.experiment, job)
     rollouts = folder / "rollouts"
     logged = log_report(report, run_id=run_id, rollouts=rollouts if rollouts.is_dir() else None)
+    reached(CommitPoint.REPORT_LOGGED)
+    note = None
     if report.provenance.version is not None:
-        tag_version(report, report_uri=logged.report_uri)
+        note = _show_on_version(client, job, report, run_id, logged.report_uri, signer)
+        reached(CommitPoint.VERSION_TAGGED)
     client.set_terminated(run_id, "FINISHED")
-    return run_id, logged.report_uri
+    reached(CommitPoint.RUN_ENDED)
+    return _Published(run_id=run_id, report_uri=logged.report_uri, note=note)
+
+
+def _show_on_version(
+    client: "MlflowClient",
+    job: Assessment,
+    report: RiskReport,
+    run_id: str,
+    report_uri: str,
+    signer: Signer | None,
+) -> str | None:
+    """Tag the version; returns why there is no signature where the signer refused for good."""
+    if signer is None:
+        tag_version(report, report_uri=report_uri)
+        return None
+    try:
+        envelope = signer.attest(job.id, run_id)
+    except SignerRefusedError as error:
+        if not error.is_final:
+            raise
+        logger.warning("%s is not signed: %s", job.id, error)
+        if error.code in ADVISORY:
+            tag_version(report, report_uri=report_uri)
+        return f"not signed: {without_paths(str(error))}"[:MAX_WHY]
+    reached(CommitPoint.ATTESTATION_RECEIVED)
+    client.log_text(run_id, envelope, ATTESTATION_ARTIFACT)
+    reached(CommitPoint.ATTESTATION_LOGGED)
+    tag_version(report, report_uri=report_uri, attestation=envelope)
+    return None
 
 
 def _run_of(client: "MlflowClient", experiment: str, job: Assessment) -> str:
@@ -77,4 +141,6 @@ def _run_of(client: "MlflowClient", experiment: str, job: Assessment) -> str:
         return str(known[0].info.run_id)
     tags = {ASSESSMENT_TAG: job.id}
     name = f"rlrisk {job.request['model']}"[:250]
-    return str(client.create_run(experiment_id, run_name=name, tags=tags).info.run_id)
+    run_id = str(client.create_run(experiment_id, run_name=name, tags=tags).info.run_id)
+    reached(CommitPoint.RUN_CREATED)
+    return run_id

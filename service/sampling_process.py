@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from service.child import RESULT, TASK
+from service.commit_points import CommitPoint, reached
 from service.settings import ServiceSettings
 
 ENVIRONMENT = (
@@ -69,17 +70,16 @@ def run_child(
     scratch = folder / f"{TASK}.part"
     scratch.write_text(json.dumps(task), encoding="utf-8")
     scratch.replace(folder / TASK)
-    wanted = (*ENVIRONMENT, *settings.environment)
-    environment = {name: os.environ[name] for name in wanted if name in os.environ} | OFFLINE
     with (folder / LOG).open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "service.child", str(folder)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
-            env=environment,
+            env=sampling_environment(settings),
             start_new_session=True,
         )
+    reached(CommitPoint.CHILD_STARTED)
     deadline = time.monotonic() + settings.limits.wall_s
     try:
         _listen(process, deadline, on_line)
@@ -90,6 +90,12 @@ def run_child(
     except (OSError, ValueError) as error:
         raise ChildLostError(f"the sampling process ended with {process.returncode}") from error
     return result
+
+
+def sampling_environment(settings: ServiceSettings) -> dict[str, str]:
+    """What a process that runs foreign code sees of this one's environment."""
+    wanted = (*ENVIRONMENT, *settings.environment)
+    return {name: os.environ[name] for name in wanted if name in os.environ} | OFFLINE
 
 
 def _listen(

@@ -21,6 +21,7 @@ from mlflow_rlrisk import (
     resolve_reference,
 )
 from service.assessment_table import Assessment, AssessmentTable, State
+from service.commit_points import CommitPoint, reached
 from service.problems import without_paths
 from service.references import has_links, refusal_of_source
 from service.sampling_process import (
@@ -69,6 +70,7 @@ class Scorer:
         job = None
         try:
             job = self._jobs.begin(assessment_id, max_attempts=self._settings.limits.max_attempts)
+            reached(CommitPoint.ATTEMPT_BEGUN)
             return job is None or self._attempt(job)
         except (SQLAlchemyError, OSError) as error:  # a locked database, a full disk
             logger.error("%s waits for storage: %s", assessment_id, error)
@@ -106,6 +108,7 @@ class Scorer:
         folder.mkdir(parents=True, exist_ok=True)
         self._tell(job, stage="fetch")
         path, origin = self._fetched(job, folder)
+        reached(CommitPoint.MODEL_FETCHED)
         self._wait_for_memory(job)
         task = self._task(job, path, origin)
         for _ in range(MAX_HALVINGS):
@@ -142,6 +145,7 @@ class Scorer:
             model_name=source.registered_name,
             model_version=source.version,
         )
+        reached(CommitPoint.MODEL_PINNED)
 
     def _download(self, source: ModelSource, folder: Path) -> Path:
         folder.mkdir(mode=0o700, exist_ok=True)
@@ -177,6 +181,7 @@ class Scorer:
             logger.warning("%s failed: %s", job.id, error["message"])
             return self._fail(job, error["code"], _shown(error["message"]))
         report = RiskReport.from_dict(result["report"])
+        reached(CommitPoint.REPORT_UNCOMMITTED)
         self._jobs.finish(
             job.id,
             job.fence,
@@ -185,6 +190,7 @@ class Scorer:
             risk_level=str(report.risk_level),
             outcome=str(decide(report, report.policy).outcome),
         )
+        reached(CommitPoint.REPORT_COMMITTED)
         return True
 
     def _fail(self, job: Assessment, code: str, detail: str) -> bool:

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,16 +23,24 @@ from service.deps import Dependencies
 from service.logs import log_as_json
 from service.registry import RegistryReader
 from service.settings import ServiceSettings, load_settings
+from service.signer_client import SOCKET_VARIABLE, default_socket, signer_of
 from service.tokens import TokenTable
 from service.upstream import point_mlflow
 
 logger = logging.getLogger(__name__)
 
-Role = Literal["all", "api", "worker"]
+Role = Literal["all", "api", "worker", "signer"]
 SUPERVISED = "RLRISK_SUPERVISED_BY"
 COMMAND = "from mlflow_rlrisk.cli import run; run()"
 GRACE_S = 30
 RESTART_S = 1.0
+MLFLOW_BOUNDS = {
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+}
+"""MLflow's own settings where the operator set none; its defaults wait for 7 times 120 s."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -44,15 +52,24 @@ def serve(
     role: Role,
     threads: int,
     worker_name: str | None,
+    signing_keys: Sequence[Path] = (),
 ) -> int:
     """Run until SIGTERM or SIGINT; returns the exit code.
 
     Raises:
-        ConfigError: The settings are unusable, or the address is not loopback and no token exists.
+        ConfigError: The settings are unusable, a key cannot be read, or the address is not
+            loopback and no token exists.
     """
     settings = load_settings(config)
     log_as_json(settings.log_level)
     _end_with_supervisor()
+    _bound_mlflow()
+    _check_keys(role, signing_keys)
+    if role == "signer":
+        from service.signer import run_signer
+
+        run_signer(settings, signing_keys)
+        return 0
     if role == "worker":
         from service.worker import run_worker
 
@@ -62,7 +79,49 @@ def serve(
     if role == "api":
         _Gunicorn(settings, host, port, threads).run()
         return 0
-    return _Supervisor(sys.argv[1:]).run()
+    return _Supervisor(
+        _commands(config, host, port, threads, worker_name, signing_keys), settings
+    ).run()
+
+
+def _check_keys(role: Role, signing_keys: Sequence[Path]) -> None:
+    """Find out at the start whether the keys can be used, and by whom."""
+    from mlflow_rlrisk.attestation_keys import SigningKey
+
+    if role == "signer" and not signing_keys:
+        raise ConfigError("signing_key", None, "a signer needs --signing-key FILE")
+    if role in ("api", "worker") and signing_keys:
+        need = "only --role signer and --role all take a key; name its signer_socket in the config"
+        raise ConfigError("signing_key", [str(each) for each in signing_keys], need)
+    for each in signing_keys:
+        SigningKey.load(each)
+
+
+def _bound_mlflow() -> None:
+    """An MLflow that hangs delays what is asked of it and does not block it for ever."""
+    for name, value in MLFLOW_BOUNDS.items():
+        os.environ.setdefault(name, value)
+
+
+def _commands(
+    config: str | Path,
+    host: str,
+    port: int,
+    threads: int,
+    worker_name: str | None,
+    signing_keys: Sequence[Path],
+) -> dict[str, list[str]]:
+    """Role -> the arguments of its process, in the order of starting; one has the keys."""
+    common = ["serve", "--config", str(config)]
+    named = [] if worker_name is None else ["--worker-name", worker_name]
+    keys = [part for each in signing_keys for part in ("--signing-key", str(each))]
+    signer = {"signer": [*common, "--role", "signer", *keys]} if keys else {}
+    listens = ["--host", host, "--port", str(port), "--threads", str(threads)]
+    return {
+        **signer,
+        "worker": [*common, "--role", "worker", *named],
+        "api": [*common, "--role", "api", *listens],
+    }
 
 
 def check_address(settings: ServiceSettings, host: str) -> None:
@@ -93,6 +152,7 @@ def application(settings: ServiceSettings) -> Flask:
         jobs=AssessmentTable(engine),
         tokens=tokens if tokens.list() else None,
         registry=_registry(settings),
+        signer=signer_of(settings),
     )
     return create_app(settings, deps)
 
@@ -136,10 +196,10 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]
 
 
 class _Supervisor:
-    """Keeps API and worker alive; a process that dies is started again."""
+    """Keeps API, worker and signer alive; a process that dies is started again."""
 
-    def __init__(self, arguments: list[str]) -> None:
-        self._arguments = arguments
+    def __init__(self, commands: Mapping[str, list[str]], settings: ServiceSettings) -> None:
+        self._commands, self._settings = commands, settings
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._stops = False
 
@@ -147,7 +207,7 @@ class _Supervisor:
         for each in (signal.SIGTERM, signal.SIGINT):
             signal.signal(each, self._stop)
         while not self._stops:
-            for role in ("worker", "api"):
+            for role in self._commands:
                 child = self._children.get(role)
                 if child is None or child.poll() is not None:
                     if child is not None:
@@ -166,8 +226,11 @@ class _Supervisor:
         return 0
 
     def _start(self, role: str) -> "subprocess.Popen[bytes]":
-        command = [sys.executable, "-c", COMMAND, *self._arguments, "--role", role]
-        return subprocess.Popen(command, env={**os.environ, SUPERVISED: str(os.getpid())})
+        command = [sys.executable, "-c", COMMAND, *self._commands[role]]
+        environment = {**os.environ, SUPERVISED: str(os.getpid())}
+        if "signer" in self._commands:
+            environment[SOCKET_VARIABLE] = str(default_socket(self._settings))
+        return subprocess.Popen(command, env=environment)
 
     def _stop(self, *_: object) -> None:
         self._stops = True

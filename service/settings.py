@@ -20,6 +20,8 @@ from mlflow_rlrisk import (
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,128}$")]
 PositiveInt = Annotated[int, Field(ge=1)]
+Pattern = Annotated[str, Field(pattern=r"^[A-Za-z0-9 ._*?\[\]!-]{1,256}$")]
+TagKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9 ._/-]{1,250}$")]
 DEFAULT_POLICY = "default"
 
 
@@ -30,6 +32,25 @@ class PromptSetSettings(Settings):
     """File, folder or dataset, as ``rlrisk assess --prompts`` takes it."""
     mapping: dict[str, str] | None = None
     """Columns of ``prompt`` and ``truth`` where they are not recognised."""
+
+
+class TriggerSettings(Settings):
+    """Which versions are assessed by themselves, and how."""
+
+    models: Annotated[tuple[Pattern, ...], Field(min_length=1)]
+    """Shell patterns of registered model names."""
+    created: bool = True
+    """Assess every new version."""
+    aliases: tuple[str, ...] = ()
+    """Assess a version that is given one of these aliases."""
+    tags: dict[TagKey, str] = Field(default_factory=dict)
+    """Assess a version that is given one of these tags; the value is a shell pattern."""
+    prompt_set: Name
+    verifier: Name
+    policy: Name = DEFAULT_POLICY
+    sampling: dict[str, Any] = Field(default_factory=dict)
+    """As in the body of ``POST /v1/assessments``."""
+    group_size: int | None = None
 
 
 class Limits(Settings):
@@ -76,10 +97,20 @@ class ServiceSettings(Settings):
     assessment: dict[str, Any] = Field(default_factory=dict)
     """`AssessmentConfig` for every assessment, ``sampling`` included: defaults, device, backend."""
     limits: Limits = Limits()
+    triggers: dict[Name, TriggerSettings] = Field(default_factory=dict)
+    """Name -> what of the registry starts an assessment."""
+    webhook_secret_file: str | None = None
+    """One secret a line that MLflow may have signed its webhooks with."""
+    poll_interval_s: Annotated[float, Field(gt=0, le=3600)] = 30.0
+    """Seconds between two looks at the registry for what no webhook told."""
     worker_life_s: Annotated[float, Field(gt=0)] = 120.0
     """A worker silent for longer counts as dead; the others take over what it was running."""
+    decision_max_age_s: Annotated[float, Field(ge=0, le=60)] = 0.0
+    """How old the registry's word may be when a decision promotes; 0 asks it for every decision."""
     allowed_hosts: tuple[str, ...] = ()
     """Host names that requests may be for; empty allows all."""
+    signer_socket: str | None = None
+    """Where a signer of its own (``--role signer``) listens; what is published is signed then."""
     environment: tuple[str, ...] = ()
     """More environment variables that the sampling process may see."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
@@ -142,6 +173,9 @@ def load_settings(path: str | Path) -> ServiceSettings:
             },
             "verifiers": {name: _existing(root, v) for name, v in settings.verifiers.items()},
             "policies": {name: str(root / file) for name, file in settings.policies.items()},
+            "webhook_secret_file": settings.webhook_secret_file
+            and str(root / settings.webhook_secret_file),
+            "signer_socket": settings.signer_socket and str(root / settings.signer_socket),
             "model_roots": tuple(str(root / each) for each in settings.model_roots),
             "artifact_roots": tuple(
                 each if "://" in each else str(root / each) for each in settings.artifact_roots

@@ -23,10 +23,14 @@ from sqlalchemy import make_url
 
 from mlflow_rlrisk import ConfigError
 from service.assessment_table import AssessmentTable, State
+from service.commit_points import CommitPoint, reached
 from service.database import open_database
+from service.poller import Poller
 from service.publishing import publish
 from service.scoring import Scorer
 from service.settings import ServiceSettings
+from service.signer_client import signer_of
+from service.signer_protocol import Signer
 from service.worker_presence import gone, say_alive
 
 logger = logging.getLogger(__name__)
@@ -47,6 +51,7 @@ class _Parts:
     jobs: AssessmentTable
     settings: ServiceSettings
     scorer: Scorer
+    signer: Signer | None
     name: str
     last_beat = -math.inf
 
@@ -65,7 +70,7 @@ def score_step(assessment_id: str) -> bool:
 def publish_step(assessment_id: str) -> bool:
     """Write to MLflow; false where it must be tried again."""
     folder = _parts.scorer.folder(assessment_id)
-    return publish(_parts.jobs, _parts.settings, assessment_id, folder)
+    return publish(_parts.jobs, _parts.settings, assessment_id, folder, signer=_parts.signer)
 
 
 @DBOS.workflow(name="rlrisk_score", max_recovery_attempts=MAX_RECOVERIES)
@@ -99,7 +104,9 @@ def run_worker(settings: ServiceSettings, *, name: str | None = None) -> None:
     with _only_one(settings, name):
         _parts.jobs = AssessmentTable(open_database(settings.database))
         _parts.settings = settings
+        _parts.signer = signer_of(settings)
         _parts.scorer = Scorer(_parts.jobs, settings, _stopping.is_set)
+        poller = Poller(settings, _parts.jobs, name)
         for each in (signal.SIGTERM, signal.SIGINT):
             signal.signal(each, lambda *_: _stopping.set())
         DBOS(config=_config(settings, name))
@@ -108,6 +115,8 @@ def run_worker(settings: ServiceSettings, *, name: str | None = None) -> None:
         DBOS.register_queue(PUBLISHING, worker_concurrency=2, polling_interval_sec=SWEEP_S)
         logger.info("worker %s is ready", name)
         _parts.name = name
+        looking = threading.Thread(target=poller.run, args=(_stopping.wait,), daemon=True)
+        looking.start()
         while not _stopping.wait(SWEEP_S):
             _sweep()
         DBOS.destroy(workflow_completion_timeout_sec=30)
@@ -149,6 +158,7 @@ def _hand_over(queue: str, workflow: Any, assessment_id: str, workflow_id: str) 
     if DBOS.get_workflow_status(workflow_id) is None:
         with SetWorkflowID(workflow_id):
             DBOS.enqueue_workflow(queue, workflow, assessment_id)
+        reached(CommitPoint.HANDOVER_DONE)
 
 
 def _config(settings: ServiceSettings, name: str) -> DBOSConfig:

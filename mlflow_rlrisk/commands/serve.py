@@ -1,5 +1,6 @@
 """``rlrisk serve``: the scoring service with its dashboard."""
 
+from pathlib import Path
 from typing import Any, Literal
 
 import click
@@ -18,14 +19,22 @@ from mlflow_rlrisk.errors import MissingDependencyError
 @click.option("--port", type=click.IntRange(1, 65535), default=8787, show_default=True)
 @click.option(
     "--role",
-    type=click.Choice(["all", "api", "worker"]),
+    type=click.Choice(["all", "api", "worker", "signer"]),
     default="all",
     show_default=True,
-    help="API and worker in one command, or one of them.",
+    help="API, worker and (with a key) signer in one command, or one of them.",
 )
 @click.option("--threads", type=click.IntRange(1, 512), default=32, show_default=True)
 @click.option("--worker-name", default=None, help="Tells workers apart; default: the host's name.")
-def serve(role: Literal["all", "api", "worker"], **options: Any) -> int:
+@click.option(
+    "--signing-key",
+    "signing_keys",
+    multiple=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Private key (rlrisk keys init), held by a process of its own; without one, reports are"
+    " advisory. Twice where overrides need two signatures.",
+)
+def serve(role: Literal["all", "api", "worker", "signer"], **options: Any) -> int:
     """Serve the checks over HTTP, with durable jobs and a dashboard."""
     try:
         from service.serve import serve as run

@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -139,6 +139,7 @@ class RunningService:
     environment: Mapping[str, str]
     process: "subprocess.Popen[bytes] | None" = None
     name: str | None = None
+    options: Sequence[str] = ()
 
     @property
     def url(self) -> str:
@@ -148,6 +149,7 @@ class RunningService:
         command = [sys.executable, "-c", COMMAND, "serve", "--config", str(self.config)]
         command += ["--port", str(self.port), "--role", self.role]
         command += ["--worker-name", self.name] if self.name else []
+        command += self.options
         variables = {**os.environ, "OMP_NUM_THREADS": "1", **self.environment}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -193,10 +195,14 @@ class RunningService:
 
 @contextmanager
 def running_service(
-    config: Path, *, role: str = "all", environment: Mapping[str, str] | None = None
+    config: Path,
+    *,
+    role: str = "all",
+    environment: Mapping[str, str] | None = None,
+    options: Sequence[str] = (),
 ) -> Iterator[RunningService]:
     """Run a service; at the end it must stop by itself and leave no process behind."""
-    service = RunningService(config, free_port(), role, environment or {})
+    service = RunningService(config, free_port(), role, environment or {}, options=options)
     service.start()
     try:
         service.wait_until_up()
