@@ -24,6 +24,7 @@ COMMANDS = {
     "mismatch": "mismatch:mismatch",
     "monitor": "monitor:monitor",
     "outcome": "monitor:outcome",
+    "calibrate": "calibrate:calibrate",
     "judge": "judge:judge",
     "audit-verifier": "audit_verifier:audit_verifier",
     "overlap": "overlap:overlap",

@@ -78,7 +78,7 @@ def pass_at_k_figure(
         axes.set_ylabel("chance of a correct one")
         axes.grid(axis="y")
 
-    return _figure("pass-at-k", alt, draw)
+    return one_figure("pass-at-k", alt, draw)
 
 
 def solve_rate_figure(
@@ -119,7 +119,7 @@ def solve_rate_figure(
         axes.set_ylabel("share of prompts")
         axes.grid(axis="y")
 
-    return _figure("solve-rate", alt, draw)
+    return one_figure("solve-rate", alt, draw)
 
 
 def _zone_colour(rate: float, critical: float) -> str:
@@ -167,7 +167,7 @@ def entropy_histogram_figure(edges: FloatArray, counts: IntArray, mean: float | 
         axes.set_ylabel("share of tokens")
         axes.grid(axis="y")
 
-    return _figure("entropy-histogram", alt, draw)
+    return one_figure("entropy-histogram", alt, draw)
 
 
 def entropy_by_position_figure(positions: FloatArray, means: FloatArray, alive: FloatArray) -> str:
@@ -206,7 +206,7 @@ def entropy_by_position_figure(positions: FloatArray, means: FloatArray, alive: 
         axes.set_ylabel("mean entropy (nats)")
         axes.grid(axis="y")
 
-    return _figure("entropy-position", alt, draw)
+    return one_figure("entropy-position", alt, draw)
 
 
 _MAX_VERSION_TICKS = 16  # more labels than that overlap
@@ -264,7 +264,7 @@ def ladder_figure(
         if len(series) > 1:
             axes.legend(frameon=False, fontsize=9, loc="best")
 
-    return _figure(name, alt, draw)
+    return one_figure(name, alt, draw)
 
 
 def run_figure(
@@ -317,7 +317,15 @@ def _labels(alarms: Sequence[tuple[int, str]], span: int) -> list[tuple[int, lis
     return labels
 
 
-def _figure(name: str, alt: str, draw: Any) -> str:
+def one_figure(name: str, alt: str, draw: Any) -> str:
+    """Draw on one pair of axes; the SVG is an element of a page and a file of its own.
+
+    Args:
+        name: Prefix of all identifiers.
+        alt: What is seen, in words.
+        draw: Gets the axes.
+    """
+
     def on_axes(figure: Any) -> None:
         axes = figure.add_subplot()
         axes.patch.set_alpha(0.0)
