@@ -1,0 +1,168 @@
+"""Outcomes as users recorded them (`rlrisk outcome`) beside the reports of the same versions.
+
+A version whose outcome cannot be used is told with its reason; none is dropped in silence.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from mlflow_rlrisk.calibration.formula import formula_digest
+from mlflow_rlrisk.calibration.rows import LeftOut, OutcomeRow, merged
+from mlflow_rlrisk.config import ComponentConfig
+from mlflow_rlrisk.errors import ReportError, SinkError
+from mlflow_rlrisk.model_reference import all_versions, resolve_reference
+from mlflow_rlrisk.monitor.outcome import recorded_outcomes
+from mlflow_rlrisk.sinks.mlflow_store import mlflow_errors
+from mlflow_rlrisk.sinks.monitor_run import OUTCOME_TAG, report_of
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+    from mlflow_rlrisk.report_record import RiskReport
+
+_MILLISECONDS_PER_HOUR = 3_600_000.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Recorded:
+    reference: str
+    lineage: str
+    runs: list[dict[str, Any]]
+
+
+def registered_outcomes(
+    models: Sequence[str],
+    components: Mapping[str, ComponentConfig],
+    *,
+    min_gain: float | None,
+    devices: float,
+    lineage_tag: str | None,
+) -> tuple[list[OutcomeRow], list[LeftOut], str]:
+    """Every version with a recorded outcome.
+
+    Args:
+        models: References; ``models:/name`` stands for all its versions. None takes every
+            registered model.
+        components: Lines of the index that is calibrated; a report that was judged under others
+            is left out.
+        min_gain: A run that gains no more than this failed.
+        devices: Devices of one run, for its cost.
+        lineage_tag: Version tag that names the lineage; without it, or where a version has none,
+            the registered model is the lineage.
+
+    Returns:
+        Rows, what was left out, and the quantity of the outcomes, the commonest there is.
+
+    Raises:
+        ModelReferenceError: A reference answers to nothing.
+        SinkError: The registry refuses.
+    """
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    recorded = [
+        found
+        for reference in _references(client, models)
+        if (found := _recorded(client, reference, lineage_tag)) is not None
+    ]
+    quantities = Counter(run.get("quantity") for each in recorded for run in each.runs)
+    quantity = str(quantities.most_common(1)[0][0]) if quantities else "pass_at_1"
+    rows: list[OutcomeRow] = []
+    left_out: list[LeftOut] = []
+    for each in recorded:
+        runs = [run for run in each.runs if run.get("quantity") == quantity]
+        if not runs:
+            reason = f"its outcome is no {quantity}, which most outcomes are"
+            left_out.append(LeftOut(checkpoint=each.reference, reason=reason))
+            continue
+        try:
+            report = report_of(each.reference)
+        except (SinkError, ReportError) as error:
+            left_out.append(LeftOut(checkpoint=each.reference, reason=str(error)))
+            continue
+        if report.risk_index is None:
+            reason = "its report has no risk index"
+        elif formula_digest(report.policy.components) != formula_digest(components):
+            reason = "its report was judged by another formula of the index: rlrisk rescore"
+        else:
+            read = [_run(client, run, devices) for run in runs]
+            rows.append(
+                merged(
+                    each.lineage,
+                    each.reference,
+                    report.risk_index,
+                    {name: metric.value for name, metric in report.metrics.items()},
+                    read,
+                    min_gain=min_gain,
+                    is_preregistered=_is_older(report, runs),
+                )
+            )
+            continue
+        left_out.append(LeftOut(checkpoint=each.reference, reason=reason))
+    return rows, left_out, quantity
+
+
+def _references(client: "MlflowClient", models: Sequence[str]) -> list[str]:
+    chosen = list(models)
+    if not chosen:
+        with mlflow_errors("the registered models cannot be listed"):
+            token = None
+            while True:
+                page = client.search_registered_models(page_token=token)
+                chosen += [f"models:/{model.name}" for model in page if model.latest_versions]
+                token = page.token
+                if not token:
+                    break
+    found = [each for model in chosen for each in (all_versions(model) or [model])]
+    return list(dict.fromkeys(found))
+
+
+def _recorded(client: "MlflowClient", reference: str, lineage_tag: str | None) -> _Recorded | None:
+    source = resolve_reference(reference)
+    if source.registered_name is None or source.version is None:
+        raise SinkError(f"{reference}: outcomes are recorded on registered versions")
+    with mlflow_errors(f"the tags of {reference} cannot be read"):
+        tags = client.get_model_version(source.registered_name, source.version).tags
+    runs = recorded_outcomes(tags.get(OUTCOME_TAG))
+    if not runs:
+        return None
+    lineage = tags.get(lineage_tag) if lineage_tag is not None else None
+    return _Recorded(
+        reference=f"models:/{source.registered_name}/{source.version}",
+        lineage=str(lineage or source.registered_name),
+        runs=runs,
+    )
+
+
+def _run(client: "MlflowClient", run: dict[str, Any], devices: float) -> dict[str, Any]:
+    final = float(run["final"])
+    return {
+        "final": final,
+        "gain": final - float(run.get("start", final)),
+        "failed": bool(run.get("collapsed")),
+        "hours": _hours(client, str(run.get("run", "")), devices),
+    }
+
+
+def _hours(client: "MlflowClient", run_id: str, devices: float) -> float | None:
+    """Cost of a run that MLflow timed; an outcome from a file or an assessment has none."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        info = client.get_run(run_id).info
+    except MlflowException:
+        return None
+    if info.end_time is None or info.end_time <= info.start_time:
+        return None
+    return float(info.end_time - info.start_time) / _MILLISECONDS_PER_HOUR * devices
+
+
+def _is_older(report: "RiskReport", runs: Sequence[dict[str, Any]]) -> bool | None:
+    try:
+        made = datetime.fromisoformat(report.provenance.finished_at)
+        return all(made < datetime.fromisoformat(str(run["recorded_at"])) for run in runs)
+    except (KeyError, ValueError, TypeError):
+        return None
