@@ -7,6 +7,7 @@ used) and `PolicyConfig` (where the lines are drawn).
 
 import hashlib
 import json
+from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -134,6 +135,32 @@ DEFAULT_COMPONENTS: dict[str, ComponentConfig] = {
 """The documented, uncalibrated index; source and scope of each stand in ``thresholds.py``."""
 
 
+class CalibrationUse(Settings):
+    """A calibration record as a policy holds it: enough to apply it where the file is not."""
+
+    record: str
+    """Digest of the record."""
+    used: bool
+    """Whether it beats the baselines out of lineage, for the components of this policy."""
+    reason: str
+    """Why it is used, or is not."""
+    num_outcomes: Annotated[int, Field(ge=0)]
+    """Checkpoints whose outcome it rests on."""
+    num_lineages: Annotated[int, Field(ge=0)]
+    """Lineages that they come from."""
+    curve: tuple[tuple[Share, Share], ...] = ()
+    """Risk index and chance of failure, neither falling; straight between the points."""
+
+    @model_validator(mode="after")
+    def _never_falls(self) -> Self:
+        if self.used and len(self.curve) < 2:
+            raise ConfigError("curve", self.curve, "a calibration that is used needs two points")
+        for (x, p), (next_x, next_p) in pairwise(self.curve):
+            if next_x <= x or next_p < p:
+                raise ConfigError("curve", (next_x, next_p), f"must not fall behind {(x, p)}")
+        return self
+
+
 class PolicyConfig(Settings):
     """Where the lines are drawn between ``low``, ``medium``, ``high`` and ``unknown``."""
 
@@ -153,5 +180,9 @@ class PolicyConfig(Settings):
     """``high`` when the lower end of the starved share is above this."""
     max_component: Share = 0.5
     """``low`` needs every component's severity at or below this."""
+    calibration: CalibrationUse | None = None
+    """In a file: the path of a record of ``rlrisk calibrate``, relative to the file."""
+    max_fail_probability: Share = 0.5
+    """``low`` needs at most this calibrated chance of failure, where a calibration is used."""
     required_level: Literal["low", "medium"] = "low"
     """The riskiest level that ``decide`` still promotes."""

@@ -299,6 +299,13 @@ CATALOGUE: tuple[MetricSpec, ...] = (
         "noisy-OR of the assessed components; documented, not calibrated",
         "1 - prod(1 - weight * severity)",
     ),
+    _row(
+        "fail_probability",
+        "share",
+        _R,
+        "chance that RL fails, where the policy names a calibration record that may be used",
+        "`rlrisk calibrate`: a curve over the risk index, validated out of lineage",
+    ),
 )
 
 _BY_NAME = {spec.name: spec for spec in CATALOGUE}

@@ -13,7 +13,9 @@ from typing import Any
 
 import yaml
 
-from mlflow_rlrisk.config import PolicyConfig
+from mlflow_rlrisk.calibration.formula import formula_digest
+from mlflow_rlrisk.calibration.record import CalibrationRecord
+from mlflow_rlrisk.config import CalibrationUse, PolicyConfig
 from mlflow_rlrisk.errors import ConfigError
 from mlflow_rlrisk.report_record import RiskLevel, RiskReport
 from mlflow_rlrisk.thresholds import REGISTRY
@@ -63,7 +65,9 @@ def load_policy(path: str | PathLike[str]) -> PolicyConfig:
     """Read a policy from a YAML file; settings that are absent keep their defaults.
 
     ``components`` replaces the default components as a whole, so that a file shows every
-    component that its policy assesses.
+    component that its policy assesses. ``calibration`` is the path of a record of
+    ``rlrisk calibrate``, relative to the file; one that may not be used is named with its reason
+    and changes no level, one that cannot be read or was changed is an error.
 
     Raises:
         ConfigError: The file cannot be read, is no mapping, or a setting is unknown or unusable.
@@ -76,7 +80,13 @@ def load_policy(path: str | PathLike[str]) -> PolicyConfig:
         raise ConfigError("policy", str(path), "the file is empty")
     if not isinstance(raw, dict) or not all(isinstance(key, str) for key in raw):
         raise ConfigError("policy", str(path), "must be a mapping from settings to values")
+    named = raw.pop("calibration", None)
     policy = PolicyConfig(**raw)
+    if named is not None:
+        if not isinstance(named, str):
+            raise ConfigError("calibration", named, "must be the path of a calibration record")
+        use = _calibration_use(Path(path).parent / named, policy)
+        policy = policy.model_copy(update={"calibration": use})
     for name in policy.components:
         if f"component.{name}" not in REGISTRY:
             known = ", ".join(PolicyConfig().components)
@@ -84,6 +94,24 @@ def load_policy(path: str | PathLike[str]) -> PolicyConfig:
     if policy.low_below > policy.high_from:
         raise ConfigError("low_below", policy.low_below, "must not be above high_from")
     return policy
+
+
+def _calibration_use(path: Path, policy: PolicyConfig) -> CalibrationUse:
+    """The record as the policy holds it; one of another index, or no better, is not used."""
+    record = CalibrationRecord.read(path)
+    is_same = record.formula == formula_digest(policy.components)
+    reason = "; ".join(record.reasons)
+    if not is_same:
+        reason = "it calibrates an index of other components or lines than the policy's"
+    is_used = record.is_used and is_same
+    return CalibrationUse(
+        record=record.digest,
+        used=is_used,
+        reason=reason,
+        num_outcomes=record.content["num_outcomes"],
+        num_lineages=len(record.content["lineages"]),
+        curve=tuple((x, p) for x, p in record.curve) if is_used else (),
+    )
 
 
 def decide(report: RiskReport, policy: PolicyConfig) -> Decision:

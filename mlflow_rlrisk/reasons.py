@@ -37,7 +37,11 @@ def reasons(
     ]
     if judgement.index is not None:
         sentences.append(words.index(judgement.index, judgement))
-    elif not sentences:
+    if judgement.fail_probability is not None:
+        sentences.append(words.calibrated(judgement.fail_probability))
+    if policy.calibration is not None and not policy.calibration.used:
+        sentences.append(f"the calibration record is not used: {policy.calibration.reason}")
+    if not sentences:
         sentences.append(f"no risk index: {judgement.index_undefined}")
     if judgement.level is RiskLevel.LOW and assessed.not_assessed:
         sentences.append("not assessed: " + ", ".join(assessed.not_assessed))
@@ -112,6 +116,16 @@ class _Words:
             f"{part.q:.2f} between {part.ok:g} (no risk) and {part.bad:g} (full){extra}{unsure}"
             f" [{part.source}; {part.scope}]"
         )
+
+    def calibrated(self, chance: Metric) -> str:
+        """The calibrated chance, and what it rests on."""
+        use = self._policy.calibration
+        line = self._policy.max_fail_probability
+        rests = "" if use is None else f"{use.num_outcomes} outcomes of {use.num_lineages} lineages"
+        record = "" if use is None else f"; record {use.record[:12]}"
+        beyond = f", above {line:g}: not low" if chance.value > line else ""
+        shown = self._interval(chance.value, chance.ci_low, chance.ci_high)
+        return f"calibrated chance that RL fails {shown}{beyond} [{rests}{record}]"
 
     def index(self, index: Metric, judgement: Judgement) -> str:
         """The index and how the replicates fall."""

@@ -57,6 +57,7 @@ __all__ = [
 ]
 
 RISK_INDEX = PREFIX + "risk_index"
+FAIL_PROBABILITY = PREFIX + "fail_probability"
 TOKENS = PREFIX + "completion_tokens"
 LENGTH_RATIO = PREFIX + "expert_length_ratio"
 NO_EXPERT = "no expert data were given: --expert-data"
@@ -130,6 +131,10 @@ def summarize(
         found.metrics[RISK_INDEX] = judgement.index
     else:
         found.undefined[RISK_INDEX] = judgement.index_undefined or "not assessed"
+    if judgement.fail_probability is not None:
+        found.metrics[FAIL_PROBABILITY] = judgement.fail_probability
+    else:
+        found.undefined[FAIL_PROBABILITY] = _uncalibrated(policy)
     return RiskReport(
         risk_level=judgement.level,
         reasons=reasons(
@@ -153,6 +158,14 @@ def summarize(
         examples=tuple(examples),
         notes=(*_notes(prompts, found, config), *_sampling_notes(config, provenance)),
     )
+
+
+def _uncalibrated(policy: PolicyConfig) -> str:
+    if policy.calibration is None:
+        return "the policy names no calibration record: rlrisk calibrate"
+    if not policy.calibration.used:
+        return f"the calibration record is not used: {policy.calibration.reason}"
+    return "the evidence does not suffice for a level"
 
 
 def _checked(statistics: Sequence[PromptStatistics]) -> list[PromptStatistics]:

@@ -72,6 +72,8 @@ class Judgement:
             for a share of 99 % ``low`` beside it would read as a verdict.
         gaps: Missing evidence.
         vetoes: Findings that make the level ``high`` by themselves.
+        fail_probability: Calibrated chance of failure; ``None`` where no calibration is used or
+            the level is ``unknown``, for the same reason.
     """
 
     level: RiskLevel
@@ -80,6 +82,7 @@ class Judgement:
     probabilities: dict[str, float]
     gaps: tuple[Gap, ...]
     vetoes: tuple[Veto, ...]
+    fail_probability: Metric | None = None
 
 
 def judge(
@@ -99,8 +102,8 @@ def judge(
 
     1. ``unknown`` when evidence is missing (`evidence_gaps`);
     2. ``high`` when a veto applies (`find_vetoes`);
-    3. ``low`` when the upper end of the index is below the policy's line and no component is
-       severe;
+    3. ``low`` when the upper end of the index is below the policy's line, no component is severe
+       and the calibrated chance of failure, where there is one, is within the policy's line;
     4. else ``medium``.
 
     Args:
@@ -144,10 +147,13 @@ def judge(
     vetoes: tuple[Veto, ...] = ()
     level = RiskLevel.UNKNOWN
     probabilities: dict[str, float] = {}
+    calibrated: Metric | None = None
     if SIGNAL in metrics and STARVED in metrics:
         vetoes = find_vetoes(metrics[SIGNAL], metrics[STARVED], index, youden, policy)
     if not gaps:
-        level = level_of(index, vetoes, [part.q for part in assessed.components], policy)
+        calibrated = _calibrated(index, index_draws, policy, made_at or config.confidence)
+        severities = [part.q for part in assessed.components]
+        level = level_of(index, vetoes, severities, policy, calibrated)
         probabilities = _probabilities(draws, index_draws, assessed, youden, policy)
     return Judgement(
         level=level,
@@ -156,6 +162,7 @@ def judge(
         probabilities=probabilities,
         gaps=gaps,
         vetoes=vetoes,
+        fail_probability=calibrated,
     )
 
 
@@ -238,6 +245,25 @@ def _index_metric(value: float, draws: FloatVector, num_prompts: int, confidence
     )
 
 
+def fail_probability(index: npt.ArrayLike, policy: PolicyConfig) -> FloatVector | None:
+    """Calibrated chance of failure at values of the index; ``None`` without a used calibration."""
+    use = policy.calibration
+    if use is None or not use.used:
+        return None
+    at, chances = zip(*use.curve, strict=True)
+    return np.asarray(np.interp(np.asarray(index, dtype=float), at, chances))
+
+
+def _calibrated(
+    index: Metric, draws: FloatVector, policy: PolicyConfig, confidence: float
+) -> Metric | None:
+    """The chance of failure; its interval holds the prompts' uncertainty, not the curve's."""
+    value, drawn = fail_probability(index.value, policy), fail_probability(draws, policy)
+    if value is None or drawn is None:
+        return None
+    return _index_metric(float(value), drawn, index.num_prompts, confidence)
+
+
 def find_vetoes(
     signal: Metric, starved: Metric, index: Metric, youden: Evidence | None, policy: PolicyConfig
 ) -> tuple[Veto, ...]:
@@ -252,11 +278,20 @@ def find_vetoes(
 
 
 def level_of(
-    index: Metric, vetoes: Sequence[Veto], severities: Sequence[float], policy: PolicyConfig
+    index: Metric,
+    vetoes: Sequence[Veto],
+    severities: Sequence[float],
+    policy: PolicyConfig,
+    calibrated: Metric | None = None,
 ) -> RiskLevel:
-    """The level of a checkpoint whose evidence suffices."""
+    """The level of a checkpoint whose evidence suffices.
+
+    A calibration can only withhold ``low``: no outcome of other runs takes back a finding.
+    """
     if vetoes:
         return RiskLevel.HIGH
+    if calibrated is not None and calibrated.value > policy.max_fail_probability:
+        return RiskLevel.MEDIUM
     if index.ci_high < policy.low_below and max(severities) <= policy.max_component:
         return RiskLevel.LOW
     return RiskLevel.MEDIUM
@@ -278,6 +313,9 @@ def _probabilities(
         high = np.ones_like(high)
     mild = _severity_draws(assessed).max(axis=-1) <= policy.max_component
     low = ~high & mild & (index_draws < policy.low_below)
+    chances = fail_probability(index_draws, policy)
+    if chances is not None:
+        low = low & (chances <= policy.max_fail_probability)
     shares = {RiskLevel.LOW: low.mean(), RiskLevel.HIGH: high.mean()}
     medium = float((~low & ~high).mean())
     return {

@@ -209,6 +209,14 @@ _ALL = (
         value=0.5,
     ),
     _line(
+        "policy.max_fail_probability",
+        "calibrated chance that RL fails",
+        "ours",
+        "convention; read only where a policy names a calibration record that may be used",
+        "`low` needs at most this",
+        value=0.5,
+    ),
+    _line(
         "verifier.veto",
         "upper end of the verifier's J",
         "arXiv:2601.04411: J <= 0 cannot learn",
