@@ -44,7 +44,7 @@ def create_app(settings: ServiceSettings, deps: Dependencies) -> Flask:
         health.blueprint(settings, metrics),
         assessments.blueprint(settings),
         events.blueprint(),
-        decisions.blueprint(settings, metrics),
+        decisions.blueprint(settings, metrics, deps.jobs.engine.url),
         models.blueprint(),
         monitoring.blueprint(settings),
     ):

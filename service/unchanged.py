@@ -28,6 +28,11 @@ class Unchanged:
         self._kept: dict[Hashable, Any] = {}
         self._at: int | None = None
 
+    @property
+    def is_watched(self) -> bool:
+        """Whether it is a file whose commits can be counted."""
+        return self._file is not None
+
     def get(self, key: Hashable, read: Callable[[], _T]) -> _T:
         """The value of `read`, asked for anew where the database may have changed."""
         with self._lock:

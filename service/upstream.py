@@ -1,15 +1,25 @@
 """What a request asks of MLflow; an MLflow that is away is a problem document, not a crash."""
 
-from collections.abc import Iterator
+import logging
+import os
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from mlflow_rlrisk import RLRiskError
 from service.problems import Problem, without_paths
 from service.settings import ServiceSettings
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+logger = logging.getLogger(__name__)
+
+RETRY: Mapping[str, str] = {"Retry-After": "30"}
+WAITS: Mapping[str, str] = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+}
 _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 
@@ -29,18 +39,19 @@ def mlflow_problems() -> Iterator[None]:
 
     try:
         yield
+    except (Problem, RLRiskError):
+        raise
     except MlflowException as error:
         if error.error_code in _ABSENT:
             raise Problem("not-found", without_paths(str(error.message))[:500]) from error
-        raise Problem("upstream", headers={"Retry-After": "30"}) from error
+        logger.warning("MLflow does not answer: %s", error)
+        raise Problem("upstream", headers=RETRY) from error
+    except Exception as error:
+        logger.warning("MLflow answers nonsense: %s: %s", type(error).__name__, error)
+        raise Problem("upstream", headers=RETRY) from error
 
 
-def version_of_alias(settings: ServiceSettings, name: str, alias: str) -> str:
-    """The version that an alias names.
-
-    Raises:
-        Problem: ``not-found`` or ``upstream``.
-    """
-    client = point_mlflow(settings)
-    with mlflow_problems():
-        return str(client.get_model_version_by_alias(name, alias).version)
+def wait_briefly() -> None:
+    """Let a request wait seconds for MLflow; its own limits are minutes. What is set stays."""
+    for name, value in WAITS.items():
+        os.environ.setdefault(name, value)

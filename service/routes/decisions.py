@@ -1,14 +1,19 @@
 """``POST /v1/decisions``: may this version start RL under this policy, by what is known of it?
 
 The newest report of the version decides. A version without one is inconclusive, which must not
-promote. This is advice to a pipeline; the registry's gate asks for signed statements of its own.
+promote; so is one that the registry no longer has, or has under its name again but as another. What
+promotes was asked of the registry after the request came, so while MLflow is away nothing promotes.
+This is advice to a pipeline; the registry's gate asks for signed statements of its own.
 """
 
 from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
 from threading import Lock
 
 from flask import Blueprint
 from spectree import Response as Answers
+from sqlalchemy import URL
 
 from mlflow_rlrisk import PolicyConfig, RiskReport, decide
 from service.assessment_table import Assessment
@@ -19,99 +24,142 @@ from service.problems import FieldFault, Problem
 from service.references import alias_of, version_of
 from service.schemas import DecisionRequest, DecisionView
 from service.settings import DEFAULT_POLICY, ServiceSettings
+from service.standing import RegistryStanding, Standing
 from service.tokens import Scope
-from service.upstream import version_of_alias
+from service.unchanged import Unchanged
 
 CACHE_SIZE = 1024
+_MODELS = "models:/"
+LOGGED_MODEL = f"{_MODELS}m-"
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """A report under a policy, and the run and LoggedModel that it is about."""
+
+    view: DecisionView
+    run_id: str | None
+    model_id: str | None
 
 
 class _Decided:
     """Decisions by report and policy: both are fixed for good, and reading a report is slow."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[str, str], DecisionView] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, str], _Judged] = OrderedDict()
         self._lock = Lock()
 
-    def get(self, key: tuple[str, str]) -> DecisionView | None:
+    def get(self, key: tuple[str, str]) -> _Judged | None:
         with self._lock:
             found = self._kept.get(key)
             if found is not None:
                 self._kept.move_to_end(key)
             return found
 
-    def put(self, key: tuple[str, str], view: DecisionView) -> None:
+    def put(self, key: tuple[str, str], judged: _Judged) -> None:
         with self._lock:
-            self._kept[key] = view
+            self._kept[key] = judged
             while len(self._kept) > CACHE_SIZE:
                 self._kept.popitem(last=False)
 
 
-def blueprint(settings: ServiceSettings, metrics: ServiceMetrics) -> Blueprint:
-    """Decisions under the operator's policies."""
+@dataclass(frozen=True, slots=True)
+class _Bench:
+    """What decisions are made with."""
+
+    policies: Mapping[str, PolicyConfig]
+    decided: _Decided
+    standing: RegistryStanding
+    unchanged: Unchanged
+
+
+def blueprint(settings: ServiceSettings, metrics: ServiceMetrics, database: URL) -> Blueprint:
+    """Decisions under the operator's policies; ``database`` is that of the assessments."""
     routes = Blueprint("decisions", __name__, url_prefix="/v1/decisions")
-    policies = {name: settings.policy(name) for name in {*settings.policies, DEFAULT_POLICY}}
-    decided = _Decided()
+    bench = _Bench(
+        policies={name: settings.policy(name) for name in {*settings.policies, DEFAULT_POLICY}},
+        decided=_Decided(),
+        standing=RegistryStanding(settings),
+        unchanged=Unchanged(database),
+    )
 
     @routes.post("")
     @requires(Scope.READ)
     @API.validate(resp=Answers(HTTP_200=DecisionView), tags=["decisions"])
     def create(json: DecisionRequest) -> DecisionView:
         """Decide by the newest report of the version."""
-        policy = policies.get(json.policy)
-        if policy is None:
+        if json.policy not in bench.policies:
             fault = FieldFault(
-                pointer="/policy", code="unknown_name", message=f"known: {sorted(policies)}"
+                pointer="/policy", code="unknown_name", message=f"known: {sorted(bench.policies)}"
             )
             raise Problem("invalid-field", errors=[fault])
-        name, version = _version(settings, json.model)
-        view = _decide(decided, name, version, json.policy, policy)
+        view = _decide(bench, *_version(bench.standing, json.model), json.policy)
         metrics.decisions.labels(view.outcome).inc()
         return view
 
     return routes
 
 
-def _version(settings: ServiceSettings, reference: str) -> tuple[str, str]:
+def _version(standing: RegistryStanding, reference: str) -> tuple[str, str]:
     if (named := version_of(reference)) is not None:
         return named
     if (aliased := alias_of(reference)) is not None:
-        return aliased[0], version_of_alias(settings, *aliased)
+        return aliased[0], standing.version_of_alias(*aliased)
     raise Problem("model-uri-refused", "models:/name/version or models:/name@alias is needed")
 
 
-def _decide(
-    decided: _Decided, name: str, version: str, policy_name: str, policy: PolicyConfig
-) -> DecisionView:
-    reference = f"models:/{name}/{version}"
-    found = dependencies().jobs.latest_report(name, version)
+def _decide(bench: _Bench, name: str, version: str, policy: str) -> DecisionView:
+    jobs = dependencies().jobs
+    found = bench.unchanged.get((name, version), lambda: jobs.latest_report(name, version))
     if found is None:
         return DecisionView(
-            model=reference,
+            model=f"models:/{name}/{version}",
             outcome="inconclusive",
             reasons=["the service has no report of this version"],
             next_steps=["assess it: POST /v1/assessments"],
-            policy=policy_name,
-            policy_digest=policy.digest(),
+            policy=policy,
+            policy_digest=bench.policies[policy].digest(),
             report_digest=None,
             assessment_id=None,
             risk_level=None,
         )
-    key = (found.id, policy_name)
-    known = decided.get(key)
-    if known is None:
-        known = _judged(found, reference, policy_name, policy)
-        decided.put(key, known)
-    return known
+    judged = bench.decided.get((found.id, policy))
+    if judged is None:
+        judged = _judged(found, f"models:/{name}/{version}", policy, bench.policies[policy])
+        bench.decided.put((found.id, policy), judged)
+    if judged.view.outcome != "promote":
+        return judged.view
+    why = _objection(bench.standing.of(name, version), judged, found)
+    if why is None:
+        return judged.view
+    again = {"outcome": "inconclusive", "reasons": [why], "next_steps": ["assess what is there"]}
+    return judged.view.model_copy(update=again)
 
 
-def _judged(
-    found: Assessment, reference: str, policy_name: str, policy: PolicyConfig
-) -> DecisionView:
+def _objection(standing: Standing | None, judged: _Judged, found: Assessment) -> str | None:
+    """Why the report does not speak for what the registry has under this name and number."""
+    if standing is None:
+        return "the registry has no such version any more"
+    if not standing.is_ready:
+        return "the registry does not count this version as ready"
+    is_other_run = None not in (standing.run_id, judged.run_id) and standing.run_id != judged.run_id
+    is_other_model = (
+        judged.model_id is not None
+        and standing.source.startswith(LOGGED_MODEL)
+        and standing.source != f"{_MODELS}{judged.model_id}"
+    )
+    is_younger = found.finished_at is not None and standing.created_at > found.finished_at
+    if is_other_run or is_other_model or is_younger:
+        return "another version was registered under this name and number after the assessment"
+    return None
+
+
+def _judged(found: Assessment, reference: str, policy_name: str, policy: PolicyConfig) -> _Judged:
     text = dependencies().jobs.report(found.id)
     assert text is not None  # it is stored in the transaction that makes it succeed
     report = RiskReport.from_json(text)
     decision = decide(report, policy).to_dict()
-    return DecisionView.model_validate(
+    view = DecisionView.model_validate(
         decision
         | {
             "model": reference,
@@ -120,3 +168,4 @@ def _judged(
             "risk_level": str(report.risk_level),
         }
     )
+    return _Judged(view, report.provenance.run_id, report.provenance.model_id)
