@@ -111,10 +111,19 @@ def read_pairs(path: Path) -> list[PairRow]:
         pydantic.ValidationError: A row lacks a field or has one of another type.
     """
     lines = path.read_text(encoding="utf-8").splitlines()
-    return [_ROW.validate_json(line) for line in lines]
+    return [row_from_json(line) for line in lines]
+
+
+def row_from_json(text: str) -> PairRow:
+    """One checked row."""
+    return _ROW.validate_json(text)
+
+
+def row_to_json(row: PairRow) -> str:
+    """One checked row, on one line."""
+    return json.dumps(_ROW.validate_python(row), allow_nan=False)
 
 
 def write_pairs(path: Path, rows: Iterable[PairRow]) -> None:
     """Write checked rows, one JSON object a line."""
-    lines = [json.dumps(_ROW.validate_python(row), allow_nan=False) for row in rows]
-    path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    path.write_text("".join(row_to_json(row) + "\n" for row in rows), encoding="utf-8")

@@ -1,0 +1,65 @@
+"""``python -m examples.study run|collect``: make the study's data, or write it down."""
+
+import argparse
+import os
+import shutil
+import sys
+from pathlib import Path
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Parse and dispatch."""
+    parser = argparse.ArgumentParser(prog="python -m examples.study", description=__doc__)
+    parser.add_argument("what", choices=("run", "collect", "settings"))
+    parser.add_argument("--out", type=Path, default=Path("study"), help="folder to work in")
+    parser.add_argument("--only", help="one lineage")
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--tiny", action="store_true", help="a toy study, to see it run")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where collect writes")
+    options = parser.parse_args(arguments)
+    results = options.results.resolve()
+    from examples.study.settings import FULL, TINY
+
+    settings = TINY if options.tiny else FULL
+    if options.only and options.only not in {each.name for each in settings.lineages}:
+        parser.error(f"--only {options.only}: known {[each.name for each in settings.lineages]}")
+    if options.what != "settings":
+        options.out.mkdir(parents=True, exist_ok=True)
+        _use_folder(options.out)
+    from examples.study import sweep
+    from examples.study.rows import write_pairs
+
+    if options.what == "run":
+        sweep.run_sweep(settings, only=options.only, workers=options.workers, say=_say)
+        return
+    results.mkdir(parents=True, exist_ok=True)
+    (results / "SETTINGS.json").write_text(sweep.settings_json(settings), encoding="utf-8")
+    if options.what == "collect":
+        rows = sweep.collected_rows(settings)
+        write_pairs(results / "pairs.jsonl", rows)
+        for row in rows:
+            target = results / row["report"]
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(row["report"], target)
+        _say(f"{len(rows)} checkpoints, {sum(len(row['outcomes']) for row in rows)} runs")
+
+
+def _use_folder(folder: Path) -> None:
+    """Work in ``folder``; this process and its workers still find the study's modules."""
+    here = str(Path.cwd())
+    os.environ["PYTHONPATH"] = os.pathsep.join(
+        part for part in (here, os.environ.get("PYTHONPATH")) if part
+    )
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.chdir(folder)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

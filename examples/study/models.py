@@ -1,0 +1,108 @@
+"""Models, tokenizers and their folders. One token a word, so that answers are short."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from examples.study.settings import Architecture, StudySettings
+
+PAD, EOS, UNKNOWN = "<pad>", "<eos>", "<unk>"
+MAX_POSITIONS = 64
+INITIALIZER_RANGE = 0.1
+"""About one over the square root of the width; the default of 0.02 hardly starts to learn."""
+WEIGHTS = "model.safetensors"
+FINAL_NORMS = ("model.norm.", "transformer.ln_f.", "gpt_neox.final_layer_norm.")
+"""Scale and shift of the last norm: all logits are proportional to them."""
+
+
+def new_model(architecture: Architecture, vocabulary_size: int, settings: StudySettings) -> Any:
+    """An untrained model; torch's random state decides its weights."""
+    from transformers import AutoModelForCausalLM, GPT2Config, GPTNeoXConfig, LlamaConfig
+
+    hidden, layers, heads = settings.hidden_size, settings.num_layers, settings.num_heads
+    special = {"bos_token_id": None, "eos_token_id": 1, "pad_token_id": 0}
+    shape = {
+        "vocab_size": vocabulary_size,
+        "hidden_size": hidden,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "max_position_embeddings": MAX_POSITIONS,
+    }
+    config: Any
+    if architecture == "llama":
+        config = LlamaConfig(intermediate_size=3 * hidden, tie_word_embeddings=True, **shape)
+    elif architecture == "gpt_neox":
+        config = GPTNeoXConfig(intermediate_size=4 * hidden, rotary_pct=1.0, **shape)
+    else:
+        config = GPT2Config(
+            vocab_size=vocabulary_size,
+            n_embd=hidden,
+            n_layer=layers,
+            n_head=heads,
+            n_positions=MAX_POSITIONS,
+            resid_pdrop=0.0,
+            embd_pdrop=0.0,
+            attn_pdrop=0.0,
+        )
+    for name, value in special.items():
+        setattr(config, name, value)
+    config.initializer_range = INITIALIZER_RANGE
+    return AutoModelForCausalLM.from_config(config)
+
+
+def build_tokenizer(words: list[str]) -> Any:
+    """The closed vocabulary of a task; decoding joins words by one space."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import WhitespaceSplit
+    from transformers import PreTrainedTokenizerFast
+
+    ids = {word: index for index, word in enumerate([PAD, EOS, UNKNOWN, *words])}
+    backend = Tokenizer(WordLevel(ids, unk_token=UNKNOWN))
+    backend.pre_tokenizer = WhitespaceSplit()
+    build: Any = PreTrainedTokenizerFast
+    return build(
+        tokenizer_object=backend,
+        pad_token=PAD,
+        eos_token=EOS,
+        unk_token=UNKNOWN,
+        padding_side="left",
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def save(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Write a checkpoint folder."""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def load(folder: Path) -> tuple[Any, Any]:
+    """Model and tokenizer of a checkpoint folder."""
+    from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+
+    return (
+        AutoModelForCausalLM.from_pretrained(folder),
+        PreTrainedTokenizerFast.from_pretrained(folder),
+    )
+
+
+def divide_logits(source: Path, target: Path, temperature: float) -> None:
+    """The same checkpoint with all its logits divided by ``temperature``."""
+    import torch
+
+    model, tokenizer = load(source)
+    scaled = 0
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if name.startswith(FINAL_NORMS):
+                weight /= temperature
+                scaled += 1
+    if not scaled:
+        raise ValueError(f"{source}: no final norm among {FINAL_NORMS}")
+    save(model, tokenizer, target)
+
+
+def weights_digest(folder: Path) -> str:
+    """SHA-256 of a checkpoint's weights."""
+    return hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
