@@ -37,6 +37,7 @@ COMMANDS = {
     "verify": "verify:verify",
     "serve": "serve:serve",
     "tokens": "tokens:tokens",
+    "webhooks": "webhooks:webhooks",
 }
 """Name of a command -> ``module:function`` below ``mlflow_rlrisk.commands``."""
 

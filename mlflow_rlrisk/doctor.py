@@ -22,6 +22,19 @@ _EXTRAS: tuple[tuple[str, str, str], ...] = (
     ("trl", "trl", "the RL part of the demo"),
     ("httpx2", "openai", "sampling from OpenAI-compatible endpoints"),
 )
+WEBHOOK_SETTINGS = {
+    "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",
+    "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "https,http",
+    "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": "a Fernet key",
+}
+"""What ``mlflow server`` needs to send signed webhooks to a private address, and keep the secret.
+
+Without the key every process of the server makes its own: after a restart, or in another of its
+processes, no secret can be read and nothing is delivered.
+"""
+_FERNET = (
+    "$(python -c 'from cryptography.fernet import Fernet; print(Fernet.generate_key().decode())')"
+)
 _BASE = ("mlflow", "numpy", "scipy", "pandas", "pyarrow", "pydantic", "click", "matplotlib")
 _OPTIONAL_EXTRAS = frozenset({"trl", "openai"})
 
@@ -41,7 +54,8 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Look at versions, extras, devices, plugin registration, sandbox and the MLflow store."""
-    return [*_packages(), *_extras(), *_devices(), *_plugin(), *_sandbox(), *_tracking()]
+    found = [*_packages(), *_extras(), *_devices(), *_plugin(), *_sandbox(), *_tracking()]
+    return [*found, *_webhooks()]
 
 
 def is_healthy(findings: list[Finding]) -> bool:
@@ -164,6 +178,35 @@ def _tracking() -> Iterator[Finding]:
         )
     else:
         yield Finding(name="MLflow store", status="ok", detail=where)
+
+
+def missing_webhook_settings() -> list[str]:
+    """Those of `WEBHOOK_SETTINGS` that this environment lacks."""
+    return [name for name in WEBHOOK_SETTINGS if not os.environ.get(name)]
+
+
+def webhook_exports(names: list[str]) -> str:
+    """The shell commands that set them for an ``mlflow server`` started afterwards."""
+    values = WEBHOOK_SETTINGS | {"MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": _FERNET}
+    return " ".join(["export", *(f"{name}={values[name]}" for name in names)])
+
+
+def _webhooks() -> Iterator[Finding]:
+    """Only the environment can be looked at: a running server does not tell its own."""
+    if missing := missing_webhook_settings():
+        yield Finding(
+            name="MLflow webhooks",
+            status="missing",
+            detail=(
+                f"{', '.join(missing)}: an mlflow server started from here cannot call a scoring "
+                "service on a private address; its poller finds new versions all the same"
+            ),
+            mend=webhook_exports(missing),
+            is_optional=True,
+        )
+        return
+    detail = "an mlflow server started from here may call a private address"
+    yield Finding(name="MLflow webhooks", status="ok", detail=detail, is_optional=True)
 
 
 def _version(distribution: str) -> str | None:

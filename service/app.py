@@ -11,7 +11,16 @@ from service.deps import Dependencies
 from service.metrics import ServiceMetrics
 from service.openapi import document
 from service.problems import Problem, register_problems
-from service.routes import assessments, decisions, events, health, models, monitoring
+from service.routes import (
+    assessments,
+    decisions,
+    events,
+    health,
+    models,
+    monitoring,
+    overrides,
+    webhooks,
+)
 from service.settings import ServiceSettings
 from service.strict_json import StrictRequest
 
@@ -47,6 +56,8 @@ def create_app(settings: ServiceSettings, deps: Dependencies) -> Flask:
         decisions.blueprint(settings, metrics, deps.jobs.engine.url),
         models.blueprint(),
         monitoring.blueprint(settings),
+        overrides.blueprint(settings),
+        webhooks.blueprint(settings),
     ):
         app.register_blueprint(blueprint)
     if deps.registry is not None:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from mlflow_rlrisk import SamplingConfig
 from service.assessment_table import Assessment, State
+from service.override_table import OverrideRow
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,128}$")]
 Reference = Annotated[str, Field(min_length=1, max_length=1024)]
@@ -67,6 +68,18 @@ class AssessmentError(BaseModel):
     detail: str
 
 
+class TriggerView(BaseModel):
+    """What started an assessment that nobody asked for."""
+
+    name: str
+    """The trigger, as the operator named it."""
+    cause: str
+    """What fits it: ``version created``, ``alias <name>`` or ``tag <key>``."""
+    by: Literal["webhook", "poller"]
+    delivery_id: str | None = None
+    """Id of MLflow's delivery; absent where the poller found it."""
+
+
 class AssessmentView(BaseModel):
     """An assessment as it is."""
 
@@ -90,6 +103,7 @@ class AssessmentView(BaseModel):
     report_uri: str | None
     published_at: str | None
     publish_error: str | None
+    trigger: TriggerView | None = None
 
     @classmethod
     def of(cls, row: Assessment) -> Self:
@@ -107,6 +121,7 @@ class AssessmentView(BaseModel):
                 "state": str(row.state),
                 "pinned": f"models:/{name}/{version}" if name and version else None,
                 "progress": None if row.progress is None else Progress(**row.progress),
+                "trigger": row.request.get("trigger"),
                 "error": error,
             }
         )
@@ -189,6 +204,67 @@ class JudgementView(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     run_id: str
+
+
+class OverrideRequest(_Input):
+    """Ask to let a version take an alias or a stage that the gate's policy refuses it."""
+
+    model: Reference
+    """``models:/name/version``."""
+    alias: Annotated[str, Field(min_length=1, max_length=255)] | None = None
+    stage: Literal["Staging", "Production", "Archived"] | None = None
+    reason: Annotated[str, Field(min_length=1, max_length=2000)]
+    """Kept in what is signed, and in the log."""
+    expires: Annotated[str, Field(min_length=2, max_length=8)] = "24h"
+    """From its signature: ``90m``, ``24h``, ``7d``."""
+
+
+class OverrideView(BaseModel):
+    """An override that was asked for; only a ``signed`` one lets anything pass."""
+
+    id: str
+    state: Literal["pending", "approved", "signed", "failed"]
+    model: str
+    target: str
+    reason: str
+    expires: str
+    requested_by: str
+    approved_by: str | None
+    created_at: str
+    expires_at: str | None
+    key_ids: list[str]
+    error: str | None
+
+    @classmethod
+    def of(cls, row: OverrideRow) -> Self:
+        """The view of a row."""
+        return cls(
+            id=row.id,
+            state=row.state.value,
+            model=f"models:/{row.model}/{row.version}",
+            target=f"{row.target_kind}.{row.target_name}",
+            reason=row.reason,
+            expires=row.expires,
+            requested_by=row.requested_name,
+            approved_by=row.approved_name,
+            created_at=moment(row.created_at) or "",
+            expires_at=row.expires_at,
+            key_ids=(row.key_ids or "").split(),
+            error=row.error,
+        )
+
+
+class OverridePage(BaseModel):
+    """Some overrides, the newest first."""
+
+    overrides: list[OverrideView]
+
+
+class DeliveryView(BaseModel):
+    """What became of a webhook: ``ignored`` where no trigger is about it."""
+
+    delivery_id: str
+    status: Literal["accepted", "ignored"]
 
 
 class Health(BaseModel):

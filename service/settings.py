@@ -100,7 +100,7 @@ class ServiceSettings(Settings):
     triggers: dict[Name, TriggerSettings] = Field(default_factory=dict)
     """Name -> what of the registry starts an assessment."""
     webhook_secret_file: str | None = None
-    """One secret a line that MLflow may have signed its webhooks with."""
+    """One secret a line that MLflow may sign its webhooks with; the last is the one to register."""
     poll_interval_s: Annotated[float, Field(gt=0, le=3600)] = 30.0
     """Seconds between two looks at the registry for what no webhook told."""
     worker_life_s: Annotated[float, Field(gt=0)] = 120.0

@@ -20,6 +20,8 @@ from service.database import METADATA, read, write
 from service.unchanged import Unchanged
 
 _TOKEN = re.compile(r"rlr_([0-9a-f]{12})_([A-Za-z0-9_-]{43})")
+TRIGGERED = "registry"
+"""Owner of jobs that an event of the registry started; no token has this id."""
 _NOBODY = hashlib.sha256(b"nobody").hexdigest()
 
 _TABLE = sa.Table(
@@ -56,9 +58,14 @@ class Caller:
         """Whether the token allows this."""
         return scope in self.scopes or Scope.ADMIN in self.scopes
 
+    @property
+    def owners(self) -> tuple[str, ...] | None:
+        """Whose jobs exist for this caller; ``None``: everybody's."""
+        return None if Scope.ADMIN in self.scopes else (self.id, TRIGGERED)
+
     def sees(self, owner: str) -> bool:
         """Whether a job of ``owner`` exists for this caller."""
-        return owner == self.id or Scope.ADMIN in self.scopes
+        return self.owners is None or owner in self.owners
 
 
 ANYBODY = Caller(id="anybody", scopes=frozenset(Scope))

@@ -182,8 +182,7 @@ def _run_page(pages: Blueprint, registry: RegistryReader) -> None:
 def _job_page(pages: Blueprint, deps: Dependencies) -> None:
     @pages.get("/jobs")
     def jobs() -> Response:
-        owner = None if g.caller.may(Scope.ADMIN) else g.caller.id
-        rows = deps.jobs.page(owner=owner, limit=JOBS_SHOWN)
+        rows = deps.jobs.page(owners=g.caller.owners, limit=JOBS_SHOWN)
         counts: Mapping[str, int] = deps.jobs.counts()
         is_live = "live" in request.args
         return _page(

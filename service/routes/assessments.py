@@ -7,7 +7,7 @@ import re
 from flask import Blueprint, Response, request, url_for
 from spectree import Response as Answers
 
-from mlflow_rlrisk import ConfigError, RiskReport, render
+from mlflow_rlrisk import RiskReport, render
 from service.assessment_table import (
     Assessment,
     KeyConflictError,
@@ -16,7 +16,7 @@ from service.assessment_table import (
 )
 from service.auth import caller, dependencies, requires
 from service.openapi import API
-from service.problems import FieldFault, Problem
+from service.problems import Problem
 from service.references import check_form
 from service.schemas import (
     AssessmentPage,
@@ -25,8 +25,9 @@ from service.schemas import (
     ListQuery,
     ReportQuery,
 )
-from service.settings import DEFAULT_POLICY, ServiceSettings
-from service.tokens import Scope
+from service.settings import ServiceSettings
+from service.submission import resolved
+from service.tokens import TRIGGERED, Scope
 
 _KEY = re.compile(r"[!-~]{1,128}")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -56,10 +57,9 @@ def blueprint(settings: ServiceSettings) -> Blueprint:
     @requires(Scope.READ)
     @API.validate(resp=Answers(HTTP_200=AssessmentPage), tags=["assessments"])
     def index(query: ListQuery) -> AssessmentPage:
-        """The caller's assessments, the newest first; an admin sees everybody's."""
-        owner = None if caller().may(Scope.ADMIN) else caller().id
+        """The caller's assessments and triggered ones, newest first; an admin sees all."""
         rows = dependencies().jobs.page(
-            owner=owner,
+            owners=caller().owners,
             model=query.model,
             state=query.state,
             before=query.before,
@@ -80,8 +80,11 @@ def blueprint(settings: ServiceSettings) -> Blueprint:
     @requires(Scope.ASSESS)
     @API.validate(resp=Answers(HTTP_200=AssessmentView), tags=["assessments"])
     def cancel(assessment_id: str) -> AssessmentView:
-        """Cancel it; one at its end stays as it is."""
-        found = dependencies().jobs.cancel(visible(assessment_id).id)
+        """Cancel it; one at its end stays as it is. One that a trigger started needs ``admin``."""
+        wanted = visible(assessment_id)
+        if wanted.owner == TRIGGERED and not caller().may(Scope.ADMIN):
+            raise Problem("forbidden", "a trigger started it: the scope admin is needed")
+        found = dependencies().jobs.cancel(wanted.id)
         assert found is not None  # rows are never deleted
         return AssessmentView.of(found)
 
@@ -114,8 +117,7 @@ def _submit(settings: ServiceSettings, asked: AssessmentRequest) -> tuple[Assess
     if key is not None and not _KEY.fullmatch(key):
         raise Problem("bad-request", "Idempotency-Key: 1 to 128 visible ASCII characters")
     check_form(asked.model, settings)
-    _check_names(settings, asked)
-    wanted = _resolved(settings, asked)
+    wanted = resolved(settings, asked)
     given = json.dumps(asked.model_dump(), sort_keys=True)
     limits, jobs = settings.limits, dependencies().jobs
     try:
@@ -133,59 +135,6 @@ def _submit(settings: ServiceSettings, asked: AssessmentRequest) -> tuple[Assess
         wait = jobs.mean_duration_s() or 60.0
         seconds = round(min(max(wait, MIN_RETRY_S), MAX_RETRY_S))
         raise Problem("quota", headers={"Retry-After": str(seconds)}) from error
-
-
-def _check_names(settings: ServiceSettings, asked: AssessmentRequest) -> None:
-    known = {
-        "prompt_set": settings.prompt_sets.keys(),
-        "verifier": settings.verifiers.keys(),
-        "policy": settings.policies.keys() | {DEFAULT_POLICY},
-    }
-    faults = [
-        FieldFault(pointer=f"/{name}", code="unknown_name", message=f"known: {sorted(names)}")
-        for name, names in known.items()
-        if getattr(asked, name) not in names
-    ]
-    if faults:
-        raise Problem("invalid-field", errors=faults)
-
-
-def _resolved(settings: ServiceSettings, asked: AssessmentRequest) -> dict[str, object]:
-    """The request with every default written out, so that a later change of them changes nothing.
-
-    Raises:
-        Problem: ``invalid-field``; a value is beyond the limits, or the values do not fit.
-    """
-    base, limits = settings.base_config(), settings.limits
-    try:
-        sampling = asked.sampling.onto(base.sampling)
-    except ConfigError as error:
-        raise _fault(f"/sampling/{error.field}", "unusable", error.need) from error
-    group_size = asked.group_size or base.group_size
-    for pointer, value, most in (
-        ("/sampling/num_samples", sampling.num_samples, limits.max_num_samples),
-        ("/sampling/max_new_tokens", sampling.max_new_tokens, limits.max_new_tokens),
-        ("/group_size", group_size, limits.max_group_size),
-    ):
-        if value > most:
-            raise _fault(pointer, "too_large", f"at most {most}")
-    if sampling.num_samples < group_size:
-        need = f"at least group_size={group_size} samples are needed to see a group"
-        raise _fault("/sampling/num_samples", "too_small", need)
-    return {
-        "model": asked.model,
-        "prompt_set": asked.prompt_set,
-        "verifier": asked.verifier,
-        "policy": asked.policy,
-        "sampling": sampling.model_dump(mode="json"),
-        "group_size": group_size,
-    }
-
-
-def _fault(pointer: str, code: str, message: str) -> Problem:
-    return Problem(
-        "invalid-field", errors=[FieldFault(pointer=pointer, code=code, message=message)]
-    )
 
 
 def _report(found: Assessment, query: ReportQuery) -> Response:

@@ -20,9 +20,8 @@ def blueprint() -> Blueprint:
     @requires(Scope.READ)
     @API.validate(resp=Answers(HTTP_200=ModelView), tags=["models"])
     def show(name: str) -> ModelView:
-        """The caller's assessments of a model's versions; an admin sees everybody's."""
-        owner = None if caller().may(Scope.ADMIN) else caller().id
-        rows = dependencies().jobs.page(owner=owner, model=name, limit=MAX_SHOWN)
+        """The caller's and triggered assessments of a model's versions; an admin sees all."""
+        rows = dependencies().jobs.page(owners=caller().owners, model=name, limit=MAX_SHOWN)
         if not rows or "\0" in name:
             raise Problem("not-found", "no version of this model was assessed here")
         return ModelView(name=name, assessments=[AssessmentView.of(row) for row in rows])
