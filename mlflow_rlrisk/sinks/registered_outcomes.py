@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mlflow_rlrisk.calibration.formula import formula_digest
 from mlflow_rlrisk.calibration.rows import LeftOut, OutcomeRow, merged
 from mlflow_rlrisk.config import ComponentConfig
-from mlflow_rlrisk.errors import ReportError, SinkError
+from mlflow_rlrisk.errors import ModelReferenceError, ReportError, SinkError
 from mlflow_rlrisk.model_reference import all_versions, resolve_reference
 from mlflow_rlrisk.monitor.outcome import recorded_outcomes
 from mlflow_rlrisk.sinks.mlflow_store import mlflow_errors
@@ -80,7 +80,7 @@ def registered_outcomes(
             continue
         try:
             report = report_of(each.reference)
-        except (SinkError, ReportError) as error:
+        except (SinkError, ReportError, ModelReferenceError) as error:
             left_out.append(LeftOut(checkpoint=each.reference, reason=str(error)))
             continue
         if report.risk_index is None:
@@ -120,19 +120,28 @@ def _references(client: "MlflowClient", models: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _recorded(client: "MlflowClient", reference: str, lineage_tag: str | None) -> _Recorded | None:
+def _version(reference: str) -> tuple[str, str]:
+    """Name and version; the artifacts need not be there any more."""
+    name, _, version = reference.removeprefix("models:/").partition("/")
+    if reference.startswith("models:/") and version.isdigit():
+        return name, version
     source = resolve_reference(reference)
     if source.registered_name is None or source.version is None:
         raise SinkError(f"{reference}: outcomes are recorded on registered versions")
+    return source.registered_name, source.version
+
+
+def _recorded(client: "MlflowClient", reference: str, lineage_tag: str | None) -> _Recorded | None:
+    name, version = _version(reference)
     with mlflow_errors(f"the tags of {reference} cannot be read"):
-        tags = client.get_model_version(source.registered_name, source.version).tags
+        tags = client.get_model_version(name, version).tags
     runs = recorded_outcomes(tags.get(OUTCOME_TAG))
     if not runs:
         return None
     lineage = tags.get(lineage_tag) if lineage_tag is not None else None
     return _Recorded(
-        reference=f"models:/{source.registered_name}/{source.version}",
-        lineage=str(lineage or source.registered_name),
+        reference=f"models:/{name}/{version}",
+        lineage=str(lineage or name),
         runs=runs,
     )
 

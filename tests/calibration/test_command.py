@@ -1,0 +1,173 @@
+"""``rlrisk calibrate``: a record from a file or from MLflow, figures, exit codes."""
+
+import json
+import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from mlflow_rlrisk.calibration import CalibrationRecord, formula_digest, read_rows
+from mlflow_rlrisk.cli import cli
+from mlflow_rlrisk.config import DEFAULT_COMPONENTS, PolicyConfig
+from mlflow_rlrisk.errors import ConfigError
+from mlflow_rlrisk.monitor.outcome import RunOutcome, run_outcome
+from tests.calibration.simulated import outcomes, write_jsonl
+from tests.prompt_statistics import ladder_rung, report_of
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(cli, ["calibrate", *arguments], standalone_mode=False)
+
+
+def test_a_file_of_outcomes_gives_a_record_and_two_figures(tmp_path: Path) -> None:
+    data = write_jsonl(tmp_path / "pairs.jsonl", outcomes(60, seed=1))
+    out = tmp_path / "made" / "calibration.json"
+
+    result = run("--data", str(data), "--out", str(out), "--json", "--devices", "4")
+
+    answer = json.loads(result.stdout)
+    record = CalibrationRecord.read(out)
+    assert result.return_value == 0
+    assert answer["digest"] == record.digest
+    assert answer["schema_version"] == 1
+    assert answer["formula"]["digest"] == formula_digest(DEFAULT_COMPONENTS)
+    assert (answer["num_outcomes"], answer["model"]["kind"]) == (60, "isotonic")
+    curve = answer["validation"]["decision_curve"]
+    assert curve["unit"] == "device hours"
+    assert curve["total_failed"] == pytest.approx(8.0 * answer["num_failed"])  # 2 h on 4 devices
+    assert len(answer["figures"]) == 2
+    for figure in answer["figures"]:
+        assert ElementTree.parse(figure).getroot().tag.endswith("svg")
+
+
+def test_too_few_outcomes_exit_with_11_and_take_stale_figures_away(tmp_path: Path) -> None:
+    rows = outcomes(60, seed=1)
+    out = tmp_path / "calibration.json"
+    run("--data", str(write_jsonl(tmp_path / "a.jsonl", rows)), "--out", str(out))
+    assert out.with_name("calibration-reliability.svg").exists()
+
+    few = run("--data", str(write_jsonl(tmp_path / "b.jsonl", rows[:7])), "--out", str(out))
+
+    assert few.return_value == 11
+    assert "nothing is calibrated below 8" in few.stdout
+    assert not out.with_name("calibration-reliability.svg").exists()
+
+
+def test_the_table_names_every_baseline(tmp_path: Path) -> None:
+    data = write_jsonl(tmp_path / "pairs.jsonl", outcomes(24, seed=1), seconds=None)
+
+    text = run("--data", str(data), "--out", str(tmp_path / "c.json")).stdout
+
+    for name in ("risk_index", "pass_at_1", "pass_at_64", "token_entropy", "headroom", "constant"):
+        assert f"\n{name} " in text
+    assert "runs of failed runs saved" not in text
+    assert " runs of failed runs before the first good run" in text
+
+
+@pytest.mark.parametrize(
+    ("line", "word"),
+    [
+        ("{", "no JSON"),
+        ('{"lineage": "a", "checkpoint": "b", "metrics": {}}', "outcomes"),
+        ('{"lineage": "a", "checkpoint": "b", "metrics": {"x": NaN}, "outcomes": []}', "metrics"),
+    ],
+)
+def test_a_damaged_line_is_named(tmp_path: Path, line: str, word: str) -> None:
+    path = tmp_path / "pairs.jsonl"
+    path.write_text(line + "\n", encoding="utf-8")
+
+    with pytest.raises(ConfigError, match=rf"jsonl:1.*{word}"):
+        read_rows(path, DEFAULT_COMPONENTS)
+
+
+def test_a_checkpoint_that_stands_twice_is_refused_and_one_without_runs_is_told(
+    tmp_path: Path,
+) -> None:
+    path = write_jsonl(tmp_path / "pairs.jsonl", outcomes(2))
+    first, second = path.read_text().splitlines()
+    bare = json.dumps({**json.loads(second), "outcomes": []})
+    path.write_text(first + "\n" + bare + "\n", encoding="utf-8")
+
+    rows, left_out = read_rows(path, DEFAULT_COMPONENTS)
+
+    assert (len(rows), [each.reason for each in left_out]) == (1, ["no run is recorded"])
+    path.write_text(first + "\n" + first + "\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="twice"):
+        read_rows(path, DEFAULT_COMPONENTS)
+
+
+def test_models_and_a_file_together_are_misuse(tmp_path: Path) -> None:
+    data = write_jsonl(tmp_path / "pairs.jsonl", outcomes(2))
+
+    assert "not both" in str(run("models:/a", "--data", str(data)).exception)
+
+
+def recorded(
+    client: Any, folder: Path, name: str, alpha: float, beta: float, ran: RunOutcome
+) -> None:
+    """A version with a report and an outcome, as ``assess --register`` and ``outcome`` leave it."""
+    import mlflow
+
+    from mlflow_rlrisk.sinks.monitor_run import record_outcome
+
+    report = report_of(ladder_rung(alpha, beta, 0.3), num_resamples=200)
+    made = replace(report.provenance, finished_at="2026-01-01T00:00:00+00:00")
+    with mlflow.start_run() as active:
+        client.log_text(
+            active.info.run_id, replace(report, provenance=made).to_json(), "rlrisk/report.json"
+        )
+    version = client.create_model_version(name, folder.as_uri(), run_id=active.info.run_id)
+    uri = f"runs:/{active.info.run_id}/rlrisk/report.html"
+    client.set_model_version_tag(name, version.version, "rlrisk.report_uri", uri)
+    record_outcome(f"models:/{name}/{version.version}", ran, run=f"rl-{version.version}")
+
+
+@pytest.mark.mlflow
+def test_outcomes_recorded_in_mlflow_are_read_with_their_reports(
+    store: str, tmp_path: Path
+) -> None:
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    good = run_outcome([0, 9], [0.4, 0.8], quantity="success", collapsed=False)
+    bad = run_outcome([0, 9], [0.4, 0.3], quantity="success", collapsed=False)
+    other = run_outcome([0, 9], [0.4, 0.3], quantity="reward", collapsed=True)
+    assert good
+    assert bad
+    assert other
+    for name in ("a", "b", "c"):
+        client.create_registered_model(name)
+        for alpha, beta, ran in ((6.0, 8.0, good), (0.2, 0.3, bad), (3.0, 3.0, good)):
+            recorded(client, tmp_path, name, alpha, beta, ran)
+    recorded(client, tmp_path, "a", 6.0, 8.0, other)
+    client.create_model_version("a", tmp_path.as_uri())  # no outcome: nothing to tell
+
+    answer = json.loads(run("--json", "--out", str(tmp_path / "c.json")).stdout)
+    strict = tmp_path / "strict.yaml"
+    strict.write_text("components: {starvation: {ok: 0.9, bad: 0.1, weight: 0.9}}\n")
+    elsewhere = run("--json", "--policy", str(strict), "--out", str(tmp_path / "d.json"))
+
+    assert answer["num_outcomes"] == answer["num_preregistered"] == 9
+    assert answer["outcome"]["quantity"] == "success"
+    assert set(answer["lineages"]) == {"a", "b", "c"}
+    assert answer["num_failed"] == 3
+    assert [each["reason"] for each in answer["left_out"]] == [
+        "its outcome is no success, which most outcomes are"
+    ]
+    index = report_of(ladder_rung(0.2, 0.3, 0.3), num_resamples=200).risk_index
+    assert {row["risk_index"] for row in answer["rows"] if row["failed"]} == {index}
+    assert elsewhere.return_value == 11
+    assert "another formula" in json.loads(elsewhere.stdout)["left_out"][0]["reason"]
+
+
+def test_the_index_of_a_report_can_be_had_from_its_figures_alone() -> None:
+    from mlflow_rlrisk.calibration import index_of
+
+    for rung in ((6.0, 8.0, 0.4), (1.2, 1.8, 0.2), (0.2, 0.15, 0.02), (0.1, 2.0, 0.02)):
+        report = report_of(ladder_rung(*rung), num_resamples=200)
+        values = {name: metric.value for name, metric in report.metrics.items()}
+
+        assert index_of(values, PolicyConfig().components) == pytest.approx(report.risk_index)
