@@ -1,9 +1,11 @@
 """Columns -> metrics with intervals, and the bootstrap draws that the index is made of.
 
 One set of resamples of prompts serves every metric, so that draws of different metrics may be
-combined replicate by replicate. Where all prompts gave the same value, resampling shows no spread
-and would claim certainty: the interval then comes from a Clopper-Pearson bound on the share of
-prompts that might differ, and the draws from the matching posterior.
+combined replicate by replicate. They are mapped to confidence distributions first, so that every
+interval, that of the index too, is percentiles of draws. Where all prompts gave the same value,
+resampling shows no spread and would claim certainty: the interval then comes from a
+Clopper-Pearson bound on the share of prompts that might differ, the draws from the matching
+posterior.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,17 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from mlflow_rlrisk.columns import Bounds, Formula, PromptColumns
-from mlflow_rlrisk.errors import StatisticsError
 from mlflow_rlrisk.records import PromptStatistics
 from mlflow_rlrisk.report_record import Metric
 from mlflow_rlrisk.sampling_columns import add_sampling_columns
-from mlflow_rlrisk.statistics.bootstrap import (
-    BCA_MINIMUM_PROMPTS,
-    IntervalMethod,
-    PromptBootstrap,
-    bca_interval,
-    interval,
-)
+from mlflow_rlrisk.statistics.bootstrap import PromptBootstrap, interval
+from mlflow_rlrisk.statistics.confidence import IntervalMethod, confidence_draws
 from mlflow_rlrisk.statistics.counts import FloatVector
 from mlflow_rlrisk.statistics.intervals import constant_interval
 from mlflow_rlrisk.success_columns import add_success_columns
@@ -33,7 +29,7 @@ _NO_SPREAD = 1e-12
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Aggregates:
-    """Metrics by full name, their draws ``[B]``, and why the others are undefined."""
+    """Metrics by full name, their confidence draws ``[B]``, and why the others are undefined."""
 
     metrics: dict[str, Metric]
     draws: dict[str, FloatVector]
@@ -101,8 +97,13 @@ def _estimate(
     if reason is not None:
         return reason
     if not _is_constant(value, draws):
-        jackknife = _evaluate(formula, means.left_out)
-        ends, method = _bootstrap_interval(value, draws, jackknife, confidence)
+        left_out = _evaluate(formula, means.left_out)
+        if not np.isfinite(left_out).all():  # undefined without one prompt: no skewness to be had
+            left_out = np.full_like(left_out, value)
+        draws, method = confidence_draws(
+            draws, value, left_out, num_prompts=num_prompts, bounds=formula.bounds
+        )
+        ends = interval(draws, confidence)
     elif formula.bounds is None:
         return _no_interval(value, num_prompts)
     else:
@@ -159,18 +160,6 @@ def _no_interval(value: float, num_prompts: int) -> str:
         f"all {num_prompts} prompts give {value:.6g}, so there is no interval, "
         "and no bound is known that could stand in"
     )
-
-
-def _bootstrap_interval(
-    value: float, draws: FloatVector, jackknife: FloatVector, confidence: float
-) -> tuple[Bounds, IntervalMethod]:
-    if jackknife.size >= BCA_MINIMUM_PROMPTS and np.isfinite(jackknife).all():
-        try:
-            ends = bca_interval(draws, value, jackknife, confidence)
-        except StatisticsError:  # all draws on one side of the value: no bias correction exists
-            return interval(draws, confidence), IntervalMethod.PERCENTILE
-        return ends, IntervalMethod.BCA
-    return interval(draws, confidence), IntervalMethod.PERCENTILE
 
 
 def constant_draws(

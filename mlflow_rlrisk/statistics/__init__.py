@@ -19,16 +19,20 @@ from mlflow_rlrisk.statistics.beta_binomial import (
     success_variance_of_means,
 )
 from mlflow_rlrisk.statistics.bootstrap import (
-    IntervalMethod,
     MeanInterval,
     PromptBootstrap,
-    bca_interval,
     category_means,
     interval,
     jackknife_means,
     jackknife_ratios,
     mean_interval,
     paired_draws,
+)
+from mlflow_rlrisk.statistics.confidence import (
+    ConfidenceDraws,
+    IntervalMethod,
+    confidence_draws,
+    num_carriers,
 )
 from mlflow_rlrisk.statistics.counts import CountPairs
 from mlflow_rlrisk.statistics.discrimination import (
@@ -191,9 +195,11 @@ __all__ = [  # noqa: RUF022  (in reading order)
     "PromptBootstrap",
     "category_means",
     "interval",
-    "bca_interval",
+    "confidence_draws",
+    "num_carriers",
     "jackknife_means",
     "jackknife_ratios",
+    "ConfidenceDraws",
     "IntervalMethod",
     "MeanInterval",
     "mean_interval",

@@ -8,13 +8,12 @@ metrics, the difference of two checkpoints on the same prompts).
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import ndtr, ndtri
 
 from mlflow_rlrisk.errors import StatisticsError
+from mlflow_rlrisk.statistics.confidence import IntervalMethod, confidence_draws
 from mlflow_rlrisk.statistics.counts import (
     FloatVector,
     IntVector,
@@ -26,9 +25,6 @@ from mlflow_rlrisk.statistics.counts import (
 )
 from mlflow_rlrisk.statistics.intervals import constant_interval
 
-BCA_MINIMUM_PROMPTS = 30
-"""Below this the acceleration of BCa is itself too noisy, and percentiles are used."""
-
 _BLOCK_DRAWS = 1 << 18
 """Prompt draws made at a time: few enough for the cache. The resamples do not depend on it."""
 
@@ -38,15 +34,6 @@ _KEPT_WEIGHTS = 1 << 24
 
 _ROUNDING = 1e-12
 """Values this close, relative to their bounds, differ by rounding only: they are one value."""
-
-
-class IntervalMethod(StrEnum):
-    """How an interval was made."""
-
-    PERCENTILE = "percentile"
-    BCA = "bca"
-    CONSTANT = "constant"
-    """All prompts gave one value: bounds from Clopper-Pearson over prompts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,7 +195,9 @@ def category_means(
 
 
 def interval(draws: npt.ArrayLike, confidence: float = 0.95) -> tuple[float, float]:
-    """Percentile interval of bootstrap draws, shape ``[B]``.
+    """Percentile interval of draws, shape ``[B]``.
+
+    Of plain bootstrap draws it is too narrow for few prompts; see `confidence_draws`.
 
     Raises:
         StatisticsError: No draws, or a draw is not finite.
@@ -219,44 +208,6 @@ def interval(draws: npt.ArrayLike, confidence: float = 0.95) -> tuple[float, flo
     """
     tail = (1.0 - check_open_unit("confidence", confidence)) / 2.0
     low, high = np.quantile(finite_vector("draws", draws), [tail, 1.0 - tail])
-    return float(low), float(high)
-
-
-def bca_interval(
-    draws: npt.ArrayLike, estimate: float, jackknife: npt.ArrayLike, confidence: float = 0.95
-) -> tuple[float, float]:
-    """Bias-corrected and accelerated interval (Efron 1987) of bootstrap draws.
-
-    Args:
-        draws: Bootstrap draws, shape ``[B]``.
-        estimate: The value on the prompts themselves.
-        jackknife: The value with each prompt left out, shape ``[P]``; see `jackknife_means`.
-        confidence: Level, strictly between 0 and 1.
-
-    Returns:
-        ``(low, high)``.
-
-    Raises:
-        StatisticsError: The estimate lies outside all draws or nothing varies, so that the
-            correction is undefined; or a value is not finite.
-        ConfigError: ``confidence`` is not strictly between 0 and 1.
-    """
-    tail = (1.0 - check_open_unit("confidence", confidence)) / 2.0
-    sample = finite_vector("draws", draws)
-    deviations = finite_vector("jackknife", jackknife)
-    deviations = deviations.mean() - deviations
-    spread = float(np.sum(deviations**2))
-    below = float(((sample < estimate).sum() + (sample <= estimate).sum()) / (2 * sample.size))
-    if spread == 0.0 or not 0.0 < below < 1.0:
-        raise StatisticsError(
-            f"estimate={estimate}: BCa is undefined where nothing varies or all draws lie on "
-            "one side of it"
-        )
-    acceleration = float(np.sum(deviations**3)) / (6.0 * spread**1.5)
-    bias = ndtri(below)
-    shifted = bias + ndtri(np.array([tail, 1.0 - tail]))
-    levels = ndtr(bias + shifted / (1.0 - acceleration * shifted))
-    low, high = np.quantile(sample, levels)
     return float(low), float(high)
 
 
@@ -300,9 +251,9 @@ def mean_interval(
 ) -> MeanInterval:
     """Mean over prompts with the interval that fits the data.
 
-    BCa from `BCA_MINIMUM_PROMPTS` prompts on, percentiles below. Where all prompts gave the
-    same value, resampling shows no spread, and "certain" would be false: the interval is then
-    that of `constant_interval` and says so in its ``method``.
+    Percentiles of `confidence_draws`. Where all prompts gave the same value, resampling shows no
+    spread, and "certain" would be false: the interval is then that of `constant_interval` and
+    says so in its ``method``.
 
     Args:
         values: One value for each prompt, shape ``[P]``.
@@ -326,13 +277,14 @@ def mean_interval(
         low, high = constant_interval(estimate, column.size, bounds, confidence)
         method = IntervalMethod.CONSTANT
     else:
-        draws = bootstrap.means(column[:, None])[:, 0]
-        method = IntervalMethod.PERCENTILE
-        if column.size >= BCA_MINIMUM_PROMPTS:
-            method = IntervalMethod.BCA
-            low, high = bca_interval(draws, estimate, jackknife_means(column), confidence)
-        else:
-            low, high = interval(draws, confidence)
+        draws, method = confidence_draws(
+            bootstrap.means(column[:, None])[:, 0],
+            estimate,
+            jackknife_means(column),
+            num_prompts=column.size,
+            bounds=bounds,
+        )
+        low, high = interval(draws, confidence)
     return MeanInterval(value=estimate, low=low, high=high, method=method, num_prompts=column.size)
 
 
