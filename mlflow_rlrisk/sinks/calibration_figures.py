@@ -23,7 +23,7 @@ def reliability_figure(record: CalibrationRecord) -> str:
 
     def draw(axes: Any) -> None:
         axes.plot([0, 1], [0, 1], color=LINE, linewidth=1.2)
-        axes.text(0.97, 0.88, "as predicted", color=MUTED, ha="right", fontsize=8)
+        axes.text(0.98, 0.04, "grey line: as predicted", color=MUTED, ha="right", fontsize=8)
         below = [y - each["low"] for y, each in zip(observed, bins, strict=True)]
         above = [each["high"] - y for y, each in zip(observed, bins, strict=True)]
         axes.errorbar(
@@ -37,8 +37,14 @@ def reliability_figure(record: CalibrationRecord) -> str:
             markersize=5,
         )
         for x, y, each in zip(predicted, observed, bins, strict=True):
+            aside = (-7, -3) if x > 0.85 else (7, 4 if y < 0.1 else -10)
             axes.annotate(
-                f"n={each['num_rows']}", (x, y), (6, -10), textcoords="offset points", fontsize=8
+                f"n={each['num_rows']}",
+                (x, y),
+                aside,
+                textcoords="offset points",
+                ha="right" if x > 0.85 else "left",
+                fontsize=8,
             )
         axes.set_xlim(-0.02, 1.02)
         axes.set_ylim(-0.02, 1.02)
