@@ -1,8 +1,8 @@
 """The sampling process: one assessment, then it ends and gives all memory back.
 
-It gets a task file and a folder. It has no key and no address of MLflow in its environment, and
-the checkpoint as a local folder. Progress goes to standard output as JSON lines. It ends with
-its parent: the pipe to its standard input closes when the parent dies, however it dies.
+It gets a task file and a folder. It has no key and no address of MLflow in its environment, no
+network, and the checkpoint as a local folder. Progress goes to standard output as JSON lines. It
+ends with its parent: the pipe to its standard input closes when the parent dies, however it dies.
 """
 
 import json
@@ -20,6 +20,7 @@ TASK, RESULT = "task.json", "result.json"
 LOCK = "child.lock"
 LOCK_LIMIT_S = 60.0
 BEAT_S = 0.5
+OUT_OF_MEMORY = "out_of_memory"
 ORPHANED = 70
 """Exit code where the parent is gone."""
 
@@ -102,16 +103,30 @@ def main() -> int:
     folder = Path(sys.argv[1])
     lines = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what libraries print must not end up between the lines
+    task = json.loads((folder / TASK).read_text(encoding="utf-8"))
+    fault = _raise_walls(task["walls"])  # before any thread: a namespace is of one
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with (folder / LOCK).open("w") as lock:
         _wait_for(lock)
-        result = _run(json.loads((folder / TASK).read_text(encoding="utf-8")), folder, lines)
+        result = fault or _run(task, folder, lines)
         reached(CommitPoint.RESULT_UNWRITTEN)
         scratch = folder / f"{RESULT}.part"
         scratch.write_text(json.dumps(result), encoding="utf-8")
         scratch.replace(folder / RESULT)
         reached(CommitPoint.RESULT_WRITTEN)
     return 0
+
+
+def _raise_walls(wanted: dict[str, Any]) -> dict[str, Any] | None:
+    """Put up the walls; what keeps them from standing is the result."""
+    from service.walls import WallError, raise_walls
+
+    try:
+        walls = raise_walls(**wanted)
+    except WallError as error:
+        return {"error": {"code": "walls_unavailable", "message": str(error.strerror)}}
+    print("walls:", ", ".join(walls) or "none", file=sys.stderr)
+    return None
 
 
 def _run(task: dict[str, Any], folder: Path, lines: TextIO) -> dict[str, Any]:
@@ -129,11 +144,26 @@ def _run(task: dict[str, Any], folder: Path, lines: TextIO) -> dict[str, Any]:
             observer=ProgressWriter(lines),
         )
     except RLRiskError as error:
-        return {"error": {"code": error.code, "message": str(error)}}
+        code = OUT_OF_MEMORY if _is_out_of_memory(error) else error.code
+        return {"error": {"code": code, "message": str(error)}}
+    except RuntimeError as error:
+        if not _is_out_of_memory(error):
+            raise
+        return {"error": {"code": OUT_OF_MEMORY, "message": str(error)}}
     except OSError as error:  # a full disk: the shards that are written stay
         return {"error": {"code": "system", "message": str(error)}}
     provenance = replace(report.provenance, **task["origin"])
     return {"report": replace(report, provenance=provenance).to_dict()}
+
+
+def _is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether it, or what it was raised from, is torch's error of that kind; asks no import."""
+    torch = sys.modules.get("torch")
+    while error is not None and torch is not None:
+        if isinstance(error, torch.OutOfMemoryError):
+            return True
+        error = error.__cause__
+    return False
 
 
 def _end_with_parent() -> None:

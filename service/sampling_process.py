@@ -8,20 +8,22 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from service.child import RESULT, TASK
 from service.commit_points import CommitPoint, reached
+from service.gpu_claim import Claim
 from service.settings import ServiceSettings
 
 ENVIRONMENT = (
     *("PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH"),
     *("VIRTUAL_ENV", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "TOKENIZERS_PARALLELISM"),
-    *("CUDA_VISIBLE_DEVICES", "CUDA_HOME", "NVIDIA_VISIBLE_DEVICES", "PYTORCH_CUDA_ALLOC_CONF"),
+    *("CUDA_HOME", "NVIDIA_VISIBLE_DEVICES", "PYTORCH_CUDA_ALLOC_CONF"),
 )
 """What the sampling process may see of the worker's environment: no credential, no address."""
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "DO_NOT_TRACK": "1"}
@@ -47,6 +49,7 @@ def run_child(
     task: Mapping[str, Any],
     settings: ServiceSettings,
     *,
+    claim: Claim,
     on_line: Callable[[dict[str, Any]], bool],
 ) -> dict[str, Any]:
     """Run one task in a process of its own.
@@ -55,6 +58,7 @@ def run_child(
         folder: Folder of the assessment; shards in it are kept and used again.
         task: What to do.
         settings: For limits and environment.
+        claim: The GPUs that it has to itself.
         on_line: Called with every line of progress, and with ``{}`` while there is none; false
             ends the process.
 
@@ -67,29 +71,47 @@ def run_child(
         ChildLostError: It died.
     """
     (folder / RESULT).unlink(missing_ok=True)
-    scratch = folder / f"{TASK}.part"
-    scratch.write_text(json.dumps(task), encoding="utf-8")
-    scratch.replace(folder / TASK)
-    with (folder / LOG).open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "service.child", str(folder)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            env=sampling_environment(settings),
-            start_new_session=True,
-        )
-    reached(CommitPoint.CHILD_STARTED)
-    deadline = time.monotonic() + settings.limits.wall_s
-    try:
-        _listen(process, deadline, on_line)
-    finally:
-        _end(process)
+    # Short, because sockets of helper processes lie there; its own, because others' are secret.
+    with tempfile.TemporaryDirectory(prefix="rlrisk-", ignore_cleanup_errors=True) as scratch:
+        walls = _walls(task, settings, writable=(str(folder), scratch))
+        part = folder / f"{TASK}.part"
+        part.write_text(json.dumps({**task, "walls": walls}), encoding="utf-8")
+        part.replace(folder / TASK)
+        own = {name: scratch for name in ("HOME", "TMPDIR", "RAY_TMPDIR", "XDG_CACHE_HOME")}
+        with (folder / LOG).open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "service.child", str(folder)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=sampling_environment(settings) | own | claim.environment,
+                start_new_session=True,
+                pass_fds=claim.locks,
+            )
+        reached(CommitPoint.CHILD_STARTED)
+        deadline = time.monotonic() + settings.limits.wall_s
+        try:
+            _listen(process, deadline, on_line)
+        finally:
+            _end(process)
     try:
         result: dict[str, Any] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ChildLostError(f"the sampling process ended with {process.returncode}") from error
     return result
+
+
+def _walls(
+    task: Mapping[str, Any], settings: ServiceSettings, *, writable: Sequence[str]
+) -> dict[str, Any]:
+    """Arguments of `service.walls.raise_walls`."""
+    named = (task["model_path"], task["prompts"], task["verifier"].split(":", 1)[0])
+    return {
+        "backend": task["config"]["backend"],
+        "is_offline": settings.sampling_network == "none",
+        "readable": [*(each for each in named if os.path.exists(each)), *settings.readable],
+        "writable": [*writable, *settings.writable],
+    }
 
 
 def sampling_environment(settings: ServiceSettings) -> dict[str, str]:

@@ -21,7 +21,9 @@ from mlflow_rlrisk import (
     resolve_reference,
 )
 from service.assessment_table import Assessment, AssessmentTable, State
+from service.child import OUT_OF_MEMORY
 from service.commit_points import CommitPoint, reached
+from service.gpu_claim import Claim, claimed
 from service.problems import without_paths
 from service.references import has_links, refusal_of_source
 from service.sampling_process import (
@@ -111,12 +113,24 @@ class Scorer:
         reached(CommitPoint.MODEL_FETCHED)
         self._wait_for_memory(job)
         task = self._task(job, path, origin)
-        for _ in range(MAX_HALVINGS):
-            result = run_child(folder, task, self._settings, on_line=_Listener(self, job))
-            if not _ran_out_of_memory(result):
-                return result
+
+        def keep_waiting() -> None:
+            self._tell(job, stage="wait for a GPU")
+
+        with claimed(self._settings.base_config(), keep_waiting=keep_waiting) as claim:
+            return self._sample_within_memory(job, folder, task, claim)
+
+    def _sample_within_memory(
+        self, job: Assessment, folder: Path, task: dict[str, Any], claim: Claim
+    ) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        for _ in range(1 + MAX_HALVINGS):
+            on_line = _Listener(self, job)
+            result = run_child(folder, task, self._settings, claim=claim, on_line=on_line)
+            if result.get("error", {}).get("code") != OUT_OF_MEMORY:
+                break
             task["config"]["batch_size"] = max(1, task["config"]["batch_size"] // 2)
-        return run_child(folder, task, self._settings, on_line=_Listener(self, job))
+        return result
 
     def _fetched(self, job: Assessment, folder: Path) -> tuple[Path, dict[str, Any]]:
         """The checkpoint as a local folder that passed the intake, and where it is from."""
@@ -239,11 +253,6 @@ def _reference(job: Assessment, source: ModelSource) -> str:
     if source.registered_name is not None and source.version is not None:
         return f"models:/{source.registered_name}/{source.version}"
     return str(job.request["model"])
-
-
-def _ran_out_of_memory(result: Mapping[str, Any]) -> bool:
-    error = result.get("error", {})
-    return error.get("code") == "sampling_failed" and "no memory" in error.get("message", "")
 
 
 def _shown(message: str) -> str:

@@ -113,11 +113,22 @@ class ServiceSettings(Settings):
     """Where a signer of its own (``--role signer``) listens; what is published is signed then."""
     environment: tuple[str, ...] = ()
     """More environment variables that the sampling process may see."""
+    sampling_network: Literal["none", "host"] = "none"
+    """``host`` where sampling or the verifier needs one: an endpoint, a cluster, a judge model."""
+    readable: tuple[str, ...] = ()
+    """More files and folders that the sampling process may read, such as a verifier's modules."""
+    writable: tuple[str, ...] = ()
+    """More folders that it may write to."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
     @model_validator(mode="after")
     def _assessment_is_usable(self) -> Self:
-        self.base_config()
+        config = self.base_config()
+        options = config.backend_options
+        asks_network = "openai" in (config.backend, options.get("inner")) or "address" in options
+        if asks_network and self.sampling_network == "none":
+            need = f"backend {config.backend} reaches others over the network: host"
+            raise ConfigError("sampling_network", self.sampling_network, need)
         return self
 
     def base_config(self) -> AssessmentConfig:
@@ -175,6 +186,8 @@ def load_settings(path: str | Path) -> ServiceSettings:
             "policies": {name: str(root / file) for name, file in settings.policies.items()},
             "webhook_secret_file": settings.webhook_secret_file
             and str(root / settings.webhook_secret_file),
+            "readable": tuple(str(root / each) for each in settings.readable),
+            "writable": tuple(str(root / each) for each in settings.writable),
             "signer_socket": settings.signer_socket and str(root / settings.signer_socket),
             "model_roots": tuple(str(root / each) for each in settings.model_roots),
             "artifact_roots": tuple(

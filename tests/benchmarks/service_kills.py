@@ -50,8 +50,11 @@ TARGETS = {
     "everything": ("", 0.05),
 }
 OPEN_AT_ONCE = 3
-AGAIN = 0.3
-"""Chance that a kill is followed by another one while things are starting again."""
+MAX_BURST = 6
+"""Random kills in a row: the later ones meet processes that are starting again."""
+BURST_PAUSE_S = 4.0
+CALM_S = 75.0
+"""Longest wait between two bursts for a sign that the work goes on."""
 NUM_PROMPTS = 60
 
 
@@ -73,7 +76,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=500)
     parser.add_argument("--minutes", type=float, default=60.0)
-    parser.add_argument("--pause", type=float, default=6.0, help="Mean seconds between kills.")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--sampler", choices=["coin", "transformers"], default="coin")
     parser.add_argument("--databases", default="sqlite,postgresql")
@@ -85,7 +87,6 @@ def main() -> int:
         share = argparse.Namespace(
             kills=chosen.kills / len(databases),
             minutes=chosen.minutes / len(databases),
-            pause=chosen.pause,
             seed=chosen.seed + number,
         )
         with (
@@ -167,18 +168,26 @@ def soak(service: RunningService, chosen: argparse.Namespace, points: Path) -> T
     said = 0
     while tally.num_kills < chosen.kills and time.monotonic() < deadline:
         armed = _rearm(points, armed, tally)
-        _submit(client, tally, draw)
-        time.sleep(draw.expovariate(1 / chosen.pause))
-        _kill(service, draw, tally)
-        if draw.random() < AGAIN:
-            time.sleep(draw.uniform(0.0, 1.5))
+        _go_on(client, tally, draw, points)
+        time.sleep(draw.uniform(0.0, BURST_PAUSE_S))
+        for _ in range(draw.randint(1, MAX_BURST)):
             _kill(service, draw, tally)
+            time.sleep(draw.uniform(0.0, BURST_PAUSE_S))
         if tally.num_kills >= said + 20:
             said = tally.num_kills
             print(said, len(tally.accepted), dict(tally.killed), dict(tally.points), flush=True)
     for point in CommitPoint:
         (points / point.name).unlink(missing_ok=True)
     return tally
+
+
+def _go_on(client: Client, tally: Tally, draw: random.Random, points: Path) -> None:
+    """Wait until a process has reached a commit point that was armed, or for long enough."""
+    before = len(list(points.iterdir()))
+    deadline = time.monotonic() + CALM_S
+    while len(list(points.iterdir())) == before and time.monotonic() < deadline:
+        _submit(client, tally, draw)
+        time.sleep(0.5)
 
 
 def _rearm(points: Path, armed: set[str], tally: Tally) -> set[str]:

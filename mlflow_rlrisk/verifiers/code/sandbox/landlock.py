@@ -17,6 +17,9 @@ _READ = 1 << 2 | 1 << 3
 _FILE_RIGHTS = 1 << 0 | 1 << 1 | 1 << 2 | 1 << 14 | 1 << 15
 _WRITE = 1 << 1 | 1 << 4 | 1 << 5 | 1 << 7 | 1 << 8 | 1 << 14
 """Write, remove, make folders and regular files, truncate."""
+EXECUTE, IOCTL_DEVICE = 1 << 0, 1 << 15
+WRITE_ANYTHING = 0b111_1111_1111_0000 | 1 << 1
+"""Write, remove, make whatever there is, move between folders, truncate."""
 _NUM_FS_RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}
 _FIRST_WITH_TCP, _FIRST_WITH_SCOPES = 4, 6
 
@@ -27,8 +30,22 @@ def abi() -> int:
     return max(version, 0)
 
 
-def make_ruleset(readable: Iterable[str], writable: Iterable[str]) -> int:
+def make_ruleset(
+    readable: Iterable[str],
+    writable: Iterable[str],
+    *,
+    left_free: int = 0,
+    written: int = _WRITE,
+    has_tcp_rules: bool = True,
+) -> int:
     """A ruleset as file descriptor; paths that are not there are left out.
+
+    Args:
+        readable: Files and folders that may be read.
+        writable: Those that may be written to as well.
+        left_free: Rights that the rules do not speak of.
+        written: What may be done with the writable ones.
+        has_tcp_rules: No TCP, where the kernel can say so.
 
     Raises:
         OSError: The kernel has no Landlock or refuses the rules.
@@ -36,16 +53,16 @@ def make_ruleset(readable: Iterable[str], writable: Iterable[str]) -> int:
     version = abi()
     if version == 0:
         raise OSError("the kernel has no Landlock")
-    rights = (1 << _NUM_FS_RIGHTS.get(version, 16)) - 1
+    rights = ((1 << _NUM_FS_RIGHTS.get(version, 16)) - 1) & ~left_free
     attributes = struct.pack("Q", rights)
     if version >= _FIRST_WITH_TCP:
-        attributes += struct.pack("Q", 0b11)
+        attributes += struct.pack("Q", 0b11 if has_tcp_rules else 0)
     if version >= _FIRST_WITH_SCOPES:
         attributes += struct.pack("Q", 0b11)
     ruleset = _syscall(_CREATE_RULESET, attributes, len(attributes), 0)
     if ruleset < 0:
         raise OSError(ctypes.get_errno(), "landlock_create_ruleset")
-    for paths, allowed in ((readable, _READ), (writable, _READ | _WRITE)):
+    for paths, allowed in ((readable, _READ), (writable, _READ | written)):
         for path in paths:
             _allow(ruleset, path, allowed & rights)
     return ruleset
