@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 MAX_HEADER_BYTES = 8 * 1024
+FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
@@ -90,6 +91,8 @@ def _frame(app: Flask, metrics: ServiceMetrics) -> None:
             raise Problem("header-too-large")
         if (request.content_length or 0) > app.config["MAX_CONTENT_LENGTH"]:
             raise Problem("too-large")
+        if request.mimetype in FORMS:  # spectree would give the route no body at all
+            raise Problem("media-type")
 
     @app.after_request
     def leave(answer: Response) -> Response:

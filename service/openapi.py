@@ -13,6 +13,11 @@ _ALWAYS = (500, 503, 507)
 _CHECKED = (400, 401, 403, 404, 413, 415, 422, 429, 409, 502)
 _OPEN_PATHS = ("/livez", "/readyz", "/metrics", "/openapi.json")
 _SIGNED_PATHS = ("/v1/webhooks/mlflow",)
+_OWN_KINDS: dict[str, dict[str, Any]] = {
+    "events": {"text/event-stream": {"type": "string"}},
+    "report": {"application/json": {"type": "object"}, "text/html": {"type": "string"}},
+}
+"""Last word of a path -> media types and schemas of its 200."""
 
 
 def _refuse(_request: Any, _response: Any, error: Any, _instance: Any, _adapter: Any) -> None:
@@ -71,6 +76,7 @@ def document(app: Flask) -> dict[str, Any]:
         titles.setdefault(status, []).append(slug)
     for path, operations in found["paths"].items():
         for operation in operations.values():
+            operation["responses"] |= _not_by_a_model(path)
             operation["responses"].pop("422", None)
             for status in (*_ALWAYS, *(() if path in _OPEN_PATHS else _CHECKED)):
                 operation["responses"].setdefault(
@@ -79,3 +85,12 @@ def document(app: Flask) -> dict[str, Any]:
             if path in (*_OPEN_PATHS, *_SIGNED_PATHS):
                 operation["security"] = []
     return found
+
+
+def _not_by_a_model(path: str) -> dict[str, Any]:
+    """The answers that routes make themselves."""
+    kinds = _OWN_KINDS.get(path.rpartition("/")[2])
+    if kinds is None:
+        return {}
+    content = {kind: {"schema": schema} for kind, schema in kinds.items()}
+    return {"200": {"description": "OK", "content": content}}

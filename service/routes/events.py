@@ -3,7 +3,8 @@
 import time
 from collections.abc import Iterator
 
-from flask import Blueprint, Response
+from flask import Blueprint
+from werkzeug.wrappers import Response
 
 from service.assessment_table import AssessmentTable
 from service.auth import dependencies, requires
@@ -29,6 +30,7 @@ def blueprint() -> Blueprint:
     def stream(assessment_id: str) -> Response:
         """Events named ``progress``, at the end one named ``done``; data as of the assessment."""
         found = visible(assessment_id)
+        # spectree reads a response of Flask's own class to its end before anything leaves.
         answer = Response(_events(dependencies().jobs, found.id), mimetype="text/event-stream")
         answer.headers["X-Accel-Buffering"] = "no"
         return answer
