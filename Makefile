@@ -1,5 +1,6 @@
 # Each target sets up all it needs in .venv; nothing has to be installed beforehand but Python >= 3.11.
 #   make demo          the main job on real checkpoints, on CPU, in minutes   (RL=1 goes on with GRPO)
+#   make serve         the demo's models in a gated MLflow, and the scoring service, until Ctrl-C
 #   make test          everything CI checks
 PYTHON ?= python3
 VENV   := .venv
@@ -17,7 +18,7 @@ export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_OFFLINE ?= 1
 export DO_NOT_TRACK ?= 1
 
-.PHONY: demo test check lint types bubblewrap pytest pytest-vllm examples bench clean help
+.PHONY: demo serve test check lint types bubblewrap pytest pytest-vllm examples bench clean help
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -36,13 +37,21 @@ $(VENV)/.rl: $(VENV)/.demo
 	$(PIP) -e '.[hf,trl]'
 	@touch $@
 
+$(VENV)/.serve: $(BIN)/python $(INPUTS)
+	@echo "Installing mlflow-rlrisk with its service into $(VENV) (a few minutes, once)"
+	$(PIP) -e '.[hf,service]'
+	@touch $@
+
 $(VENV)/.dev: $(BIN)/python $(INPUTS)
 	@echo "Installing mlflow-rlrisk with everything the tests need into $(VENV) (a few minutes, once)"
 	$(PIP) -e '.[hf,trl,math,evaluate,openai,ray,service,dev]'
-	@touch $@ $(VENV)/.demo $(VENV)/.rl
+	@touch $@ $(VENV)/.demo $(VENV)/.rl $(VENV)/.serve
 
 demo: $(if $(filter 1,$(RL)),$(VENV)/.rl,$(VENV)/.demo)
 	$(BIN)/rlrisk demo $(if $(filter 1,$(RL)),--rl)
+
+serve: $(VENV)/.serve
+	$(BIN)/rlrisk demo --serve
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

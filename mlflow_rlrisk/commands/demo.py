@@ -8,8 +8,17 @@ import click
 @click.command()
 @click.option("--rl", is_flag=True, help="Go on with GRPO of the shallowest and deepest rung.")
 @click.option("--out", default="demo-out", show_default=True)
-def demo(rl: bool, out: str) -> int:
+@click.option(
+    "--serve",
+    is_flag=True,
+    help="Instead of assessing: a gated MLflow with the ladder, and the scoring service.",
+)
+@click.option("--port", type=click.IntRange(1, 65535), default=8787, show_default=True)
+@click.option("--mlflow-port", type=click.IntRange(1, 65535), default=5000, show_default=True)
+def demo(rl: bool, out: str, serve: bool, port: int, mlflow_port: int) -> int:
     """Train a ladder of SFT checkpoints, assess it, and see why pass@1 picks the wrong one."""
-    from mlflow_rlrisk.demo.run import main
+    from mlflow_rlrisk.demo import run
 
-    return main(Path(out), with_rl=rl)
+    if serve:
+        return run.serve(Path(out), port=port, mlflow_port=mlflow_port)
+    return run.main(Path(out), with_rl=rl)

@@ -29,6 +29,7 @@ from mlflow_rlrisk.demo.train import read_examples, seconds_per_step
 from mlflow_rlrisk.errors import MissingDependencyError
 
 REPORTS = "reports"
+_TRAINS = f"Fine-tuning the base {BASE.name!r} on {EXPERT.name}"
 STEPS_PER_ASSESSMENT = 450
 """An assessment takes about as long as this many training steps, as measured on two CPU cores."""
 STEPS_PER_RL_RUN = 4200
@@ -49,6 +50,7 @@ def main(out: Path, *, with_rl: bool = False) -> int:
     _quiet()
     started = time.monotonic()
     _announce(out, with_rl=with_rl)
+    say(f"\n[1/3] {_TRAINS}")
     rungs = _train(out / "ladder")
     uri = open_store(out)
     say(f"\n[2/3] Registering {len(rungs)} versions of {MODEL_NAME!r} in {uri}")
@@ -65,6 +67,30 @@ def main(out: Path, *, with_rl: bool = False) -> int:
         compare_by_rl(ladder, out / "rl")
     say(f"\nDone in {duration(time.monotonic() - started)}.")
     return 0
+
+
+def serve(out: Path, *, port: int, mlflow_port: int) -> int:
+    """Train the ladder and serve it until Ctrl-C; returns the exit code.
+
+    Args:
+        out: Folder for checkpoints, and for all that the servers keep.
+        port: Of the scoring service.
+        mlflow_port: Of MLflow.
+
+    Raises:
+        MissingDependencyError: torch, transformers or the service's own are not installed.
+        ConfigError: A server does not start.
+    """
+    from importlib.util import find_spec
+
+    from mlflow_rlrisk.demo.serving import Place, serve_ladder
+
+    _require(with_rl=False)
+    if find_spec("dbos") is None:
+        raise MissingDependencyError("the scoring service", "service")
+    _quiet()
+    say(_TRAINS)
+    return serve_ladder(_train(out / "ladder"), Place(out / "service", mlflow_port, port))
 
 
 def _require(*, with_rl: bool) -> None:
@@ -109,7 +135,6 @@ def _announce(out: Path, *, with_rl: bool) -> None:
 def _train(folder: Path) -> list[Rung]:
     from tqdm import tqdm
 
-    say(f"\n[1/3] Fine-tuning the base {BASE.name!r} on {EXPERT.name}")
     seldom = 0.5 if sys.stderr.isatty() else 10.0
     with tqdm(total=max(DEPTHS), unit="epoch", file=sys.stderr, mininterval=seldom) as bar:
 
