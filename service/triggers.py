@@ -47,7 +47,7 @@ class Trigger:
         if not self.names(str(data.get("name"))):
             return False
         if event == CREATED:
-            return True  # it may be created with tags
+            return self.settings.created or bool(self.settings.tags)  # it may be made with tags
         if event == ALIAS_SET:
             return data.get("alias") in self.settings.aliases
         return event == TAG_SET and data.get("key") in self.settings.tags

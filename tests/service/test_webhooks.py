@@ -121,7 +121,7 @@ def test_a_webhook_of_mlflow_starts_one_assessment_and_forged_ones_none(world: W
         "by": "webhook",
         "delivery_id": "",
     }
-    headers, body, status = next(
+    headers, body, _ = next(
         each for each in world.proxy.deliveries if b'"model_version"' in each[1] and each[2] == 202
     )
     assert job["trigger"]["delivery_id"] == headers["X-MLflow-Delivery-Id"]
@@ -169,7 +169,9 @@ def test_aliases_and_tags_start_what_the_triggers_say_and_nothing_else(world: Wo
 
 
 def test_what_mlflow_lost_is_found_by_the_poller_and_nothing_twice(world: World) -> None:
-    before = {each: len(world.jobs(each)) for each in ("models:/chains-sft/1", "models:/asked-sft/3")}
+    before = {
+        each: len(world.jobs(each)) for each in ("models:/chains-sft/1", "models:/asked-sft/3")
+    }
     world.service.stop()
     settings = yaml.safe_load(world.service.config.read_text()) | {"poll_interval_s": 1}
     world.service.config.write_text(yaml.safe_dump(settings))
