@@ -25,6 +25,7 @@ def assess(
     mapping: Mapping[str, str] | None = None,
     context: "AssessmentContext | None" = None,
     expert_data: object = None,
+    expert_train_data: object = None,
     out_dir: str | Path | None = None,
     run_preflight: bool = True,
     observer: "Observer | None" = None,
@@ -43,6 +44,8 @@ def assess(
         context: Evidence beside the rollouts.
         expert_data: Held-out expert examples, what `load_expert` takes: the loss and the token
             profile of their responses enter the report.
+        expert_train_data: Examples that SFT was trained on, in the same forms: the gap between
+            both losses enters the report.
         out_dir: Folder for rollouts and report; stored rollouts of the same inputs are reused.
         run_preflight: Show the verifier its own gold answers before anything is sampled.
         observer: Receives the progress.
@@ -62,6 +65,7 @@ def assess(
         mapping=mapping,
         context=context,
         expert_data=expert_data,
+        expert_train_data=expert_train_data,
         out_dir=out_dir,
         run_preflight=run_preflight,
         observer=observer,

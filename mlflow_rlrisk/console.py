@@ -194,6 +194,9 @@ def lineage_lines(lineage: "LineageReport") -> list[str]:
             for label in lineage.phases.labels
         )
         lines.append(f"  phases   {told}")
+    for each in lineage.series:
+        if each.phases.recommended is not None:
+            lines.append(f"  {each.series}: look from {' to '.join(each.phases.recommended)}")
     return lines + [f"  note     {note}" for note in lineage.notes]
 
 

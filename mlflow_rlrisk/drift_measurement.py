@@ -123,6 +123,7 @@ def _member(assessment: Assessment) -> LineageMember:
         report=assessment.report,
         statistics=assessment.statistics,
         expert=assessment.expert,
+        train=assessment.train,
     )
 
 

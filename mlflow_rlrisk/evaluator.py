@@ -38,6 +38,7 @@ OWN_KEYS = (
     "mapping",
     "sft_data",
     "expert_data",
+    "expert_train_data",
     "out_dir",
     "register",
     "progress",
@@ -113,6 +114,7 @@ class Settings:
         mapping: Columns of prompt and truth.
         sft_data: The SFT data, what `sft_prompts` takes: how many RL prompts stand there?
         expert_data: Held-out expert examples, what `load_expert` takes.
+        expert_train_data: Examples that SFT was trained on, likewise.
         out_dir: Folder of the rollouts, from which an interrupted assessment resumes; ``None``
             keeps them in MLflow alone.
         register: Tag the model version; ``None`` does so where a version is known.
@@ -126,6 +128,7 @@ class Settings:
     mapping: Mapping[str, str] | None
     sft_data: Any
     expert_data: Any
+    expert_train_data: Any
     out_dir: Path | None
     register: bool | None
     progress: bool
@@ -162,6 +165,7 @@ class Settings:
             mapping=raw.get("mapping"),
             sft_data=raw.get("sft_data"),
             expert_data=raw.get("expert_data"),
+            expert_train_data=raw.get("expert_train_data"),
             out_dir=None if raw.get("out_dir") is None else Path(raw["out_dir"]),
             register=raw.get("register"),
             progress=bool(raw.get("progress", True)),
@@ -281,6 +285,7 @@ def _assess(settings: Settings, source: "ModelSource", dataset: Any, folder: Pat
             mapping=settings.mapping,
             context=context,
             expert_data=settings.expert_data,
+            expert_train_data=settings.expert_train_data,
             out_dir=folder,
             observer=observer,
             command=_call(settings, source),
@@ -301,7 +306,7 @@ def _call(settings: Settings, source: "ModelSource") -> str:
         given["policy"] = policy
     if settings.mapping:
         given["mapping"] = dict(settings.mapping)
-    for name in ("sft_data", "expert_data"):
+    for name in ("sft_data", "expert_data", "expert_train_data"):
         if isinstance(found := getattr(settings, name), str | Path):
             given[name] = str(found)
     return (

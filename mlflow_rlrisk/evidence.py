@@ -67,6 +67,8 @@ class AssessmentContext:
         expert_mastered: Share of the expert's tokens with p above .95.
         expert_disruptive: Share of the expert's tokens with p below .05.
         expert_tokens: Tokens of an expert's response, stop token included.
+        train_loss: Loss on the examples that SFT was trained on (nats/token).
+        overfit_gap: `heldout_loss` less `train_loss`.
         mismatch_kl: KL between trainer and sampler on the same tokens (nats).
         expected_prompts_digest: Digest of the prompt set that the RL run will use.
     """
@@ -82,5 +84,7 @@ class AssessmentContext:
     expert_mastered: Evidence | None = None
     expert_disruptive: Evidence | None = None
     expert_tokens: Evidence | None = None
+    train_loss: Evidence | None = None
+    overfit_gap: Evidence | None = None
     mismatch_kl: Evidence | None = None
     expected_prompts_digest: str | None = None

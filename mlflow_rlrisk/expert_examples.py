@@ -94,6 +94,21 @@ def load_expert(source: object) -> ExpertSet:
     )
 
 
+def refuse_common(heldout: ExpertSet, train: ExpertSet) -> None:
+    """Refuse held-out examples that were trained on: their loss is no held-out loss.
+
+    Raises:
+        PromptSetError: An example stands in both sets.
+    """
+    known = {(each.prompt.id, each.response) for each in train.examples}
+    both = [each for each in heldout.examples if (each.prompt.id, each.response) in known]
+    if both:
+        raise PromptSetError(
+            f"expert data: {len(both)} of {len(heldout.examples)} held-out examples are training "
+            f"examples too (first: {both[0].place})"
+        )
+
+
 def _columns(table: Table) -> tuple[str, ...]:
     """Column of the prompt and of the response, or that of a whole chat."""
 

@@ -93,6 +93,35 @@ class ExpertProfile:
         return found
 
 
+def overfit_gap(
+    heldout: ExpertProfile,
+    train: ExpertProfile,
+    *,
+    num_resamples: int,
+    seed: int,
+    confidence: float,
+) -> Evidence:
+    """Held-out loss less training loss; both sets of examples are resampled independently.
+
+    Args:
+        heldout: The profile of examples that SFT did not see.
+        train: The profile of examples that it was trained on.
+        num_resamples: Resamples of the prompts of each.
+        seed: Seed of the resamples.
+        confidence: Level of the interval.
+    """
+    draws = heldout.loss_draws(num_resamples, seed) - train.loss_draws(num_resamples, seed + 1)
+    value = heldout.loss - train.loss
+    low, high = interval(draws, confidence)
+    return Evidence(
+        value=value,
+        ci_low=min(low, value),
+        ci_high=max(high, value),
+        source=f"{heldout.source}, less {train.source}",
+        num_prompts=min(heldout.tokens.size, train.tokens.size),
+    )
+
+
 def check_same_experts(profiles: Sequence[ExpertProfile]) -> None:
     """Refuse losses that are of other examples or of other tokens.
 

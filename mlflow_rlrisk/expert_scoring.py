@@ -19,7 +19,7 @@ from mlflow_rlrisk.config import AssessmentConfig
 from mlflow_rlrisk.errors import ConfigError, SamplerError
 from mlflow_rlrisk.evidence import AssessmentContext, Evidence
 from mlflow_rlrisk.expert_examples import ExpertExample, ExpertSet
-from mlflow_rlrisk.expert_profile import DISRUPTIVE, MASTERED, ExpertProfile
+from mlflow_rlrisk.expert_profile import DISRUPTIVE, MASTERED, ExpertProfile, overfit_gap
 from mlflow_rlrisk.rollout_shards import write_text_atomically
 from mlflow_rlrisk.samplers.model_loading import load_model, load_tokenizer
 from mlflow_rlrisk.samplers.prompt_encoding import PromptEncoder
@@ -63,10 +63,17 @@ def expert_profile(
     return _score(checkpoint, experts, config, identity)
 
 
-def keep_profile(folder: Path, profile: ExpertProfile, config: AssessmentConfig) -> None:
+def keep_profile(
+    folder: Path,
+    profile: ExpertProfile,
+    config: AssessmentConfig,
+    train: ExpertProfile | None = None,
+) -> None:
     """Keep sums and figures: for the next `expert_profile`, and for who judges the folder again."""
-    store_profile(folder, profile)
-    for name, evidence in _evidence(profile, config).items():
+    for each in (profile, train):
+        if each is not None:
+            store_profile(folder, each)
+    for name, evidence in _evidence(profile, config, train).items():
         keep_evidence(folder, name, evidence)
 
 
@@ -78,15 +85,29 @@ def store_profile(folder: Path, profile: ExpertProfile) -> None:
 
 
 def with_profile(
-    context: AssessmentContext | None, profile: ExpertProfile, config: AssessmentConfig
+    context: AssessmentContext | None,
+    profile: ExpertProfile,
+    config: AssessmentConfig,
+    train: ExpertProfile | None = None,
 ) -> AssessmentContext:
-    """The context with the profile's figures."""
-    found: dict[str, Any] = dict(_evidence(profile, config))
+    """The context with the figures of the held-out profile, and of the training examples'."""
+    found: dict[str, Any] = dict(_evidence(profile, config, train))
     return replace(context or AssessmentContext(), **found)
 
 
-def _evidence(profile: ExpertProfile, config: AssessmentConfig) -> dict[str, Evidence]:
-    return profile.evidence(config.num_resamples, config.sampling.seed, config.confidence)
+def _evidence(
+    profile: ExpertProfile, config: AssessmentConfig, train: ExpertProfile | None
+) -> dict[str, Evidence]:
+    settings: dict[str, Any] = {
+        "num_resamples": config.num_resamples,
+        "seed": config.sampling.seed,
+        "confidence": config.confidence,
+    }
+    found = profile.evidence(**settings)
+    if train is not None:
+        found["train_loss"] = train.evidence(**settings)["heldout_loss"]
+        found["overfit_gap"] = overfit_gap(profile, train, **settings)
+    return found
 
 
 def _identity(

@@ -1,13 +1,46 @@
-"""What only a whole lineage can say of one assessment: the rise of its loss above the smallest."""
+"""What only a whole lineage can say of one assessment: rises of its loss, copies of another one."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from mlflow_rlrisk.evidence import AssessmentContext, Evidence
 from mlflow_rlrisk.expert_profile import heldout_rises
+from mlflow_rlrisk.lineage.scaling import Context, Rescaling, TokenLogprobs, find_rescalings
+from mlflow_rlrisk.records import UNKNOWN_TOKEN
 from mlflow_rlrisk.report import summarize
 from mlflow_rlrisk.rollout_shards import write_text_atomically
+from mlflow_rlrisk.rollout_store import RolloutStore
 from mlflow_rlrisk.wiring import REPORT, Assessment
+
+MAX_PROMPTS, MAX_DEPTH = 50, 6
+"""Prompts and first tokens of each answer that are compared; equal answers part early."""
+
+
+def rescalings(
+    assessments: Mapping[str, Assessment], parents: Mapping[str, str | None] | None = None
+) -> tuple[Rescaling, ...]:
+    """Find versions that are another one with its logits multiplied, from the stored rollouts.
+
+    Args:
+        assessments: By name, in the order of the lineage, the base first. Those without a folder
+            or without token ids and logprobs are left out.
+        parents: What a version was made from, where that is known.
+    """
+    sampled = {name: _token_logprobs(each) for name, each in assessments.items()}
+    return find_rescalings({name: table for name, table in sampled.items() if table}, parents)
+
+
+def _token_logprobs(assessment: Assessment) -> TokenLogprobs:
+    if assessment.folder is None:
+        return {}
+    prompt_ids = sorted(each.prompt_id for each in assessment.statistics)[:MAX_PROMPTS]
+    found: dict[Context, dict[int, float]] = {}
+    for prompt_id, ids, logprobs in RolloutStore(assessment.folder).tokens(prompt_ids, MAX_DEPTH):
+        if UNKNOWN_TOKEN in ids:
+            continue
+        for place, (token, logprob) in enumerate(zip(ids, logprobs, strict=True)):
+            found.setdefault((prompt_id, tuple(ids[:place])), {})[token] = logprob
+    return found
 
 
 def with_heldout_rises(assessments: Sequence[Assessment]) -> list[Assessment]:

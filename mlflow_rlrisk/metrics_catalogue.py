@@ -269,6 +269,21 @@ CATALOGUE: tuple[MetricSpec, ...] = (
         _FORCED,
     ),
     _row(
+        "train_nll",
+        "nats/token",
+        _C,
+        "loss on the examples that SFT was trained on, mean over tokens (`--expert-train-data`)",
+        _FORCED,
+    ),
+    _row(
+        "overfit_gap",
+        "nats/token",
+        _R,
+        "held-out loss less training loss: what was learnt by heart",
+        _FORCED,
+        lower=None,
+    ),
+    _row(
         "expert_phi",
         "share",
         _C,

@@ -119,6 +119,24 @@ def parent_of(reference: str) -> str | None:
     return None if parent is None else str(parent)
 
 
+def series_of(reference: str) -> str | None:
+    """The run of training a registered version belongs to: tag ``rlrisk.series``, else its model.
+
+    Raises:
+        ModelReferenceError: The registry does not know the version.
+    """
+    if not reference.startswith("models:/"):
+        return None
+    source = resolve_reference(reference)
+    if source.registered_name is None or source.version is None:
+        return None
+    from mlflow import MlflowClient
+
+    with _mlflow_errors(reference):
+        found = MlflowClient().get_model_version(source.registered_name, source.version)
+    return str(found.tags.get("rlrisk.series", source.registered_name))
+
+
 def _follow(uri: str, known: ModelSource, copies_left: int) -> ModelSource:
     from mlflow import MlflowClient
 

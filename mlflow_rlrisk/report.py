@@ -61,6 +61,7 @@ FAIL_PROBABILITY = PREFIX + "fail_probability"
 TOKENS = PREFIX + "completion_tokens"
 LENGTH_RATIO = PREFIX + "expert_length_ratio"
 NO_EXPERT = "no expert data were given: --expert-data"
+NO_TRAIN = "no training examples beside --expert-data: --expert-train-data"
 
 
 def summarize(
@@ -244,6 +245,8 @@ def _add_given(
             ("expert_phi", given.expert_phi, NO_EXPERT),
             ("expert_mastered_share", given.expert_mastered, NO_EXPERT),
             ("expert_disruptive_share", given.expert_disruptive, NO_EXPERT),
+            ("train_nll", given.train_loss, NO_TRAIN),
+            ("overfit_gap", given.overfit_gap, NO_TRAIN),
         ]
     ):
         if evidence is None:

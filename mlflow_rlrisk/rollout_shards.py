@@ -173,10 +173,10 @@ def groups_of(table: pa.Table, prompts: dict[str, Prompt]) -> Iterator[RolloutGr
     completions = table["completion"]
     reasons = table["finish_reason"].to_pylist()
     tokens, logprobs, entropies = (
-        _slices(table[name]) for name in ("token_ids", "logprobs", "entropies")
+        list_slices(table[name]) for name in ("token_ids", "logprobs", "entropies")
     )
     lower, upper, estimate = (
-        _slices(table[name]) for name in ("entropy_lower", "entropy_upper", "entropy_estimate")
+        list_slices(table[name]) for name in ("entropy_lower", "entropy_upper", "entropy_estimate")
     )
 
     def bounds(row: int) -> EntropyBounds | None:
@@ -220,7 +220,7 @@ def grades_of(table: pa.Table) -> dict[str, dict[int, Grade]]:
     return grades
 
 
-def _slices(column: pa.ChunkedArray) -> Callable[[int], Any]:
+def list_slices(column: pa.ChunkedArray) -> Callable[[int], Any]:
     """A function from row number to its list as an array view; ``None`` where it is null."""
     array = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
     values = array.values.to_numpy(zero_copy_only=False)

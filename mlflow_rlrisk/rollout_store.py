@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Self
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from mlflow_rlrisk.errors import RolloutStoreError
 from mlflow_rlrisk.records import Grade, GradedGroup, Prompt, Rollout, RolloutGroup
@@ -26,6 +27,7 @@ from mlflow_rlrisk.rollout_shards import (
     grade_table,
     grades_of,
     groups_of,
+    list_slices,
     read_shard,
     rollout_table,
     write_shard,
@@ -178,6 +180,28 @@ class RolloutStore:
                     yield RolloutGroup(
                         prompt=part.prompt, rollouts=tuple(found[index] for index in sorted(found))
                     )
+
+    def tokens(
+        self, prompt_ids: Sequence[str], depth: int
+    ) -> Iterator[tuple[str, list[int], list[float]]]:
+        """Read the first token ids and logprobs of the rollouts of these prompts that have both.
+
+        Texts and entropies, the larger part of a store, stay on disk. A shard that cannot be read
+        is left out, as in `groups`; a rollout that lies in two shards comes twice.
+        """
+        names = ["prompt_id", "token_ids", "logprobs"]
+        wanted = [("prompt_id", "in", list(prompt_ids))]
+        for path in sorted(self._rollouts.glob("*.parquet")):
+            try:
+                table = pq.read_table(path, columns=names, filters=wanted)
+            except (OSError, ValueError) as error:
+                logger.warning("%s is damaged and its groups are lost: %s", path, error)
+                continue
+            ids, logprobs = (list_slices(table[name]) for name in names[1:])
+            for row, prompt_id in enumerate(table["prompt_id"].to_pylist()):
+                first, second = ids(row), logprobs(row)
+                if first is not None and second is not None:
+                    yield prompt_id, first[:depth].tolist(), second[:depth].tolist()
 
     def graded_groups(
         self, prompts: Sequence[Prompt], num_samples: int | None = None

@@ -26,7 +26,7 @@ from mlflow_rlrisk.checkpoint import Checkpoint, open_checkpoint
 from mlflow_rlrisk.collection import Collection
 from mlflow_rlrisk.config import AssessmentConfig, PolicyConfig
 from mlflow_rlrisk.errors import ConfigError
-from mlflow_rlrisk.expert_examples import load_expert
+from mlflow_rlrisk.expert_examples import ExpertSet, load_expert, refuse_common
 from mlflow_rlrisk.expert_profile import ExpertProfile
 from mlflow_rlrisk.expert_scoring import expert_profile, keep_profile, with_profile
 from mlflow_rlrisk.folder_lock import locked
@@ -56,6 +56,7 @@ class Assessment:
         folder: Folder of the rollouts, if they were kept.
         context: Evidence beside the rollouts that the report took into account.
         expert: How the checkpoint sees the expert data, where some were given.
+        train: How it sees the examples that it was trained on, where some were given.
     """
 
     report: RiskReport
@@ -63,6 +64,7 @@ class Assessment:
     folder: Path | None
     context: AssessmentContext | None = None
     expert: ExpertProfile | None = None
+    train: ExpertProfile | None = None
 
 
 def run_assessment(
@@ -75,6 +77,7 @@ def run_assessment(
     mapping: Mapping[str, str] | None = None,
     context: AssessmentContext | None = None,
     expert_data: object = None,
+    expert_train_data: object = None,
     out_dir: str | Path | None = None,
     out_root: str | Path | None = None,
     run_preflight: bool = True,
@@ -98,7 +101,7 @@ def run_assessment(
         )
     watch.stage("open")
     prompt_set = prompts if isinstance(prompts, PromptSet) else load_prompts(prompts, mapping)
-    experts = None if expert_data is None else load_expert(expert_data)
+    heldout, trained = _experts(expert_data, expert_train_data)
     build = load_sampler(config.backend)
     source = None
     if needs_checkpoint(build, str(model)):
@@ -111,19 +114,21 @@ def run_assessment(
         )
         watch.stage("preflight")
         shown = _preflight(pool, prompt_set, config, is_wanted=run_preflight)
-        expert = None
-        if experts is not None:
-            watch.stage("expert data")
-            # Before the sampler, which may take the whole device.
-            expert = expert_profile(source, experts, config, (out_dir, out_root))
+        watch.stage("expert data")
+        # Before the sampler, which may take the whole device.
+        expert, train = (
+            None if each is None else expert_profile(source, each, config, (out_dir, out_root))
+            for each in (heldout, trained)
+        )
         watch.stage("load")
         sampler = build(source or str(model), config)
         if callable(close := getattr(sampler, "close", None)):
             stack.callback(close)
         sampler.on_tokens = watch.sampled
         provenance = provenance_of(str(model), source, prompt_set, pool, sampler, config, policy)
-        if experts is not None:
-            provenance.digests["expert"] = experts.digest
+        for name, each in (("expert", heldout), ("expert_train", trained)):
+            if each is not None:
+                provenance.digests[name] = each.digest
         inputs = AssessmentInputs(
             config=config,
             verifier=pool.spec.text,
@@ -134,10 +139,10 @@ def run_assessment(
         if folder is not None:
             stack.enter_context(locked(folder))
             if expert is not None:
-                keep_profile(folder, expert, config)
+                keep_profile(folder, expert, config, train)
             context = with_stored_evidence(folder, context)
         if expert is not None:
-            context = with_profile(context, expert, config)
+            context = with_profile(context, expert, config, train)
         kept = folder
         if folder is None and config.budget == "auto":  # later rounds read what earlier ones drew
             kept = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -154,7 +159,23 @@ def run_assessment(
                 replace(inputs, budget=judged.report.budget).save(folder)
             write_text_atomically(folder / REPORT, judged.report.to_json())
     watch.stage("done")
-    return replace(judged, folder=folder, context=context, expert=expert)
+    return replace(judged, folder=folder, context=context, expert=expert, train=train)
+
+
+def _experts(heldout: object, train: object) -> tuple[ExpertSet | None, ExpertSet | None]:
+    """Held-out and training examples.
+
+    Raises:
+        ConfigError: Training examples without held-out ones: there is no gap to tell.
+        PromptSetError: One of them cannot be used, or an example stands in both.
+    """
+    if train is None:
+        return (None if heldout is None else load_expert(heldout)), None
+    if heldout is None:
+        raise ConfigError("expert_train_data", train, "needs expert_data, the held-out examples")
+    both = load_expert(heldout), load_expert(train)
+    refuse_common(*both)
+    return both
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -94,6 +94,7 @@ def assess_one(model: str, settings: dict[str, Any], *, folders: dict[str, Any])
             mapping=parse_mapping(settings["mapping"]),
             context=context,
             expert_data=settings["expert_data"],
+            expert_train_data=settings["expert_train_data"],
             run_preflight=not settings["no_preflight"],
             observer=observer,
             command=command_line(),

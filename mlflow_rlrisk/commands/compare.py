@@ -13,6 +13,8 @@ from mlflow_rlrisk.commands.output import OK, print_json
 from mlflow_rlrisk.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from mlflow_rlrisk.lineage import LineageReport
     from mlflow_rlrisk.wiring import Assessment
 
@@ -20,6 +22,13 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("models", nargs=-1, required=True)
 @click.option("--base", default=None, help="The checkpoint all were trained from; assessed first.")
+@click.option(
+    "--series",
+    multiple=True,
+    metavar="NAME=MODEL,MODEL",
+    help="Rungs of one run of training, in its order; several times where there are several runs. "
+    "Default: tag rlrisk.series, else the registered model's name.",
+)
 @click.option(
     "--outcomes",
     type=click.Path(exists=True, dir_okay=False),
@@ -31,6 +40,7 @@ if TYPE_CHECKING:
 def compare(
     models: tuple[str, ...],
     base: str | None,
+    series: tuple[str, ...],
     outcomes: str | None,
     as_json: bool,
     register: bool,
@@ -42,6 +52,7 @@ def compare(
     measured otherwise is refused by name.
     """
     from mlflow_rlrisk.lineage_evidence import with_heldout_rises
+    from mlflow_rlrisk.model_reference import parent_of
     from mlflow_rlrisk.sinks.lineage_page import render_lineage
     from mlflow_rlrisk.sinks.monitor_run import recorded_finals
 
@@ -51,9 +62,11 @@ def compare(
             "each where its own level is decided; take --budget fixed"
         )
     references = _references(models, base)
-    base = base or _recorded_base(references)
     if len(references) < 2:
         raise click.UsageError("compare needs at least two models")
+    parents = {reference: parent_of(reference) for reference in references}
+    base = base or _recorded_base(parents)
+    runs = _series(series, references)
     known = recorded_finals(references) if outcomes is None else _outcomes(outcomes)
     if register:
         check_writable()
@@ -62,7 +75,7 @@ def compare(
     if settings["expert_data"] is not None:
         assessments = with_heldout_rises(assessments)
     pages = [write_page(assessment) for assessment in assessments]
-    lineage = _trace(assessments, base, known, settings)
+    lineage = _trace(assessments, base, parents, runs, known, settings)
     page = render_lineage(lineage)
     _write(root, lineage, page)
     if register:
@@ -93,19 +106,40 @@ def _references(models: tuple[str, ...], base: str | None) -> list[str]:
     return references
 
 
-def _recorded_base(references: list[str]) -> str | None:
+def _recorded_base(parents: "Mapping[str, str | None]") -> str | None:
     """The one parent that the versions' tags name, where it is among the models."""
-    from mlflow_rlrisk.model_reference import parent_of
-
-    parents = {reference: parent_of(reference) for reference in references}
     named = {parent for child, parent in parents.items() if parent not in (None, child)}
     if len(named) != 1:
         return None
     (parent,) = named
-    if parent in references:
+    if parent in parents:
         return parent
     console.say(f"lineage     the versions name {parent} as their parent; --base adds it")
     return None
+
+
+def _series(given: tuple[str, ...], references: list[str]) -> dict[str, str]:
+    """Name of the run of training by reference, as given or as the registry says.
+
+    Raises:
+        UsageError: An option is no NAME=MODEL,MODEL of the models, or names one twice.
+    """
+    from mlflow_rlrisk.model_reference import series_of
+
+    found: dict[str, str] = {}
+    for each in given:
+        name, equals, rungs = each.partition("=")
+        for rung in rungs.split(","):
+            if not (name and equals) or rung not in references or rung in found:
+                raise click.UsageError(
+                    f"--series {each!r}: NAME=MODEL,MODEL is needed, of the models to compare, "
+                    f"each in one series; {rung!r} is not"
+                )
+            found[rung] = name
+    if given:
+        return found
+    told = {reference: series_of(reference) for reference in references}
+    return {reference: name for reference, name in told.items() if name is not None}
 
 
 def _outcomes(path: str) -> dict[str, float]:
@@ -133,10 +167,13 @@ def _refuse(constant: str) -> float:
 def _trace(
     assessments: "list[Assessment]",
     base: str | None,
+    parents: "Mapping[str, str | None]",
+    series: "Mapping[str, str]",
     outcomes: dict[str, float],
     settings: dict[str, Any],
 ) -> "LineageReport":
     from mlflow_rlrisk.lineage import LineageMember, trace_lineage
+    from mlflow_rlrisk.lineage_evidence import rescalings
 
     members = [
         LineageMember(
@@ -144,13 +181,20 @@ def _trace(
             report=assessment.report,
             statistics=assessment.statistics,
             expert=assessment.expert,
+            train=assessment.train,
+            parent=parents.get(assessment.report.provenance.model_reference),
+            series=series.get(assessment.report.provenance.model_reference),
         )
         for assessment in assessments
     ]
+    named = {each.report.provenance.model_reference: each for each in assessments}
+    if base in named:
+        named = {base: named.pop(base), **named}
     return trace_lineage(
         members,
         base=base,
         outcomes=outcomes,
+        rescalings=rescalings(named, parents),
         num_resamples=settings["num_resamples"],
         seed=settings["seed"],
         confidence=settings["confidence"],

@@ -49,6 +49,11 @@ _input_options = _options(
         default=None,
         help="Held-out expert examples, prompts with responses: their loss and token profile.",
     ),
+    click.option(
+        "--expert-train-data",
+        default=None,
+        help="Examples that SFT was trained on: the gap between both losses.",
+    ),
 )
 _judgement_options = _options(
     click.option("--success-threshold", type=float, default=None, help="Correct from this reward."),

@@ -14,14 +14,17 @@ from mlflow_rlrisk.lineage.coverage import CoverageChange, coverage_changes
 from mlflow_rlrisk.lineage.heldout import HeldoutLoss, heldout_losses
 from mlflow_rlrisk.lineage.outcomes import RankEvidence, outcome_table, rank_evidence
 from mlflow_rlrisk.lineage.pairs import OrderAgreement, Pair, PairOrder, compare_orders
-from mlflow_rlrisk.lineage.phases import Phase, PhaseReport, label_phases, no_phases
+from mlflow_rlrisk.lineage.phases import Phase, PhaseReport
 from mlflow_rlrisk.lineage.record import LineageReport
 from mlflow_rlrisk.lineage.remarks import entropy_remarks
+from mlflow_rlrisk.lineage.scaling import Rescaling
+from mlflow_rlrisk.lineage.series import SeriesPhases, phases_by_series
 from mlflow_rlrisk.lineage.table import (
     ENTROPY,
     HELDOUT,
     PASS_AT_1,
     SIGNAL,
+    TRAIN,
     LineageMember,
     LineageTable,
     build_table,
@@ -40,6 +43,8 @@ __all__ = [
     "Phase",
     "PhaseReport",
     "RankEvidence",
+    "Rescaling",
+    "SeriesPhases",
     "as_safe_as_the_safest",
     "rank_evidence",
     "trace_lineage",
@@ -51,6 +56,7 @@ def trace_lineage(
     *,
     base: str | None = None,
     outcomes: Mapping[str, float] | None = None,
+    rescalings: Sequence[Rescaling] = (),
     num_resamples: int = 2000,
     seed: int = 0,
     confidence: float = 0.95,
@@ -61,6 +67,7 @@ def trace_lineage(
         members: At least two, in the order of training where there is one.
         base: Name of the member that all were trained from; it is put first.
         outcomes: What RL made of a member, by name, one definition for all.
+        rescalings: Members that are copies of others but for a factor on their logits.
         num_resamples: Bootstrap replicates over prompts.
         seed: Seed of the resamples.
         confidence: Level of the intervals.
@@ -78,6 +85,14 @@ def trace_lineage(
     judged = [name for name in measures if name != PASS_AT_1]
     pairs, agreement = compare_orders(table, judged, alpha=1.0 - confidence, confidence=confidence)
     known = outcomes or {}
+    phases, series = phases_by_series(table, base, {each.name for each in rescalings})
+    remarks = entropy_remarks(
+        table,
+        base=base,
+        rescalings=rescalings,
+        levels={entry.model: str(entry.risk_level) for entry in ranking.entries},
+        alpha=1.0 - confidence,
+    )
     return LineageReport(
         names=table.names,
         base=base,
@@ -85,14 +100,16 @@ def trace_lineage(
         measures={m.name: tuple(map(float, m.values)) for m in table.measures.values()},
         undefined=table.undefined,
         ranking=ranking,
-        choice=choose(table, ranking, pairs),
+        choice=choose(table, ranking, pairs, rescalings),
         pairs=pairs,
         agreement=agreement,
-        phases=label_phases(table) if base else no_phases("no base was named"),
+        phases=phases,
+        series=series,
+        rescaled=tuple(rescalings),
         coverage=_coverage(table, base, num_resamples, seed, confidence),
         heldout=heldout_losses(table, confidence),
         outcomes=_outcomes(table, known),
-        notes=(*entropy_remarks(table, alpha=1.0 - confidence), *_notes(table, known)),
+        notes=(*remarks, *_notes(table, known)),
     )
 
 
@@ -126,14 +143,15 @@ def _outcomes(table: LineageTable, outcomes: Mapping[str, float]) -> tuple[RankE
     values: dict[str, Sequence[float]] = {
         measure.name: [float(value) for value in measure.values[places]]
         for measure in table.measures.values()
-        if measure.name != HELDOUT
+        if measure.name not in (HELDOUT, TRAIN)
     }
     if (loss := table.measures.get(HELDOUT)) is not None:
         values[f"-{HELDOUT}"] = [-float(value) for value in loss.values[places]]
     indices = [table.members[place].report.risk_index for place in places]
     if all(index is not None for index in indices):
         values["-rlrisk/risk_index"] = [-float(index or 0.0) for index in indices]
-    return outcome_table(values, after)
+    families = [table.members[place].series or "" for place in places]
+    return outcome_table(values, after, families)
 
 
 def _notes(table: LineageTable, outcomes: Mapping[str, float]) -> tuple[str, ...]:

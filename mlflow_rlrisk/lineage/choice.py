@@ -5,9 +5,12 @@ from dataclasses import dataclass
 
 from mlflow_rlrisk.comparison import Comparison, RankedReport
 from mlflow_rlrisk.lineage.pairs import Pair, PairOrder
-from mlflow_rlrisk.lineage.table import ENTROPY, SIGNAL, LineageTable, Measure
+from mlflow_rlrisk.lineage.scaling import Rescaling
+from mlflow_rlrisk.lineage.table import ENTROPY, PASS_AT_1, SIGNAL, LineageTable, Measure
 from mlflow_rlrisk.report import RiskLevel
 
+MAX_STEPS = 3
+"""Steps that are told of the best pass@1, where another version is to start from."""
 _WORDS = {SIGNAL: "groups that carry a reward difference", ENTROPY: "token entropy (nats)"}
 
 
@@ -30,22 +33,32 @@ class Choice:
     next_steps: tuple[str, ...]
 
 
-def choose(table: LineageTable, ranking: Comparison, pairs: Sequence[Pair]) -> Choice:
+def choose(
+    table: LineageTable,
+    ranking: Comparison,
+    pairs: Sequence[Pair],
+    rescalings: Sequence[Rescaling] = (),
+) -> Choice:
     """Name the version to start from and say what speaks against the best pass@1.
 
     Of the versions whose risk is not told apart from the least (the same level, an index whose
-    interval reaches that of the safest), the one with the highest pass@1 is taken.
+    interval reaches that of the safest), the one with the highest pass@1 is taken. A copy of
+    another version with scaled logits is not taken: what it has, its original has at another
+    temperature.
 
     Args:
         table: The lineage.
         ranking: Its members from the safest to the riskiest.
         pairs: What the prompts resolve of each pair.
+        rescalings: Versions that are copies of others but for a factor on their logits.
 
     Returns:
         The choice.
     """
     names = {member.report.provenance.model_reference: member.name for member in table.members}
-    safest = ranking.entries[0]
+    copies = {each.name: each for each in rescalings}
+    own = [entry for entry in ranking.entries if names[entry.model] not in copies]
+    safest = own[0]
     ranked = min(ranking.entries, key=lambda entry: entry.pass_at_1_rank)
     best = None if ranked.pass_at_1 is None else names[ranked.model]
     if safest.risk_level is RiskLevel.UNKNOWN:
@@ -56,27 +69,31 @@ def choose(table: LineageTable, ranking: Comparison, pairs: Sequence[Pair]) -> C
             reasons=(),
             next_steps=("no version can be chosen: the level of every one is unknown",),
         )
-    equals = as_safe_as_the_safest(ranking)
+    equals = as_safe_as_the_safest(own)
     chosen = names[min(equals, key=lambda entry: entry.pass_at_1_rank).model]
+    reasons: list[str] = []
+    if best is not None and best != chosen:
+        reasons += [_copied(copies[best])] if best in copies else []
+        reasons += _reasons(table, pairs, best, chosen)
     return Choice(
         start_from=chosen,
         best_pass_at_1=best,
         is_advised=safest.risk_level is RiskLevel.LOW,
-        reasons=() if best in (None, chosen) else tuple(_reasons(table, pairs, str(best), chosen)),
+        reasons=tuple(reasons),
         next_steps=tuple(_next_steps(table, chosen, best, safest.risk_level, len(equals))),
     )
 
 
-def as_safe_as_the_safest(ranking: Comparison) -> list[RankedReport]:
+def as_safe_as_the_safest(entries: Sequence[RankedReport]) -> list[RankedReport]:
     """Members whose risk is not told apart from the least: one level, intervals that meet.
 
     Args:
-        ranking: Members from the safest to the riskiest.
+        entries: Members from the safest to the riskiest.
     """
-    safest = ranking.entries[0]
+    safest = entries[0]
     return [
         entry
-        for entry in ranking.entries
+        for entry in entries
         if entry is safest
         or (
             entry.risk_level is safest.risk_level
@@ -85,6 +102,13 @@ def as_safe_as_the_safest(ranking: Comparison) -> list[RankedReport]:
             and entry.risk_index.ci_low <= safest.risk_index.ci_high
         )
     ]
+
+
+def _copied(copy: Rescaling) -> str:
+    return (
+        f"{copy.name} is {copy.original} with its logits times {copy.factor:.3g}: "
+        f"{copy.original} at {copy.temperature:.3g} times the temperature has the same pass@1"
+    )
 
 
 def _reasons(table: LineageTable, pairs: Sequence[Pair], best: str, chosen: str) -> list[str]:
@@ -120,6 +144,17 @@ def _sentence(
     )
 
 
+def _figures(table: LineageTable, name: str) -> str:
+    place = table.names.index(name)
+    k = table.coverage_name.rpartition("_")[2]
+    labels = {PASS_AT_1: "pass@1", table.coverage_name: f"pass@{k}", SIGNAL: "signal"}
+    return ", ".join(
+        f"{label} {table.measures[measure].values[place]:.3f}"
+        for measure, label in labels.items()
+        if measure in table.measures
+    )
+
+
 def _next_steps(
     table: LineageTable, chosen: str, best: str | None, level: RiskLevel, num_equals: int
 ) -> list[str]:
@@ -127,7 +162,9 @@ def _next_steps(
     steps = []
     if level is RiskLevel.LOW:
         why = f": the highest pass@1 of {num_equals} versions of equal risk"
-        steps.append(f"start RL from {chosen}" + (why if num_equals > 1 else ""))
+        steps.append(
+            f"start RL from {chosen}{why if num_equals > 1 else ''} ({_figures(table, chosen)})"
+        )
     else:
         steps.append(
             f"{chosen} has the least risk of these, but its level is {level}: mend it before RL"
@@ -135,6 +172,8 @@ def _next_steps(
         steps += [f"{chosen}: {step}" for step in report.next_steps]
     if best is not None and best != chosen:
         steps.append(f"do not start from {best} because of its pass@1 alone")
+        other = next(member.report for member in table.members if member.name == best)
+        steps += [f"if it has to be {best}: {step}" for step in other.next_steps[:MAX_STEPS]]
     if chosen == table.names[0] and len(table.members) > 1 and level is not RiskLevel.LOW:
         steps.append("the earliest version is the safest: train and assess a shallower one")
     return steps

@@ -18,6 +18,7 @@ from mlflow_rlrisk.lineage.table import (
     ENTROPY,
     HELDOUT,
     PASS_AT_1,
+    TRAIN,
     FloatArray,
     LineageTable,
 )
@@ -48,12 +49,14 @@ class PhaseLabel:
         phase: The label.
         confidence: Share of resamples of the prompts that give the same label.
         reason: Which rule gave it, or why none did.
+        series: The run of training, where the lineage holds several.
     """
 
     name: str
     phase: Phase
     confidence: float
     reason: str
+    series: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +92,9 @@ _REASONS = {
     Phase.UNCLEAR: "no change of pass@1 or of diversity is resolved by these prompts",
 }
 _BY_LOSS = "held-out loss is above the least of the series"
-_BY_DIVERSITY = "pass@1 does not rise and diversity is below the largest of the series"
+_BY_DIVERSITY = (
+    "diversity is below the largest of the series, and pass@1 does not rise or rises after that"
+)
 
 
 def label_phases(table: LineageTable) -> PhaseReport:
@@ -97,8 +102,10 @@ def label_phases(table: LineageTable) -> PhaseReport:
 
     A checkpoint is in ``overfit`` when its held-out loss is resolved above that of an
     earlier one (paired over the expert examples), or
-    when pass@1 does not rise against the checkpoint before while entropy, distinct answers or
-    deep pass@k lie resolved below their largest value among the checkpoints after the base; else
+    when pass@1 does not rise against the checkpoint before (or that one was in ``overfit``
+    already) while entropy, distinct answers or
+    deep pass@k lie resolved below their largest value among the checkpoints after the base (and
+    the training loss, where it was measured, is resolved below that of the checkpoint before); else
     in ``readapt`` when pass@1 is resolved above that of the checkpoint before; else in ``shift``
     when it is resolved below the base's.
 
@@ -113,7 +120,7 @@ def label_phases(table: LineageTable) -> PhaseReport:
         return no_phases(f"{len(table.members)} checkpoints: phases need at least {MINIMUM_SERIES}")
     if base is None:
         return no_phases(f"pass@1 is undefined: {table.undefined.get(PASS_AT_1)}")
-    loss = table.measures.get(HELDOUT)
+    loss, train = table.measures.get(HELDOUT), table.measures.get(TRAIN)
     diversity = [
         table.measures[name]
         for name in (ENTROPY, DISTINCT, table.coverage_name)
@@ -124,6 +131,7 @@ def label_phases(table: LineageTable) -> PhaseReport:
         base.difference_error(),
         [(measure.values, measure.difference_error()) for measure in diversity],
         None if loss is None else (loss.values, loss.difference_error()),
+        None if train is None else (train.values, train.difference_error()),
     )
     found = _labels(point)
     agreeing = np.zeros(len(found))
@@ -136,6 +144,7 @@ def label_phases(table: LineageTable) -> PhaseReport:
                 for m, (_, error) in zip(diversity, point.diversity, strict=True)
             ],
             None if loss is None or point.loss is None else (loss.draws[row], point.loss[1]),
+            None if train is None or point.train is None else (train.draws[row], point.train[1]),
         )
         agreeing += [a == b for a, b in zip(_labels(replicate), found, strict=True)]
     shares = agreeing / base.draws.shape[0]
@@ -159,6 +168,7 @@ class _Scene:
     pass_error: FloatArray
     diversity: Sequence[tuple[FloatArray, FloatArray]]
     loss: tuple[FloatArray, FloatArray] | None
+    train: tuple[FloatArray, FloatArray] | None
 
 
 def _labels(scene: _Scene) -> list[Phase]:
@@ -166,7 +176,10 @@ def _labels(scene: _Scene) -> list[Phase]:
     rates, error = scene.pass_at_1, scene.pass_error
     for place in range(1, rates.size):
         rises = _is_above(rates, error, place, place - 1)
-        if _is_loss_above(scene, place) or (not rises and _has_lost_diversity(scene, place)):
+        # A series leaves overfit by gaining diversity back, not by a higher pass@1 alone.
+        may_be = not rises or phases[-1] is Phase.OVERFIT
+        learns_by_heart = may_be and _has_lost_diversity(scene, place)
+        if _is_loss_above(scene, place) or (learns_by_heart and _still_learns(scene, place)):
             phases.append(Phase.OVERFIT)
         elif rises:
             phases.append(Phase.READAPT)
@@ -188,6 +201,11 @@ def _has_lost_diversity(scene: _Scene, place: int) -> bool:
         if earlier.size and _is_above(values, error, 1 + int(earlier.argmax()), place):
             return True
     return False
+
+
+def _still_learns(scene: _Scene, place: int) -> bool:
+    """The training loss falls against the checkpoint before; not asked where it is unknown."""
+    return scene.train is None or _is_above(*scene.train, place - 1, place)
 
 
 def _is_loss_above(scene: _Scene, place: int) -> bool:

@@ -13,6 +13,8 @@ from mlflow_rlrisk.lineage.heldout import HeldoutLoss
 from mlflow_rlrisk.lineage.outcomes import RankEvidence
 from mlflow_rlrisk.lineage.pairs import OrderAgreement, Pair, PairOrder
 from mlflow_rlrisk.lineage.phases import PhaseReport
+from mlflow_rlrisk.lineage.scaling import Rescaling
+from mlflow_rlrisk.lineage.series import SeriesPhases
 
 SCHEMA_VERSION = 1
 
@@ -31,7 +33,9 @@ class LineageReport:
         choice: Which one to start from, and why not the best pass@1.
         pairs: Every pair under every measure.
         agreement: How each measure orders the lineage beside pass@1.
-        phases: Phases of the series, where a base was named.
+        phases: Phases of the series, where a base was named; of several series all labels.
+        series: Phases of each series, where there are several.
+        rescaled: Versions that are another one with its logits multiplied.
         coverage: What each version solves beside the base, or beside the best at deep pass@k.
         heldout: Loss on held-out expert data, where all versions were scored on one set.
         outcomes: How each measure ranked what RL made of the versions, once that is known.
@@ -52,6 +56,8 @@ class LineageReport:
     outcomes: tuple[RankEvidence, ...]
     notes: tuple[str, ...]
     heldout: tuple[HeldoutLoss, ...] = ()
+    series: tuple[SeriesPhases, ...] = ()
+    rescaled: tuple[Rescaling, ...] = ()
 
     @property
     def inversions(self) -> tuple[Pair, ...]:

@@ -1,62 +1,166 @@
-"""Versions whose entropy misleads, told by what they solve.
+"""Versions whose entropy misleads, told by what they solve and by what they are copies of.
 
 Flattened sampling (a high temperature baked in, label smoothing) raises the entropy of a
 collapsed checkpoint without giving it back what it had lost; sharpening lowers the entropy of a
-healthy one without harm. Entropy alone is fooled by both, deep pass@k is not.
+healthy one without harm. Entropy alone is fooled by both; deep pass@k and the log probabilities
+of the same tokens are not.
 """
+
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from mlflow_rlrisk.lineage.pairs import difference_p_values
-from mlflow_rlrisk.lineage.table import ENTROPY, PASS_AT_1, FloatArray, LineageTable
+from mlflow_rlrisk.lineage.scaling import Rescaling
+from mlflow_rlrisk.lineage.table import ENTROPY, PASS_AT_1, FloatArray, LineageTable, Measure
 from mlflow_rlrisk.statistics.multiple import holm_adjusted
 
 NEGLIGIBLE = 0.02
 """Loss in deep pass@k, as a share of the prompts, below which a version solves as much: ours."""
 
 
-def entropy_remarks(table: LineageTable, *, alpha: float = 0.05) -> tuple[str, ...]:
-    """Name versions with more entropy that solve less, and with less entropy that solve as much.
+def entropy_remarks(
+    table: LineageTable,
+    *,
+    base: str | None = None,
+    rescalings: Sequence[Rescaling] = (),
+    levels: Mapping[str, str] | None = None,
+    alpha: float = 0.05,
+) -> tuple[str, ...]:
+    """Say of each version whose entropy misleads what it is, one sentence each.
 
-    Each version is held against the one that solves most within k tries. The first is said where
-    both differences are resolved, after Holm over the versions; the second where the entropy is
-    resolved to be lower and the loss in deep pass@k stays within `NEGLIGIBLE`, at ``1 - alpha``.
+    A copy with scaled logits is named with its original. Of the others, more entropy is told
+    against the version that solves most within k tries, where both differences are resolved after
+    Holm; less entropy against the version's parent, else the base, else the most entropic version
+    that solves as much: where the entropy is resolved to be lower and the loss in deep pass@k
+    stays within `NEGLIGIBLE`, at ``1 - alpha``.
 
     Args:
         table: The lineage.
-        alpha: Chance of any false remark of either kind.
+        base: Name of the base, where one was named.
+        rescalings: Versions that are copies of others but for a factor on their logits.
+        levels: Risk levels by name.
+        alpha: Chance of any false remark of either statistical kind.
     """
+    copies = {each.name: each for each in rescalings}
+    remarks = [_of_copy(table, each, levels or {}) for each in rescalings]
     deep, entropy = table.measures.get(table.coverage_name), table.measures.get(ENTROPY)
     if deep is None or entropy is None or table.coverage_name == PASS_AT_1:
-        return ()
-    best = int(deep.values.argmax())
-    others = [place for place in range(len(table.names)) if place != best]
-    less_solved = _adjusted(difference_p_values(deep, table.num_prompts)[best], others)
-    other_entropy = _adjusted(difference_p_values(entropy, table.num_prompts)[best], others)
-    k = table.coverage_name.rpartition("_")[2]
-    remarks = []
-    for place in others:
-        is_entropy_other = other_entropy[place] <= alpha
-        is_higher = bool(entropy.values[place] > entropy.values[best])
-        loss = deep.draws[:, best] - deep.draws[:, place]
-        figures = (
-            f"{entropy.values[place]:.3f} against {entropy.values[best]:.3f} nats of "
-            f"{table.names[best]}, {deep.values[place]:.3f} against {deep.values[best]:.3f} "
-            f"solved within {k} tries"
-        )
-        if is_entropy_other and is_higher and less_solved[place] <= alpha:
-            remarks.append(
-                f"{table.names[place]}: its entropy is higher and it solves less ({figures}); "
-                "such entropy is noise, not exploration"
-            )
-        elif is_entropy_other and not is_higher and np.quantile(loss, 1.0 - alpha) <= NEGLIGIBLE:
-            remarks.append(
-                f"{table.names[place]}: its entropy is lower and it solves as much ({figures}); "
-                "low entropy alone is no collapse"
-            )
+        return tuple(remarks)
+    others = [place for place, name in enumerate(table.names) if name not in copies]
+    scene = _Scene(
+        table, deep, entropy, best=max(others, key=lambda p: deep.values[p]), alpha=alpha
+    )
+    remarks += scene.noisy([place for place in others if place != scene.best])
+    remarks += scene.sharpened({place: _reference(scene, base, place, others) for place in others})
     return tuple(remarks)
 
 
-def _adjusted(p_values: FloatArray, places: list[int]) -> dict[int, float]:
-    adjusted = holm_adjusted(p_values[places])
+def _of_copy(table: LineageTable, copy: Rescaling, levels: Mapping[str, str]) -> str:
+    place, original = table.names.index(copy.name), table.names.index(copy.original)
+    entropy = table.measures.get(ENTROPY)
+    figures = ""
+    if entropy is not None:
+        figures = f" of {entropy.values[place]:.3f} nats (against {entropy.values[original]:.3f})"
+    meaning = (
+        f"its low entropy{figures} is no exploration lost by training, its pass@1 no skill gained"
+        if copy.is_sharpened
+        else f"its entropy{figures} is noise, not exploration"
+    )
+    level = f" ({levels[copy.original]})" if copy.original in levels else ""
+    return (
+        f"{copy.name} is {copy.original} {'sharpened' if copy.is_sharpened else 'flattened'}: the "
+        f"same policy with its logits times {copy.factor:.3g}, to {copy.error:.1g} nats over "
+        f"{copy.num_tokens} tokens in equal contexts; {meaning}; {copy.original}{level} sampled at "
+        f"{copy.temperature:.3g} times the temperature gives the same"
+    )
+
+
+class _Scene:
+    """Entropy and deep pass@k of all versions with what is resolved of them."""
+
+    def __init__(
+        self, table: LineageTable, deep: Measure, entropy: Measure, *, best: int, alpha: float
+    ) -> None:
+        self.deep, self.entropy, self.best, self.alpha = deep, entropy, best, alpha
+        self.members, self.names = table.members, table.names
+        self.k = table.coverage_name.rpartition("_")[2]
+        self._solved = difference_p_values(deep, table.num_prompts)
+        self._entropy = difference_p_values(entropy, table.num_prompts)
+
+    def noisy(self, places: Sequence[int]) -> list[str]:
+        """More entropy than the version that solves most, and less solved."""
+        higher = [place for place in places if self._is_lower(self.best, place)]
+        if not higher:
+            return []
+        entropy = _adjusted(self._entropy[self.best], places)
+        solved = _adjusted(self._solved[self.best], places)
+        return [
+            f"{self.names[place]}: its entropy is higher and it solves less "
+            f"({self._figures(place, self.best)}); such entropy is noise, not exploration"
+            for place in higher
+            if max(entropy[place], solved[place]) <= self.alpha
+        ]
+
+    def sharpened(self, references: Mapping[int, int | None]) -> list[str]:
+        """Less entropy than the reference, and as much solved."""
+        pairs = {p: r for p, r in references.items() if r is not None and self._is_lower(p, r)}
+        if not pairs:
+            return []
+        p_values = holm_adjusted([self._entropy[r, p] for p, r in pairs.items()])
+        found: dict[int, list[int]] = {}
+        for (place, reference), p_value in zip(pairs.items(), p_values, strict=True):
+            if p_value <= self.alpha and self.solves_as_much(place, reference):
+                found.setdefault(reference, []).append(place)
+        return [self._told(reference, places) for reference, places in found.items()]
+
+    def _told(self, reference: int, places: Sequence[int]) -> str:
+        """One sentence for all versions that are held against the same one."""
+        end = "sharpened, not collapsed; low entropy alone is no collapse"
+        if len(places) == 1:
+            figures = self._figures(places[0], reference)
+            name = self.names[places[0]]
+            return f"{name}: its entropy is lower and it solves as much ({figures}): {end}"
+        entropy, deep = self.entropy.values, self.deep.values
+        each = ", ".join(
+            f"{self.names[place]} ({entropy[place]:.3f}; {deep[place]:.3f})" for place in places
+        )
+        return (
+            f"{each}: their entropy is lower than that of {self.names[reference]} "
+            f"({entropy[reference]:.3f} nats; {deep[reference]:.3f} solved within {self.k} tries) "
+            f"and they solve as much: {end}"
+        )
+
+    def solves_as_much(self, place: int, reference: int) -> bool:
+        """True where the loss in deep pass@k stays within `NEGLIGIBLE`."""
+        loss = self.deep.draws[:, reference] - self.deep.draws[:, place]
+        return bool(np.quantile(loss, 1.0 - self.alpha) <= NEGLIGIBLE)
+
+    def _is_lower(self, place: int, reference: int) -> bool:
+        return bool(self.entropy.values[place] < self.entropy.values[reference])
+
+    def _figures(self, place: int, reference: int) -> str:
+        entropy, deep = self.entropy.values, self.deep.values
+        return (
+            f"{entropy[place]:.3f} against {entropy[reference]:.3f} nats of "
+            f"{self.names[reference]}, {deep[place]:.3f} against {deep[reference]:.3f} solved "
+            f"within {self.k} tries"
+        )
+
+
+def _reference(scene: _Scene, base: str | None, place: int, others: Sequence[int]) -> int | None:
+    """What a version is held against: its parent, the base, or who explores most."""
+    name = scene.names[place]
+    for named in (scene.members[place].parent, base):
+        if named in scene.names and named != name:
+            return scene.names.index(named)
+    if name == base:
+        return None
+    able = [other for other in others if scene.solves_as_much(other, scene.best)]
+    most = max(able, key=lambda other: float(scene.entropy.values[other]), default=place)
+    return None if most == place else most
+
+
+def _adjusted(p_values: FloatArray, places: Sequence[int]) -> dict[int, float]:
+    adjusted = holm_adjusted(p_values[list(places)])
     return dict(zip(places, map(float, adjusted), strict=True))

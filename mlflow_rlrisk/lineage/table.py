@@ -6,7 +6,7 @@ intervals are never compared.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,7 @@ SIGNAL = PREFIX + "group_signal_fraction"
 DISTINCT = PREFIX + "answer_distinct"
 LENGTH = PREFIX + "completion_tokens"
 HELDOUT = PREFIX + "heldout_nll"
+TRAIN = PREFIX + "train_nll"
 DEEPEST_K = 64
 """pass@64 is the best-replicated predictor of RL's outcome (arXiv:2510.01624)."""
 
@@ -44,6 +45,8 @@ class LineageMember:
         statistics: What was counted of each prompt, any order.
         parent: Name of the checkpoint it was trained from, where that is known.
         expert: How it sees the expert data, where some were given.
+        train: How it sees the examples that it was trained on, where some were given.
+        series: Name of the run of training it is a rung of, where there are several.
     """
 
     name: str
@@ -51,6 +54,8 @@ class LineageMember:
     statistics: tuple[PromptStatistics, ...]
     parent: str | None = None
     expert: ExpertProfile | None = None
+    train: ExpertProfile | None = None
+    series: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -99,6 +104,18 @@ class LineageTable:
         """Names of the members."""
         return tuple(member.name for member in self.members)
 
+    def part(self, names: Sequence[str]) -> "LineageTable":
+        """The table of these members alone, in the order given, with the same draws."""
+        places = [self.names.index(name) for name in names]
+        return replace(
+            self,
+            members=tuple(self.members[place] for place in places),
+            measures={
+                name: Measure(name=name, values=m.values[places], draws=m.draws[:, places])
+                for name, m in self.measures.items()
+            },
+        )
+
 
 def build_table(
     members: Sequence[LineageMember], *, num_resamples: int = 2000, seed: int = 0
@@ -133,7 +150,10 @@ def build_table(
     }
     bootstrap = PromptBootstrap(len(ordered[0]), num_resamples, seed)
     measures = _measures(tables, [name for name in wanted if name not in undefined], bootstrap)
-    _add_heldout(measures, undefined, members, bootstrap)
+    heldout = [member.expert for member in members]
+    trained = [member.train for member in members]
+    _add_loss(HELDOUT, heldout, members, measures, undefined, bootstrap)
+    _add_loss(TRAIN, trained, members, measures, undefined, bootstrap)
     return LineageTable(
         members=tuple(members),
         measures=measures,
@@ -159,24 +179,28 @@ def _check(members: Sequence[LineageMember]) -> None:
             )
 
 
-def _add_heldout(
+def _add_loss(
+    name: str,
+    given: Sequence[ExpertProfile | None],
+    members: Sequence[LineageMember],
     measures: dict[str, Measure],
     undefined: dict[str, str],
-    members: Sequence[LineageMember],
     bootstrap: PromptBootstrap,
 ) -> None:
-    """The loss on expert data: draws are paired over the examples, as others over the prompts."""
-    profiles = [member.expert for member in members if member.expert is not None]
+    """A loss on expert data: draws are paired over the examples, as others over the prompts."""
+    profiles = [profile for profile in given if profile is not None]
     if not profiles:
         return
     if len(profiles) < len(members):
-        first = next(member.name for member in members if member.expert is None)
-        undefined[HELDOUT] = f"{first}: was not scored on the expert data"
+        first = next(m.name for m, each in zip(members, given, strict=True) if each is None)
+        undefined[name] = f"{first}: was not scored on the expert data"
         return
     check_same_experts(profiles)
-    draws = [each.loss_draws(bootstrap.num_resamples, bootstrap.seed) for each in profiles]
-    measures[HELDOUT] = Measure(
-        name=HELDOUT,
+    # Held-out and training examples are drawn independently of each other.
+    seed = bootstrap.seed + (name == TRAIN)
+    draws = [each.loss_draws(bootstrap.num_resamples, seed) for each in profiles]
+    measures[name] = Measure(
+        name=name,
         values=np.array([each.loss for each in profiles]),
         draws=np.stack(draws, axis=1),
     )

@@ -14,7 +14,9 @@ from mlflow_rlrisk.lineage import (
     Pair,
     PairOrder,
     RankEvidence,
+    SeriesPhases,
 )
+from mlflow_rlrisk.lineage.phases import PhaseLabel
 from mlflow_rlrisk.lineage.table import ENTROPY, HELDOUT, LENGTH, PASS_AT_1, SIGNAL
 from mlflow_rlrisk.metrics_catalogue import PREFIX
 from mlflow_rlrisk.sinks import plots
@@ -52,6 +54,8 @@ def render_lineage(lineage: LineageReport) -> str:
         coverage=[_coverage(change) for change in lineage.coverage],
         coverage_reference=shown(lineage.coverage[0].reference, 200) if lineage.coverage else "",
         heldout=[_heldout(each) for each in lineage.heldout],
+        has_gap=any(each.overfit_gap is not None for each in lineage.heldout),
+        has_within=any(each.within is not None for each in lineage.outcomes),
         outcomes=[_outcome(evidence) for evidence in lineage.outcomes],
         notes=[shown(note) for note in lineage.notes]
         + [f"{name} is undefined: {shown(reason)}" for name, reason in lineage.undefined.items()],
@@ -88,9 +92,16 @@ def _version(lineage: LineageReport, place: int, columns: Sequence[str]) -> dict
     marks = ["base"] if name == lineage.base else []
     marks += ["best pass@1"] if name == lineage.choice.best_pass_at_1 else []
     marks += ["start here"] if name == lineage.choice.start_from else []
-    marks += ["most diverse"] if name == lineage.phases.diversity_peak else []
-    marks += ["least held-out loss"] if name == lineage.phases.validation_loss_minimum else []
-    label = lineage.phases.labels[place] if lineage.phases.labels else None
+    marks += [
+        f"{'sharpened' if copy.is_sharpened else 'flattened'} copy of {shown(copy.original, 80)}"
+        for copy in lineage.rescaled
+        if copy.name == name
+    ]
+    reports = [each.phases for each in lineage.series] or [lineage.phases]
+    marks += ["most diverse"] if name in [each.diversity_peak for each in reports] else []
+    least = [each.validation_loss_minimum for each in reports]
+    marks += ["least held-out loss"] if name in least else []
+    label = next((each for each in lineage.phases.labels if each.name == name), None)
     cells = []
     for column in columns:
         metric = entry.metrics.get(column)
@@ -107,18 +118,31 @@ def _version(lineage: LineageReport, place: int, columns: Sequence[str]) -> dict
         "marks": marks,
         "cells": cells,
         "phase": "" if label is None else str(label.phase),
-        "phase_note": "" if label is None else f"{label.confidence:.0%} of resamples agree",
+        "phase_note": _confidence(label),
     }
+
+
+def _confidence(label: PhaseLabel | None) -> str:
+    if label is None:
+        return ""
+    agreeing = f"{label.confidence:.0%} of resamples agree"
+    return agreeing if label.series is None else f"{shown(label.series, 80)}: {agreeing}"
 
 
 def _phase_note(lineage: LineageReport) -> str:
     phases = lineage.phases
     if not phases.labels:
-        return f"Phases are not told: {phases.undefined}."
+        return f"Phases are not told: {shown(str(phases.undefined))}."
     parts = []
-    if phases.recommended is not None:
-        first, last = (shown(name, 200) for name in phases.recommended)
-        parts.append(f"Interval to look at: {first} to {last}.")
+    for each in [*lineage.series, SeriesPhases(series="", phases=phases)]:
+        name = f"{shown(each.series, 80)}: " if each.series else ""
+        if each.phases.recommended is not None:
+            first, last = (shown(rung, 200) for rung in each.phases.recommended)
+            parts.append(f"{name}Interval to look at: {first} to {last}.")
+        elif each.phases.undefined is not None:
+            parts.append(f"{name}not told: {each.phases.undefined}.")
+    if not lineage.series:
+        parts.append("The order is taken as that of one run of training (--series names several).")
     return " ".join([*parts, phases.caution])
 
 
@@ -227,6 +251,11 @@ def _heldout(each: HeldoutLoss) -> dict[str, str]:
         "above_interval": interval(each.above_least.ci_low, each.above_least.ci_high),
         "relative": f"{each.relative.value:.1%}",
         "resolved": "yes" if each.is_above else "no",
+        "train": "" if each.train_loss is None else estimate(each.train_loss.value),
+        "gap": "" if each.overfit_gap is None else estimate(each.overfit_gap.value),
+        "gap_interval": ""
+        if each.overfit_gap is None
+        else interval(each.overfit_gap.ci_low, each.overfit_gap.ci_high),
     }
 
 
@@ -238,6 +267,7 @@ def _outcome(evidence: RankEvidence) -> dict[str, str]:
         "measure": evidence.measure,
         "regret": estimate(evidence.regret),
         "spearman": text(evidence.spearman),
+        "within": text(evidence.within),
         "kendall": text(evidence.kendall),
         "p_value": f"{text(evidence.p_value)} ({evidence.smallest_p:.2g})",
         "discordant": f"{evidence.discordant} of {evidence.num_pairs}",

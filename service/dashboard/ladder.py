@@ -142,7 +142,7 @@ def _choice(compared: Sequence[Rung]) -> tuple[str | None, RiskLevel | None, str
     best = None if first.pass_at_1 is None else first.model
     if ranking.entries[0].risk_level is RiskLevel.UNKNOWN:
         return None, None, best, 0
-    equals = as_safe_as_the_safest(ranking)
+    equals = as_safe_as_the_safest(ranking.entries)
     chosen = min(equals, key=lambda entry: entry.pass_at_1_rank)
     return chosen.model, chosen.risk_level, best, len(equals)
 

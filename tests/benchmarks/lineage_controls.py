@@ -8,8 +8,11 @@ seeds, adds both controls by scaling logits, assesses all of them and prints wha
 
 import argparse
 import json
+import os
+import platform
 import random
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +35,11 @@ from mlflow_rlrisk.demo.train import (
     train_epoch,
 )
 from mlflow_rlrisk.lineage import LineageMember, LineageReport, trace_lineage
+from mlflow_rlrisk.lineage_evidence import rescalings
 from mlflow_rlrisk.sinks.lineage_page import render_lineage
 from mlflow_rlrisk.wiring import Assessment, run_assessment
 
-DEPTHS = (5, 125)
+DEPTHS = (5, 25, 125)
 SEEDS = (0, 1)
 ANSWERS = 6
 FLATTENED, SHARPENED = 2.0, 0.4
@@ -104,7 +108,20 @@ def build(root: Path) -> list[Path]:
             train(models, "diverse", diverse_examples(narrow, seed), seed, 1 / ANSWERS)
         tempered(models / "narrow-125-seed0", models / "flattened-narrow-125", FLATTENED)
         tempered(Path(BASE), models / "sharpened-base", SHARPENED)
-    return sorted(models.iterdir())
+    controls = [models / "flattened-narrow-125", models / "sharpened-base"]
+    trained = sorted(set(models.iterdir()) - set(controls), key=_place)
+    return [*trained, *controls]
+
+
+def _place(model: Path) -> tuple[str, str, int]:
+    kind, depth, seed = model.name.split("-")
+    return kind, seed, int(depth)
+
+
+def series_of(model: Path) -> str | None:
+    """Narrow and diverse data with two seeds are four runs of training."""
+    parts = model.name.split("-")
+    return f"{parts[0]}-{parts[2]}" if parts[-1].startswith("seed") else None
 
 
 def assess(model: Path, root: Path) -> Assessment:
@@ -120,10 +137,18 @@ def trace(root: Path) -> LineageReport:
     found = [base, *build(root)]
     assessments = [assess(model, root) for model in found]
     members = [
-        LineageMember(name=model.name, report=_named(each, model.name), statistics=each.statistics)
+        LineageMember(
+            name=model.name,
+            report=_named(each, model.name),
+            statistics=each.statistics,
+            expert=each.expert,
+            train=each.train,
+            series=series_of(model),
+        )
         for model, each in zip(found, assessments, strict=True)
     ]
-    return trace_lineage(members, base="base")
+    named = {model.name: each for model, each in zip(found, assessments, strict=True)}
+    return trace_lineage(members, base="base", rescalings=rescalings(named))
 
 
 def _named(assessment: Assessment, name: str) -> Any:
@@ -151,7 +176,25 @@ def main() -> None:
         print(f"{name:24}{levels[name]:>8}{shown:>8}{cells}")
     print(json.dumps(lineage.to_dict()["choice"], indent=2))
     if options.json is not None:
-        options.json.write_text(json.dumps(lineage.to_dict(), indent=1), encoding="utf-8")
+        options.json.write_text(json.dumps(_record(lineage), indent=1) + "\n", encoding="utf-8")
+
+
+def _record(lineage: LineageReport) -> dict[str, Any]:
+    """What the report says, without its 300 pairs, and where it was measured."""
+    whole = lineage.to_dict()
+    said = ("measures", "rescaled", "notes", "choice", "phases", "series")
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "device": f"{platform.machine()}, {os.cpu_count()} cores, no GPU",
+        "command": "python -m tests.benchmarks.lineage_controls",
+        "names": lineage.names,
+        "levels": {each.model: str(each.risk_level) for each in lineage.ranking.entries},
+        "inversions": [
+            {name: pair[name] for name in ("first", "second", "measure", "probability_inverted")}
+            for pair in whole["inversions"]
+        ],
+        **{name: whole[name] for name in said},
+    }
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ def recomputed(series: list[LineageMember]) -> list[str]:
             if place > 1
         }
         lost = any(is_above(peak, here[name]) for name, peak in peaks.items())
-        if lost and not rises:
+        if lost and (not rises or labels[-1] == "overfit"):
             labels.append("overfit")
         elif rises:
             labels.append("readapt")

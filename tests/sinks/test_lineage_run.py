@@ -1,12 +1,14 @@
 """A registered ladder in a real tracking store: a parent run, a child for each version."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import mlflow
 import pytest
 
-from mlflow_rlrisk.commands.compare import _recorded_base
+from mlflow_rlrisk.commands.compare import _recorded_base, _series
 from mlflow_rlrisk.errors import ModelReferenceError
 from mlflow_rlrisk.lineage import trace_lineage
 from mlflow_rlrisk.model_reference import all_versions, parent_of
@@ -17,14 +19,18 @@ from mlflow_rlrisk.wiring import Assessment
 from tests.lineage.ladders import collapsing
 
 
-@pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> mlflow.MlflowClient:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
-    client = mlflow.MlflowClient()
-    experiment = client.create_experiment("lineage", artifact_location=str(tmp_path / "artifacts"))
-    mlflow.set_experiment(experiment_id=experiment)
-    return client
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[mlflow.MlflowClient]:
+    folder = tmp_path_factory.mktemp("store")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+        mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
+        client = mlflow.MlflowClient()
+        experiment = client.create_experiment(
+            "lineage", artifact_location=str(folder / "artifacts")
+        )
+        mlflow.set_experiment(experiment_id=experiment)
+        yield client
 
 
 def test_the_parent_says_which_version_and_has_a_child_for_each(
@@ -87,7 +93,24 @@ def test_the_parent_that_all_versions_name_is_the_base(
     assert parent_of("models:/sft/3") == "models:/sft/1"
     assert parent_of("models:/sft/1") is None
     assert parent_of(str(tmp_path)) is None
-    every = [f"models:/sft/{version}" for version in (1, 2, 3)]
+    every = {(name := f"models:/sft/{version}"): parent_of(name) for version in (1, 2, 3)}
     assert _recorded_base(every) == "models:/sft/1"
-    assert _recorded_base(every[1:]) is None
+    del every["models:/sft/1"]
+    assert _recorded_base(every) is None
     assert "--base adds it" in capsys.readouterr().err
+
+
+def test_a_series_is_named_by_the_option_by_a_tag_or_by_the_registered_model(
+    store: mlflow.MlflowClient, tmp_path: Path
+) -> None:
+    for name in ("narrow", "diverse"):
+        store.create_registered_model(name)
+        store.create_model_version(name, str(tmp_path))
+    store.set_model_version_tag("diverse", "1", "rlrisk.series", "seed 0")
+    models = ["models:/narrow/1", "models:/diverse/1", str(tmp_path)]
+
+    assert _series((), models) == {"models:/narrow/1": "narrow", "models:/diverse/1": "seed 0"}
+    assert _series(("a=models:/narrow/1",), models) == {"models:/narrow/1": "a"}
+    for wrong in ("a=models:/other/1", "models:/narrow/1", f"a={tmp_path},{tmp_path}"):
+        with pytest.raises(click.UsageError, match="NAME=MODEL"):
+            _series((wrong,), models)
