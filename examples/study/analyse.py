@@ -1,0 +1,94 @@
+"""``python -m examples.study.analyse``: the README's table of evidence, from committed data.
+
+python -m examples.study.analyse            write the section between the README's markers
+python -m examples.study.analyse --check    say whether it stands there to the digit
+python -m examples.study.analyse --json     all figures, unrounded
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from examples.study.choosing import candidate_values, comparison, frozen
+from examples.study.misranked import misranked, noise_floor
+from examples.study.predictors import OURS, PREDICTORS, RESULTS, values_of
+from examples.study.rows import read_pairs
+from examples.study.scoring import (
+    OUTCOMES,
+    PRIMARY,
+    Study,
+    by_lineage,
+    resamples,
+    scores,
+    study_of,
+    within,
+    within_draws,
+)
+from examples.study.tables import section
+from examples.study.verdicts import level_table
+
+README = Path(__file__).parents[2] / "README.md"
+BEGIN, END = "<!-- evidence:begin -->\n", "<!-- evidence:end -->\n"
+REFERENCE = "pass@64"
+
+
+def figures(study: Study) -> dict[str, Any]:
+    """Every figure of the section, and more, as JSON values."""
+    values = {name: values_of(study.rows, each) for name, each in PREDICTORS.items()}
+    drawn = resamples(study)
+    draws = {name: within_draws(study, each, drawn) for name, each in values.items()}
+    predictors = {
+        name: {
+            **scores(study, each),
+            "interval": np.quantile(draws[name], [0.025, 0.975]).tolist(),
+            "less_reference": np.quantile(draws[name] - draws[REFERENCE], [0.025, 0.975]).tolist(),
+            "lineages": by_lineage(study, each, PRIMARY),
+            "outcomes": {outcome: within(study, each, outcome) for outcome in OUTCOMES},
+        }
+        for name, each in values.items()
+    }
+    return {
+        "num_checkpoints": len(study.rows),
+        "num_runs": sum(len(row["outcomes"]) for row in study.rows),
+        "num_failed": int(study.failed.sum()),
+        "lineages": {name: int((study.lineages == name).sum()) for name in study.names},
+        "predictors": predictors,
+        "candidates": {
+            name: {"within": within(study, each, PRIMARY), **by_lineage(study, each, PRIMARY)}
+            for name, each in candidate_values(study).items()
+        },
+        "frozen": frozen(),
+        "chosen_elsewhere": comparison(study),
+        "levels": level_table(study),
+        "noise": noise_floor(study),
+        "misranked": misranked(study, values[OURS]),
+    }
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse, compute, write or compare; 0 where the README is as computed."""
+    parser = argparse.ArgumentParser(prog="python -m examples.study.analyse", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing")
+    parser.add_argument("--json", action="store_true", help="print all figures, write nothing")
+    options = parser.parse_args(arguments)
+    found = figures(study_of(read_pairs(RESULTS / "pairs.jsonl")))
+    if options.json:
+        print(json.dumps(found, allow_nan=False))
+        return 0
+    text = README.read_text(encoding="utf-8")
+    before, rest = text.split(BEGIN)
+    current, after = rest.split(END)
+    computed = section(found)
+    if options.check:
+        print("as computed" if current == computed else "the README differs", file=sys.stderr)
+        return int(current != computed)
+    README.write_text(before + BEGIN + computed + END + after, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

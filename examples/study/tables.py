@@ -1,0 +1,121 @@
+"""The section of the README as Markdown, from the figures of `analyse`."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from examples.study.predictors import OURS
+from examples.study.scoring import OUTCOMES
+
+
+def section(found: Mapping[str, Any]) -> str:
+    """All tables between the markers."""
+    parts = [_size(found), _main(found), _outcomes(found), _chosen(found), _levels(found)]
+    parts += [_candidates(found), _misranked(found)]
+    return "\n".join(parts)
+
+
+def _size(found: Mapping[str, Any]) -> str:
+    lineages = ", ".join(f"{name} {count}" for name, count in found["lineages"].items())
+    noise = found["noise"]
+    second = f"Of {noise['num_pairs']} checkpoints a second RL seed was run"
+    if noise["num_pairs"]:
+        second += (
+            f": the finals differ by a standard deviation of {noise['sd']:.3f}, the seeds rank "
+            f"them alike with {_value(noise['within'])} within a lineage (nothing predicts better "
+            f"than that), and {noise['num_disagreeing']} disagree on failure"
+        )
+    return (
+        f"{found['num_checkpoints']} checkpoints ({lineages}), {found['num_runs']} GRPO runs, "
+        f"{found['num_failed']} checkpoints failed by the rule written down before. {second}.\n"
+    )
+
+
+def _main(found: Mapping[str, Any]) -> str:
+    names = list(found["lineages"])
+    head = ["predictor", "within [95 %]", *names, "− pass@64 [95 %]", "pooled ρ", "τ", "demeaned ρ"]
+    head += ["ρ given pass@1", "AUROC failed", "regret"]
+    rows = []
+    for name, each in found["predictors"].items():
+        alone = [_value(each["lineages"][lineage]) for lineage in names]
+        rows.append(
+            [
+                f"**{name}**" if name == OURS else name,
+                f"{_value(each['within'])} {_interval(each['interval'])}",
+                *alone,
+                _interval(each["less_reference"]) if name != "pass@64" else "",
+                *[_value(each[key]) for key in ("spearman", "kendall", "demeaned", "partial")],
+                _value(each["auroc_failed"]),
+                f"{each['regret']:.3f}",
+            ]
+        )
+    return _table(head, rows)
+
+
+def _outcomes(found: Mapping[str, Any]) -> str:
+    rows = [
+        [name, *[_value(each["outcomes"][outcome]) for outcome in OUTCOMES]]
+        for name, each in found["predictors"].items()
+    ]
+    head = ["within ρ with", *[name.replace("pass_at_", "pass@") for name in OUTCOMES]]
+    return _table(head, rows)
+
+
+def _chosen(found: Mapping[str, Any]) -> str:
+    names = list(found["lineages"])
+    rows = []
+    for pool, each in found["chosen_elsewhere"].items():
+        mean = sum(score for _, score in each.values()) / len(each)
+        rows.append([pool, *[f"{each[n][0]} {each[n][1]:.2f}" for n in names], f"{mean:.2f}"])
+    return _table(["chosen on the other lineages", *names, "mean"], rows)
+
+
+def _levels(found: Mapping[str, Any]) -> str:
+    rows = [
+        [f"`{level}`", *[str(counts[key]) for key in ("failed", "good", "best_third")]]
+        for level, counts in found["levels"].items()
+    ]
+    return _table(["level", "failed", "did not fail", "best third of its lineage"], rows)
+
+
+def _candidates(found: Mapping[str, Any]) -> str:
+    names = list(found["lineages"])
+    rows = [
+        [f"`{name}`", _value(each["within"]), *[_value(each[lineage]) for lineage in names]]
+        for name, each in found["candidates"].items()
+    ]
+    digest = found["frozen"]["sha256"][:12]
+    return _table([f"candidate (frozen as {digest})", "within ρ", *names], rows)
+
+
+def _misranked(found: Mapping[str, Any]) -> str:
+    rows = [
+        [kind, str(each["count"]), f"{each['mean']:+.2f}", f"{each['mean_size']:.2f}"]
+        for kind, each in found["misranked"]["by_kind"].items()
+    ]
+    kinds = _table(["kind", "n", "mean rank error", "mean size"], rows)
+    worst = [
+        [
+            f"{each['lineage']} {each['checkpoint']}",
+            each["kind"],
+            f"{each['error']:+.2f}",
+            f"{each['before']:.2f}",
+            f"{each['pass_at_64']:.2f}",
+            f"{each['final']:.2f}",
+        ]
+        for each in found["misranked"]["worst"]
+    ]
+    head = ["most misplaced", "kind", "rank error", "pass@1 before", "pass@64", "pass@1 after"]
+    return kinds + "\n" + _table(head, worst)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def _value(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
+
+
+def _interval(ends: Sequence[float]) -> str:
+    return f"[{ends[0]:.2f}, {ends[1]:.2f}]"

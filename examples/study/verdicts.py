@@ -1,0 +1,105 @@
+"""Levels of the study's checkpoints by the rules as they are, beside what RL made of them.
+
+The reports were written before the outcomes were known, under the index of that time. Here each
+is judged again from its solve counts; the entropy, of which a report keeps the mean and not each
+prompt's, is taken as known.
+"""
+
+from collections import Counter
+
+import numpy as np
+
+from examples.study.predictors import report_of
+from examples.study.rows import PairRow
+from examples.study.scoring import PRIMARY, Study
+from mlflow_rlrisk.aggregate import aggregate
+from mlflow_rlrisk.components import Quantities, assess_components
+from mlflow_rlrisk.config import PolicyConfig
+from mlflow_rlrisk.evidence import AssessmentContext
+from mlflow_rlrisk.records import PromptStatistics
+from mlflow_rlrisk.report_record import RiskLevel, RiskReport
+from mlflow_rlrisk.risk import judge
+
+
+def level_now(row: PairRow) -> RiskLevel:
+    """The level by the default policy."""
+    report, policy, context = report_of(row["report"]), PolicyConfig(), AssessmentContext()
+    config = report.config
+    found = aggregate(
+        _statistics(report),
+        group_size=config.group_size,
+        max_new_tokens=config.sampling.max_new_tokens,
+        num_resamples=config.num_resamples,
+        seed=config.sampling.seed,
+        confidence=config.confidence,
+    )
+    quantities = Quantities(found, context, config.confidence, config.sampling.seed)
+    judgement = judge(
+        found.metrics,
+        found.draws,
+        found.undefined,
+        assess_components(quantities, policy),
+        policy=policy,
+        config=config,
+        num_prompts=report.num_prompts,
+        context=context,
+    )
+    return judgement.level
+
+
+def _statistics(report: RiskReport) -> list[PromptStatistics]:
+    entropy = report.metrics["rlrisk/token_entropy"].value
+    tokens = max(1, round(report.metrics["rlrisk/completion_tokens"].value))
+    truncated = report.metrics["rlrisk/truncated_share"].value
+    solved = [
+        (correct, scored) for correct, scored, count in report.solve_counts for _ in range(count)
+    ]
+    return [
+        PromptStatistics(
+            prompt_id=f"{place:05d}",
+            num_samples=scored,
+            num_scored=scored,
+            num_correct=correct,
+            num_failed=0,
+            num_truncated=round(truncated * scored),
+            rewards=(1.0,) * correct + (0.0,) * (scored - correct),
+            num_tokens=tokens * scored,
+            entropy_sum=entropy * tokens * scored,
+            sequence_entropy=entropy,
+            num_low_entropy=0,
+            nll_sum=entropy * tokens * scored,
+            answer_counts=None,
+            correct_counts=(),
+            text_counts=(scored,),
+            num_loops=0,
+            num_unparsed=0,
+        )
+        for place, (correct, scored) in enumerate(solved)
+    ]
+
+
+def level_table(study: Study) -> dict[str, dict[str, int]]:
+    """Checkpoints by level: failed, good, and the best third of their lineage after RL."""
+    levels = [level_now(row) for row in study.rows]
+    best = best_third(study)
+    return {
+        str(level): {
+            "failed": sum(f for f, each in zip(study.failed, levels, strict=True) if each == level),
+            "good": sum(
+                not f for f, each in zip(study.failed, levels, strict=True) if each == level
+            ),
+            "best_third": sum(b for b, each in zip(best, levels, strict=True) if each == level),
+        }
+        for level in RiskLevel
+        if level in Counter(levels)
+    }
+
+
+def best_third(study: Study) -> np.ndarray:
+    """Whether a checkpoint is among the best third of its lineage after RL, ``[C]``."""
+    after = study.outcomes[PRIMARY]
+    is_best = np.zeros(after.size, dtype=bool)
+    for name in study.names:
+        own = study.lineages == name
+        is_best[own] = after[own] >= np.quantile(after[own], 2 / 3)
+    return is_best
