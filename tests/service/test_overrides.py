@@ -1,0 +1,234 @@
+"""Overrides over HTTP, before a real gated registry: who answers for what, and what nobody may."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlflow_rlrisk.attestation import ATTESTATION_TAG
+from mlflow_rlrisk.attestation_keys import SigningKey
+from service.app import create_app
+from service.assessment_table import AssessmentTable
+from service.database import open_database
+from service.deps import Dependencies
+from service.override_signing import signed_override
+from service.override_table import OverrideTable
+from service.settings import ServiceSettings, load_settings
+from service.signer_protocol import SignerRefusedError, SignerUnavailableError
+from service.tokens import Scope, TokenTable
+from tests.gate.conftest import RULES, Gated, database_template, gated, refused
+from tests.gate.world import ring_of
+from tests.service.running_service import write_settings
+
+__all__ = ["database_template", "gated"]  # fixtures
+
+REASON = "the owners of the product agreed to it"
+
+
+class _KeysAtHand:
+    """Signs in this process what the signer process signs in its own."""
+
+    def __init__(self, settings: ServiceSettings, keys: list[SigningKey]) -> None:
+        self._settings, self.keys = settings, keys
+        self.is_away = False
+
+    def attest(self, assessment_id: str, run_id: str) -> str:
+        raise NotImplementedError
+
+    def override(self, override_id: str) -> str:
+        if self.is_away:
+            raise SignerUnavailableError("away")
+        engine = open_database(self._settings.database)
+        return signed_override(
+            override_id,
+            overrides=OverrideTable(engine),
+            tokens=TokenTable(engine),
+            settings=self._settings,
+            keys=self.keys,
+        )
+
+
+class World:
+    """A service over a gated registry, and people with tokens."""
+
+    def __init__(self, gated: Gated, folder: Path) -> None:
+        config = write_settings(
+            folder,
+            gated.uri,
+            registry_uri=f"rlrisk+{gated.uri}",
+            artifact_roots=[str(gated.checkpoint.parent)],
+        )
+        self.gated, self.settings = gated, load_settings(config)
+        self.signer = _KeysAtHand(self.settings, [gated.world.key])
+        self.engine = open_database(self.settings.database)
+        self.table = TokenTable(self.engine)
+        self.tokens: dict[str, tuple[str, str]] = {}
+        for name in ("ann", "bob", "reader"):
+            scope = Scope.READ if name == "reader" else Scope.OVERRIDE
+            text, record = self.table.create(name, [scope])
+            self.tokens[name] = (text, record.id)
+        deps = Dependencies(
+            jobs=AssessmentTable(self.engine), tokens=self.table, signer=self.signer
+        )
+        self.browser = create_app(self.settings, deps).test_client()
+
+    def ask(self, who: str, path: str = "", method: str = "POST", **body: Any) -> Any:
+        headers = {"Authorization": f"Bearer {self.tokens[who][0]}"}
+        sent = {"json": body} if method == "POST" and body else {}
+        return self.browser.open(f"/v1/overrides{path}", method=method, headers=headers, **sent)
+
+    def override(self, who: str = "ann", **changes: Any) -> Any:
+        body = {"model": "models:/prod-a/1", "alias": "champion", "reason": REASON} | changes
+        return self.ask(who, **body)
+
+    def promote(self, version: str = "1") -> None:
+        self.gated.client.set_registered_model_alias("prod-a", "champion", version)
+
+
+@pytest.fixture
+def world(gated: Gated, tmp_path: Path) -> World:
+    folder = tmp_path / "service"
+    folder.mkdir()
+    gated.version("prod-a", is_proven=True, risk_level="high")
+    return World(gated, folder)
+
+
+def slug(answer: Any) -> str:
+    assert answer.mimetype == "application/problem+json", answer.text
+    return str(answer.json["type"].rsplit("/", 1)[1])
+
+
+def test_a_signed_override_lets_the_version_pass_and_the_log_names_who_asked(world: World) -> None:
+    with refused("risk level is high"):
+        world.promote()
+
+    answer = world.override()
+
+    assert answer.status_code == 201
+    told = answer.json
+    assert (told["state"], told["target"], told["requested_by"]) == (
+        "signed",
+        "alias.champion",
+        "ann",
+    )
+    assert told["key_ids"] == [world.gated.world.key.key_id]
+    world.promote()
+    said = [each.message for each in world.gated.entries() if "asked for by" in each.message]
+    assert len(said) == 2  # the tag, and the alias that it let pass
+    assert all(f"asked for by ann (token {world.tokens['ann'][1]}): {REASON}" in m for m in said)
+    listed = world.ask("bob", method="GET").json["overrides"]
+    assert [each["id"] for each in listed] == [told["id"]]
+    assert world.ask("ann", f"/{told['id']}", method="GET").json == told
+
+
+def test_a_bad_signature_is_never_overridden(world: World) -> None:
+    version = world.gated.version("prod-a")
+    stolen = world.gated.version("prod-a", is_proven=True).tags[ATTESTATION_TAG]
+    world.gated.tag(version, ATTESTATION_TAG, stolen)
+
+    answer = world.override(model=f"models:/prod-a/{version.version}")
+
+    assert (answer.status_code, slug(answer)) == (409, "override-refused")
+    assert "cannot be overridden" in answer.json["detail"]
+    tags = world.gated.plain.get_model_version("prod-a", version.version).tags
+    assert not [key for key in tags if key.startswith("rlrisk.override")]
+    assert world.ask("ann", method="GET").json["overrides"][0]["state"] == "failed"
+
+
+def test_two_signatures_need_two_people_and_two_keys(world: World) -> None:
+    second = SigningKey.generate()
+    gate = world.gated.world
+    gate.write_policy(RULES, override={"required_signatures": 2, "min_reason_length": 20})
+    ring_of(gate.key, second).write(gate.ring_path)
+
+    pending = world.override()
+    place = f"/{pending.json['id']}/approval"
+
+    assert (pending.status_code, pending.json["state"]) == (202, "pending")
+    with refused():
+        world.promote()
+    assert slug(world.ask("ann", place)) == "forbidden"
+    assert slug(world.ask("reader", place)) == "forbidden"
+    with pytest.raises(SignerRefusedError, match="not_approved"):
+        world.signer.override(pending.json["id"])  # whoever reaches the socket
+    alone = world.ask("bob", place)
+    assert (alone.status_code, slug(alone)) == (409, "override-refused")
+    assert "holds 1" in alone.json["detail"]
+
+    world.signer.keys.append(second)
+    again = world.override().json["id"]
+    signed = world.ask("bob", f"/{again}/approval").json
+    assert (signed["state"], signed["requested_by"], signed["approved_by"]) == (
+        "signed",
+        "ann",
+        "bob",
+    )
+    assert set(signed["key_ids"]) == {gate.key.key_id, second.key_id}
+    assert slug(world.ask("bob", f"/{again}/approval")) == "override-refused"
+    world.promote()
+
+
+def test_a_token_that_was_revoked_meanwhile_has_asked_for_nothing(world: World) -> None:
+    row = OverrideTable(world.engine).ask(
+        model="prod-a",
+        version="1",
+        target=("alias", "champion"),
+        reason=REASON,
+        expires="24h",
+        person=(world.tokens["ann"][1], "ann"),
+        needs_approval=False,
+    )
+    world.table.revoke(world.tokens["ann"][1])
+
+    with pytest.raises(SignerRefusedError, match="no longer allows overrides"):
+        world.signer.override(row.id)
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "word"),
+    [
+        ({"reason": " "}, 422, "/reason"),
+        ({"expires": "8d"}, 422, "/expires"),
+        ({"expires": "soon"}, 422, "/expires"),
+        ({"stage": "Production"}, 422, "/alias"),
+        ({"alias": None}, 422, "/alias"),
+        ({"key": "/etc/passwd"}, 422, "/key"),
+        ({"model": "models:/prod-a@champion"}, 422, "model-uri-refused"),
+        ({"model": "models:/prod-a/9"}, 404, "not-found"),
+    ],
+)
+def test_what_the_policy_or_the_form_refuses_is_not_even_asked_for(
+    world: World, changes: dict[str, Any], status: int, word: str
+) -> None:
+    answer = world.override(**changes)
+
+    assert answer.status_code == status
+    assert word in (slug(answer), *(each["pointer"] for each in answer.json["errors"]))
+    assert world.ask("ann", method="GET").json["overrides"] == []
+
+
+def test_files_that_the_operator_did_not_list_are_not_signed_for(
+    world: World, tmp_path: Path
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "config.json").write_text("{}")
+    made = world.gated.plain.create_model_version("prod-a", str(tmp_path / "elsewhere"))
+
+    answer = world.override(model=f"models:/prod-a/{made.version}")
+
+    assert (answer.status_code, slug(answer)) == (409, "override-refused")
+    assert "did not list" in answer.json["detail"]
+    assert str(tmp_path) not in answer.text
+
+
+def test_without_signer_or_policy_the_service_says_so(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.signer.is_away = True
+    away = world.override()
+    assert (away.status_code, slug(away)) == (503, "override-unavailable")
+    assert away.headers["Retry-After"] == "10"
+
+    monkeypatch.delenv("RLRISK_POLICY")
+    assert slug(world.override()) == "override-unavailable"
+    assert slug(world.override(who="reader")) == "forbidden"
