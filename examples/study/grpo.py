@@ -39,7 +39,8 @@ def train_grpo(
     from transformers.trainer_callback import PrinterCallback
 
     single_thread()
-    transformers_logging.set_verbosity_error()
+    library_log: Any = transformers_logging
+    library_log.set_verbosity_error()
     logging.getLogger("trl").setLevel(logging.ERROR)
     started = time.process_time()
     task = TASKS[lineage.task]

@@ -45,13 +45,14 @@ def base_of(lineage: str) -> Checkpoint:
 def checkpoints_of(lineage: str, settings: StudySettings) -> list[Checkpoint]:
     """All of a lineage, in the order of the sweep: each stretch holds every kind and depth."""
     first, last = settings.sft_seeds[0], settings.sft_seeds[-1]
+    ladders: tuple[tuple[Kind, tuple[int, ...], tuple[int, ...]], ...] = (
+        ("ladder", settings.narrow_depths, settings.sft_seeds),
+        ("diverse", settings.diverse_depths, settings.sft_seeds),
+        ("smoothed", settings.smoothed_depths, (first,)),
+    )
     narrow, diverse, smoothed = (
         [_rung(lineage, kind, depth, seed) for seed in seeds for depth in depths]
-        for kind, depths, seeds in (
-            ("ladder", settings.narrow_depths, settings.sft_seeds),
-            ("diverse", settings.diverse_depths, settings.sft_seeds),
-            ("smoothed", settings.smoothed_depths, (first,)),
-        )
+        for kind, depths, seeds in ladders
     )
     base, deepest, middle = base_of(lineage), settings.narrow_depths[-1], settings.narrow_depths[-2]
     traps = [

@@ -21,7 +21,7 @@ def new_model(architecture: Architecture, vocabulary_size: int, settings: StudyS
 
     hidden, layers, heads = settings.hidden_size, settings.num_layers, settings.num_heads
     special = {"bos_token_id": None, "eos_token_id": 1, "pad_token_id": 0}
-    shape = {
+    shape: dict[str, Any] = {
         "vocab_size": vocabulary_size,
         "hidden_size": hidden,
         "num_hidden_layers": layers,
@@ -29,10 +29,11 @@ def new_model(architecture: Architecture, vocabulary_size: int, settings: StudyS
         "max_position_embeddings": MAX_POSITIONS,
     }
     config: Any
+    neox: Any = GPTNeoXConfig  # transformers leaves its older arguments untyped
     if architecture == "llama":
         config = LlamaConfig(intermediate_size=3 * hidden, tie_word_embeddings=True, **shape)
     elif architecture == "gpt_neox":
-        config = GPTNeoXConfig(intermediate_size=4 * hidden, rotary_pct=1.0, **shape)
+        config = neox(intermediate_size=4 * hidden, rotary_pct=1.0, **shape)
     else:
         config = GPT2Config(
             vocab_size=vocabulary_size,
@@ -47,7 +48,8 @@ def new_model(architecture: Architecture, vocabulary_size: int, settings: StudyS
     for name, value in special.items():
         setattr(config, name, value)
     config.initializer_range = INITIALIZER_RANGE
-    return AutoModelForCausalLM.from_config(config)
+    build: Any = AutoModelForCausalLM  # transformers leaves it untyped
+    return build.from_config(config)
 
 
 def build_tokenizer(words: list[str]) -> Any:

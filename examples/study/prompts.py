@@ -3,7 +3,7 @@
 import hashlib
 import json
 import random
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -73,13 +73,17 @@ def _states(task: WalkTask) -> list[State]:
 
 
 def crawl_example(
-    task: WalkTask, rng: random.Random, unseen: Set[Pair], settings: StudySettings
+    task: WalkTask,
+    rng: random.Random,
+    unseen: Set[Pair],
+    settings: StudySettings,
+    walk_lengths: Sequence[int],
 ) -> Example:
     """One walk as a crawl might hold it: any way, right or wrong, no pair of ``unseen``."""
     states = _states(task)
     while True:
         start = rng.choice(states)
-        length = max(1, task.distance + rng.choice(settings.walk_lengths))
+        length = max(1, task.distance + rng.choice(walk_lengths))
         chain: list[Move] = []
         state = start
         for _ in range(length):

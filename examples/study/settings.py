@@ -18,7 +18,6 @@ BASE_FIELDS = (
     "num_heads",
     "base_batch",
     "base_learning_rate",
-    "walk_lengths",
     "off_target_share",
     "slip_share",
 )
@@ -32,6 +31,8 @@ class LineageSettings(Settings):
     architecture: Architecture
     base_seed: int
     base_steps: int
+    walk_lengths: tuple[int, ...]
+    """Steps of the base's walks relative to a prompt's distance, drawn evenly."""
     sft_learning_rate: float
     rl_learning_rate: float
 
@@ -47,8 +48,6 @@ class StudySettings(Settings):
 
     base_batch: int = 64
     base_learning_rate: float = 3e-3
-    walk_lengths: tuple[int, ...]
-    """Steps of the base's walks relative to a prompt's distance, drawn evenly."""
     off_target_share: float = 0.15
     """Share of walks in the base's material whose prompt names another target."""
     slip_share: float = 0.10
@@ -116,7 +115,7 @@ class StudySettings(Settings):
         """Digest of what a lineage's base depends on, prompts apart."""
         lineage = self.lineage(name)
         used = {name: value for name, value in self.model_dump().items() if name in BASE_FIELDS}
-        own = (lineage.task, lineage.architecture, lineage.base_seed, lineage.base_steps)
+        own = lineage.model_dump(exclude={"sft_learning_rate", "rl_learning_rate"})
         return hashlib.sha256(json.dumps([used, own], sort_keys=True).encode()).hexdigest()
 
     def lineage(self, name: str) -> LineageSettings:
@@ -132,8 +131,9 @@ FULL = StudySettings(
             architecture="llama",
             base_seed=1,
             base_steps=2000,
-            sft_learning_rate=5e-4,
-            rl_learning_rate=4e-4,
+            walk_lengths=(-2, -1, 0, 0, 1),
+            sft_learning_rate=1e-3,
+            rl_learning_rate=5e-4,
         ),
         LineageSettings(
             name="stack-gpt2",
@@ -141,8 +141,9 @@ FULL = StudySettings(
             architecture="gpt2",
             base_seed=2,
             base_steps=1200,
-            sft_learning_rate=5e-4,
-            rl_learning_rate=4e-4,
+            walk_lengths=(-2, -1, 0, 0, 1),
+            sft_learning_rate=2e-3,
+            rl_learning_rate=5e-4,
         ),
         LineageSettings(
             name="rewriting-neox",
@@ -150,18 +151,18 @@ FULL = StudySettings(
             architecture="gpt_neox",
             base_seed=3,
             base_steps=2000,
-            sft_learning_rate=5e-4,
-            rl_learning_rate=4e-4,
+            walk_lengths=(-1, 0, 0, 1, 2),
+            sft_learning_rate=1e-3,
+            rl_learning_rate=5e-4,
         ),
     ),
-    walk_lengths=(-2, -1, 0, 0, 1),
-    narrow_depths=(2, 8, 25, 75, 200),
-    diverse_depths=(8, 25, 75, 200),
-    smoothed_depths=(25, 200),
+    narrow_depths=(2, 6, 18, 54, 160),
+    diverse_depths=(6, 54, 160),
+    smoothed_depths=(18, 160),
     rl_steps=80,
     evaluated_every=20,
-    failed_below=0.10,
-    pass_at_10_noise=0.03,
+    failed_below=0.15,
+    pass_at_10_noise=0.05,
 )
 
 TINY = FULL.model_copy(

@@ -13,6 +13,7 @@ from examples.study.tasks import TASKS
 from mlflow_rlrisk.demo.train import IGNORED, Batch, Example, collate, single_thread
 
 WARMUP_STEPS = 100
+SFT_WARMUP_STEPS = 20
 
 
 def train_base(lineage: LineageSettings, settings: StudySettings, folder: Path) -> list[float]:
@@ -32,7 +33,10 @@ def train_base(lineage: LineageSettings, settings: StudySettings, folder: Path) 
         left = max(0.02, 1 - step / lineage.base_steps)
         for group in optimizer.param_groups:
             group["lr"] = settings.base_learning_rate * min((step + 1) / WARMUP_STEPS, left)
-        examples = [crawl_example(task, rng, unseen, settings) for _ in range(settings.base_batch)]
+        examples = [
+            crawl_example(task, rng, unseen, settings, lineage.walk_lengths)
+            for _ in range(settings.base_batch)
+        ]
         losses.append(train_step(model, optimizer, collate(examples, tokenizer)))
     save(model, tokenizer, folder)
     return losses
@@ -58,6 +62,8 @@ def train_ladder(
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.0)
     batches = islice(_batches(examples, settings.sft_batch, seed), max(steps_to))
     for number, batch in enumerate(batches, start=1):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate * min(1.0, number / SFT_WARMUP_STEPS)
         train_step(model, optimizer, collate(batch, tokenizer), label_smoothing)
         if number in steps_to:
             save(model, tokenizer, steps_to[number])
@@ -79,7 +85,7 @@ def train_step(model: Any, optimizer: Any, batch: Batch, label_smoothing: float 
     from torch.nn.functional import cross_entropy
 
     logits = model(input_ids=batch.ids).logits[:, :-1]
-    loss = cross_entropy(
+    loss: Any = cross_entropy(
         logits.flatten(0, 1),
         batch.labels[:, 1:].flatten(),
         ignore_index=IGNORED,

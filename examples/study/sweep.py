@@ -247,7 +247,7 @@ def _quiet(_: str) -> None:
     """Workers do not print."""
 
 
-SECONDS_A_RUN = 40.0
+SECONDS_A_RUN = 28.0
 """CPU seconds of an assessment with its run, as measured on one core."""
 
 

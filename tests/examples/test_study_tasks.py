@@ -55,7 +55,7 @@ def test_no_prompt_is_in_two_sets_and_the_base_sees_none_that_is_graded(task: Wa
     sets = draw_sets(task, FULL)
     pairs = [pair for part in sets for pair in part]
     rng = random.Random(5)
-    seen = {crawl_example(task, rng, sets.unseen, FULL).prompt for _ in range(300)}
+    seen = {crawl_example(task, rng, sets.unseen, FULL, (-1, 0, 1)).prompt for _ in range(300)}
 
     assert len(set(pairs)) == len(pairs)
     assert not seen & {task.prompt(pair) for pair in sets.unseen}

@@ -29,8 +29,8 @@ class Rewriting(WalkTask):
     """The task."""
 
     name = "rewriting"
-    max_steps = 5
-    distance = 3
+    max_steps = 4
+    distance = 2
     step_words = LENGTH
 
     def states(self) -> list[State]:

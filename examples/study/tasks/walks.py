@@ -130,7 +130,8 @@ def all_pairs(task: WalkTask) -> list[Pair]:
 
 def expert_answer(task: WalkTask, pair: Pair) -> str:
     """The expert's one answer: the shortest, ties go to the move that the task prefers."""
-    distances, state, chain = distances_to(task, pair.target), pair.start, []
+    distances, state = distances_to(task, pair.target), pair.start
+    chain: list[Move] = []
     while state != pair.target:
         steps = distances[state] - 1
         move = next(m for m in task.moves(state) if distances.get(m.state) == steps)
@@ -141,7 +142,8 @@ def expert_answer(task: WalkTask, pair: Pair) -> str:
 
 def random_answer(task: WalkTask, pair: Pair, rng: random.Random) -> str:
     """A right answer, drawn step by step among the moves that can still arrive in time."""
-    distances, state, chain = distances_to(task, pair.target), pair.start, []
+    distances, state = distances_to(task, pair.target), pair.start
+    chain: list[Move] = []
     while state != pair.target:
         left = task.max_steps - len(chain) - 1
         useful = [m for m in task.moves(state) if distances.get(m.state, left + 1) <= left]
