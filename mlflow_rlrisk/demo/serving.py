@@ -1,4 +1,4 @@
-"""The demo as a service: a gated MLflow with the ladder's versions, and the scoring service beside it.
+"""The demo as a service: a gated MLflow with the ladder, and the scoring service beside it.
 
 Everything is set up as an operator would: by the commands of the README, in one folder. A second
 run goes on with the keys, tokens and versions of the first.

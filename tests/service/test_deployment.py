@@ -1,0 +1,91 @@
+"""Dockerfile and compose file: no engine is here, so that what they name is held to the code."""
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import yaml
+
+from mlflow_rlrisk.commands.serve import serve
+from service.settings import ServiceSettings
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def compose() -> dict[str, Any]:
+    text = (ROOT / "compose.yaml").read_text(encoding="utf-8")
+    filled = re.sub(r"\$\{\w+(:\?[^}]*)?\}", "secret", text)
+    loaded: dict[str, Any] = yaml.safe_load(filled)
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def stages() -> dict[str, str]:
+    """Stages of the Dockerfile by name, each with the text of those that it is made from."""
+    text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    found: dict[str, str] = {}
+    for part in re.split(r"^(?=FROM )", text, flags=re.MULTILINE)[1:]:
+        match = re.match(r"FROM (\S+) AS (\S+)", part)
+        assert match is not None
+        found[match[2]] = found.get(match[1], "") + part
+    return found
+
+
+def test_every_image_runs_as_nobody_in_particular_and_says_whether_it_is_well(
+    compose: dict[str, Any], stages: dict[str, str]
+) -> None:
+    built = {each["build"]["target"] for each in compose["services"].values() if "build" in each}
+
+    assert built == {"service", "service-cuda", "mlflow"}
+    for name in (*built, "cli"):
+        assert re.findall(r"^USER (\S+)", stages[name], flags=re.MULTILINE)[-1] == "10001"
+        assert "HEALTHCHECK" in stages[name]
+    assert list(stages)[-1] == "service"  # what `docker build .` makes
+
+
+def test_only_the_signer_and_the_setup_see_the_key(compose: dict[str, Any]) -> None:
+    holders = {
+        name
+        for name, each in compose["services"].items()
+        if any(volume.startswith("keys:") for volume in each.get("volumes", ()))
+    }
+    assert holders == {"setup", "signer"}
+
+    for name, each in compose["services"].items():
+        if name not in ("postgres", "mlflow"):
+            assert "environment" not in each or not re.search("PASSWORD", str(each["environment"]))
+        if name != "postgres":
+            assert each["cap_drop"] == ["ALL"]
+
+
+def test_the_commands_of_the_compose_file_are_commands_of_ours(compose: dict[str, Any]) -> None:
+    roles = {}
+    for name in ("signer", "api", "worker", "worker-cuda"):
+        command = compose["services"][name]["command"]
+        assert command[0] == "serve"
+        # The option types check that files exist, which they do in the container only.
+        arguments = [os.devnull if part.startswith("/") else part for part in command[1:]]
+        context = serve.make_context("serve", arguments)
+        roles[name] = context.params["role"]
+        assert isinstance(context.command, click.Command)
+
+    assert roles == {"signer": "signer", "api": "api", "worker": "worker", "worker-cuda": "worker"}
+
+
+def test_the_settings_in_the_compose_file_are_usable(compose: dict[str, Any]) -> None:
+    settings = ServiceSettings(**yaml.safe_load(compose["configs"]["service"]["content"]))
+
+    (signer_volume,) = {
+        volume.split(":")[1]
+        for each in compose["services"].values()
+        for volume in each.get("volumes", ())
+        if volume.startswith("signer:")
+    }
+    assert settings.signer_socket is not None
+    assert Path(settings.signer_socket).parent == Path(signer_volume)
+    packaged = settings.prompt_sets["rl"].path.split("/site-packages/")[1]
+    assert (ROOT / packaged).is_file()
