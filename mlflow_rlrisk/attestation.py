@@ -9,6 +9,7 @@ and SHA-256. Pure: no files, no clock, no network; the moment comes in as an arg
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
 from pydantic import (
@@ -211,15 +212,8 @@ def is_expired(statement: _Predicate, now: datetime) -> bool:
 def _verify(
     envelope: str, ring: KeyRing, place: Place, now: datetime, kind: str, model: type[_T]
 ) -> Proven[_T]:
-    opened = open_envelope(envelope, ring)
-    payload = opened.payload
-    if payload.get("_type") != STATEMENT_TYPE or payload.get("predicateType") != kind:
-        raise AttestationError("malformed", f"the payload is no {kind.split(':')[2]} statement")
-    statement = _predicate(payload.get("predicate"), model)
-    if payload != _statement(kind, statement):
-        raise AttestationError("malformed", "subject and predicate of the statement do not agree")
-    for key in opened.signers:
-        key.check_time(statement.issued_at)
+    proven: Proven[_T] = _signed(envelope, ring, kind, model)
+    statement = proven.statement
     if statement.place != place:
         found = statement.place
         text = (
@@ -229,6 +223,24 @@ def _verify(
         raise AttestationError("wrong_subject", text)
     if not statement.issued_at <= to_text(now + CLOCK_TOLERANCE):
         raise AttestationError("from_the_future", f"it is of {statement.issued_at}")
+    return proven
+
+
+@lru_cache(maxsize=128)
+def _signed(envelope: str, ring: KeyRing, kind: str, model: type[_T]) -> Proven[_T]:
+    """All that follows from the bytes of envelope and ring alone; kept for equal bytes.
+
+    Place and moment are judged each time; a refusal is an error, and errors are not kept.
+    """
+    opened = open_envelope(envelope, ring)
+    payload = opened.payload
+    if payload.get("_type") != STATEMENT_TYPE or payload.get("predicateType") != kind:
+        raise AttestationError("malformed", f"the payload is no {kind.split(':')[2]} statement")
+    statement = _predicate(payload.get("predicate"), model)
+    if payload != _statement(kind, statement):
+        raise AttestationError("malformed", "subject and predicate of the statement do not agree")
+    for key in opened.signers:
+        key.check_time(statement.issued_at)
     return Proven(statement, opened.signers)
 
 

@@ -200,6 +200,9 @@ class KeyRing:
 
     keys: Mapping[str, PublicKey]
 
+    def __hash__(self) -> int:
+        return hash(tuple(self.keys.values()))
+
     @classmethod
     def parse(cls, text: str | bytes) -> Self:
         """Read a ring.

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any, Protocol
 
 from mlflow_rlrisk.attestation import ATTESTATION_TAG, OVERRIDE_TAG, Place
@@ -110,6 +111,7 @@ def _version(registry: Registry, name: str, version: str) -> Any:
         return None  # the original was deleted; nobody else speaks for the copy
 
 
+@lru_cache(maxsize=128)
 def _names_itself(envelope: str | None, name: str) -> bool:
     """Whether an attestation says it is about this model, or there is none.
 

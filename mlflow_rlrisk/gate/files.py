@@ -6,7 +6,8 @@ Nothing is read but names and sizes. Within an ``mlflow server`` that serves art
 
 import os
 import posixpath
-from functools import lru_cache
+from collections.abc import Iterator
+from functools import lru_cache, partial
 from typing import Any
 
 from mlflow_rlrisk.errors import CheckpointError
@@ -14,6 +15,9 @@ from mlflow_rlrisk.errors import CheckpointError
 MAX_FILES = 10_000
 """A version with more files is no checkpoint; listing it would hold up the server."""
 MAX_FOLDERS = 1_000
+
+_Item = tuple[str, bool, int | None]
+"""Path relative to the root, whether it is a folder, size in bytes."""
 
 
 def list_sizes(location: str) -> dict[str, int]:
@@ -23,27 +27,61 @@ def list_sizes(location: str) -> dict[str, int]:
         CheckpointError: There are too many, or the store does not tell a size.
         Exception: Whatever the artifact store raises; the caller refuses then.
     """
-    repository = _repository(location)
+    stored = _resolved(location)
+    top = _local_folder(stored)
+    listing = partial(_within, top) if top is not None else partial(_told, _repository(stored))
     sizes: dict[str, int] = {}
     folders: list[str | None] = [None]
     num_folders = 0
     while folders:
         num_folders += 1
-        for info in repository.list_artifacts(folders.pop()):
-            if info.is_dir:
-                folders.append(info.path)
+        for path, is_folder, size in listing(folders.pop()):
+            if is_folder:
+                folders.append(path)
                 continue
-            if info.file_size is None:
-                raise CheckpointError(f"the artifact store does not tell the size of {info.path}")
-            sizes[info.path] = int(info.file_size)
+            if size is None:
+                raise CheckpointError(f"the artifact store does not tell the size of {path}")
+            sizes[path] = int(size)
         if len(sizes) > MAX_FILES or num_folders + len(folders) > MAX_FOLDERS:
             raise CheckpointError(f"more than {MAX_FILES} files or {MAX_FOLDERS} folders")
     return sizes
 
 
+def _told(repository: Any, folder: str | None) -> Iterator[_Item]:
+    """What an artifact store says of a folder."""
+    for info in repository.list_artifacts(folder):
+        yield info.path, info.is_dir, info.file_size
+
+
+def _within(top: str, folder: str | None) -> Iterator[_Item]:
+    """What lies in a folder of this machine; MLflow would ask its file system six times a file."""
+    here = os.path.join(top, folder or "")
+    if not os.path.isdir(here):
+        return
+    with os.scandir(here) as listed:
+        for entry in listed:
+            path = posixpath.join(folder or "", entry.name)
+            yield path, entry.is_dir(), entry.stat().st_size
+
+
 def _repository(location: str) -> Any:
-    from mlflow.server.constants import ARTIFACTS_DESTINATION_ENV_VAR
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    return get_artifact_repository(location)
+
+
+@lru_cache(maxsize=1024)
+def _local_folder(location: str) -> str | None:
+    """The folder that a location means, where it is one of this machine."""
+    from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
+
+    found = _repository(location)
+    return str(found.artifact_dir) if isinstance(found, LocalArtifactRepository) else None
+
+
+def _resolved(location: str) -> str:
+    """Where a location is stored: that of a run, and what this server keeps for its clients."""
+    from mlflow.server.constants import ARTIFACTS_DESTINATION_ENV_VAR
     from mlflow.tracking import get_tracking_uri
     from mlflow.utils.workspace_context import get_request_workspace
 
@@ -56,7 +94,7 @@ def _repository(location: str) -> Any:
         path = handlers._get_proxied_run_artifact_destination_path(location)
         path = handlers._get_workspace_scoped_repo_path_if_enabled(path)
         location = posixpath.join(destination, str(path))
-    return get_artifact_repository(location)
+    return location
 
 
 @lru_cache(maxsize=1024)

@@ -10,6 +10,8 @@ from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from typing import Any
 
+import sqlalchemy as sa
+
 from mlflow_rlrisk.errors import AuditError
 from mlflow_rlrisk.gate.audit import AuditLog, Entry
 from mlflow_rlrisk.gate.refusals import refusing
@@ -33,7 +35,7 @@ class JoinedSessions:
 
     @contextmanager
     def carrying(self, entry: Entry | None, now: datetime) -> Iterator[None]:
-        """Let the next writing session of this thread begin with ``entry``, if there is one.
+        """Let the next commit of this thread end with ``entry``, if there is one.
 
         Raises:
             MlflowException: The block ended well and opened no such session: the entry is missing.
@@ -55,9 +57,16 @@ class JoinedSessions:
             with self._make_session(read_only=read_only) as session:
                 yield session
             return
-        entry, now = due
         with self._log.turn(), self._make_session(read_only=False) as session:
-            with refusing(entry.action):
-                self._log.append_within(session.connection(), entry, now)
-            self._own.due = None
+            # Before every commit, not after the block: the store may commit within it.
+            sa.event.listen(session, "before_commit", self._append_due)
             yield session
+
+    def _append_due(self, session: Any) -> None:
+        if self._own.due is None:
+            return
+        entry, now = self._own.due
+        session.flush()  # the entry comes last: from there to the commit all writers wait
+        with refusing(entry.action):
+            self._log.append_last(session.connection(), entry, now)
+        self._own.due = None

@@ -6,6 +6,7 @@ other scripts that look Latin are taken away. The result is only ever compared, 
 
 import unicodedata
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from urllib.parse import unquote
 
 MAX_UNQUOTING = 8
@@ -22,6 +23,7 @@ _LOOK_LATIN = str.maketrans(
 )
 
 
+@lru_cache(maxsize=4096)
 def readable(name: str) -> str:
     """The form in which two names are compared.
 

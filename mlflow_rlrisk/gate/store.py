@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import sqlalchemy as sa
 from mlflow.entities.model_registry import ModelVersionTag
 from mlflow.entities.model_registry.model_version_stages import (
     STAGE_DELETED_INTERNAL,
@@ -208,37 +209,55 @@ class _Version:
     tags: dict[str, str]
 
 
+_VERSIONS, _TAGS = SqlModelVersion.__table__, SqlModelVersionTag.__table__
+_VERSION_WITH_TAGS = (
+    sa.select(
+        _VERSIONS.c.name,
+        _VERSIONS.c.source,
+        _VERSIONS.c.storage_location,
+        _TAGS.c.key,
+        _TAGS.c.value,
+    )
+    .outerjoin_from(
+        _VERSIONS,
+        _TAGS,
+        (_TAGS.c.workspace == _VERSIONS.c.workspace)
+        & (_TAGS.c.name == _VERSIONS.c.name)
+        & (_TAGS.c.version == _VERSIONS.c.version),
+    )
+    .where(
+        _VERSIONS.c.workspace == sa.bindparam("workspace"),
+        _VERSIONS.c.name == sa.bindparam("name"),
+        _VERSIONS.c.version == sa.bindparam("version"),
+        _VERSIONS.c.current_stage != STAGE_DELETED_INTERNAL,
+    )
+)
+"""One row a tag, or one row where there is none."""
+
+
 class _Versions:
-    """Reads versions in two queries; MLflow's entities bring run, metrics and aliases along."""
+    """Reads versions in one query; MLflow's entities bring run, metrics and aliases along."""
 
     def __init__(self, store: _GatedStore) -> None:
         self._store = store
+        # A lone query needs no transaction: two round trips to the database fewer.
+        self._engine = store.engine.execution_options(isolation_level="AUTOCOMMIT")
 
     def get_model_version(self, name: str, version: str) -> Any:
         """A `_Version`; where there is none, MLflow's own answer to that."""
-        table, tag = SqlModelVersion, SqlModelVersionTag
-        with self._store.ManagedSessionMaker() as session:
-            found = (
-                self._store._get_query(session, table)
-                .filter(table.name == name, table.version == int(version))
-                .filter(table.current_stage != STAGE_DELETED_INTERNAL)
-                .with_entities(table.workspace, table.name, table.source, table.storage_location)
-                .one_or_none()
-            )
-            if found is not None:
-                tags = session.query(tag.key, tag.value).filter(
-                    tag.workspace == found.workspace,
-                    tag.name == found.name,
-                    tag.version == int(version),
-                )
-                return _Version(
-                    name=found.name,
-                    version=version,
-                    source=found.source,
-                    artifact_location=found.storage_location or found.source,
-                    tags={each.key: each.value for each in tags},
-                )
-        return self._store.get_model_version(name, version)
+        wanted = {"workspace": self._store._get_active_workspace(), "name": name}
+        with self._engine.connect() as connection:
+            rows = connection.execute(_VERSION_WITH_TAGS, {**wanted, "version": int(version)}).all()
+        if not rows:
+            return self._store.get_model_version(name, version)
+        found = rows[0]
+        return _Version(
+            name=found.name,
+            version=version,
+            source=found.source,
+            artifact_location=found.storage_location or found.source,
+            tags={row.key: row.value for row in rows if row.key is not None},
+        )
 
     def get_model_version_download_uri(self, name: str, version: str) -> str:
         """Where its artifacts lie."""

@@ -37,10 +37,11 @@ def log(engine: Any) -> AuditLog:
 def test_entries_come_back_in_order_and_each_names_the_one_before(log: AuditLog) -> None:
     assert log.read() == []
 
-    written = [log.append(entry(version=str(number)), NOW) for number in range(3)]
+    for number in range(3):
+        log.append(entry(version=str(number)), NOW)
 
     read = log.read()
-    assert read == written
+    assert [each.entry for each in read] == [entry(version=str(number)) for number in range(3)]
     assert [each.sequence for each in read] == [1, 2, 3]
     assert [each.previous for each in read] == [GENESIS, read[0].hash, read[1].hash]
     assert read[0].recorded_at == "2026-11-21T12:00:00Z"
@@ -52,8 +53,9 @@ def test_the_hash_is_sha256_over_the_canonical_json_of_what_is_told(log: AuditLo
     import json
     from dataclasses import asdict
 
-    first = log.append(entry(), NOW)
+    log.append(entry(), NOW)
 
+    (first,) = log.read()
     told = [1, "2026-11-21T12:00:00Z", asdict(entry()), GENESIS]
     text = json.dumps(told, sort_keys=True, separators=(",", ":"))
     assert first.hash == hashlib.sha256(text.encode()).hexdigest()
@@ -171,9 +173,24 @@ def test_postgresql_seals_and_chains_as_well(tmp_path: Path) -> None:
         log.prepare()
         with ThreadPoolExecutor(4) as writers:
             list(writers.map(lambda n: log.append(entry(version=str(n)), NOW), range(20)))
+        odd = entry(message='it\'s 100 % "x\\y" $$ é\n漢字 ${a} :b; COMMIT')
+        log.append(odd, NOW)
+        other = sa.create_engine(uri.replace("+psycopg:", "+psycopg2:"))
+        AuditLog(other).append(odd, NOW)
+        other.dispose()
 
-        assert len(log.read()) == 20
+        assert [each.entry for each in log.read()][20:] == [odd, odd]  # the chain is checked
+        assert len(log.read()) == 22
         for verb in ("UPDATE rlrisk_gate_log SET reason='x'", "DELETE FROM rlrisk_gate_log"):
             with pytest.raises(sa.exc.DatabaseError, match="append-only"), engine.begin() as made:
                 made.exec_driver_sql(verb)
+        with engine.begin() as made:
+            made.exec_driver_sql("CREATE TABLE other (x int)")
+            made.exec_driver_sql("DELETE FROM rlrisk_gate_head")
+        with engine.connect() as made:
+            made.exec_driver_sql("INSERT INTO other VALUES (1)")
+            with pytest.raises(AuditError, match="has no head"):
+                log.append_last(made, entry(), NOW)
+        with engine.connect() as made:  # no entry, no change
+            assert made.exec_driver_sql("SELECT count(*) FROM other").scalar_one() == 0
         engine.dispose()

@@ -10,8 +10,10 @@ import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 
+from mlflow_rlrisk import attestation
 from mlflow_rlrisk.attestation import ATTESTATION_TAG
 from mlflow_rlrisk.errors import AttestationError
+from mlflow_rlrisk.gate import evidence, files, names
 from tests.gate.conftest import Gated
 
 # What an interrupted generator says while it is thrown away is no news here.
@@ -49,8 +51,15 @@ class Injector:
             raise self._error()
 
 
+def forget() -> None:
+    """Empty what is kept between decisions, so that every call is made again."""
+    for kept in (attestation._signed, evidence._names_itself, files._local_folder, names.readable):
+        kept.cache_clear()
+
+
 def run(gated: Gated, injector: Injector) -> bool:
     """Ask for the alias under the injector; whether the registry has set it."""
+    forget()
     sys.setprofile(injector)
     try:
         with suppress(Exception):
@@ -138,7 +147,7 @@ def test_the_injector_reaches_calls_deep_inside(gated: Gated) -> None:
         "attestation_keys.py:verify",
         "attestation_envelope.py:open_envelope",
         "files.py:list_sizes",
-        "audit.py:append_within",
+        "audit_tables.py:append_last",
         "promotion_policy.py:current",
         "names.py:readable",
     ):
