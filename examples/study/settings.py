@@ -178,6 +178,7 @@ TINY = FULL.model_copy(
         "num_assessed": 8,
         "num_heldout": 8,
         "narrow_depths": (1, 2),
+        "sft_seeds": (0,),
         "diverse_depths": (),
         "smoothed_depths": (),
         "prompts_per_step": 2,
