@@ -160,7 +160,7 @@ class RegistryReader:
             ModelReferenceError: There is no such page.
             SinkError: The registry does not answer.
         """
-        with _answers("the models"):
+        with answers("the models"):
             found = self.client.search_registered_models(
                 max_results=MODELS_A_PAGE, order_by=["name"], page_token=page_token
             )
@@ -185,7 +185,7 @@ class RegistryReader:
         """
         quote = '"' if "'" in name else "'"
         found: list[ModelVersion] = []
-        with _answers(f"model {name!r}"):
+        with answers(f"model {name!r}"):
             aliases = _aliases(self.client.get_registered_model(name).aliases)
             token = None
             while len(found) < MAX_VERSIONS:
@@ -198,7 +198,7 @@ class RegistryReader:
                 found += page
                 if not (token := page.token):
                     break
-        records = [_record(each, aliases.get(str(each.version), ())) for each in found]
+        records = [record_of(each, aliases.get(str(each.version), ())) for each in found]
         return tuple(sorted(records, key=lambda each: int(each.version)))
 
     def version(self, name: str, version: str) -> VersionRecord:
@@ -208,10 +208,10 @@ class RegistryReader:
             ModelReferenceError: There is no such version.
             SinkError: The registry does not answer.
         """
-        with _answers(f"version {version} of {name!r}"):
+        with answers(f"version {version} of {name!r}"):
             aliases = _aliases(self.client.get_registered_model(name).aliases)
             found = self.client.get_model_version(name, version)
-        return _record(found, aliases.get(str(found.version), ()))
+        return record_of(found, aliases.get(str(found.version), ()))
 
     def report(self, version: VersionRecord) -> StoredReport:
         """The report that a version names, or why there is none; never raises for a bad one."""
@@ -266,7 +266,7 @@ class RegistryReader:
 
         if not _RUN_ID.fullmatch(run_id):
             raise ModelReferenceError(f"run {run_id[:80]!r}: no run has such an id")
-        with _answers(f"run {run_id}"):
+        with answers(f"run {run_id}"):
             info = self.client.get_run(run_id).info
         judgement, log = judge_source(
             MlflowRunSource(run_id, client=self.client), MonitorSettings()
@@ -296,7 +296,7 @@ class RegistryReader:
         return parse_lineage(self._artifact(run_id, "rlrisk/lineage.json", MAX_LINEAGE_BYTES))
 
     def _parent(self, run_id: str) -> str | None:
-        with _answers(f"run {run_id}"):
+        with answers(f"run {run_id}"):
             tags = self.client.get_run(run_id).data.tags
             parent: str | None = tags.get(PARENT_RUN_TAG)
             if parent is None or not _RUN_ID.fullmatch(parent):
@@ -335,7 +335,7 @@ class RegistryReader:
 
 
 @contextmanager
-def _answers(what: str) -> Iterator[None]:
+def answers(what: str) -> Iterator[None]:
     """Tell what is not there from a server that does not answer."""
     from mlflow.exceptions import MlflowException
 
@@ -355,7 +355,7 @@ def _newest(model: Any) -> VersionRecord | None:
     if not found:
         return None
     aliases = _aliases(model.aliases)
-    return _record(found[-1], aliases.get(str(found[-1].version), ()))
+    return record_of(found[-1], aliases.get(str(found[-1].version), ()))
 
 
 def _aliases(by_alias: Mapping[str, Any] | None) -> dict[str, tuple[str, ...]]:
@@ -366,7 +366,8 @@ def _aliases(by_alias: Mapping[str, Any] | None) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def _record(found: "ModelVersion", aliases: tuple[str, ...]) -> VersionRecord:
+def record_of(found: "ModelVersion", aliases: tuple[str, ...]) -> VersionRecord:
+    """A version of the client as a record."""
     return VersionRecord(
         name=found.name,
         version=str(found.version),

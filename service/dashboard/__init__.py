@@ -6,7 +6,7 @@ as password. Every page is a GET, so that there is nothing a foreign site could 
 
 from collections.abc import Mapping
 
-from flask import Blueprint, Response, g, request, url_for
+from flask import Blueprint, Response, g, redirect, request, url_for
 from flask.typing import ResponseReturnValue
 
 from mlflow_rlrisk import __version__
@@ -20,6 +20,7 @@ from mlflow_rlrisk.errors import (
 )
 from service.dashboard.job_view import job_row
 from service.dashboard.ladder import build_ladder
+from service.dashboard.lists import model_rows, override_rows
 from service.dashboard.model_view import model_values
 from service.dashboard.page import REFRESH_S, answer, stylesheet
 from service.dashboard.run_view import run_values
@@ -30,14 +31,17 @@ from service.dashboard.version_view import (
     warnings,
 )
 from service.deps import Dependencies
+from service.override_table import OverrideTable
 from service.problems import without_paths
 from service.registry import RegistryReader
+from service.rl_runs import rl_runs
 from service.stored_lineage import StoredLineage
 from service.tokens import ANYBODY, Scope
 
 ENTRIES_A_PAGE = 100
 DECISIONS_OF_A_VERSION = 20
 JOBS_SHOWN = 100
+OVERRIDES_SHOWN = 20
 STYLE_LIFE_S = 3600
 
 
@@ -53,9 +57,9 @@ def blueprint(deps: Dependencies) -> Blueprint:
     _guard(pages, deps)
     _errors(pages)
     _model_pages(pages, deps.registry)
-    _run_page(pages, deps.registry)
+    _run_pages(pages, deps.registry)
     _job_page(pages, deps)
-    _audit_page(pages, deps.registry)
+    _audit_page(pages, deps.registry, deps)
     return pages
 
 
@@ -109,7 +113,7 @@ def _model_pages(pages: Blueprint, registry: RegistryReader) -> None:
     @pages.get("/")
     def models() -> Response:
         page = registry.models(request.args.get("after"))
-        return _page("models.html.j2", models=page.models, next_token=page.next_token)
+        return _page("models.html.j2", models=model_rows(registry, page), next=page.next_token)
 
     @pages.get("/models/<path:name>", merge_slashes=False)
     def model(name: str) -> Response:
@@ -165,7 +169,13 @@ def _decisions(
     return list(own), ""
 
 
-def _run_page(pages: Blueprint, registry: RegistryReader) -> None:
+def _run_pages(pages: Blueprint, registry: RegistryReader) -> None:
+    @pages.get("/runs")
+    def runs() -> ResponseReturnValue:
+        if run_id := request.args.get("id", "").strip():
+            return redirect(url_for(".run", run_id=run_id), 303)
+        return _page("runs.html.j2", runs=rl_runs(registry.client))
+
     @pages.get("/runs/<run_id>")
     def run(run_id: str) -> Response:
         watched = registry.run(run_id)
@@ -195,9 +205,10 @@ def _job_page(pages: Blueprint, deps: Dependencies) -> None:
         )
 
 
-def _audit_page(pages: Blueprint, registry: RegistryReader) -> None:
+def _audit_page(pages: Blueprint, registry: RegistryReader, deps: Dependencies) -> None:
     @pages.get("/audit")
     def audit() -> Response:
+        asked = override_rows(OverrideTable(deps.jobs.engine).list(limit=OVERRIDES_SHOWN))
         model, outcome = request.args.get("model", ""), request.args.get("outcome", "")
         number = max(request.args.get("page", 1, type=int), 1)
         try:
@@ -205,7 +216,7 @@ def _audit_page(pages: Blueprint, registry: RegistryReader) -> None:
         except (AuditError, ConfigError) as error:
             is_broken = isinstance(error, AuditError)
             problem = without_paths(str(error))
-            return _page("audit.html.j2", problem=problem, is_broken=is_broken)
+            return _page("audit.html.j2", problem=problem, is_broken=is_broken, overrides=asked)
         found = [
             each
             for each in entries
@@ -216,6 +227,7 @@ def _audit_page(pages: Blueprint, registry: RegistryReader) -> None:
         shown = found[first : first + ENTRIES_A_PAGE]
         return _page(
             "audit.html.j2",
+            overrides=asked,
             problem=None,
             model=model,
             outcome=outcome,

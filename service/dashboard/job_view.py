@@ -30,6 +30,9 @@ def job_row(row: Assessment) -> dict[str, Any]:
         "speed": _whole(progress.tokens_per_s if progress else None),
         "left": _duration(progress.eta_s if progress and is_running else None),
         "created_at": view.created_at,
+        "trigger": f"trigger {view.trigger.name}: {view.trigger.cause} ({view.trigger.by})"
+        if view.trigger
+        else "",
     }
 
 

@@ -20,11 +20,13 @@ from mlflow_rlrisk.monitor import LogRow
 from mlflow_rlrisk.report import RiskReport
 from mlflow_rlrisk.sinks.lineage_run import log_lineage
 from mlflow_rlrisk.sinks.mlflow_run import log_report
+from mlflow_rlrisk.sinks.monitor_run import ALARMS_TAG, MONITOR_TAG, MONITORED_AT_TAG
 from mlflow_rlrisk.sinks.registry import tag_version
 from mlflow_rlrisk.wiring import Assessment
 from service.assessment_table import AssessmentTable, State
 from service.database import open_database
 from service.deps import Dependencies
+from service.override_table import OverrideTable
 from service.registry import RegistryReader
 from service.tokens import TokenTable
 from tests.gate.world import World, checkpoint_folder, entries_of
@@ -75,12 +77,15 @@ def make_world(uri: str, folder: Path) -> DashboardWorld:
     engine = open_database(f"sqlite:///{folder}/service.db")
     jobs = AssessmentTable(engine)
     _jobs(jobs)
+    _overrides(engine)
+    run_id = _rl_run(client, collapsing_rows(RUN, onset=60, length=40))
+    _other_runs(client, run_id)
     reader = RegistryReader(tracking_uri=uri, registry_uri=uri, policy_path=str(world.policy_path))
     deps = Dependencies(jobs=jobs, registry=reader)
     return DashboardWorld(
         uri=uri,
         deps=deps,
-        run_id=_rl_run(client, collapsing_rows(RUN, onset=60, length=40)),
+        run_id=run_id,
         lineage_run=lineage_run,
         log=log,
         tokens=TokenTable(engine),
@@ -206,6 +211,35 @@ def _entry(number: int) -> Entry:
     )
 
 
+def _other_runs(client: mlflow.MlflowClient, judged: str) -> None:
+    """The monitor's word on one run, an RL run that nobody judged, and a supervised one."""
+    client.set_tag(judged, ALARMS_TAG, "R1@96 trip, R4@97 warn")
+    client.set_tag(judged, MONITOR_TAG, f"stop from step 97: {HOSTILE[:40]}")
+    client.set_tag(judged, MONITORED_AT_TAG, "2026-03-02T10:00:00+00:00")
+    for name, metrics in (
+        ("unjudged", {"reward": 0.4, "entropy": 0.3, "frac_reward_zero_std": 0.2}),
+        ("supervised", {"loss": 1.2, "entropy": 0.9, "grad_norm": 0.3}),
+    ):
+        run = client.create_run("0", run_name=name)
+        for key, value in metrics.items():
+            client.log_metric(run.info.run_id, key, value, step=1)
+
+
+def _overrides(engine: sa.Engine) -> None:
+    table = OverrideTable(engine)
+    asked = {"model": HOSTILE_NAME, "version": "1", "target": ("alias", "champion")}
+    for person, reason in (("ann", HOSTILE), ("bob", "agreed with the owners")):
+        row = table.ask(
+            **asked,  # type: ignore[arg-type]
+            reason=reason,
+            expires="24h",
+            person=(f"id-{person}", person),
+            needs_approval=person == "bob",
+        )
+        if person == "ann":
+            table.failed(row.id, "override-refused: /srv/secret cannot be overridden")
+
+
 def _rl_run(client: mlflow.MlflowClient, rows: Iterable[LogRow]) -> str:
     run = client.create_run("0", run_name=f"grpo {HOSTILE[:24]}")
     metrics = [
@@ -219,9 +253,9 @@ def _rl_run(client: mlflow.MlflowClient, rows: Iterable[LogRow]) -> str:
 
 
 def _jobs(jobs: AssessmentTable) -> None:
-    def submit(model: str) -> str:
+    def submit(model: str, **more: Any) -> str:
         request: dict[str, Any] = {"model": model, "prompt_set": "math", "verifier": "numeric"}
-        request |= {"policy": "default"}
+        request |= {"policy": "default"} | more
         row, _ = jobs.submit(
             request,
             owner="ann",
@@ -232,7 +266,8 @@ def _jobs(jobs: AssessmentTable) -> None:
         )
         return row.id
 
-    submit(f"models:/{LADDER}/5")
+    told = {"name": "new", "cause": "version created", "by": "webhook", "delivery_id": "d-1"}
+    submit(f"models:/{LADDER}/5", trigger=told)
     running = jobs.begin(submit(f"models:/{HOSTILE_NAME}/1"), max_attempts=3)
     assert running is not None
     progress = {"num_samples_done": 640, "num_samples": 1280, "tokens_per_s": 1234.5}

@@ -88,12 +88,44 @@ def read(browser: FlaskClient, path: str, status: int = 200) -> _Page:
 
 
 def every_page(world: DashboardWorld) -> list[str]:
-    paths = [address("models"), address("jobs"), address("audit"), "/audit?page=2&outcome=block"]
+    paths = [address(each) for each in ("models", "jobs", "runs", "audit")]
+    paths.append("/audit?page=2&outcome=block")
     paths.append(address("run", run_id=world.run_id))
     for name, count in ((LADDER, 5), (HOSTILE_NAME, 1), (BROKEN, 6), (EMPTY, 0), (SIGNED, 4)):
         paths.append(address("model", name=name))
         paths += [address("version", name=name, number=each) for each in range(1, count + 1)]
     return paths
+
+
+def test_the_models_show_the_levels_of_all_their_versions_and_of_who_holds_an_alias(
+    browser: FlaskClient,
+) -> None:
+    page = read(browser, address("models"))
+
+    row = page.text.split(f"{LADDER} What {LADDER} is.")[1].split("What")[0]
+    levels = re.findall(r"version (\d) (low|medium|high|unknown|– not assessed)", row)
+    assert [number for number, _ in levels] == ["5", "4", "3", "2", "1"]
+    by_number = dict(levels)
+    assert (by_number["5"], by_number["2"]) == ("– not assessed", "low")
+    assert f"champion → 4 {by_number['4']}" in row
+
+
+def test_the_runs_are_those_that_were_judged_or_look_like_rl(
+    world: DashboardWorld, browser: FlaskClient
+) -> None:
+    page = read(browser, address("runs"))
+
+    assert "stop from step 97" in page.text
+    assert "R1@96 trip, R4@97 warn" in page.text
+    assert "unjudged" in page.text
+    assert "not judged" in page.text
+    assert "supervised" not in page.text
+    assert sum(tag == "tr" for tag, _ in page.tags) == 3  # the head and two runs
+    asked = browser.get(address("runs", id=world.run_id))
+    assert asked.headers["Location"] == address("run", run_id=world.run_id)
+    assert (
+        browser.get(address("runs", id="//evil.example")).headers["Location"].startswith("/runs/")
+    )
 
 
 def test_the_ladder_names_the_version_to_start_from_and_the_one_that_pass_at_1_would_pick(
@@ -232,6 +264,7 @@ def test_assessments_show_how_far_they_are(browser: FlaskClient) -> None:
     bars = [attrs for tag, attrs in page.tags if tag == "progress"]
     assert [(bar["value"], bar["max"]) for bar in bars] == [("640", "1280")]
     assert "3 min" in page.text
+    assert "trigger new: version created (webhook)" in page.text
 
 
 def test_the_audit_log_is_paged_filtered_and_its_chain_checked(
@@ -239,6 +272,9 @@ def test_the_audit_log_is_paged_filtered_and_its_chain_checked(
 ) -> None:
     first = read(browser, address("audit"))
     assert "The chain of 130 entries holds" in first.text
+    overrides = first.text.split("Overrides asked for over this service")[1]
+    assert "pending agreed with the owners bob" in overrides
+    assert "failed override-refused: <path> cannot be overridden" in overrides
     assert "1 to 100 of 130" in first.text
     assert "101 to 130 of 130" in read(browser, address("audit", page=2)).text
     found = read(browser, address("audit", model=HOSTILE_NAME, outcome="block"))
