@@ -18,7 +18,12 @@ from mlflow_rlrisk.records import PromptStatistics
 from mlflow_rlrisk.report_record import Metric
 from mlflow_rlrisk.sampling_columns import add_sampling_columns
 from mlflow_rlrisk.statistics.bootstrap import PromptBootstrap, interval
-from mlflow_rlrisk.statistics.confidence import IntervalMethod, confidence_draws
+from mlflow_rlrisk.statistics.confidence import (
+    SPARSE_BELOW,
+    SPREAD_SPARSE_BELOW,
+    IntervalMethod,
+    confidence_draws,
+)
 from mlflow_rlrisk.statistics.counts import FloatVector
 from mlflow_rlrisk.statistics.intervals import constant_interval
 from mlflow_rlrisk.success_columns import add_success_columns
@@ -101,8 +106,16 @@ def _estimate(
         if not np.isfinite(left_out).all():  # undefined without one prompt: no skewness to be had
             left_out = np.full_like(left_out, value)
         draws, method = confidence_draws(
-            draws, value, left_out, num_prompts=num_prompts, bounds=formula.bounds
+            draws,
+            value,
+            left_out,
+            num_prompts=num_prompts,
+            bounds=_reach(formula, value, means.point, num_prompts),
+            long_tails=formula.is_far or formula.bounds is None,
+            sparse_below=SPREAD_SPARSE_BELOW if formula.extremes else SPARSE_BELOW,
         )
+        if formula.limits is not None:
+            draws = np.clip(draws, *formula.limits)
         ends = interval(draws, confidence)
     elif formula.bounds is None:
         return _no_interval(value, num_prompts)
@@ -119,6 +132,27 @@ def _estimate(
         method=str(method),
     )
     return metric, draws
+
+
+def _reach(
+    formula: Formula, value: float, point: Mapping[str, FloatVector], num_prompts: int
+) -> Bounds | None:
+    """Where an estimate is drawn to by prompts unlike those seen; ``None`` where nothing says."""
+    if not formula.extremes:
+        return None if formula.is_far else formula.bounds
+    share = 1.0 / num_prompts  # one such prompt: how much an estimate that is no mean would move
+    moved = [
+        float(
+            formula.evaluate(
+                *(
+                    (1.0 - share) * point[name] + share * extreme
+                    for name, extreme in zip(formula.columns, values, strict=True)
+                )
+            )
+        )
+        for values in formula.extremes
+    ]
+    return value + (min(moved) - value) / share, value + (max(moved) - value) / share
 
 
 def _column_means(table: PromptColumns, bootstrap: PromptBootstrap) -> _Means:

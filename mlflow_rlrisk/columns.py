@@ -41,12 +41,20 @@ class Formula:
         bounds: Values a single prompt could give, where they are known; needed for an interval
             when all prompts give the same.
         num_prompts: Prompts it rests on, where that is not all of them.
+        is_far: No prompt comes near the bounds, as none has a million equally likely tokens: an
+            interval then allows for long tails, and not for prompts at the bounds.
+        extremes: For a metric that is no mean: the values, in each column, of the prompts that
+            would move it most.
+        limits: Range of such a metric.
     """
 
     columns: tuple[str, ...]
     evaluate: Callable[..., FloatVector] = identity
     bounds: Bounds | None = None
     num_prompts: int | None = None
+    is_far: bool = False
+    extremes: tuple[tuple[float, ...], ...] = ()
+    limits: Bounds | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +70,14 @@ class PromptColumns:
     formulas: dict[str, Formula] = field(default_factory=dict)
     undefined: dict[str, str] = field(default_factory=dict)
 
-    def add_mean(self, name: str, compute: Callable[[], FloatVector], bounds: Bounds) -> None:
+    def add_mean(
+        self,
+        name: str,
+        compute: Callable[[], FloatVector],
+        bounds: Bounds,
+        *,
+        is_far: bool = False,
+    ) -> None:
         """Add a metric that is the mean of one column; undefined where ``compute`` refuses."""
         if self.wanted is not None and PREFIX + name not in self.wanted:
             return
@@ -71,7 +86,7 @@ class PromptColumns:
         except InsufficientRolloutsError as error:
             self.undefined[PREFIX + name] = str(error)
             return
-        self.formulas[PREFIX + name] = Formula(columns=(name,), bounds=bounds)
+        self.formulas[PREFIX + name] = Formula(columns=(name,), bounds=bounds, is_far=is_far)
 
     def add_ratio(
         self,
@@ -80,6 +95,8 @@ class PromptColumns:
         denominator: FloatVector,
         bounds: Bounds | None = SHARE,
         num_prompts: int | None = None,
+        *,
+        is_far: bool = False,
     ) -> None:
         """Add a metric that is a ratio of sums over prompts."""
         if not denominator.any():
@@ -88,7 +105,11 @@ class PromptColumns:
         columns = (f"{name}.numerator", f"{name}.denominator")
         self.columns.update(zip(columns, (numerator, denominator), strict=True))
         self.formulas[PREFIX + name] = Formula(
-            columns=columns, evaluate=ratio, bounds=bounds, num_prompts=num_prompts
+            columns=columns,
+            evaluate=ratio,
+            bounds=bounds,
+            num_prompts=num_prompts,
+            is_far=is_far,
         )
 
     def leave_out(self, reason: str, *names: str) -> None:

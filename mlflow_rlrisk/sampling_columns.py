@@ -60,9 +60,12 @@ def _add_entropy(table: PromptColumns, statistics: Sequence[PromptStatistics]) -
         table.leave_out(_not_recorded("token entropies", missing, len(statistics)), *entropies)
     else:
         per_prompt = _floats(sequence)
-        table.add_mean("token_entropy", lambda: per_prompt, ENTROPY_BOUNDS)
-        table.add_ratio("token_entropy_token_mean", _floats(sums), tokens, ENTROPY_BOUNDS)
-        table.add_ratio("token_entropy_seq_mean", per_prompt * samples, samples, ENTROPY_BOUNDS)
+        table.add_mean("token_entropy", lambda: per_prompt, ENTROPY_BOUNDS, is_far=True)
+        for name, total, count in (
+            ("token_entropy_token_mean", _floats(sums), tokens),
+            ("token_entropy_seq_mean", per_prompt * samples, samples),
+        ):
+            table.add_ratio(name, total, count, ENTROPY_BOUNDS, is_far=True)
         table.add_ratio("low_entropy_share", _floats(low), tokens)
     _add_entropy_bounds(table, statistics, is_exact=not missing)
     nll = [each.nll_sum for each in statistics]
@@ -101,7 +104,8 @@ def _add_entropy_bounds(
     ):
         missing = sum(value is None for value in values)
         if not missing:
-            table.add_mean(f"token_entropy_{name}", partial(_floats, values), bounds)
+            compute = partial(_floats, values)
+            table.add_mean(f"token_entropy_{name}", compute, bounds, is_far=True)
         elif is_exact:
             table.leave_out("token_entropy is exact", f"token_entropy_{name}")
         else:

@@ -17,6 +17,8 @@ BAND = (1 / 16, 14 / 16)
 
 _SIGNAL = "group_signal_fraction"
 _SPREAD = ("success_variance", "overdispersion")
+_EXTREMES = ((1.0, 1.0, 0.0), (0.0, 0.0, 0.0), (0.5, 0.25, 0.0))
+"""Moments of a prompt that is always, never, or half the time solved."""
 _OF_SUCCESS = (
     "headroom",
     "starved_share",
@@ -117,7 +119,9 @@ def _add_spread(table: PromptColumns, correct: IntVector, scored: IntVector) -> 
         return np.clip(ratio(variance(*means), np.where(room < 1e-12, 0.0, room)), 0.0, 1.0)
 
     table.formulas[PREFIX + "success_variance"] = Formula(columns=names, evaluate=variance)
-    table.formulas[PREFIX + "overdispersion"] = Formula(columns=names, evaluate=overdispersion)
+    table.formulas[PREFIX + "overdispersion"] = Formula(
+        columns=names, evaluate=overdispersion, extremes=_EXTREMES, limits=SHARE
+    )
 
 
 def _add_signal(

@@ -30,6 +30,13 @@ Found by simulation (``tests/benchmarks/coverage.py``): at 4 some metrics cover 
 them cover above 97 %."""
 
 
+SPREAD_SPARSE_BELOW = 8.0
+"""The same for an estimate of spread, whose jackknife understates its own skewness."""
+
+_LEAST_ROOM = 1e-9
+"""Where BCa's denominator reaches 0 its level is 0 or 1; beyond, it would turn over."""
+
+
 class IntervalMethod(StrEnum):
     """How an interval was made."""
 
@@ -55,6 +62,8 @@ def confidence_draws(
     *,
     num_prompts: int,
     bounds: tuple[float, float] | None = None,
+    long_tails: bool = False,
+    sparse_below: float = SPARSE_BELOW,
 ) -> ConfidenceDraws:
     """Map bootstrap draws to those of a confidence distribution, rank by rank.
 
@@ -65,7 +74,10 @@ def confidence_draws(
     freedom. Below `BCA_MINIMUM_PROMPTS` prompts, or where all draws lie on one side of the
     estimate, ``a`` and ``b`` are 0.
 
-    Where `num_carriers` is below `SPARSE_BELOW`, resampling cannot tell how much the prompts that
+    With ``long_tails`` the variance seen has fewer degrees of freedom: ``2 P/(kurtosis - 1)``,
+    where that is less (Satterthwaite 1946, doi:10.2307/3002019).
+
+    Where `num_carriers` is below ``sparse_below``, resampling cannot tell how much the prompts that
     were not drawn would add. The upper half of the draws is then not below, and the lower half not
     above, the limits for a share of unseen prompts at the far bound: none of ``P`` is one of them,
     so that this share follows Beta(1/2, P + 1/2) (Jeffreys).
@@ -75,8 +87,10 @@ def confidence_draws(
         estimate: The value on the prompts themselves.
         jackknife: The value with each prompt left out, shape ``[P]``.
         num_prompts: Prompts that the estimate rests on, where some do not count.
-        bounds: Smallest and largest value a single prompt could give; ``None`` where they are
-            unknown or too far to be met, so that nothing is allowed for the unseen.
+        bounds: Smallest and largest value a single prompt could give; ``None`` where there are
+            none, or none that any prompt comes near, so that nothing is allowed for the unseen.
+        long_tails: Nothing near keeps the values of prompts together.
+        sparse_below: Carriers from which on what is seen suffices.
 
     Returns:
         Draws in the order of ``draws``, and the method.
@@ -86,8 +100,12 @@ def confidence_draws(
         ConfigError: ``num_prompts < 1``.
     """
     sample = finite_vector("draws", draws)
-    acceleration = _acceleration(finite_vector("jackknife", jackknife))
+    left_out = finite_vector("jackknife", jackknife)
     prompts = check_at_least("num_prompts", num_prompts, 1)
+    acceleration = _acceleration(left_out)
+    freedom = max(prompts - 1, 1)
+    if long_tails:
+        freedom = min(freedom, _freedom_of_tails(left_out, prompts))
     order = np.argsort(sample, kind="stable")
     ordered = sample[order]
     sides = np.searchsorted(ordered, estimate), np.searchsorted(ordered, estimate, "right")
@@ -95,11 +113,12 @@ def confidence_draws(
     method, bias, slope = IntervalMethod.PERCENTILE, 0.0, 0.0
     if prompts >= BCA_MINIMUM_PROMPTS and 0.0 < below < 1.0:
         method, bias, slope = IntervalMethod.BCA, float(ndtri(below)), acceleration
-    shifted = bias + _expanded_scores(sample.size, prompts)
-    room = np.maximum(1.0 - slope * shifted, np.finfo(float).tiny)
+    spread = math.sqrt(1.0 + 1.0 / max(prompts - 1, 1))
+    shifted = bias + spread * _student_scores(sample.size, freedom)
+    room = np.maximum(1.0 - slope * shifted, _LEAST_ROOM)
     levels = ndtr(bias + shifted / room)
     mapped = np.interp(levels * (sample.size - 1), np.arange(sample.size), ordered)
-    if bounds is not None and _carriers(acceleration) < SPARSE_BELOW:
+    if bounds is not None and _carriers(acceleration) < sparse_below:
         method = IntervalMethod.SPARSE
         _allow_for_the_unseen(mapped, estimate, prompts, bounds)
     result = np.empty_like(mapped)
@@ -146,7 +165,17 @@ def _acceleration(left_out: FloatVector) -> float:
     spread = float(np.dot(deviations, deviations))
     if spread == 0.0:
         return 0.0
-    return float(np.sum(deviations**3)) / (6.0 * spread**1.5)
+    return float(np.sum(deviations**3)) / (6.0 * spread * math.sqrt(spread))
+
+
+def _freedom_of_tails(left_out: FloatVector, num_prompts: int) -> int:
+    """Degrees of freedom of a variance over prompts of this kurtosis, at least 1."""
+    squares = (left_out.mean() - left_out) ** 2
+    total = float(squares.sum())
+    if total == 0.0:
+        return max(num_prompts - 1, 1)
+    excess = num_prompts * float(np.dot(squares, squares)) / total**2 - 1.0
+    return max(int(min(2.0 * num_prompts / max(excess, 1e-9), num_prompts)), 1)
 
 
 @lru_cache(maxsize=16)
@@ -156,11 +185,10 @@ def _ranks(num_draws: int) -> FloatVector:
     return np.clip(np.linspace(0.0, 1.0, num_draws), edge, 1.0 - edge)
 
 
-@lru_cache(maxsize=16)
-def _expanded_scores(num_draws: int, num_prompts: int) -> FloatVector:
-    """Normal scores that stand for Student's at each rank, shape ``[B]``."""
-    freedom = max(num_prompts - 1, 1)
-    scores = stdtrit(freedom, _ranks(num_draws)) * np.sqrt(1.0 + 1.0 / freedom)
+@lru_cache(maxsize=256)
+def _student_scores(num_draws: int, freedom: int) -> FloatVector:
+    """Student's quantile at each rank, shape ``[B]``."""
+    scores = stdtrit(freedom, _ranks(num_draws))
     scores.setflags(write=False)
     return np.asarray(scores)
 

@@ -19,13 +19,14 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(2)
 
 
-def expanded(confidence: float, num_prompts: int) -> float:
+def expanded(confidence: float, num_prompts: int, freedom: int) -> float:
     """Normal confidence whose quantile is Student's, times sqrt(P / (P - 1)) (Hesterberg 2015)."""
-    quantile = stats.t.ppf((1 + confidence) / 2, num_prompts - 1)
+    quantile = stats.t.ppf((1 + confidence) / 2, freedom)
     return float(2 * stats.norm.cdf(quantile * np.sqrt(num_prompts / (num_prompts - 1))) - 1)
 
 
 @pytest.mark.parametrize("confidence", [0.9, 0.95])
+@pytest.mark.parametrize("long_tails", [True, False])
 @pytest.mark.parametrize(
     ("num_prompts", "name", "method"),
     [
@@ -35,16 +36,26 @@ def expanded(confidence: float, num_prompts: int) -> float:
     ],
 )
 def test_ends_are_those_of_scipys_bootstrap_at_the_expanded_level(
-    rng: np.random.Generator, confidence: float, num_prompts: int, name: str, method: IntervalMethod
+    rng: np.random.Generator,
+    confidence: float,
+    long_tails: bool,
+    num_prompts: int,
+    name: str,
+    method: IntervalMethod,
 ) -> None:
-    values = rng.exponential(size=num_prompts)
+    values = rng.gamma(3.0, size=num_prompts)
+    freedom = num_prompts - 1
+    if long_tails:  # Satterthwaite's degrees of freedom of a variance
+        tails = int(2 * num_prompts / (stats.kurtosis(values, fisher=False) - 1))
+        freedom = min(freedom, tails)
+        assert tails < num_prompts - 1  # else this would test nothing
     # 801 draws: the levels asked for fall on draws, where nothing is interpolated.
     reference = scipy_bootstrap(
         (values,),
         np.mean,
         n_resamples=801,
         method=name,
-        confidence_level=expanded(confidence, num_prompts),
+        confidence_level=expanded(confidence, num_prompts, freedom),
         rng=1,
     )
 
@@ -53,6 +64,7 @@ def test_ends_are_those_of_scipys_bootstrap_at_the_expanded_level(
         values.mean(),
         jackknife_means(values),
         num_prompts=num_prompts,
+        long_tails=long_tails,
     )
 
     assert found.method is method

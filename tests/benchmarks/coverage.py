@@ -1,0 +1,254 @@
+"""How often the 95 % intervals of a report hold the truth, over populations of prompts.
+
+Assessments are drawn from populations whose true figures are known exactly
+(``tests/coverage_populations.py``), and made into metrics and an index by the functions that make
+those of a report. For every metric, population, number of prompts
+N and of rollouts n: the share of the intervals that hold the truth, its Monte Carlo error, and
+the intervals' mean width. Cells outside 93 to 97 % are named with what is particular to them.
+
+    nice python -m tests.benchmarks.coverage --reps 1000 --json coverage.json
+"""
+
+import argparse
+import itertools
+import json
+import platform
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlflow_rlrisk.aggregate import Aggregates, aggregate
+from mlflow_rlrisk.components import Quantities, assess_components
+from mlflow_rlrisk.config import AssessmentConfig, PolicyConfig
+from mlflow_rlrisk.evidence import AssessmentContext
+from mlflow_rlrisk.records import PromptStatistics
+from mlflow_rlrisk.report import Metric
+from mlflow_rlrisk.risk import judge, risk_index
+from tests.coverage_populations import (
+    GROUP,
+    MAX_NEW_TOKENS,
+    POPULATIONS,
+    Population,
+    draw,
+    standard_error,
+    truths,
+)
+
+WANTED = (0.93, 0.97)
+INDEX = "risk_index"
+SPARSE_METHODS = ("sparse", "constant")
+
+
+def true_index(truth: dict[str, float]) -> float:
+    """The index of the true figures, by the functions that make the report's."""
+    exact = {
+        f"rlrisk/{name}": Metric(value=value, ci_low=value, ci_high=value, num_prompts=1)
+        for name, value in truth.items()
+    }
+    draws = {name: np.full(2, metric.value) for name, metric in exact.items()}
+    found = Aggregates(metrics=exact, draws=draws, undefined={})
+    quantities = Quantities(found, AssessmentContext(), confidence=0.95, seed=0)
+    return risk_index(assess_components(quantities, PolicyConfig()))[0]
+
+
+def assessed(
+    prompts: Sequence[PromptStatistics], num_resamples: int, seed: int
+) -> dict[str, Metric]:
+    """The metrics of a report on these prompts, with the index."""
+    config, policy, context = (
+        AssessmentConfig(group_size=GROUP),
+        PolicyConfig(),
+        AssessmentContext(),
+    )
+    found = aggregate(
+        prompts,
+        group_size=GROUP,
+        max_new_tokens=MAX_NEW_TOKENS,
+        num_resamples=num_resamples,
+        seed=seed,
+        confidence=config.confidence,
+    )
+    components = assess_components(Quantities(found, context, config.confidence, seed), policy)
+    index = judge(
+        found.metrics,
+        found.draws,
+        found.undefined,
+        components,
+        policy=policy,
+        config=config,
+        num_prompts=len(prompts),
+        context=context,
+    ).index
+    assert index is not None, found.undefined
+    return {**found.metrics, f"rlrisk/{INDEX}": index}
+
+
+def simulate(
+    population: Population, num_prompts: int, num_samples: int, reps: int, num_resamples: int
+) -> Iterator[dict[str, Any]]:
+    """One row a metric: how often its interval holds the truth.
+
+    The seed of the resamples changes with the assessment, as that of its rollouts would.
+    """
+    truth = truths(population, num_samples)
+    truth[INDEX] = true_index(truth)
+    below: dict[str, int] = defaultdict(int)
+    above: dict[str, int] = defaultdict(int)
+    made: dict[str, int] = defaultdict(int)
+    sparse: dict[str, int] = defaultdict(int)
+    width: dict[str, float] = defaultdict(float)
+    for seed in range(reps):
+        rng = np.random.default_rng([seed, num_prompts, num_samples])
+        metrics = assessed(draw(population, num_prompts, num_samples, rng), num_resamples, seed)
+        for name, value in truth.items():
+            metric = metrics.get("rlrisk/" + name.split(" ")[0])
+            if metric is None:
+                continue
+            made[name] += 1
+            slack = 1e-9 * max(abs(value), 1.0)  # the truth is a sum that rounds
+            below[name] += metric.ci_high < value - slack
+            above[name] += metric.ci_low > value + slack
+            sparse[name] += metric.method in SPARSE_METHODS
+            width[name] += metric.ci_high - metric.ci_low
+    for name, runs in made.items():
+        share = 1 - (below[name] + above[name]) / runs
+        yield {
+            "metric": name,
+            "population": population.name,
+            "N": num_prompts,
+            "n": num_samples,
+            "truth": truth[name],
+            "coverage": share,
+            "error": standard_error(share, runs),
+            "interval_below_truth": below[name] / runs,
+            "interval_above_truth": above[name] / runs,
+            "mean_width": width[name] / runs,
+            "sparse_or_constant": sparse[name] / runs,
+            "undefined": 1 - runs / reps,
+            "runs": runs,
+        }
+
+
+def reason(row: dict[str, Any]) -> str:
+    """What is particular to a cell outside the wanted range; empty where chance explains it."""
+    low, high = WANTED
+    if low <= row["coverage"] <= high:
+        return ""
+    if row["coverage"] > high and row["sparse_or_constant"] > 0.05:
+        return "few prompts carry it: the interval allows for prompts that were not seen"
+    if "true share" in row["metric"]:
+        return "posterior shares lean to their prior: no estimate of the true share"
+    if row["metric"] == INDEX and row["coverage"] > high:
+        return "a component lies beyond the end of its ramp: the index cannot vary there"
+    if row["coverage"] > high and row["metric"] == f"pass_at_{row['n']}":
+        return "k = n: every prompt gives 0 or 1, and few give one of them"
+    nearest = low if row["coverage"] < low else high
+    if abs(row["coverage"] - nearest) <= 2 * row["error"]:
+        return "within two Monte Carlo errors of the range"
+    return "not explained"
+
+
+def print_table(rows: Sequence[dict[str, Any]], cells: Sequence[tuple[int, int]]) -> None:
+    """One line a metric and population, one column a size; ``*`` marks cells outside."""
+    header = "".join(f"{f'N={N} n={n}':>26}" for N, n in cells)
+    print(f"\n{'metric':<30}{'population':<24}{header}")
+    for name in dict.fromkeys(row["metric"] for row in rows):
+        for population in dict.fromkeys(row["population"] for row in rows):
+            found = {
+                (row["N"], row["n"]): row
+                for row in rows
+                if row["metric"] == name and row["population"] == population
+            }
+            if not found:
+                continue
+            line = ""
+            for cell in cells:
+                row = found.get(cell)
+                text = "-"
+                if row is not None:
+                    mark = " " if not reason(row) else "*"
+                    text = (
+                        f"{row['coverage']:.3f}{mark}±{row['error']:.3f} w {row['mean_width']:.3g}"
+                    )
+                line += f"{text:>26}"
+            print(f"{name:<30}{population:<24}{line}")
+
+
+def print_summary(rows: Sequence[dict[str, Any]]) -> None:
+    """How many cells lie in the range, and every one that does not."""
+    main = [row for row in rows if "true share" not in row["metric"]]
+    plain = [row for row in main if row["sparse_or_constant"] <= 0.05]
+    for title, part in (("all cells", main), ("cells that many prompts carry", plain)):
+        inside = sum(not reason(row) for row in part)
+        span = [row["coverage"] for row in part]
+        print(
+            f"\n{title}: {inside} of {len(part)} within {WANTED[0]:.0%} to {WANTED[1]:.0%}, "
+            f"from {min(span):.3f} to {max(span):.3f}, mean {np.mean(span):.4f}"
+        )
+    print("\noutside:")
+    for row in sorted(rows, key=lambda row: row["coverage"]):
+        if why := reason(row):
+            print(
+                f"  {row['coverage']:.3f} ± {row['error']:.3f}  {row['metric']}, "
+                f"{row['population']}, N={row['N']} n={row['n']}, truth {row['truth']:.4g}: {why}"
+            )
+
+
+def main() -> None:
+    """Simulate every population and size, print the table, write the rows."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--reps", type=int, default=1000, help="assessments a cell")
+    parser.add_argument("--prompts", type=int, nargs="+", default=[50, 200])
+    parser.add_argument("--samples", type=int, nargs="+", default=[16, 64])
+    parser.add_argument("--resamples", type=int, default=2000)
+    parser.add_argument("--population", nargs="+", help="beginnings of names; all by default")
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    started = time.process_time()
+    cells = [(N, n) for N in given.prompts for n in given.samples]
+    wanted = tuple(given.population or [""])
+    settings = {"reps": given.reps, "resamples": given.resamples}
+    rows = _finished(given.json, settings)
+    done = {(row["population"], row["N"], row["n"]) for row in rows}
+    for (num_prompts, num_samples), population in itertools.product(cells, POPULATIONS):
+        key = (population.name, num_prompts, num_samples)
+        if key in done or not population.name.startswith(wanted):
+            continue
+        rows += simulate(population, num_prompts, num_samples, given.reps, given.resamples)
+        print(
+            key, f"{time.process_time() - started:.0f} s of CPU time", file=sys.stderr, flush=True
+        )
+        if given.json:
+            _write(given.json, rows, settings)
+    print_table(rows, cells)
+    print_summary(rows)
+
+
+def _finished(path: Path | None, settings: dict[str, int]) -> list[dict[str, Any]]:
+    """Rows of an earlier run of the same settings, which is gone on with."""
+    if path is None or not path.exists():
+        return []
+    record = json.loads(path.read_text(encoding="utf-8"))
+    if record["settings"] != settings:
+        raise SystemExit(f"{path} holds rows of {record['settings']}: name another file")
+    return list(record["rows"])
+
+
+def _write(path: Path, rows: Sequence[dict[str, Any]], settings: dict[str, int]) -> None:
+    record = {
+        "command": f"python -m tests.benchmarks.coverage --reps {settings['reps']}"
+        f" --resamples {settings['resamples']}",
+        "device": f"{platform.machine()} CPU, one process, no GPU",
+        "settings": settings,
+        "rows": [{**row, "reason": reason(row)} for row in rows],
+    }
+    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
