@@ -45,11 +45,12 @@ def drift(
     """Assess BEFORE and AFTER and say what the stage between them changed.
 
     Weights, tokenizer, template, generation settings, divergence both ways, entropy, pass@k and
-    the reward with the largest change that the divergence allows.
+    the reward with the largest change that the divergence allows; drift.html in --out draws it.
     """
     from mlflow_rlrisk.checkpoint import open_checkpoint
     from mlflow_rlrisk.drift_measurement import measure_drift
     from mlflow_rlrisk.rollout_shards import write_text_atomically
+    from mlflow_rlrisk.sinks.drift_page import render_drift
 
     if register:
         raise click.UsageError("drift writes no registry; use assess or compare with --register")
@@ -72,6 +73,8 @@ def drift(
     )
     text = json.dumps(report.to_dict(), ensure_ascii=False, allow_nan=False)
     write_text_atomically(root / "drift.json", text)
+    write_text_atomically(root / "drift.html", render_drift(report))
+    console.say(f"drift       {root / 'drift.html'}")
     if as_json:
         print_json(report.to_dict())
     else:

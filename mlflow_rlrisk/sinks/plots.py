@@ -317,13 +317,14 @@ def _labels(alarms: Sequence[tuple[int, str]], span: int) -> list[tuple[int, lis
     return labels
 
 
-def one_figure(name: str, alt: str, draw: Any) -> str:
+def one_figure(name: str, alt: str, draw: Any, *, height: float = _HEIGHT_IN) -> str:
     """Draw on one pair of axes; the SVG is an element of a page and a file of its own.
 
     Args:
         name: Prefix of all identifiers.
         alt: What is seen, in words.
         draw: Gets the axes.
+        height: Inches, where the figure's width is 4.6.
     """
 
     def on_axes(figure: Any) -> None:
@@ -331,7 +332,7 @@ def one_figure(name: str, alt: str, draw: Any) -> str:
         axes.patch.set_alpha(0.0)
         draw(axes)
 
-    return _drawn(name, alt, on_axes, height=_HEIGHT_IN)
+    return _drawn(name, alt, on_axes, height=height)
 
 
 def _drawn(name: str, alt: str, draw: Any, *, height: float) -> str:
