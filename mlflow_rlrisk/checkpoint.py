@@ -21,6 +21,7 @@ from mlflow_rlrisk.checkpoint_files import (
 )
 from mlflow_rlrisk.content import text_digest
 from mlflow_rlrisk.model_reference import ModelSource, resolve_reference
+from mlflow_rlrisk.template_probe import refuse_hostile_template
 from mlflow_rlrisk.tokenizer_identity import tokenizer_digest
 
 
@@ -107,8 +108,10 @@ def open_checkpoint(reference: str | Path, *, allow_pickle: bool = False) -> Che
 def _inspect(source: ModelSource, folder: Path, *, allow_pickle: bool) -> Checkpoint:
     layout = find_layout(folder)
     config = read_config(layout)
-    num_parameters = screen_weights(layout, allow_pickle=allow_pickle)
+    num_parameters = screen_weights(layout, config, allow_pickle=allow_pickle)
     template = read_template(layout)
+    if template is not None:
+        refuse_hostile_template(template)
     return Checkpoint(
         reference=source.reference,
         model_path=layout.model_path,

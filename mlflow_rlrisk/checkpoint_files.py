@@ -1,10 +1,10 @@
 """The files of a checkpoint: where they lie, whether they are safe, what they hash to.
 
-Everything is read as data, before transformers sees the folder: ``trust_remote_code=False`` alone
-is no boundary (CVE-2026-4372 ran code named by a private key of ``config.json``).
+Everything is read as data, before transformers sees the folder.
 """
 
 import json
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,26 +12,21 @@ from typing import Any
 
 import yaml
 
+from mlflow_rlrisk.configuration_screen import (
+    refuse_absurd_sizes,
+    refuse_code,
+    refuse_foreign_files,
+)
 from mlflow_rlrisk.content import content_digest, file_entry
 from mlflow_rlrisk.errors import CheckpointError, ModelReferenceError
-from mlflow_rlrisk.safetensors_header import count_parameters, read_header
+from mlflow_rlrisk.safetensors_header import count_parameters, read_header, unique_keys
 
 MAX_JSON_BYTES = 200 * 2**20
 """Tokenizers with large vocabularies take tens of megabytes; beyond this it is no such file."""
 
-CODE_KEYS = frozenset({"auto_map", "trust_remote_code", "custom_pipelines", "custom_generate"})
-PRIVATE_KEYS_ALLOWED = frozenset(
-    {
-        "_name_or_path",
-        "_commit_hash",
-        "_attn_implementation_autoset",
-        "_load_in_4bit",
-        "_load_in_8bit",
-        "_remove_final_layer_norm",
-        "_sliding_window_pattern",
-    }
-)
-"""Private keys that `save_pretrained` writes (the last two for OPT, Gemma 3); none names code."""
+MAX_TEMPLATE_BYTES = 2**20
+MAX_ENTRIES = 100_000
+"""Files and folders of a checkpoint; the largest models have a few hundred."""
 
 TOKENIZER_PATTERNS = (
     "tokenizer.json",
@@ -48,6 +43,8 @@ TOKENIZER_PATTERNS = (
 )
 MODEL_PATTERNS = ("config.json", "generation_config.json")
 SAFE_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+ADAPTER = "adapter_config.json"
+"""transformers would load what it names, from anywhere, instead of or on top of the folder."""
 PICKLED_WEIGHTS = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
@@ -70,6 +67,9 @@ def find_layout(folder: Path) -> Layout:
     if not folder.is_dir():
         raise ModelReferenceError(f"{folder} is not a folder")
     root = folder.resolve()
+    _refuse_special_files(root)
+    if (root / ADAPTER).exists():
+        raise CheckpointError(f"{folder} has {ADAPTER}: merge the adapter and save the model whole")
     if (root / "config.json").is_file():
         return Layout(root=root, model_path=root, tokenizer_path=root)
     flavor = _transformers_flavor(root)
@@ -79,6 +79,8 @@ def find_layout(folder: Path) -> Layout:
     if "peft_adaptor" in flavor or (root / "peft").is_dir():
         raise CheckpointError(f"{folder} is an adapter without its base: merge and log it whole")
     model_path = root / "model"
+    if (model_path / ADAPTER).exists():
+        raise CheckpointError(f"{folder} holds an adapter: merge it and log the model whole")
     if not (model_path / "config.json").is_file():
         hub_name = flavor.get("source_model_name")
         where = f": it only names {hub_name}" if hub_name else ""
@@ -93,15 +95,37 @@ def _transformers_flavor(root: Path) -> Mapping[str, Any] | None:
     path = root / "MLmodel"
     if not path.is_file():
         return None
+    if path.stat().st_size > MAX_TEMPLATE_BYTES:
+        raise CheckpointError(f"{path.name} has {path.stat().st_size} bytes; that is no such file")
+    _inside(Layout(root=root, model_path=root, tokenizer_path=root), path)
     try:
         description = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path.name} cannot be read: {error}") from error
-    flavors = description.get("flavors", {}) if isinstance(description, dict) else {}
+    flavors = description.get("flavors") if isinstance(description, dict) else None
+    if not isinstance(flavors, dict):
+        raise CheckpointError("MLmodel has no flavors")
     flavor = flavors.get("transformers")
-    if flavor is None:
-        raise CheckpointError(f"MLmodel has flavors {sorted(flavors)}; transformers is needed")
-    return dict(flavor)
+    if not isinstance(flavor, dict):
+        names = sorted(map(str, flavors))[:12]
+        raise CheckpointError(f"MLmodel has flavors {names}; transformers is needed")
+    return flavor
+
+
+def _refuse_special_files(root: Path) -> None:
+    """A pipe or a device among the files would block or feed whoever opens it.
+
+    Raises:
+        CheckpointError: There is one, or there are more entries than any checkpoint has.
+    """
+    for number, path in enumerate(root.rglob("*")):
+        if number >= MAX_ENTRIES:
+            raise CheckpointError(f"{root} has more than {MAX_ENTRIES:,} entries")
+        mode = path.lstat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode)):
+            raise CheckpointError(f"{path.name} is no plain file")
+        if stat.S_ISLNK(mode) and path.exists() and not (path.is_file() or path.is_dir()):
+            raise CheckpointError(f"{path.name} is a link to no plain file")
 
 
 def read_config(layout: Layout) -> dict[str, Any]:
@@ -113,28 +137,16 @@ def read_config(layout: Layout) -> dict[str, Any]:
     config = read_json(layout, layout.model_path / "config.json")
     if not isinstance(config.get("model_type"), str):
         raise CheckpointError("config.json has no model_type")
-    _refuse_code(config, "config.json")
-    for path in (
-        layout.model_path / "generation_config.json",
-        layout.tokenizer_path / "tokenizer_config.json",
-    ):
-        if path.is_file():
-            _refuse_code(read_json(layout, path), path.name, allow_private=True)
+    refuse_code(config, "config.json")
+    generation = layout.model_path / "generation_config.json"
+    if generation.is_file():
+        refuse_code(read_json(layout, generation), generation.name, allow_private=True)
+    tokenizer = layout.tokenizer_path / "tokenizer_config.json"
+    if tokenizer.is_file():
+        found = read_json(layout, tokenizer)
+        refuse_code(found, tokenizer.name, allow_private=True)
+        refuse_foreign_files(found, tokenizer.name)
     return config
-
-
-def _refuse_code(value: Any, where: str, *, allow_private: bool = False) -> None:
-    if isinstance(value, list):
-        for item in value:
-            _refuse_code(item, where, allow_private=allow_private)
-    if not isinstance(value, dict):
-        return
-    for key, item in value.items():
-        if key in CODE_KEYS:
-            raise CheckpointError(f"{where}: key {key!r} asks to run code of the checkpoint")
-        if key.startswith("_") and key not in PRIVATE_KEYS_ALLOWED and not allow_private:
-            raise CheckpointError(f"{where}: private key {key!r} is not allowed")
-        _refuse_code(item, where, allow_private=allow_private)
 
 
 def read_json(layout: Layout, path: Path) -> dict[str, Any]:
@@ -147,7 +159,7 @@ def read_json(layout: Layout, path: Path) -> dict[str, Any]:
     if path.stat().st_size > MAX_JSON_BYTES:
         raise CheckpointError(f"{path.name} has {path.stat().st_size} bytes; that is no such file")
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path.name} is no JSON: {error}") from error
     if not isinstance(value, dict):
@@ -155,8 +167,8 @@ def read_json(layout: Layout, path: Path) -> dict[str, Any]:
     return value
 
 
-def screen_weights(layout: Layout, *, allow_pickle: bool) -> int | None:
-    """Check that the weights are there, whole and not pickled.
+def screen_weights(layout: Layout, config: dict[str, Any], *, allow_pickle: bool) -> int | None:
+    """Check that the weights are there, whole, not pickled, and fill what the config says.
 
     Returns:
         How many numbers the safetensors files hold; ``None`` for pickled weights.
@@ -174,7 +186,9 @@ def screen_weights(layout: Layout, *, allow_pickle: bool) -> int | None:
         for tensor, shard in _weight_map(layout, index).items():
             if tensor not in headers[shard]:
                 raise CheckpointError(f"{shard} lacks the tensor {tensor!r} that the index names")
-    return sum(count_parameters(header) for header in headers.values())
+    num_parameters = sum(count_parameters(header) for header in headers.values())
+    refuse_absurd_sizes(config, sum(map(len, headers.values())), num_parameters)
+    return num_parameters
 
 
 def weight_files(layout: Layout, *, allow_pickle: bool) -> list[Path]:
@@ -210,6 +224,8 @@ def _weight_map(layout: Layout, index: Path) -> dict[str, str]:
     for shard in weight_map.values():
         if not isinstance(shard, str) or Path(shard).name != shard:
             raise CheckpointError(f"{index.name} names {shard!r}, which is no file beside it")
+        if index.name == SAFE_WEIGHTS[1] and not shard.endswith(".safetensors"):
+            raise CheckpointError(f"{index.name} names {shard!r}, which is no safetensors file")
     return weight_map
 
 
@@ -217,18 +233,28 @@ def read_template(layout: Layout) -> str | None:
     """The default chat template as transformers will pick it; ``None`` where there is none."""
     path = layout.tokenizer_path / "chat_template.jinja"
     if path.is_file():
-        return _inside(layout, path).read_text(encoding="utf-8")
+        return _read_text(layout, path)
     for name in ("chat_template.json", "tokenizer_config.json"):
         path = layout.tokenizer_path / name
         if not path.is_file():
             continue
         template = read_json(layout, path).get("chat_template")
         if isinstance(template, list):
-            named = {entry.get("name"): entry.get("template") for entry in template}
+            entries = [entry for entry in template if isinstance(entry, dict)]
+            named = {str(entry.get("name")): entry.get("template") for entry in entries}
             template = named.get("default")
         if isinstance(template, str):
             return template
     return None
+
+
+def _read_text(layout: Layout, path: Path) -> str:
+    if path.stat().st_size > MAX_TEMPLATE_BYTES:
+        raise CheckpointError(f"{path.name} has {path.stat().st_size} bytes; that is no such file")
+    try:
+        return _inside(layout, path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"{path.name} is no UTF-8 text: {error}") from error
 
 
 def tokenizer_files(layout: Layout) -> list[tuple[str, Path]]:

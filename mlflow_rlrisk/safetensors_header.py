@@ -14,6 +14,9 @@ from mlflow_rlrisk.errors import CheckpointError
 MAX_HEADER_BYTES = 100 * 2**20
 """The format's own limit (safetensors 0.4)."""
 
+LFS = b"version "
+"""How a Git LFS pointer begins; as a length it would be 10^18 bytes."""
+
 BITS = {
     "BOOL": 8,
     "U8": 8,
@@ -45,14 +48,17 @@ def read_header(path: Path) -> dict[str, Any]:
     """
     size = path.stat().st_size
     with path.open("rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
+        start = stream.read(8)
+        if start == LFS:
+            raise CheckpointError(f"{path.name} is a Git LFS pointer: fetch the file it stands for")
+        length = int.from_bytes(start, "little")
         if size < 8 or length > min(MAX_HEADER_BYTES, size - 8):
             raise CheckpointError(
                 f"{path.name}: header of {length} bytes in a file of {size}: it is cut or damaged"
             )
         raw = stream.read(length)
     try:
-        header = json.loads(raw)
+        header = json.loads(raw, object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path.name}: the header is no JSON") from error
     if not isinstance(header, dict):
@@ -71,12 +77,24 @@ def read_header(path: Path) -> dict[str, Any]:
     return header
 
 
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; two readers could understand one with a repeated key in two ways.
+
+    Raises:
+        ValueError: A key stands twice.
+    """
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key stands twice")
+    return found
+
+
 def _offsets(path: Path, name: str, entry: Any) -> tuple[int, int]:
     offsets = entry.get("data_offsets") if isinstance(entry, dict) else None
     if (
         not isinstance(offsets, list)
         or len(offsets) != 2
-        or not all(isinstance(offset, int) and offset >= 0 for offset in offsets)
+        or not all(type(offset) is int and offset >= 0 for offset in offsets)
     ):
         raise CheckpointError(f"{path.name}: tensor {name!r} has no data_offsets")
     return offsets[0], offsets[1]
@@ -86,7 +104,7 @@ def _num_bytes(path: Path, name: str, entry: dict[str, Any]) -> int:
     shape, dtype = entry.get("shape"), entry.get("dtype")
     if dtype not in BITS:
         raise CheckpointError(f"{path.name}: tensor {name!r} has the unknown dtype {dtype!r}")
-    if not isinstance(shape, list) or not all(isinstance(n, int) and n >= 0 for n in shape):
+    if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
         raise CheckpointError(f"{path.name}: tensor {name!r} has no shape")
     return math.prod(shape) * BITS[dtype] // 8
 

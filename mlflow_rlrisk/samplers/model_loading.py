@@ -11,10 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from mlflow_rlrisk.checkpoint import Checkpoint
 from mlflow_rlrisk.config import AssessmentConfig
+from mlflow_rlrisk.configuration_screen import PACKED
 from mlflow_rlrisk.errors import CheckpointError, ConfigError, MissingDependencyError
 
 if TYPE_CHECKING:
     import torch
+
+TIED = 2
+"""A tied head is stored once and made twice before it is tied."""
+SLACK = 2**28
+"""Numbers in buffers that are not stored, such as masks of older architectures."""
 
 
 def require_transformers() -> None:
@@ -60,11 +66,11 @@ def load_model(checkpoint: Checkpoint, config: AssessmentConfig) -> Any:
         MissingDependencyError: The ``hf`` extra is not installed.
     """
     require_transformers()
-    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     loader: Any = AutoModelForCausalLM
     try:
+        _refuse_absurd_size(checkpoint)
         with _no_progress_bar():
             model, loaded = loader.from_pretrained(
                 checkpoint.model_path,
@@ -75,9 +81,11 @@ def load_model(checkpoint: Checkpoint, config: AssessmentConfig) -> Any:
                 ignore_mismatched_sizes=True,  # reported below by name, and refused
                 output_loading_info=True,
             )
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+    except CheckpointError:
+        raise
+    except Exception as error:
         raise CheckpointError(
-            f"{checkpoint.display_name}: transformers cannot load it: {error}"
+            f"{checkpoint.display_name}: transformers cannot load it: {_shown(error)}"
         ) from error
     _refuse_partial(checkpoint, loaded)
     model = model.to(pick_device(config.device)).eval()
@@ -91,6 +99,36 @@ def load_model(checkpoint: Checkpoint, config: AssessmentConfig) -> Any:
     # Padding is masked by position here; with a pad id some models search every input for it.
     model.config.pad_token_id = None
     return model
+
+
+def _refuse_absurd_size(checkpoint: Checkpoint) -> None:
+    """Build the architecture without memory first: what is missing would be allocated.
+
+    Raises:
+        CheckpointError: It would hold far more numbers than the weight files.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    if checkpoint.num_parameters is None:
+        return
+    config: Any = AutoConfig.from_pretrained(
+        checkpoint.model_path, trust_remote_code=False, local_files_only=True
+    )
+    maker: Any = AutoModelForCausalLM
+    with torch.device("meta"):
+        model = maker.from_config(config, trust_remote_code=False)
+    size = sum(each.numel() for each in (*model.parameters(), *model.buffers()))
+    factor = PACKED if "quantization_config" in checkpoint.config else TIED
+    if size > factor * checkpoint.num_parameters + SLACK:
+        raise CheckpointError(
+            f"{checkpoint.display_name}: its configuration makes a model of {size:,} numbers, its "
+            f"weights hold {checkpoint.num_parameters:,}"
+        )
+
+
+def _shown(error: Exception) -> str:
+    return str(error) or type(error).__name__
 
 
 @contextmanager
@@ -149,9 +187,9 @@ def load_tokenizer(checkpoint: Checkpoint, vocab_size: int) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(
             checkpoint.tokenizer_path, trust_remote_code=False, local_files_only=True
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
+    except Exception as error:
         raise CheckpointError(
-            f"{checkpoint.display_name}: its tokenizer cannot be loaded: {error}"
+            f"{checkpoint.display_name}: its tokenizer cannot be loaded: {_shown(error)}"
         ) from error
     num_words = len(tokenizer)
     if num_words < 2:
