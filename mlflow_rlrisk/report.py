@@ -38,6 +38,7 @@ from mlflow_rlrisk.report_record import (
 from mlflow_rlrisk.risk import judge
 from mlflow_rlrisk.statistics.beta_binomial import beta_signal
 from mlflow_rlrisk.statistics.bootstrap import interval
+from mlflow_rlrisk.statistics.confidence import IntervalMethod
 from mlflow_rlrisk.statistics.groups import group_signal
 from mlflow_rlrisk.statistics.sequential import resamples_needed
 from mlflow_rlrisk.success_columns import success_counts
@@ -61,6 +62,12 @@ FAIL_PROBABILITY = PREFIX + "fail_probability"
 TOKENS = PREFIX + "completion_tokens"
 LENGTH_RATIO = PREFIX + "expert_length_ratio"
 NO_EXPERT = "no expert data were given: --expert-data"
+_INTERVAL_REMARKS = {
+    IntervalMethod.CONSTANT: "all prompts gave the same value, so the interval is a bound on the "
+    "share of prompts that might differ",
+    IntervalMethod.SPARSE: "few prompts carry these values, so the interval allows for prompts "
+    "unlike those seen",
+}
 NO_TRAIN = "no training examples beside --expert-data: --expert-train-data"
 
 
@@ -327,16 +334,11 @@ def _notes(
             f"{truncated} truncated rollouts were graded as they are; "
             "a truncated answer mostly counts as wrong"
         )
-    constant = [
-        name.removeprefix(PREFIX)
-        for name, metric in found.metrics.items()
-        if metric.method == "constant"
-    ]
-    if constant:
-        notes.append(
-            "all prompts gave the same value, so the interval is a bound on the share of prompts "
-            "that might differ: " + ", ".join(sorted(constant))
-        )
+    for method, remark in _INTERVAL_REMARKS.items():
+        names = [name for name, metric in found.metrics.items() if metric.method == method]
+        if names:
+            listed = ", ".join(sorted(name.removeprefix(PREFIX) for name in names))
+            notes.append(f"{remark}: {listed}")
     return tuple(notes)
 
 

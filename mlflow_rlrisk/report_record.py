@@ -45,10 +45,12 @@ class Metric:
         ci_low: Lower end of the interval at the report's confidence.
         ci_high: Upper end.
         num_prompts: Prompts the value rests on.
-        method: How the interval was made: ``bca`` or ``percentile`` (prompt bootstrap), or
-            ``constant`` where all prompts gave the same value and a Clopper-Pearson bound on
-            the share of prompts that might differ stands in, ``count`` where nothing was
-            estimated, ``given`` where the interval came with the value.
+        method: How the interval was made: ``bca`` or ``percentile`` (prompt bootstrap, mapped to
+            confidence limits); ``sparse`` where few prompts carry the value, so that the ends
+            also allow for prompts unlike those seen; ``constant`` where all prompts gave the
+            same value and a Clopper-Pearson bound on the share of prompts that might differ
+            stands in; ``count`` where nothing was estimated; ``given`` where the interval came
+            with the value.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT

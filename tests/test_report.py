@@ -8,7 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.stats import beta as beta_distribution
-from scipy.stats import bootstrap
+from scipy.stats import bootstrap, kurtosis, norm
+from scipy.stats import t as student
 
 from mlflow_rlrisk.config import SamplingConfig
 from mlflow_rlrisk.errors import PromptSetError
@@ -101,8 +102,18 @@ def test_intervals_agree_with_scipys_bca_bootstrap_over_prompts() -> None:
     report = report_of(statistics, num_resamples=4000)
 
     def of_scipy(*data: Any, statistic: Any) -> tuple[float, float]:
+        # Student's quantile at Satterthwaite's degrees of freedom, for entropies have long tails.
+        without = [statistic(*(np.delete(d, i) for d in data), axis=-1) for i in range(120)]
+        freedom = min(int(2 * 120 / (kurtosis(without, fisher=False) - 1)), 119)
+        quantile = student.ppf(0.975, freedom) * math.sqrt(120 / 119)
         found = bootstrap(
-            data, statistic, paired=True, n_resamples=4000, vectorized=True, random_state=rng
+            data,
+            statistic,
+            paired=True,
+            n_resamples=4000,
+            vectorized=True,
+            confidence_level=2 * norm.cdf(quantile) - 1,
+            random_state=rng,
         ).confidence_interval
         return found.low, found.high
 
@@ -117,6 +128,18 @@ def test_intervals_agree_with_scipys_bca_bootstrap_over_prompts() -> None:
         width = expected[1] - expected[0]
         assert metric.method == "bca"
         assert (metric.ci_low, metric.ci_high) == pytest.approx(expected, abs=0.06 * width)
+
+
+def test_values_that_few_prompts_carry_are_named_and_reach_beyond_what_was_seen() -> None:
+    report = report_of(prompts([1, 2] + [0] * 98, 16))
+
+    metric = report.metrics["rlrisk/pass_at_1"]
+    assert metric.method == "sparse"
+    # Jeffreys: of 100 prompts none is solved always, so that at most 2.5 % would be.
+    unseen = float(beta_distribution.ppf(0.975, 0.5, 100.5))
+    assert metric.ci_high == pytest.approx(metric.value + unseen * (1 - metric.value), rel=0.01)
+    note = next(each for each in report.notes if "few prompts carry" in each)
+    assert "pass_at_1" in note
 
 
 def test_fewer_than_thirty_prompts_get_percentile_intervals_and_no_verdict() -> None:

@@ -26,7 +26,7 @@ metrics = st.builds(
     ci_low=finite,
     ci_high=finite,
     num_prompts=st.integers(1, 10**6),
-    method=st.sampled_from(["bca", "percentile", "constant"]),
+    method=st.sampled_from(["bca", "percentile", "sparse", "constant"]),
 )
 components = st.builds(
     Component,
