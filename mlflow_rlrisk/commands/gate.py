@@ -230,10 +230,10 @@ def selftest(policy: str | None, as_json: bool) -> int:
 def reconcile(
     every: str | None, policy: str | None, registry_store_uri: str | None, as_json: bool
 ) -> int:
-    """Hash what protected aliases point to; restore or remove those whose proof broke.
+    """Hash what protected aliases and stages hold; restore or remove those whose proof broke.
 
-    Once, or for ever with --every. Exit code of one pass: 0 all proven, 10 an alias was taken
-    back, 1 one could not be.
+    Once, or for ever with --every. Exit code of one pass: 0 all proven, 10 an alias or stage was
+    taken back, 1 one could not be.
     """
     from mlflow_rlrisk.gate.promotion_policy import seconds_of
 
@@ -275,10 +275,9 @@ def _reconcile_once(reconciler: Any, bar_now: Callable[[], Any], as_json: bool) 
         print_json({"findings": [each.to_dict() for each in findings]})
     else:
         for each in findings:
-            click.echo(
-                f"{each.action:<9} {each.model}@{each.alias} ({each.version}) {each.message}"
-            )
-        click.echo(f"{len(findings)} protected aliases", nl=True)
+            where = f"@{each.alias}" if each.alias else f" in stage {each.stage}"
+            click.echo(f"{each.action:<9} {each.model}{where} ({each.version}) {each.message}")
+        click.echo(f"{len(findings)} protected aliases and stages")
     actions = {each.action for each in findings}
     if "failed" in actions:
         return FAILURE

@@ -96,6 +96,19 @@ class Gatekeeper:
         Raises:
             PromotionRefusedError: A version may not be there under the new name.
         """
+        self._admit_each(f"rename to {new_name}", name, new_name, held)
+
+    def admit_archiving(self, name: str, held: Sequence[tuple[str, Target]]) -> None:
+        """Let versions be moved to the stage ``Archived`` by another one's transition, or raise.
+
+        Raises:
+            PromotionRefusedError: One may not be there.
+        """
+        self._admit_each("archive", name, name, held)
+
+    def _admit_each(
+        self, action: str, name: str, new_name: str, held: Sequence[tuple[str, Target]]
+    ) -> None:
         bar, now = self.source.current(), self.clock()
         rules = bar.policy.rules_for_model(new_name, self.workspace())
         for version, target in held:
@@ -104,7 +117,7 @@ class Gatekeeper:
                 continue
             evidence = gather(self.registry, self._place(bar, name, version), self.former_names)
             verdict = judge_under(protecting, bar, evidence, target, now)
-            self._settle(bar, f"rename to {new_name}", evidence.place, target, verdict)
+            self._settle(bar, action, evidence.place, target, verdict)
 
     def admit_creation(self, name: str, source: str, tags: dict[str, str]) -> dict[str, str]:
         """Let a version be created, or raise.

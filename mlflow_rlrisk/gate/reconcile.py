@@ -1,13 +1,16 @@
-"""Finds protected aliases whose proof broke after they were set, and takes them back.
+"""Finds protected aliases and stages whose proof broke after they were set, and takes them back.
 
 The gate cannot hash gigabytes while somebody waits for an alias; this does, again and again. An
 alias whose holder is no longer proven goes back to the last version that was let in and still is
-proven, or is deleted. What was done, and why, is logged.
+proven, or is deleted. A version that is no longer proven leaves its stage, and the last good one
+comes back where nobody else is in it. What was done, and why, is logged.
 """
 
 import logging
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -34,11 +37,12 @@ _PROMPTS = "tags.`mlflow.prompt.is_prompt` = 'true'"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One protected alias, and what became of it.
+    """One protected alias or stage of a version, and what became of it.
 
     Attributes:
         model: Registered model.
-        alias: The alias.
+        alias: The alias, if it is one.
+        stage: The stage, if it is one.
         version: Who held it.
         action: ``kept``, ``restored``, ``removed``, or ``failed`` where it could not be changed.
         restored_to: Version that has it now, where it was restored.
@@ -46,7 +50,8 @@ class Finding:
     """
 
     model: str
-    alias: str
+    alias: str | None
+    stage: str | None
     version: str
     action: str
     restored_to: str | None
@@ -65,18 +70,45 @@ class Reconciler:
         self._hashed: dict[Path, tuple[object, tuple[FileEntry, ...]]] = {}
 
     def run(self, bar: Bar) -> list[Finding]:
-        """Look once at every protected alias of the registry.
+        """Look once at every protected alias and stage of the registry.
 
         Raises:
             ModelReferenceError: The registry does not answer.
         """
         found = []
         for model, is_prompt in self._models():
-            for alias, version in sorted(dict(model.aliases).items()):
-                target = Target("alias", alias)
+            held = [(Target("alias", a), str(v)) for a, v in sorted(dict(model.aliases).items())]
+            if bar.policy.rules_for_model(model.name, model.workspace):
+                staged = sorted(self._staged(model), key=lambda each: int(each[0]))
+                held += [(Target("stage", stage), version) for version, stage in staged]
+            for target, version in held:
                 if bar.policy.rules_for(model.name, model.workspace, target):
-                    found.append(self._look(bar, model.name, target, str(version), is_prompt))
+                    found.append(self._look(bar, model, target, version, is_prompt))
         return found
+
+    def _staged(self, model: Any) -> set[tuple[str, str]]:
+        """Versions of a model that are in a stage, with the stage.
+
+        Searches leave out what is marked as a prompt; the latest of each stage, which is what a
+        consumer of the stage gets, is told with the model.
+        """
+        name = model.name.replace("'", "''")
+        versions = list(model.latest_versions)
+        for more in ("", f" AND {_PROMPTS}"):
+            token: str | None = None
+            while True:
+                with mlflow_refusals("registry"):
+                    page = self._client.search_model_versions(
+                        f"name = '{name}'{more}", page_token=token
+                    )
+                versions += page
+                if not (token := page.token):
+                    break
+        return {
+            (str(each.version), each.current_stage)
+            for each in versions
+            if each.current_stage not in (None, "None")
+        }
 
     def _models(self) -> Iterator[tuple[Any, bool]]:
         """Every registered model, and whether it is marked as a prompt."""
@@ -89,11 +121,13 @@ class Reconciler:
                 if not (token := page.token):
                     break
 
-    def _look(self, bar: Bar, name: str, target: Target, version: str, is_prompt: bool) -> Finding:
+    def _look(self, bar: Bar, model: Any, target: Target, version: str, is_prompt: bool) -> Finding:
+        name = model.name
         verdict = self._judge(bar, name, version, target)
         finding = Finding(
             model=name,
-            alias=target.name,
+            alias=target.name if target.kind == "alias" else None,
+            stage=target.name if target.kind == "stage" else None,
             version=version,
             action="kept",
             restored_to=None,
@@ -104,7 +138,9 @@ class Reconciler:
         candidate = self._last_good(bar, name, target, version)
         try:
             with mlflow_refusals(name):
-                if candidate is None:
+                if target.kind == "stage":
+                    candidate = self._leave_stage(bar, model, is_prompt, target, version, candidate)
+                elif candidate is None:
                     remove = self._client.delete_registered_model_alias
                     if is_prompt:  # MLflow's client asks for another call
                         remove = self._client.delete_prompt_alias
@@ -112,7 +148,7 @@ class Reconciler:
                 else:
                     self._client.set_registered_model_alias(name, target.name, candidate)
         except RLRiskError as error:
-            logger.error("alias %s of %s cannot be taken back: %s", target.name, name, error)
+            logger.error("%s of %s cannot be taken back: %s", target, name, error)
             text = f"{verdict.message} (and cannot be taken back: {error})"
             finding = replace(finding, action="failed", message=text)
         else:
@@ -120,6 +156,33 @@ class Reconciler:
             finding = replace(finding, action=action, restored_to=candidate)
         self._record(bar, finding, verdict, target)
         return finding
+
+    def _leave_stage(
+        self,
+        bar: Bar,
+        model: Any,
+        is_prompt: bool,
+        target: Target,
+        version: str,
+        candidate: str | None,
+    ) -> str | None:
+        """Take a version out of a stage; returns who came back into it, if anybody had to."""
+        archive = bar.policy.rules_for(model.name, model.workspace, Target("stage", "Archived"))
+        goal = "None" if archive else "Archived"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # stages are on their way out
+            move = self._client.transition_model_version_stage
+            if is_prompt:  # MLflow's client has no call for that
+                registry = self._client._get_registry_client()  # type: ignore[no-untyped-call]
+                move = partial(
+                    registry.transition_model_version_stage, archive_existing_versions=False
+                )
+            move(model.name, version, goal)
+            others = self._staged(model) - {(version, target.name)}
+            if candidate is None or any(stage == target.name for _, stage in others):
+                return None
+            move(model.name, candidate, target.name)
+        return candidate
 
     def _judge(self, bar: Bar, name: str, version: str, target: Target) -> Verdict:
         """Judge by the content, not by sizes; what cannot be hashed is not proven."""
@@ -164,7 +227,8 @@ class Reconciler:
         """The version that was let in last, apart from the broken one, and is still proven."""
         if self._log is None:
             return None
-        wanted = {"action": "set_alias", "outcome": str(Outcome.PROMOTE), "model": name}
+        action = "set_alias" if target.kind == "alias" else "transition_stage"
+        wanted = {"action": action, "outcome": str(Outcome.PROMOTE), "model": name}
         entries = self._log.find(**wanted, target=target.key)
         for version in dict.fromkeys(each.version for each in entries if each.version != broken):
             try:

@@ -16,6 +16,7 @@ from typing import Any
 import sqlalchemy as sa
 from mlflow.entities.model_registry import ModelVersionTag
 from mlflow.entities.model_registry.model_version_stages import (
+    STAGE_ARCHIVED,
     STAGE_DELETED_INTERNAL,
     STAGE_NONE,
     get_canonical_stage,
@@ -39,6 +40,7 @@ from mlflow_rlrisk.gate.promotion_policy import POLICY_VARIABLE, PolicySource, T
 from mlflow_rlrisk.gate.refusals import refusing
 
 SCHEME_PREFIX = "rlrisk+"
+_ARCHIVED = Target("stage", STAGE_ARCHIVED)
 
 
 def make_store(store_uri: str, tracking_uri: str | None = None) -> SqlAlchemyStore:
@@ -96,8 +98,14 @@ class _GatedStore(SqlAlchemyStore):
         self, name: str, version: Any, stage: str, archive_existing_versions: bool
     ) -> Any:
         target = Target("stage", get_canonical_stage(stage))
+        entry = None
         with refusing("transition_stage"):
-            entry = self.gatekeeper.admit("transition_stage", name, _number(version), target)
+            if target.name != STAGE_NONE:  # a version can always leave, as an alias can be deleted
+                entry = self.gatekeeper.admit("transition_stage", name, _number(version), target)
+            if archive_existing_versions:
+                leaving = [each for each, held in self._held_places(name) if held == target]
+                archived = [(each, _ARCHIVED) for each in leaving if each != _number(version)]
+                self.gatekeeper.admit_archiving(name, archived)
         told = {"version": str(version), "target": target.key}
         with self._acting("transition_stage", name, entry, **told):
             return super().transition_model_version_stage(

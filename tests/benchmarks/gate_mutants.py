@@ -1,9 +1,11 @@
-"""Mutation score of gate and attestation: how many small faults do the fast tests notice?
+"""Mutation score of gate and attestation: how many small faults do the tests notice?
 
-Each mutant changes one comparison, boolean, constant, ``return``, ``raise`` or ``not`` of a pure
-module and runs in a forked process, so that libraries are imported once:
-``python -m tests.benchmarks.gate_mutants [--sample 100] [--budget-s 600]``. A mutant that no test
-notices is printed; some of them mean the same as the original.
+Each mutant changes one comparison, boolean, number or condition, or leaves out one ``raise`` or
+one call that is a statement. One run with coverage tells which tests execute which line; a mutant
+meets only the tests of its line, the quickest first, until one fails, in a forked process, so that
+libraries are imported once. Servers are left out.
+``python -m tests.benchmarks.gate_mutants [--sample 100] [--budget-s 600] [--json FILE]``. A mutant
+that no test notices is printed; those of `EQUIVALENT` mean the same as the original.
 """
 
 import argparse
@@ -12,28 +14,42 @@ import importlib
 import importlib.abc
 import importlib.util
 import io
+import json
 import os
 import random
 import signal
 import sys
+import tempfile
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
-TESTS = {
-    "mlflow_rlrisk.gate.guard": ["guard", "attestation"],
-    "mlflow_rlrisk.attestation": ["attestation", "guard"],
-    "mlflow_rlrisk.attestation_envelope": ["attestation"],
-    "mlflow_rlrisk.attestation_keys": ["keys", "attestation"],
-    "mlflow_rlrisk.gate.names": ["policy_file"],
-    "mlflow_rlrisk.gate.promotion_policy": ["policy_file", "guard"],
-}
+MODULES = [
+    *(f"attestation{part}" for part in ("", "_envelope", "_keys")),
+    *(
+        f"gate.{name}"
+        for name in (
+            *("guard", "promotion_policy", "names", "tags", "evidence", "files", "gatekeeper"),
+            *("store", "joined", "turns", "refusals", "audit", "audit_entries", "audit_tables"),
+            *("client", "overrides", "reconcile", "registry_database", "trainer"),
+        )
+    ),
+]
+TESTS = [
+    *("guard", "attestation", "keys", "policy_file", "audit", "joined", "store", "store_tags"),
+    *("edges", "commands", "judge_tier"),
+]
 LIMIT_S = 120
+OPTIONS = ["-x", "-q", "-p", "no:cacheprovider", "--timeout", "0", "-W", "ignore"]
+EQUIVALENT: dict[tuple[str, str], str] = {}
+"""Why no test can tell a mutant, given by module and by its words, from the original."""
 _FLIPPED: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Eq: ast.NotEq,
     ast.NotEq: ast.Eq,
@@ -48,31 +64,63 @@ _FLIPPED: dict[type[ast.cmpop], type[ast.cmpop]] = {
 }
 
 
-def mutants(source: str) -> Iterator[tuple[str, str]]:
-    """Every mutant as (what was done, source)."""
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """One small fault.
+
+    Attributes:
+        module: Where, by its full name.
+        line: Of the original.
+        what: What was done, with the original's text.
+        source: The module as it is then.
+    """
+
+    module: str
+    line: int
+    what: str
+    source: str
+
+
+def path_of(module: str) -> Path:
+    """The file of a module."""
+    return ROOT / f"{module.replace('.', '/')}.py"
+
+
+def mutants(module: str) -> Iterator[Mutant]:
+    """Every mutant of a module."""
+    source = path_of(module).read_text()
     for position, node in enumerate(ast.walk(ast.parse(source))):
         for number in range(len(_edits(node))):
             tree = ast.parse(source)
             target = list(ast.walk(tree))[position]
-            what = _edits(target)[number]()
-            yield f"line {getattr(target, 'lineno', '?')}: {what}", ast.unparse(tree)
+            place, edit = _edits(target)[number]
+            line, text = place.lineno, ast.unparse(place).splitlines()[0][:80]  # type: ignore[attr-defined]
+            what = f"{edit()}: {text}"
+            yield Mutant(module, line, what, ast.unparse(tree))
 
 
-def _edits(node: ast.AST) -> list:  # type: ignore[type-arg]
-    """Edits of one node, each a function that makes it and says what it was."""
+def _edits(node: ast.AST) -> list[tuple[ast.AST, Callable[[], str]]]:
+    """Edits of one node: what it is about, and a function that makes it and says what it was."""
+    found: list[tuple[ast.AST, Callable[[], str]]] = []
     if isinstance(node, ast.Compare):
-        return [lambda: _flip(node)]
+        found.append((node, lambda: _flip(node)))
     if isinstance(node, ast.BoolOp):
-        return [lambda: _swap_boolean(node)]
+        found.append((node, lambda: _swap_boolean(node)))
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
-        return [lambda: _set(node, "op", ast.UAdd(), "not dropped")]
+        found.append((node, lambda: _set(node, "op", ast.UAdd(), "not dropped")))
     if isinstance(node, ast.Constant) and type(node.value) in (bool, int):
         value = not node.value if isinstance(node.value, bool) else node.value + 1
-        return [lambda: _set(node, "value", value, f"{node.value} becomes {value}")]
+        found.append((node, lambda: _set(node, "value", value, f"{node.value} becomes {value}")))
     if isinstance(node, ast.If | ast.IfExp):
         never = ast.Constant(value=False)
-        return [lambda: _set(node, "test", never, "condition never holds")]
-    return []
+        found.append((node, lambda: _set(node, "test", never, "condition never holds")))
+    for name in ("body", "orelse"):
+        block = getattr(node, name, None)
+        for number, statement in enumerate(block if isinstance(block, list) else []):
+            is_call = isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call)
+            if is_call or isinstance(statement, ast.Raise):
+                found.append((statement, lambda b=block, n=number: _drop(b, n)))  # type: ignore[misc]
+    return found
 
 
 def _flip(node: ast.Compare) -> str:
@@ -91,6 +139,11 @@ def _set(node: ast.AST, name: str, value: object, what: str) -> str:
     return what
 
 
+def _drop(block: list[ast.stmt], number: int) -> str:
+    block[number] = ast.Pass()
+    return "left out"
+
+
 class _Replaced(importlib.abc.MetaPathFinder, importlib.abc.SourceLoader):
     """Gives one module another source."""
 
@@ -103,7 +156,7 @@ class _Replaced(importlib.abc.MetaPathFinder, importlib.abc.SourceLoader):
         return importlib.util.spec_from_loader(name, self)
 
     def get_filename(self, fullname: str) -> str:
-        return str(ROOT / f"{fullname.replace('.', '/')}.py")
+        return str(path_of(fullname))
 
     def get_data(self, path: str | bytes) -> bytes:
         return self._source.encode()
@@ -112,36 +165,70 @@ class _Replaced(importlib.abc.MetaPathFinder, importlib.abc.SourceLoader):
         raise OSError  # nothing is cached
 
 
-def is_noticed(module: str, source: str) -> bool:
-    """Run the module's tests on a mutant in a child process; a time-out counts as noticed."""
+class _Durations:
+    """A pytest plugin: how long each test takes, with its fixtures."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._seconds = path, dict[str, float]()
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        self._seconds[report.nodeid] = self._seconds.get(report.nodeid, 0.0) + report.duration
+
+    def pytest_sessionfinish(self) -> None:
+        self._path.write_text(json.dumps(self._seconds))
+
+
+def in_child(run: Callable[[], int]) -> int:
+    """Exit code of a pytest run in a forked process; other than 0 where it was killed."""
     child = os.fork()
     if child == 0:
-        signal.alarm(LIMIT_S)
-        sys.meta_path.insert(0, _Replaced(module, source))
-        names = [f"tests/gate/test_{name}.py" for name in TESTS[module]]
-        options = [
-            "-x",
-            "-q",
-            "-p",
-            "no:cacheprovider",
-            "-p",
-            "no:cov",
-            "--timeout",
-            "0",
-            "-W",
-            "ignore",
-        ]
+        code = 1
         with redirect_stdout(out := io.StringIO()), redirect_stderr(out):
             try:
-                code = pytest.main([*options, *names])
+                code = int(run())
             except BaseException:  # noqa: BLE001  a mutant may break anything
-                code = 1
                 out.write(traceback.format_exc())
-        if "-v" in sys.argv:
+        if "--verbose" in sys.argv:
             print(out.getvalue()[-2000:], flush=True)
-        os._exit(0 if code == 0 else 1)
+        os._exit(code)
     _, status = os.waitpid(child, 0)
-    return status != 0
+    return status
+
+
+def tests_by_line() -> tuple[dict[str, dict[int, set[str]]], dict[str, float]]:
+    """Tests that execute each line of each module, and how long each takes."""
+    from coverage import CoverageData
+
+    with tempfile.TemporaryDirectory() as folder:
+        data, durations = Path(folder) / "coverage", Path(folder) / "durations.json"
+        os.environ["COVERAGE_FILE"] = str(data)
+        # Tests that need a server of PostgreSQL are no more than a second look at what others show.
+        selected = [*(f"tests/gate/test_{name}.py" for name in TESTS), "-k", "not postgresql"]
+        coverage = ["--cov=mlflow_rlrisk", "--cov-context=test", "--cov-report="]
+        plugins = [_Durations(durations)]
+        if in_child(lambda: pytest.main([*OPTIONS, *coverage, *selected], plugins=plugins)):
+            raise SystemExit("the tests fail on the original")
+        found = CoverageData(str(data))
+        found.read()
+        lines = {}
+        for module in MODULES:
+            contexts = found.contexts_by_lineno(str(path_of(f"mlflow_rlrisk.{module}")))
+            lines[f"mlflow_rlrisk.{module}"] = {
+                line: {each.rpartition("|")[0] for each in tests if "|" in each}
+                for line, tests in contexts.items()
+            }
+        return lines, json.loads(durations.read_text())
+
+
+def is_noticed(mutant: Mutant, tests: list[str]) -> bool:
+    """Run tests on a mutant in a child process; a time-out counts as noticed."""
+
+    def run() -> int:
+        signal.alarm(LIMIT_S)
+        sys.meta_path.insert(0, _Replaced(mutant.module, mutant.source))
+        return int(pytest.main([*OPTIONS, "-p", "no:cov", *tests]))
+
+    return in_child(run) != 0
 
 
 def main() -> None:
@@ -149,6 +236,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sample", type=int, default=None)
     parser.add_argument("--budget-s", type=float, default=float("inf"))
+    parser.add_argument("--module", help="Only this one, such as gate.guard.")
+    parser.add_argument("--verbose", action="store_true")
+    parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     import cryptography.hazmat.primitives.asymmetric.rsa
     import mlflow.store.model_registry.sqlalchemy_store
@@ -157,27 +247,36 @@ def main() -> None:
     import yaml
 
     del cryptography, mlflow, numpy, pydantic, yaml  # imported once, for every child
-    cases = [
-        (module, what, mutated)
-        for module in TESTS
-        for what, mutated in mutants((ROOT / f"{module.replace('.', '/')}.py").read_text())
-    ]
-    for module in TESTS:  # a run that fails whatever it is given would notice everything
-        source = ast.unparse(ast.parse((ROOT / f"{module.replace('.', '/')}.py").read_text()))
-        if is_noticed(module, source):
-            raise SystemExit(f"the tests of {module} fail on the original")
-    total = len(cases)
+    chosen = [given.module] if given.module else MODULES
+    cases = [each for name in chosen for each in mutants(f"mlflow_rlrisk.{name}")]
+    by_line, seconds = tests_by_line()
     random.Random(0).shuffle(cases)
     started, tried, noticed = time.monotonic(), 0, 0
-    for module, what, mutated in cases[: given.sample]:
+    survived: list[dict[str, str]] = []
+    equivalent: list[dict[str, str]] = []
+    for mutant in cases[: given.sample]:
         if time.monotonic() - started > given.budget_s:
             break
+        name = mutant.module.removeprefix("mlflow_rlrisk.")
+        here = {"module": name, "line": str(mutant.line), "what": mutant.what}
+        if reason := EQUIVALENT.get((name, mutant.what)):
+            equivalent.append({**here, "reason": reason})
+            continue
+        lines = by_line[mutant.module]
+        tests = lines.get(mutant.line) or set().union(*lines.values())  # run when it is imported
         tried += 1
-        if is_noticed(module, mutated):
+        if is_noticed(mutant, sorted(tests, key=lambda test: seconds[test])):
             noticed += 1
         else:
-            print(f"survived: {module} {what}", flush=True)
-    print(f"{noticed} of {tried} mutants noticed ({noticed / tried:.1%}); {total} in all")
+            survived.append(here)
+            print(f"survived: {name} line {mutant.line}: {mutant.what}", flush=True)
+    print(f"{noticed} of {tried} mutants noticed ({noticed / max(tried, 1):.1%})")
+    print(f"{len(equivalent)} more mean the same as the original; {len(cases)} in all")
+    if given.json:
+        told = {"command": "python -m tests.benchmarks.gate_mutants", "mutants": len(cases)}
+        counts = {"tried": tried, "noticed": noticed, "score": noticed / max(tried, 1)}
+        lists = {"survived": survived, "equivalent": equivalent}
+        given.json.write_text(json.dumps({**told, **counts, **lists}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
