@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy.exc import SQLAlchemyError
 
 from mlflow_rlrisk import (
+    ConfigError,
     ModelReferenceError,
     ModelSource,
     RiskReport,
@@ -24,6 +25,7 @@ from service.assessment_table import Assessment, AssessmentTable, State
 from service.child import OUT_OF_MEMORY
 from service.commit_points import CommitPoint, reached
 from service.gpu_claim import Claim, claimed
+from service.intake import IntakeError, fetch
 from service.problems import without_paths
 from service.references import has_links, refusal_of_source
 from service.sampling_process import (
@@ -99,6 +101,8 @@ class Scorer:
             return self._fail(job, "wall_limit", limit)
         except RefusedError as error:
             return self._fail(job, error.code, error.detail)
+        except ConfigError as error:
+            return self._fail(job, error.code, _shown(str(error)))
         return self._keep(job, result)
 
     def folder(self, assessment_id: str) -> Path:
@@ -162,9 +166,11 @@ class Scorer:
         reached(CommitPoint.MODEL_PINNED)
 
     def _download(self, source: ModelSource, folder: Path) -> Path:
-        folder.mkdir(mode=0o700, exist_ok=True)
+        allowed = self._settings.base_config().allow_pickle
         try:
-            return source.download(folder)
+            return fetch(source, folder, limits=self._settings.limits, is_pickle_allowed=allowed)
+        except IntakeError as error:
+            raise RefusedError("checkpoint_refused", str(error)) from error
         except ModelReferenceError as error:
             raise RefusedError("invalid_model", _shown(str(error))) from error
 

@@ -66,6 +66,9 @@ class Limits(Settings):
     max_body_bytes: PositiveInt = 1 << 20
     wall_s: Annotated[float, Field(gt=0)] = 6 * 3600.0
     """An assessment that runs longer is stopped and failed."""
+    max_checkpoint_files: PositiveInt = 2000
+    max_checkpoint_bytes: PositiveInt = 2 << 40
+    """Of the files of a version that are fetched."""
     max_attempts: PositiveInt = 3
     """Deaths of a worker without any progress after which an assessment fails."""
     min_free_memory_bytes: Annotated[int, Field(ge=0)] = 1 << 30

@@ -8,8 +8,8 @@ and each at the points of `service.commit_points`, while assessments of two vers
 real ``mlflow server``. Every accepted assessment must succeed with the figures and the level of
 one that nobody disturbed, be published once, and carry a signature that verifies; the same
 ``Idempotency-Key`` must give the same assessment again, and no version may show a verdict without
-its signature. Sampling is the ``coin`` sampler's, so that a death costs seconds and not minutes;
-everything else is what `rlrisk serve` runs.
+its signature. To make a death cheap, sampling is the ``coin`` sampler's, and the servers are forked
+from a process that has imported everything (`forked_service`); the rest is real.
 """
 
 import argparse
@@ -31,28 +31,30 @@ from mlflow_rlrisk import AssessmentConfig, assess
 from mlflow_rlrisk.attestation_keys import SigningKey
 from service.commit_points import CRASH_VARIABLE, CommitPoint
 from tests.benchmarks import coin_sampler
-from tests.benchmarks.kills_judgement import Expected, expected_of, judge, register_versions
+from tests.benchmarks.forked_service import ForkedService
+from tests.benchmarks.kills_judgement import (
+    LIMIT_S,
+    Expected,
+    expected_of,
+    judge,
+    register_versions,
+)
 from tests.mlflow_server import migrated_database, mlflow_server, pointed_at
 from tests.service.running_service import (
     ASSESSMENT,
     VERIFIER,
     Client,
-    RunningService,
     free_port,
     write_settings,
 )
 
-TARGETS = {
-    "api": ("--role api", 0.25),
-    "worker": ("--role worker", 0.3),
-    "signer": ("--role signer", 0.2),
-    "child": ("service.child", 0.2),
-    "everything": ("", 0.05),
-}
+ROLES = ("api", "worker", "signer", "child")
+TARGETS = {"api": 0.24, "worker": 0.3, "signer": 0.2, "child": 0.2, "all": 0.05, "machine": 0.01}
+"""Chances; ``all`` leaves the supervisor alive, ``machine`` does not."""
 OPEN_AT_ONCE = 3
 MAX_BURST = 6
 """Random kills in a row: the later ones meet processes that are starting again."""
-BURST_PAUSE_S = 4.0
+BURST_PAUSE_S = 2.0
 CALM_S = 75.0
 """Longest wait between two bursts for a sign that the work goes on."""
 NUM_PROMPTS = 60
@@ -105,7 +107,7 @@ def main() -> int:
 @contextmanager
 def _world(
     folder: Path, database: str, sampler: str
-) -> Iterator[tuple[RunningService, Expected, Path]]:
+) -> Iterator[tuple[ForkedService, Expected, Path]]:
     """A service with its own MLflow, key and database, and what its reports must say."""
     coins = coin_sampler.install(folder / "coins")
     sys.path.insert(0, str(coins))
@@ -142,7 +144,7 @@ def _world(
             )
             for model, path in models.items()
         }
-        service = RunningService(
+        service = ForkedService(
             config,
             free_port(),
             "all",
@@ -151,7 +153,7 @@ def _world(
         )
         service.start()
         try:
-            service.wait_until_up()
+            service.wait_until_up(LIMIT_S)
             yield service, expected_of(reports, key), points
         finally:
             service.stop()
@@ -160,7 +162,7 @@ def _world(
                 server.cleanup()
 
 
-def soak(service: RunningService, chosen: argparse.Namespace, points: Path) -> Tally:
+def soak(service: ForkedService, chosen: argparse.Namespace, points: Path) -> Tally:
     """Kill and submit until the kills or the minutes are used up."""
     draw, client, tally = random.Random(chosen.seed), Client(service.url), Tally()
     deadline = time.monotonic() + 60 * chosen.minutes
@@ -218,21 +220,24 @@ def _submit(client: Client, tally: Tally, draw: random.Random) -> None:
         return
 
 
-def _kill(service: RunningService, draw: random.Random, tally: Tally) -> None:
+def _kill(service: ForkedService, draw: random.Random, tally: Tally) -> None:
     """Kill one kind of process, or all of them as a machine's end would, and start them again."""
-    weights = [weight for _, weight in TARGETS.values()]
-    (target,) = draw.choices(list(TARGETS), weights)
-    pids = service.pids(TARGETS[target][0])
-    if target == "api" and draw.random() < 0.5:
-        pids = pids[-1:]  # the process that answers, not the one that watches it
-    for pid in pids:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
-        tally.killed[target] += 1
-    if target == "everything":
-        assert service.process is not None
+    (target,) = draw.choices(list(TARGETS), list(TARGETS.values()))
+    assert service.process is not None
+    if target == "machine":
+        service.process.kill()
+        tally.killed["supervisor"] += 1
+    for role in ROLES if target in ("all", "machine") else (target,):
+        pids = service.pids_of(role)
+        if target == "api" and draw.random() < 0.5:
+            pids = pids[-1:]  # the process that answers, not the one that watches it
+        for pid in pids:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+            tally.killed[role] += 1
+    if target == "machine":
         service.process.wait()
         service.start()
 

@@ -160,8 +160,8 @@ class RunningService:
     def log(self) -> Path:
         return self.config.parent / "service.log"
 
-    def wait_until_up(self) -> None:
-        deadline = time.monotonic() + START_LIMIT_S
+    def wait_until_up(self, limit_s: float = START_LIMIT_S) -> None:
+        deadline = time.monotonic() + limit_s
         while time.monotonic() < deadline:
             try:
                 if Client(self.url).ask("GET", "/livez", timeout_s=2).status == 200:

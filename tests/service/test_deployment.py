@@ -1,5 +1,6 @@
 """Dockerfile and compose file: no engine is here, so that what they name is held to the code."""
 
+import json
 import os
 import re
 from pathlib import Path
@@ -9,7 +10,11 @@ import click
 import pytest
 import yaml
 
+from mlflow_rlrisk.commands.demo import demo
 from mlflow_rlrisk.commands.serve import serve
+from mlflow_rlrisk.demo.make_data import RL
+from mlflow_rlrisk.demo.serving import Place, _settings, score_command
+from mlflow_rlrisk.demo.tracking import MODEL_NAME, VERIFIER
 from service.settings import ServiceSettings
 
 ROOT = Path(__file__).parents[2]
@@ -89,3 +94,18 @@ def test_the_settings_in_the_compose_file_are_usable(compose: dict[str, Any]) ->
     assert Path(settings.signer_socket).parent == Path(signer_volume)
     packaged = settings.prompt_sets["rl"].path.split("/site-packages/")[1]
     assert (ROOT / packaged).is_file()
+
+
+def test_the_readme_shows_the_curl_that_the_demo_prints() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    place = Place(Path("demo-out") / "service", 5000, 8787)
+    defaults = {parameter.name: parameter.default for parameter in demo.params}
+    printed = score_command(place.url, place.token_file, 1)
+
+    assert f"$ {printed}\n" in readme
+    assert (defaults["out"], defaults["port"], defaults["mlflow_port"]) == ("demo-out", 8787, 5000)
+    body = json.loads(printed.split("-d ", 1)[1].strip("'"))
+    settings = ServiceSettings(**_settings(place))
+    assert body["model"].startswith(f"models:/{MODEL_NAME}/")
+    assert settings.prompt_sets[body["prompt_set"]].path == str(RL)
+    assert settings.verifiers[body["verifier"]] == VERIFIER

@@ -1,0 +1,261 @@
+"""The sampling process on its own: its walls, its GPU, its memory."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlflow_rlrisk import AssessmentConfig, ConfigError, PolicyConfig
+from service.assessment_table import AssessmentTable
+from service.database import open_database
+from service.gpu_claim import Claim, claimed, devices_here, num_needed
+from service.sampling_process import run_child
+from service.scoring import MAX_HALVINGS, Scorer
+from service.settings import ServiceSettings, load_settings
+from tests.service.running_service import BASE, write_settings
+
+SPY = '''
+import json, os, socket
+
+
+def spy(prompts, completions, **columns):
+    """Tries what a checkpoint that took over the process would try."""
+    seen = {"environment": dict(os.environ)}
+    for name, attempt in {
+        "key": lambda: open(KEY).read(),
+        "worker": lambda: open(f"/proc/WORKER/environ").read(),
+        "listener": lambda: socket.create_connection(("127.0.0.1", PORT), 2),
+        "outside": lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect(("9.9.9.9", 9)),
+        "written": lambda: open(KEY + ".mine", "w"),
+        "loopback": lambda: socket.create_server(("127.0.0.1", 0)).close(),
+    }.items():
+        try:
+            attempt()
+            seen[name] = "done"
+        except OSError as error:
+            seen[name] = "refused"
+    with open(OUT, "w") as stream:
+        json.dump(seen, stream)
+    return [1.0] * len(completions)
+'''
+
+HUNGRY = '''
+import torch
+from mlflow_rlrisk.samplers.transformers import TransformersSampler
+
+
+class Hungry(TransformersSampler):
+    """Has memory for two sequences at a time."""
+
+    def sample(self, prompts):
+        size = self._config.batch_size
+        with open(OUT, "a") as stream:
+            stream.write(f"{size}\\n")
+        if size > LARGEST:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return super().sample(prompts)
+'''
+
+
+def task_of(settings: ServiceSettings, verifier: str) -> dict[str, Any]:
+    return {
+        "model_path": str(BASE),
+        "origin": {},
+        "prompts": settings.prompt_sets["heldout"].path,
+        "mapping": None,
+        "verifier": settings.verifiers[verifier],
+        "config": settings.base_config().model_dump(mode="json"),
+        "policy": PolicyConfig().model_dump(mode="json"),
+    }
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield listening
+
+
+def test_a_checkpoint_that_takes_over_sees_no_key_no_credential_and_nobody(
+    tmp_path: Path, listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "hunter2")
+    key, out = tmp_path / "key.pem", tmp_path / "out" / "seen.json"
+    key.write_text("private")
+    out.parent.mkdir()
+    text = SPY.replace("KEY", repr(str(key))).replace("OUT", repr(str(out)))
+    text = text.replace("WORKER", str(os.getpid())).replace("PORT", str(listener.getsockname()[1]))
+    (tmp_path / "spy.py").write_text(text)
+    path = write_settings(tmp_path, "sqlite:///x.db", verifiers={"spy": "spy.py:spy"})
+    settings = load_settings(path).model_copy(update={"writable": (str(out.parent),)})
+    (tmp_path / "job").mkdir()
+
+    result = run_child(
+        tmp_path / "job",
+        task_of(settings, "spy"),
+        settings,
+        claim=Claim((), ()),
+        on_line=lambda _: True,
+    )
+
+    assert "report" in result, (result, (tmp_path / "job" / "child.log").read_text())
+    seen = json.loads(out.read_text())
+    environment = seen.pop("environment")
+    assert "hunter2" not in str(environment)
+    assert not [name for name in environment if name.startswith(("MLFLOW", "RLRISK"))]
+    assert environment["CUDA_VISIBLE_DEVICES"] == ""
+    refused = dict.fromkeys(("key", "worker", "listener", "outside", "written"), "refused")
+    assert seen == {**refused, "loopback": "done"}
+
+
+FILTERED = """
+import errno, socket, sys
+from service import walls
+
+walls._own_network = lambda: (_ for _ in ()).throw(OSError(errno.EPERM, "not here"))
+try:
+    print(walls.raise_walls(backend=sys.argv[1], is_offline=True, readable=[], writable=[]))
+except walls.WallError as error:
+    raise SystemExit(f"refused: {error}")
+local = socket.socketpair()
+socket.socket(socket.AF_UNIX).close()
+for family in (socket.AF_INET, socket.AF_INET6):
+    try:
+        socket.socket(family)
+    except OSError as error:
+        print(errno.errorcode[error.errno])
+"""
+
+
+def test_where_no_namespace_is_to_be_had_a_filter_takes_the_network_away() -> None:
+    def run(backend: str) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-c", FILTERED, backend]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    filtered, refused = run("transformers"), run("vllm")
+
+    words, *errors = filtered.stdout.splitlines()
+    assert "local sockets only" in words, filtered.stderr
+    assert errors == ["ENETUNREACH", "ENETUNREACH"]
+    assert "vllm needs user namespaces" in refused.stderr  # its processes need loopback
+
+
+def test_a_backend_that_reaches_others_needs_the_operators_word() -> None:
+    settings = {
+        "tracking_uri": "http://mlflow",
+        "prompt_sets": {},
+        "verifiers": {},
+        "assessment": {"backend": "openai"},
+    }
+    with pytest.raises(ConfigError, match="sampling_network"):
+        ServiceSettings(**settings)
+    assert ServiceSettings(**settings, sampling_network="host").sampling_network == "host"
+
+
+def hungry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, largest: int) -> ServiceSettings:
+    """Settings with a backend that runs out of memory above a batch of ``largest``."""
+    info = tmp_path / "site" / "hungry-1.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: hungry\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[mlflow_rlrisk.samplers]\nhungry = hungry:Hungry\n")
+    text = HUNGRY.replace("OUT", repr(str(tmp_path / "out" / "sizes")))
+    (tmp_path / "site" / "hungry.py").write_text(text.replace("LARGEST", str(largest)))
+    (tmp_path / "out").mkdir()
+    paths = [str(tmp_path / "site"), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
+    path = write_settings(tmp_path, "sqlite:///x.db", model_roots=[str(BASE.parent)])
+    settings = load_settings(path)
+    assessment = {**settings.assessment, "backend": "hungry", "batch_size": 8}
+    more = {"assessment": assessment, "writable": (str(tmp_path / "out"),)}
+    return settings.model_copy(update=more)
+
+
+@pytest.mark.parametrize(
+    ("largest", "sizes", "state"),
+    [(2, [8, 4, 2], "succeeded"), (1, [8, 4, 2], "failed")],
+)
+def test_where_memory_runs_out_the_batch_is_halved_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, largest: int, sizes: list[int], state: str
+) -> None:
+    settings = hungry(tmp_path, monkeypatch, largest)
+    jobs = AssessmentTable(open_database(settings.database))
+    asked = {
+        "model": str(BASE),
+        "prompt_set": "heldout",
+        "verifier": "chains",
+        "policy": "default",
+        "sampling": settings.sampling_defaults().model_dump(mode="json"),
+        "group_size": 2,
+    }
+    job, _ = jobs.submit(
+        asked, owner="o", body_digest="d", key=None, max_open=9, max_open_per_owner=9
+    )
+
+    assert Scorer(jobs, settings, lambda: False).score(job.id)
+
+    done = jobs.find(job.id)
+    assert done is not None
+    assert len(sizes) == 1 + MAX_HALVINGS
+    assert [int(line) for line in (tmp_path / "out" / "sizes").read_text().split()] == sizes
+    assert (done.state, done.error_code) == (state, "out_of_memory" if state == "failed" else None)
+
+
+class GivenUpError(Exception):
+    """Ends a wait for a GPU."""
+
+
+def give_up() -> None:
+    raise GivenUpError
+
+
+def test_two_assessments_never_have_the_same_gpu(tmp_path: Path) -> None:
+    def claim(size: int, wait: Callable[[], None] = give_up) -> Any:
+        options = {"tensor_parallel_size": size}
+        config = AssessmentConfig(device="cuda", backend="vllm", backend_options=options)
+        return claimed(config, keep_waiting=wait, devices=("0", "1", "2"), folder=tmp_path)
+
+    with ExitStack() as held:
+        first = held.enter_context(claim(2))
+        second = held.enter_context(claim(1))
+        assert (first.devices, second.devices) == (("0", "1"), ("2",))
+        assert first.environment["CUDA_VISIBLE_DEVICES"] == "0,1"
+        with pytest.raises(GivenUpError):
+            claim(1).__enter__()
+    with claim(3) as all_of_them:
+        assert all_of_them.devices == ("0", "1", "2")
+    with pytest.raises(ConfigError, match="4 GPUs are needed, 3 are here"):
+        claim(4).__enter__()
+
+
+def test_a_gpu_stays_taken_while_the_sampling_process_of_a_dead_worker_lives(
+    tmp_path: Path,
+) -> None:
+    config = AssessmentConfig(device="cuda")
+
+    def claim() -> Any:
+        return claimed(config, keep_waiting=give_up, devices=("0",), folder=tmp_path)
+
+    with claim() as mine:
+        child = subprocess.Popen(["sleep", "60"], pass_fds=mine.locks)
+    try:
+        with pytest.raises(GivenUpError):
+            claim().__enter__()
+    finally:
+        child.kill()
+        child.wait()
+    with claim() as again:
+        assert again.devices == ("0",)
+
+
+def test_without_gpus_nothing_is_claimed(tmp_path: Path) -> None:
+    with claimed(AssessmentConfig(), keep_waiting=give_up, devices=(), folder=tmp_path) as none:
+        assert none.environment["CUDA_VISIBLE_DEVICES"] == ""
+    assert num_needed(AssessmentConfig(device="cpu"), ("0",)) == 0
+    assert devices_here({"CUDA_VISIBLE_DEVICES": "GPU-1a, 3"}) == ("GPU-1a", "3")
+    assert devices_here({"CUDA_VISIBLE_DEVICES": ""}) == ()
