@@ -4,8 +4,10 @@ Everything here goes to standard error or is returned as text; standard output b
 caller, so that ``--json`` prints one JSON object and nothing else.
 """
 
+import os
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlflow_rlrisk.observer import Plan
@@ -35,6 +37,12 @@ _HEADLINE = (
 def say(text: str = "") -> None:
     """Print a line for people."""
     print(text, file=sys.stderr, flush=True)
+
+
+def command_beside(name: str) -> str:
+    """The command beside this interpreter, relative to here where that is shorter."""
+    path = Path(sys.executable).parent / name
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 class ConsoleObserver:

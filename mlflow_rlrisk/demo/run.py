@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mlflow_rlrisk.console import duration, say
+from mlflow_rlrisk.console import command_beside, duration, say
 from mlflow_rlrisk.demo.ladder import BATCH_SIZE, DEPTHS, Rung, stored_ladder, train_ladder
 from mlflow_rlrisk.demo.make_base import BASE
 from mlflow_rlrisk.demo.make_data import EXPERT, NUM_EXPERT, RL
@@ -158,12 +158,12 @@ def _conclude(ladder: Sequence[Assessed], uri: str, out: Path) -> None:
     chosen = safest(ladder).version
     print(
         "\nLook at it:\n"
-        f"    {_command('mlflow')} ui --backend-store-uri {uri}\n"
+        f"    {command_beside('mlflow')} ui --backend-store-uri {uri}\n"
         f"        then http://127.0.0.1:5000 -> experiment or Models -> {MODEL_NAME};\n"
         "        every assess-* run holds the page rlrisk/report.html among its artifacts\n"
         f"    {_pages(out)}\n"
         "Assess one by hand:\n"
-        f"    MLFLOW_TRACKING_URI={uri} {_command('rlrisk')} assess {chosen.uri} \\\n"
+        f"    MLFLOW_TRACKING_URI={uri} {command_beside('rlrisk')} assess {chosen.uri} \\\n"
         f"        --prompts {RL} --verifier {VERIFIER} --max-new-tokens "
         f"{CONFIG.sampling.max_new_tokens}"
     )
@@ -171,12 +171,6 @@ def _conclude(ladder: Sequence[Assessed], uri: str, out: Path) -> None:
 
 def _report(out: Path, depth: int) -> Path:
     return report_file(out / REPORTS, depth)
-
-
-def _command(name: str) -> str:
-    """The command beside this interpreter, relative to here where that is shorter."""
-    path = Path(sys.executable).parent / name
-    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def _pages(out: Path) -> str:

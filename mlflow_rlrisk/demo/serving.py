@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from mlflow_rlrisk.console import say
+from mlflow_rlrisk.console import command_beside, say
 from mlflow_rlrisk.demo.ladder import Rung
 from mlflow_rlrisk.demo.make_data import RL
 from mlflow_rlrisk.demo.tracking import CONFIG, MODEL_NAME, VERIFIER, register_rungs
@@ -216,7 +216,7 @@ def _what_to_do(place: Place) -> str:
         f"{score_command(place.url, token, 1)}\n"
         "\nSee what came out, then ask the registry for the alias that the gate protects:\n"
         f'curl {place.url}/v1/models/{MODEL_NAME} -H "Authorization: Bearer $(cat {token})"\n'
-        f"MLFLOW_TRACKING_URI={place.mlflow_url} rlrisk gate promote models:/{MODEL_NAME}/1"
-        " --alias rl-ready\n"
+        f"MLFLOW_TRACKING_URI={place.mlflow_url} {command_beside('rlrisk')} gate promote"
+        f" models:/{MODEL_NAME}/1 --alias rl-ready\n"
         "\nCtrl-C stops both."
     )

@@ -52,10 +52,10 @@ ROLES = ("api", "worker", "signer", "child")
 TARGETS = {"api": 0.24, "worker": 0.3, "signer": 0.2, "child": 0.2, "all": 0.05, "machine": 0.01}
 """Chances; ``all`` leaves the supervisor alive, ``machine`` does not."""
 OPEN_AT_ONCE = 3
-MAX_BURST = 6
+MAX_BURST = 15
 """Random kills in a row: the later ones meet processes that are starting again."""
 BURST_PAUSE_S = 2.0
-CALM_S = 75.0
+CALM_S = 40.0
 """Longest wait between two bursts for a sign that the work goes on."""
 NUM_PROMPTS = 60
 
