@@ -25,7 +25,7 @@ from service.registry import RegistryReader
 from service.settings import ServiceSettings, load_settings
 from service.signer_client import SOCKET_VARIABLE, default_socket, signer_of
 from service.tokens import TokenTable
-from service.upstream import point_mlflow
+from service.upstream import point_mlflow, wait_briefly
 
 logger = logging.getLogger(__name__)
 
@@ -146,6 +146,7 @@ def application(settings: ServiceSettings) -> Flask:
 
     Without a single token everybody is let in; `check_address` keeps that to loopback.
     """
+    wait_briefly()
     engine = open_database(settings.database)
     tokens = TokenTable(engine)
     deps = Dependencies(

@@ -24,6 +24,7 @@ from service.upstream import RETRY, mlflow_problems
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
 
 ANSWER_LIMIT_S = 5.0
 MAX_READINGS = 8
@@ -70,7 +71,9 @@ class RegistryStanding:
 
         def read() -> Standing | None:
             try:
-                found = self._asked(lambda client: client.get_model_version(name, version))
+                found = self._asked(
+                    lambda client: client.get_model_version(name, version), name, version
+                )
             except Problem as problem:
                 if problem.slug == "not-found":
                     return None
@@ -92,7 +95,7 @@ class RegistryStanding:
         """
 
         def read() -> str:
-            found = self._asked(lambda client: client.get_model_version_by_alias(name, alias))
+            found = self._asked(lambda client: client.get_model_version_by_alias(name, alias), name)
             return str(found.version)
 
         return self._current(("alias", name, alias), read)
@@ -100,14 +103,23 @@ class RegistryStanding:
     def _current(self, key: Hashable, read: Callable[[], _T]) -> _T:
         return self._unchanged.get(key, lambda: self._shared.get(key, read))
 
-    def _asked(self, ask: "Callable[[MlflowClient], Any]") -> Any:
+    def _asked(
+        self, ask: "Callable[[MlflowClient], ModelVersion]", name: str, version: str | None = None
+    ) -> "ModelVersion":
         with mlflow_problems():
-            if self._unchanged.is_watched:  # no network: a thread more would only cost
-                return ask(self._own_client())
-            try:
-                return self._readers.submit(lambda: ask(self._own_client())).result(ANSWER_LIMIT_S)
-            except LateError as error:
-                raise Problem("upstream", headers=RETRY) from error
+            found = self._in_time(ask)
+            number = str(found.version)
+            if found.name != name or not number.isdigit() or version not in (None, number):
+                raise ValueError(f"asked for {name} {version}, got {found.name} {number}")
+            return found
+
+    def _in_time(self, ask: "Callable[[MlflowClient], ModelVersion]") -> "ModelVersion":
+        if self._unchanged.is_watched:  # no network: a thread more would only cost
+            return ask(self._own_client())
+        try:
+            return self._readers.submit(lambda: ask(self._own_client())).result(ANSWER_LIMIT_S)
+        except LateError as error:
+            raise Problem("upstream", headers=RETRY) from error
 
     def _own_client(self) -> "MlflowClient":
         from mlflow import MlflowClient

@@ -184,7 +184,7 @@ def _started(
     )
     engine = open_database(load_settings(config).database)
     token, _ = TokenTable(engine).create("bench", [Scope.READ, Scope.ASSESS])
-    _decided(AssessmentTable(engine))
+    decided(AssessmentTable(engine))
     engine.dispose()
     with running_service(config, role="all") as service:
         asked = {"model": f"models:/{MODEL}/1", "policy": "lenient"}
@@ -193,13 +193,13 @@ def _started(
         yield service, token
 
 
-def _decided(jobs: AssessmentTable) -> None:
+def decided(jobs: AssessmentTable, num_versions: int = NUM_VERSIONS) -> None:
     """A finished assessment of every version, whose report promotes."""
     from tests.service.dashboard_world import about
     from tests.sinks.simulated import graded_groups, simulated_report
 
     report = simulated_report(graded_groups(num_prompts=400, beta=(4.0, 4.0)))
-    for version in map(str, range(1, NUM_VERSIONS + 1)):
+    for version in map(str, range(1, num_versions + 1)):
         mine = about(report, MODEL, version)
         request = {"model": f"models:/{MODEL}/{version}", "prompt_set": "p", "verifier": "v"}
         row, _ = jobs.submit(
