@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from mlflow_rlrisk.assess import assess, rescore
 from mlflow_rlrisk.assessment_inputs import AssessmentInputs
+from mlflow_rlrisk.commands.assessment import assess as assess_command
 from mlflow_rlrisk.commands.mismatch import mismatch
 from mlflow_rlrisk.config import AssessmentConfig, SamplingConfig
 from mlflow_rlrisk.errors import ComparabilityError, ConfigError, RolloutStoreError, StatisticsError
@@ -249,3 +250,25 @@ def test_evidence_that_cannot_be_read_is_no_absent_evidence(folder: Path) -> Non
 
     with pytest.raises(RolloutStoreError, match="damaged"):
         rescore(folder, run_preflight=False)
+
+
+def test_one_command_assesses_compares_and_counts_the_mismatch(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in PROMPTS))
+    options = ["--prompts", "p.jsonl", "--verifier", "numeric", "--no-preflight", "--out", "out"]
+    sizes = ["--num-samples", "4", "--group-size", "2", "--max-new-tokens", "8", "--json"]
+    command = [str(model), *options, *sizes, "--num-resamples", "200", "--verifier-workers", "1"]
+
+    result = CliRunner().invoke(assess_command, [*command, "--mismatch"], standalone_mode=False)
+
+    assert result.exception is None, result.output
+    stored = json.loads((tmp_path / "out" / "report.json").read_text())
+    found = json.loads((tmp_path / "out" / "mismatch.json").read_text())
+    name = "rlrisk/mismatch_k3_kl"
+    assert stored["metrics"][name]["value"] == found[name]["value"]
+    assert "mismatch" in [part["name"] for part in stored["components"]]
+    assert stored["provenance"]["command"]
+    assert "rollout_corr/k3_kl" in result.stderr
+    assert found["metrics"]["sampling/sampling_logp_difference/max"] < 1e-4

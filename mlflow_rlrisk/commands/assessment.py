@@ -27,9 +27,17 @@ DEFAULT_OUT = "rlrisk-out"
 @click.command()
 @click.argument("model")
 @assessment_options
+@click.option(
+    "--mismatch",
+    "is_mismatch_wanted",
+    is_flag=True,
+    help="Score the rollouts with the trainer's forward pass too, and count the difference.",
+)
 @signing_options
 @json_option
-def assess(model: str, as_json: bool, register: bool, **settings: Any) -> int:
+def assess(
+    model: str, as_json: bool, register: bool, is_mismatch_wanted: bool, **settings: Any
+) -> int:
     """Sample MODEL as the RL run would and say how risky it is to start RL from it.
 
     MODEL is models:/name/version, models:/name@alias, models:/m-<id>, runs:/<id>/path or a local
@@ -44,7 +52,11 @@ def assess(model: str, as_json: bool, register: bool, **settings: Any) -> int:
         check_writable()
     out = settings.pop("out")
     folders = {"out_dir": out} if out else {"out_root": DEFAULT_OUT}
+    if is_mismatch_wanted and (settings["backend"] == "replay" or model.startswith("endpoint:")):
+        raise click.UsageError("--mismatch needs the files of the checkpoint that is sampled")
     assessment = assess_one(model, settings, folders=folders)
+    if is_mismatch_wanted:
+        assessment = _compared(assessment, as_json)
     page = write_page(assessment)
     if register:
         register_report(assessment, page, signer)
@@ -102,6 +114,19 @@ def assess_one(model: str, settings: dict[str, Any], *, folders: dict[str, Any])
         )
     finally:
         observer.close()
+
+
+def _compared(assessment: "Assessment", as_json: bool) -> "Assessment":
+    """The assessment judged with its mismatch, which is printed in trainers' metric names."""
+    from mlflow_rlrisk.commands.mismatch import mismatch_lines, write_mismatch
+    from mlflow_rlrisk.mismatch_evidence import with_mismatch
+
+    console.say("score the rollouts with the trainer's forward pass")
+    judged, found = with_mismatch(assessment)
+    if assessment.folder is not None:
+        write_mismatch(assessment.folder, found)
+    (console.say if as_json else click.echo)("\n".join([*mismatch_lines(found), ""]))
+    return judged
 
 
 @cache

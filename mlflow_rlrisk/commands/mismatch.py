@@ -49,25 +49,32 @@ def mismatch(rollouts: str, model: str | None, as_json: bool, **settings: Any) -
 
     ROLLOUTS is the folder of an assessment or a dump of rollouts with token ids and logprobs;
     MODEL defaults to the one that was assessed. An assessment's folder keeps the figure, and
-    `rlrisk rescore` and `rlrisk assess` count it.
+    `rlrisk rescore` and `rlrisk assess` count it; `rlrisk assess --mismatch` does both at once.
     """
     from mlflow_rlrisk.rescored_rollouts import rescore_mismatch
-    from mlflow_rlrisk.rollout_shards import write_text_atomically
 
     source = Path(rollouts)
     report = rescore_mismatch(source, model, **settings)
     if source.is_dir():
-        text = json.dumps(report.to_dict(), ensure_ascii=False, allow_nan=False)
-        write_text_atomically(source / RESULT, text)
-        console.say(f"mismatch    {source / RESULT}")
+        write_mismatch(source, report)
     if as_json:
         print_json(report.to_dict())
     else:
-        click.echo("\n".join(_lines(report)))
+        click.echo("\n".join(mismatch_lines(report)))
     return OK
 
 
-def _lines(report: "MismatchReport") -> list[str]:
+def write_mismatch(folder: Path, report: "MismatchReport") -> None:
+    """Put the comparison beside the rollouts."""
+    from mlflow_rlrisk.rollout_shards import write_text_atomically
+
+    text = json.dumps(report.to_dict(), ensure_ascii=False, allow_nan=False)
+    write_text_atomically(folder / RESULT, text)
+    console.say(f"mismatch    {folder / RESULT}")
+
+
+def mismatch_lines(report: "MismatchReport") -> list[str]:
+    """The comparison in trainers' own metric names, and what differs most."""
     sampler = " ".join(
         str(report.sampler[name])
         for name in ("backend", "engine", "dtype")

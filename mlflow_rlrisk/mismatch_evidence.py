@@ -1,0 +1,44 @@
+"""An assessment judged with the mismatch of its own sampler and the trainer's forward pass."""
+
+from dataclasses import replace
+
+from mlflow_rlrisk.errors import ConfigError
+from mlflow_rlrisk.rescored_rollouts import rescore_mismatch
+from mlflow_rlrisk.rollout_shards import write_text_atomically
+from mlflow_rlrisk.train_inference_mismatch import MismatchReport
+from mlflow_rlrisk.wiring import REPORT, Assessment, rescore_stored
+
+
+def with_mismatch(assessment: Assessment) -> tuple[Assessment, MismatchReport]:
+    """Score the assessment's rollouts with the transformers forward pass and judge them again.
+
+    The weights are loaded as they are stored, on the device of the assessment. The figure is kept
+    in its folder and the report there is replaced.
+
+    Args:
+        assessment: Finished, its sampler closed, its rollouts kept.
+
+    Returns:
+        The assessment with a report that counts the mismatch, and the comparison itself.
+
+    Raises:
+        ConfigError: The rollouts were not kept.
+        ComparabilityError: The figures would not be the mismatch of sampler and trainer.
+        StatisticsError: Token ids or logprobs were not recorded.
+    """
+    folder, report = assessment.folder, assessment.report
+    if folder is None:
+        raise ConfigError("mismatch", None, "needs a folder of rollouts")
+    found = rescore_mismatch(
+        folder,
+        None,
+        device=report.config.device,
+        allow_pickle=report.config.allow_pickle,
+        num_resamples=report.config.num_resamples,
+        confidence=report.config.confidence,
+    )
+    judged = rescore_stored(folder, policy=report.policy, context=assessment.context)
+    # Who sampled it with which command, and what preflight remarked, is not known to a rescore.
+    judged = replace(judged, provenance=report.provenance, notes=report.notes)
+    write_text_atomically(folder / REPORT, judged.to_json())
+    return replace(assessment, report=judged), found
