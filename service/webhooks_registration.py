@@ -50,9 +50,13 @@ def register(settings: ServiceSettings, service_url: str) -> Registration:
     """Make the webhook, or give the one that is there our address and secret; then try it.
 
     Raises:
-        ConfigError: No secret is configured, or MLflow does not take the address.
+        ConfigError: No secret is configured, the registry is no server, or MLflow does not take
+            the address.
         ModelReferenceError: MLflow does not answer.
     """
+    if not settings.registry.startswith(("http://", "https://")):
+        need = "only an MLflow server sends webhooks; a database is looked at by the poller"
+        raise ConfigError("registry_uri", settings.registry, need)
     secret = _secret(settings)
     client, url = point_mlflow(settings), service_url.rstrip("/") + PATH
     values = {"url": url, "events": list(EVENTS), "secret": secret, "status": "ACTIVE"}
@@ -80,7 +84,7 @@ def tell_state(settings: ServiceSettings) -> None:
     """Log at the start whether MLflow will call, and which settings this environment lacks."""
     from mlflow.exceptions import MlflowException
 
-    if not settings.triggers:
+    if not settings.triggers or not settings.registry.startswith(("http://", "https://")):
         return
     every = f"; the poller looks every {settings.poll_interval_s:g} s"
     if not Secrets(settings.webhook_secret_file).current():

@@ -1,9 +1,12 @@
 """Overrides over HTTP, before a real gated registry: who answers for what, and what nobody may."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import pytest
+from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
 
 from mlflow_rlrisk.attestation import ATTESTATION_TAG
 from mlflow_rlrisk.attestation_keys import SigningKey
@@ -14,13 +17,14 @@ from service.deps import Dependencies
 from service.override_signing import signed_override
 from service.override_table import OverrideTable
 from service.settings import ServiceSettings, load_settings
-from service.signer_protocol import SignerRefusedError, SignerUnavailableError
+from service.signer_client import SocketSigner, default_socket
+from service.signer_protocol import Signer, SignerRefusedError, SignerUnavailableError
 from service.tokens import Scope, TokenTable
-from tests.gate.conftest import RULES, Gated, database_template, gated, refused
-from tests.gate.world import ring_of
-from tests.service.running_service import write_settings
-
-__all__ = ["database_template", "gated"]  # fixtures
+from tests.gate.conftest import RULES, Gated, refused
+from tests.gate.world import World as Gate
+from tests.gate.world import checkpoint_folder, entries_of, ring_of
+from tests.mlflow_server import sqlite_store
+from tests.service.running_service import RunningService, wait_for, write_settings
 
 REASON = "the owners of the product agreed to it"
 
@@ -52,13 +56,13 @@ class World:
     """A service over a gated registry, and people with tokens."""
 
     def __init__(self, gated: Gated, folder: Path) -> None:
-        config = write_settings(
+        self.config = write_settings(
             folder,
             gated.uri,
             registry_uri=f"rlrisk+{gated.uri}",
             artifact_roots=[str(gated.checkpoint.parent)],
         )
-        self.gated, self.settings = gated, load_settings(config)
+        self.gated, self.settings = gated, load_settings(self.config)
         self.signer = _KeysAtHand(self.settings, [gated.world.key])
         self.engine = open_database(self.settings.database)
         self.table = TokenTable(self.engine)
@@ -67,9 +71,10 @@ class World:
             scope = Scope.READ if name == "reader" else Scope.OVERRIDE
             text, record = self.table.create(name, [scope])
             self.tokens[name] = (text, record.id)
-        deps = Dependencies(
-            jobs=AssessmentTable(self.engine), tokens=self.table, signer=self.signer
-        )
+        self.serve(self.signer)
+
+    def serve(self, signer: Signer) -> None:
+        deps = Dependencies(jobs=AssessmentTable(self.engine), tokens=self.table, signer=signer)
         self.browser = create_app(self.settings, deps).test_client()
 
     def ask(self, who: str, path: str = "", method: str = "POST", **body: Any) -> Any:
@@ -86,11 +91,30 @@ class World:
 
 
 @pytest.fixture
-def world(gated: Gated, tmp_path: Path) -> World:
-    folder = tmp_path / "service"
-    folder.mkdir()
-    gated.version("prod-a", is_proven=True, risk_level="high")
-    return World(gated, folder)
+def world(database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    for folder in ("store", "service"):
+        (tmp_path / folder).mkdir()
+    gate = Gate.make(tmp_path / "gate", RULES)
+    monkeypatch.setenv("RLRISK_POLICY", str(gate.policy_path))
+    monkeypatch.delenv("RLRISK_REGISTRY", raising=False)
+    checkpoint = checkpoint_folder(tmp_path / "artifacts" / "checkpoint")
+    with sqlite_store(database, tmp_path / "store") as uri:
+        from mlflow_rlrisk.gate.store import make_store
+
+        store = make_store(f"rlrisk+{uri}")
+        gated = Gated(
+            store=store,
+            plain=SqlAlchemyStore(uri),
+            world=gate,
+            checkpoint=checkpoint,
+            source=checkpoint.as_uri(),
+            run_id=mlflow.MlflowClient().create_run("1").info.run_id,
+            files=entries_of(checkpoint),
+            uri=uri,
+        )
+        gated.version("prod-a", is_proven=True, risk_level="high")
+        yield World(gated, tmp_path / "service")
+        store.engine.dispose()
 
 
 def slug(answer: Any) -> str:
@@ -98,7 +122,22 @@ def slug(answer: Any) -> str:
     return str(answer.json["type"].rsplit("/", 1)[1])
 
 
-def test_a_signed_override_lets_the_version_pass_and_the_log_names_who_asked(world: World) -> None:
+@pytest.fixture
+def signer_process(world: World) -> Iterator[SocketSigner]:
+    """The real signer, with the key that the gate trusts."""
+    options = ["--signing-key", str(world.gated.world.key_path)]
+    process = RunningService(world.config, 1, "signer", {}, options=options)
+    process.start()
+    path = default_socket(world.settings)
+    wait_for(path.exists)
+    yield SocketSigner(path)
+    process.stop()
+
+
+def test_a_signed_override_lets_the_version_pass_and_the_log_names_who_asked(
+    world: World, signer_process: SocketSigner
+) -> None:
+    world.serve(signer_process)
     with refused("risk level is high"):
         world.promote()
 

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import mlflow
@@ -24,7 +25,6 @@ from service.settings import ServiceSettings, load_settings
 from service.tokens import Scope, TokenTable
 from service.triggers import load_triggers
 from service.webhooks import MAX_AGE_S
-from service.webhooks_registration import register
 from service.webhooks_table import DeliveryTable
 from tests.mlflow_server import sqlite_store
 from tests.service.running_service import write_settings
@@ -350,16 +350,20 @@ def test_a_trigger_that_asks_for_what_nobody_may_is_refused_at_the_start(
         load_triggers(settings.model_copy(update={"triggers": {"bad": bad}}))
 
 
-def test_registering_names_the_setting_of_mlflow_that_is_missing(
-    settings: ServiceSettings, monkeypatch: pytest.MonkeyPatch
+def test_four_workers_that_all_look_at_once_start_nothing_twice(
+    registry: mlflow.MlflowClient, settings: ServiceSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("ALLOW_PRIVATE_IPS", "ALLOWED_SCHEMES", "SECRET_ENCRYPTION_KEY"):
-        monkeypatch.delenv(f"MLFLOW_WEBHOOK_{name}", raising=False)
-    with pytest.raises(ConfigError, match="lacks MLFLOW_WEBHOOK_ALLOWED_SCHEMES;"):
-        register(settings, "http://127.0.0.1:1")
-    monkeypatch.setenv("MLFLOW_WEBHOOK_ALLOWED_SCHEMES", "https,http")
-    with pytest.raises(ConfigError, match="lacks MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS;"):
-        register(settings, "http://127.0.0.1:1")
+    monkeypatch.setattr("service.poller.PollerState.is_mine", lambda _: True)
+    make(registry, "sft-a", 4)
+    tables = [AssessmentTable(open_database(settings.database)) for _ in range(4)]
+    workers = [Thread(target=Poller(settings, table, "x").turn) for table in tables]
+
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+
+    assert models(tables[0]) == [f"models:/sft-a/{number}" for number in range(1, 5)]
 
 
 def test_who_reads_sees_what_triggers_started_and_only_an_admin_cancels_it(

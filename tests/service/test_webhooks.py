@@ -22,6 +22,7 @@ from tests.service.running_service import (
     COMMAND,
     Client,
     RunningService,
+    free_port,
     running_service,
     wait_for,
     write_settings,
@@ -47,6 +48,7 @@ PRIVATE = {
     "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "https,http",
     "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": Fernet.generate_key().decode(),
 }
+SERVER = PRIVATE | {"MLFLOW_WEBHOOK_REQUEST_MAX_RETRIES": "1"}
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,10 @@ class World:
 def world(database: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("webhooks")
     (folder / "mlflow").mkdir()
-    with mlflow_server(folder / "mlflow", database, environment=PRIVATE) as uri, pointed_at(uri):
+    with (
+        mlflow_server(folder / "mlflow", database, environment=SERVER) as uri,
+        pointed_at(uri),
+    ):
         mlflow.create_experiment("rlrisk")
         mlflow.set_experiment("rlrisk")
         config = write_settings(
@@ -99,18 +104,26 @@ def world(database: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
             yield World(uri, service, proxy)
 
 
-def register(world: World, *more: str) -> tuple[int, Any]:
+def register(world: World, url: str | None = None) -> tuple[int, Any]:
     command = [sys.executable, "-c", COMMAND, "webhooks", "register"]
-    command += ["--config", str(world.service.config), "--url", world.proxy.url, "--json", *more]
+    command += ["--config", str(world.service.config), "--url", url or world.proxy.url, "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return done.returncode, json.loads(done.stdout)
 
 
 def test_a_webhook_of_mlflow_starts_one_assessment_and_forged_ones_none(world: World) -> None:
+    log = world.service.log
+    wait_for(lambda: "MLflow has no webhook for this service" in log.read_text())
+    wait_for(lambda: all(name in log.read_text() for name in PRIVATE))  # not set for the service
+    code, told = register(world, f"http://127.0.0.1:{free_port()}")
+    assert (code, told["arrives"]) == (1, False)
+    assert "MLflow's delivery failed" in told["notes"][0]
     code, told = register(world)
     assert (code, told["arrives"]) == (0, True)
     assert register(world)[1]["webhook_id"] == told["webhook_id"]  # renewed, not doubled
-    assert (world.service.config.parent / "webhook.secret").stat().st_mode & 0o777 == 0o600
+    secret = world.service.config.parent / "webhook.secret"
+    assert secret.stat().st_mode & 0o777 == 0o600
+    assert secret.read_text().strip() not in json.dumps(told) + log.read_text()
 
     log_checkpoint(BASE, "chains-sft")
 
