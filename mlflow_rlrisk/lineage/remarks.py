@@ -12,7 +12,7 @@ import numpy as np
 
 from mlflow_rlrisk.lineage.pairs import difference_p_values
 from mlflow_rlrisk.lineage.scaling import Rescaling
-from mlflow_rlrisk.lineage.table import ENTROPY, PASS_AT_1, FloatArray, LineageTable, Measure
+from mlflow_rlrisk.lineage.table import ENTROPY, PASS_AT_1, LineageTable, Measure
 from mlflow_rlrisk.statistics.multiple import holm_adjusted
 
 NEGLIGIBLE = 0.02
@@ -29,11 +29,11 @@ def entropy_remarks(
 ) -> tuple[str, ...]:
     """Say of each version whose entropy misleads what it is, one sentence each.
 
-    A copy with scaled logits is named with its original. Of the others, more entropy is told
-    against the version that solves most within k tries, where both differences are resolved after
-    Holm; less entropy against the version's parent, else the base, else the most entropic version
-    that solves as much: where the entropy is resolved to be lower and the loss in deep pass@k
-    stays within `NEGLIGIBLE`, at ``1 - alpha``.
+    A copy with scaled logits is named with its original. The others are held against their
+    parent, else the base. More entropy is told where both differences are resolved after Holm;
+    less entropy where it is resolved and the loss in deep pass@k stays within `NEGLIGIBLE`, at
+    ``1 - alpha``. Where neither is known, more entropy is told against the version that solves
+    most, which may only be further trained, and less against the most entropic that solves as much.
 
     Args:
         table: The lineage.
@@ -51,8 +51,19 @@ def entropy_remarks(
     scene = _Scene(
         table, deep, entropy, best=max(others, key=lambda p: deep.values[p]), alpha=alpha
     )
-    remarks += scene.noisy([place for place in others if place != scene.best])
-    remarks += scene.sharpened({place: _reference(scene, base, place, others) for place in others})
+    origins = {place: _origin(scene, base, place) for place in others}
+    remarks += scene.noisy(origins, is_origin_known=True)
+    if base is None:
+        unknown = [place for place, origin in origins.items() if origin is None]
+        remarks += scene.noisy(dict.fromkeys(unknown, scene.best), is_origin_known=False)
+    remarks += scene.sharpened(
+        {
+            place: _most_entropic(scene, place, others)
+            if base is None and origin is None
+            else origin
+            for place, origin in origins.items()
+        }
+    )
     return tuple(remarks)
 
 
@@ -88,18 +99,23 @@ class _Scene:
         self._solved = difference_p_values(deep, table.num_prompts)
         self._entropy = difference_p_values(entropy, table.num_prompts)
 
-    def noisy(self, places: Sequence[int]) -> list[str]:
-        """More entropy than the version that solves most, and less solved."""
-        higher = [place for place in places if self._is_lower(self.best, place)]
-        if not higher:
+    def noisy(self, references: Mapping[int, int | None], *, is_origin_known: bool) -> list[str]:
+        """More entropy than the reference, and less solved."""
+        pairs = {p: r for p, r in references.items() if r is not None and self._is_lower(r, p)}
+        if not pairs:
             return []
-        entropy = _adjusted(self._entropy[self.best], places)
-        solved = _adjusted(self._solved[self.best], places)
+        entropy = holm_adjusted([self._entropy[r, p] for p, r in pairs.items()])
+        solved = holm_adjusted([self._solved[r, p] for p, r in pairs.items()])
+        end = (
+            "such entropy is noise, not exploration"
+            if is_origin_known
+            else "such entropy is noise, or of an earlier stage of training (--base tells)"
+        )
         return [
             f"{self.names[place]}: its entropy is higher and it solves less "
-            f"({self._figures(place, self.best)}); such entropy is noise, not exploration"
-            for place in higher
-            if max(entropy[place], solved[place]) <= self.alpha
+            f"({self._figures(place, reference)}); {end}"
+            for (place, reference), *p_values in zip(pairs.items(), entropy, solved, strict=True)
+            if max(p_values) <= self.alpha and self.deep.values[place] < self.deep.values[reference]
         ]
 
     def sharpened(self, references: Mapping[int, int | None]) -> list[str]:
@@ -148,19 +164,16 @@ class _Scene:
         )
 
 
-def _reference(scene: _Scene, base: str | None, place: int, others: Sequence[int]) -> int | None:
-    """What a version is held against: its parent, the base, or who explores most."""
-    name = scene.names[place]
+def _origin(scene: _Scene, base: str | None, place: int) -> int | None:
+    """What a version was trained from: its parent, else the base."""
     for named in (scene.members[place].parent, base):
-        if named in scene.names and named != name:
+        if named in scene.names and named != scene.names[place]:
             return scene.names.index(named)
-    if name == base:
-        return None
+    return None
+
+
+def _most_entropic(scene: _Scene, place: int, others: Sequence[int]) -> int | None:
+    """Of the versions that solve as much as the best, the one that explores most."""
     able = [other for other in others if scene.solves_as_much(other, scene.best)]
     most = max(able, key=lambda other: float(scene.entropy.values[other]), default=place)
     return None if most == place else most
-
-
-def _adjusted(p_values: FloatArray, places: Sequence[int]) -> dict[int, float]:
-    adjusted = holm_adjusted(p_values[list(places)])
-    return dict(zip(places, map(float, adjusted), strict=True))

@@ -173,3 +173,14 @@ def test_outcomes_of_several_runs_are_compared_within_each() -> None:
     assert by_pass.spearman < 0.0
     assert by_pass.is_sign_reversed
     assert "Simpson" in by_pass.remark
+
+
+def test_the_base_is_not_called_noise_for_solving_less_than_what_was_trained_from_it() -> None:
+    base = member("base", drawn(beta_rates(1.0, 4.0), 32, 0.50, seed=1))
+    better = member("better", drawn(beta_rates(4.0, 3.0), 32, 0.30, seed=2))
+
+    told = trace_lineage([base, better], base="base", num_resamples=400).notes
+    untold = trace_lineage([base, better], num_resamples=400).notes
+
+    assert not any("noise" in note for note in told)
+    assert any("earlier stage of training (--base tells)" in note for note in untold)
