@@ -105,13 +105,14 @@ def mismatch_lines(report: "MismatchReport") -> list[str]:
     for row in report.sequences:
         lines.append(
             f"  {row.prompt_id:24} sample {row.sample_index:3}  {row.num_tokens:5} tokens  "
-            f"{row.log_ppl_diff:+.4f}  largest {row.max_abs:.4f}"
+            f"{row.log_ppl_diff:+.2g}  largest {row.max_abs:.2g}"
         )
     if report.tokens:
         lines += ["", "  tokens that differ most (logprob: sampler, trainer)"]
     for token in report.tokens:
         lines.append(
             f"  {token.prompt_id:24} sample {token.sample_index:3}  position {token.position:5}  "
-            f"id {token.token_id:6}  {token.sampler_logprob:.4f}  {token.trainer_logprob:.4f}"
+            f"id {token.token_id:6}  {token.sampler_logprob:.4f}  {token.trainer_logprob:.4f}  "
+            f"difference {token.sampler_logprob - token.trainer_logprob:+.2g}"
         )
     return [*lines, *(f"  note: {note}" for note in report.notes)]
