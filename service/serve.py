@@ -4,6 +4,8 @@ import ctypes
 import logging
 import os
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import time
@@ -33,9 +35,11 @@ Role = Literal["all", "api", "worker", "signer"]
 SUPERVISED = "RLRISK_SUPERVISED_BY"
 COMMAND = "from mlflow_rlrisk.cli import run; run()"
 GRACE_S = 30
+READ_LIMIT_S = 5
 RESTART_S = 1.0
 MLFLOW_BOUNDS = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
@@ -167,6 +171,17 @@ class _PlainLogger(Logger):  # type: ignore[misc]
         self.access_log.disabled = True
 
 
+def _limit_reading(worker: Any) -> None:
+    """Let nobody hold a thread by sending nothing; gunicorn waits for a request's end for ever.
+
+    Accepted sockets inherit the limit. A sender of a byte at a time needs a proxy in front.
+    """
+    for listener in worker.sockets:
+        listener.sock.setsockopt(
+            socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", READ_LIMIT_S, 0)
+        )
+
+
 class _Gunicorn(BaseApplication):  # type: ignore[misc]
     def __init__(self, settings: ServiceSettings, host: str, port: int, threads: int) -> None:
         self._settings = settings
@@ -182,6 +197,7 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]
             "limit_request_field_size": 8190,
             "limit_request_fields": 64,
             "logger_class": _PlainLogger,
+            "post_worker_init": _limit_reading,
             "proc_name": "rlrisk-api",
             "control_socket_disable": True,
         }

@@ -136,6 +136,7 @@ def _service_command(place: Place) -> list[str]:
 def _register(rungs: Sequence[Rung], place: Place) -> None:
     import mlflow
 
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     mlflow.set_tracking_uri(place.mlflow_url)
     mlflow.set_registry_uri(place.mlflow_url)
     mlflow.set_experiment("rlrisk-demo")

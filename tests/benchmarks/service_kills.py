@@ -55,7 +55,7 @@ OPEN_AT_ONCE = 3
 MAX_BURST = 15
 """Random kills in a row: the later ones meet processes that are starting again."""
 BURST_PAUSE_S = 2.0
-CALM_S = 40.0
+CALM_S = 150.0
 """Longest wait between two bursts for a sign that the work goes on."""
 NUM_PROMPTS = 60
 

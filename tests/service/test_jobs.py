@@ -50,6 +50,7 @@ def service(tmp_path_factory: pytest.TempPathFactory, registry: str) -> Iterator
         model_roots=[str(BASE.parent)],
         verifiers={"chains": VERIFIER, "slow": "spy.py:slow"},
         limits={"max_attempts": 50},
+        writable=["."],  # the spy notes what it saw
     )
     with running_service(config, environment={"MLFLOW_TRACKING_PASSWORD": "hunter2"}) as running:
         yield running

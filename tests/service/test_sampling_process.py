@@ -13,13 +13,15 @@ from typing import Any
 import pytest
 
 from mlflow_rlrisk import AssessmentConfig, ConfigError, PolicyConfig
-from service.assessment_table import AssessmentTable
+from service.assessment_table import Assessment, AssessmentTable
+from service.child import OUT_OF_MEMORY
 from service.database import open_database
 from service.gpu_claim import Claim, claimed, devices_here, num_needed
 from service.sampling_process import run_child
-from service.scoring import MAX_HALVINGS, Scorer
+from service.scoring import Scorer
 from service.settings import ServiceSettings, load_settings
-from tests.service.running_service import BASE, write_settings
+from tests.benchmarks import coin_sampler
+from tests.service.running_service import ASSESSMENT, BASE, write_settings
 
 SPY = '''
 import json, os, socket
@@ -47,18 +49,22 @@ def spy(prompts, completions, **columns):
 '''
 
 HUNGRY = '''
-import torch
-from mlflow_rlrisk.samplers.transformers import TransformersSampler
+from tests.benchmarks.coin_sampler import CoinSampler
 
 
-class Hungry(TransformersSampler):
-    """Has memory for two sequences at a time."""
+class Hungry(CoinSampler):
+    """Has memory for a few sequences at a time."""
+
+    def __init__(self, source, config, on_tokens=None):
+        super().__init__(source, config, on_tokens)
+        self._size = config.batch_size
 
     def sample(self, prompts):
-        size = self._config.batch_size
         with open(OUT, "a") as stream:
-            stream.write(f"{size}\\n")
-        if size > LARGEST:
+            stream.write(f"{self._size}\\n")
+        if self._size > LARGEST:
+            import torch
+
             raise torch.OutOfMemoryError("CUDA out of memory")
         return super().sample(prompts)
 '''
@@ -74,6 +80,12 @@ def task_of(settings: ServiceSettings, verifier: str) -> dict[str, Any]:
         "config": settings.base_config().model_dump(mode="json"),
         "policy": PolicyConfig().model_dump(mode="json"),
     }
+
+
+def find_also(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Processes that are started find modules there, and the tests' own."""
+    paths = [str(folder), str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
 
 
 @pytest.fixture
@@ -92,7 +104,11 @@ def test_a_checkpoint_that_takes_over_sees_no_key_no_credential_and_nobody(
     text = SPY.replace("KEY", repr(str(key))).replace("OUT", repr(str(out)))
     text = text.replace("WORKER", str(os.getpid())).replace("PORT", str(listener.getsockname()[1]))
     (tmp_path / "spy.py").write_text(text)
-    path = write_settings(tmp_path, "sqlite:///x.db", verifiers={"spy": "spy.py:spy"})
+    find_also(monkeypatch, coin_sampler.install(tmp_path / "site"))
+    assessment = {**ASSESSMENT, "backend": "coin"}
+    path = write_settings(
+        tmp_path, "sqlite:///x.db", verifiers={"spy": "spy.py:spy"}, assessment=assessment
+    )
     settings = load_settings(path).model_copy(update={"writable": (str(out.parent),)})
     (tmp_path / "job").mkdir()
 
@@ -167,8 +183,7 @@ def hungry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, largest: int) -> Ser
     text = HUNGRY.replace("OUT", repr(str(tmp_path / "out" / "sizes")))
     (tmp_path / "site" / "hungry.py").write_text(text.replace("LARGEST", str(largest)))
     (tmp_path / "out").mkdir()
-    paths = [str(tmp_path / "site"), os.environ.get("PYTHONPATH", "")]
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
+    find_also(monkeypatch, tmp_path / "site")
     path = write_settings(tmp_path, "sqlite:///x.db", model_roots=[str(BASE.parent)])
     settings = load_settings(path)
     assessment = {**settings.assessment, "backend": "hungry", "batch_size": 8}
@@ -176,14 +191,36 @@ def hungry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, largest: int) -> Ser
     return settings.model_copy(update=more)
 
 
-@pytest.mark.parametrize(
-    ("largest", "sizes", "state"),
-    [(2, [8, 4, 2], "succeeded"), (1, [8, 4, 2], "failed")],
-)
-def test_where_memory_runs_out_the_batch_is_halved_twice(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, largest: int, sizes: list[int], state: str
+def test_where_memory_runs_out_the_batch_is_halved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = hungry(tmp_path, monkeypatch, largest)
+    settings = hungry(tmp_path, monkeypatch, largest=4)
+
+    done = scored(settings)
+
+    assert [int(line) for line in (tmp_path / "out" / "sizes").read_text().split()] == [8, 4]
+    assert (done.state, done.error_code) == ("succeeded", None)
+
+
+def test_after_two_halvings_it_fails_and_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+
+    def no_room(*given: Any, **_: Any) -> dict[str, Any]:
+        sizes.append(given[1]["config"]["batch_size"])
+        return {"error": {"code": OUT_OF_MEMORY, "message": "CUDA out of memory"}}
+
+    monkeypatch.setattr("service.scoring.run_child", no_room)
+
+    done = scored(hungry(tmp_path, monkeypatch, largest=1))
+
+    assert sizes == [8, 4, 2]
+    assert (done.state, done.error_code) == ("failed", "out_of_memory")
+
+
+def scored(settings: ServiceSettings) -> Assessment:
+    """An assessment at its end, without a service around it."""
     jobs = AssessmentTable(open_database(settings.database))
     asked = {
         "model": str(BASE),
@@ -201,9 +238,7 @@ def test_where_memory_runs_out_the_batch_is_halved_twice(
 
     done = jobs.find(job.id)
     assert done is not None
-    assert len(sizes) == 1 + MAX_HALVINGS
-    assert [int(line) for line in (tmp_path / "out" / "sizes").read_text().split()] == sizes
-    assert (done.state, done.error_code) == (state, "out_of_memory" if state == "failed" else None)
+    return done
 
 
 class GivenUpError(Exception):
