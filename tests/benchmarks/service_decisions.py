@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import mlflow
 
+import tests.service.running_service
 from mlflow_rlrisk import decide, log_checkpoint
 from service.assessment_table import AssessmentTable, State
 from service.database import open_database
@@ -186,6 +187,7 @@ def _started(
     token, _ = TokenTable(engine).create("bench", [Scope.READ, Scope.ASSESS])
     decided(AssessmentTable(engine))
     engine.dispose()
+    tests.service.running_service.START_LIMIT_S = 300.0  # the machine may be busy
     with running_service(config, role="all") as service:
         asked = {"model": f"models:/{MODEL}/1", "policy": "lenient"}
         answer = Client(service.url, token).ask("POST", "/v1/decisions", asked)
