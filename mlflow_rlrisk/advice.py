@@ -26,6 +26,9 @@ from mlflow_rlrisk.thresholds import threshold
 MOST_PROMPTS_ADVISED = 100_000
 """Beyond it "sample more prompts" is no advice: the value lies on the line."""
 
+_NO_STEP_UP_TO = {"starvation": 0.25, "uncovered": 0.05}
+"""These two are graded to their very end; so little of them is no finding to act on."""
+
 _SHALLOWER = (
     "assess a shallower checkpoint of the same SFT run (rlrisk compare): "
     "depth often narrows what is sampled"
@@ -51,7 +54,7 @@ def next_steps(
     if Veto.VERIFIER in judgement.vetoes:
         steps.append(_AUDIT)
     for part in severe:
-        if part.q > 0.0:
+        if part.q > _NO_STEP_UP_TO.get(part.name, 0.0):
             steps += _for_component(part, metrics, statistics, config)
     if judgement.level is not RiskLevel.UNKNOWN:
         steps += _to_resolve(judgement, severe, policy)
@@ -132,6 +135,8 @@ def _for_component(
         {
             "entropy_abs": _SHALLOWER,
             "entropy_rel": _SHALLOWER,
+            "uncovered": f"mix in easier prompts: {1.0 - part.x:.0%} of these are not solved in "
+            f"{part.measure.removeprefix('pass@')} tries",
             "coverage": "assess the sibling with the best pass@64 as the starting point",
             "gen_loss": "assess the sibling with the lowest held-out SFT loss",
             "verifier": _AUDIT,

@@ -13,7 +13,7 @@ from hashlib import sha256
 
 from mlflow_rlrisk.assessment_inputs import AssessmentInputs
 from mlflow_rlrisk.budget_record import Look, SequentialBudget
-from mlflow_rlrisk.components import SIGNAL, STARVED, TRUNCATED
+from mlflow_rlrisk.components import MOST_ATTEMPTS, SIGNAL, STARVED, TRUNCATED
 from mlflow_rlrisk.config import AssessmentConfig, PolicyConfig
 from mlflow_rlrisk.records import Prompt, PromptStatistics
 from mlflow_rlrisk.report import RiskLevel, RiskReport
@@ -110,14 +110,19 @@ def is_decided(report: RiskReport) -> bool:
     if index is None or truncated is None or truncated.ci_high > policy.max_truncated_share:
         return False
     if report.risk_level is RiskLevel.HIGH:
-        return True
+        is_veto = (
+            metrics[SIGNAL].ci_high < policy.veto_signal_below
+            or metrics[STARVED].ci_low > policy.veto_starved_above
+            or index.ci_low < policy.high_from  # so another veto made it high
+        )
+        return is_veto or _lowest_index(report) >= policy.high_from
     ends = [
         (float(min(q)), float(max(q)))
         for q in (ramp([c.x_low, c.x_high], c.ok, c.bad) for c in report.components)
     ]
     if report.risk_level is RiskLevel.LOW:
         return all(high <= policy.max_component for _, high in ends)
-    cannot_be_low = index.ci_low >= policy.low_below or any(
+    cannot_be_low = _lowest_index(report) >= policy.low_below or any(
         low > policy.max_component for low, _ in ends
     )
     cannot_be_high = (
@@ -126,6 +131,21 @@ def is_decided(report: RiskReport) -> bool:
         and metrics[STARVED].ci_high <= policy.veto_starved_above
     )
     return cannot_be_low and cannot_be_high
+
+
+def _lowest_index(report: RiskReport) -> float:
+    """Lower end of the index whatever more samples of a prompt show of its coverage.
+
+    Coverage is read at the most attempts that were sampled, so an index that rests on fewer than
+    planned may yet fall; full coverage is the best that more of them can show.
+    """
+    low = report.metrics["rlrisk/risk_index"].ci_low
+    seen = max((scored for _, scored, _ in report.solve_counts), default=0)
+    part = next((each for each in report.components if each.name == "uncovered"), None)
+    if part is None or seen >= min(report.config.sampling.num_samples, MOST_ATTEMPTS):
+        return low
+    left = 1.0 - part.weight * part.q
+    return 1.0 - (1.0 - low) / left if left > 0.0 else 0.0
 
 
 def look_of(round_: Round, report: RiskReport, statistics: Sequence[PromptStatistics]) -> Look:

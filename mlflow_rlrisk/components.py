@@ -28,15 +28,20 @@ ENTROPY_ESTIMATE = PREFIX + "token_entropy_estimate"
 ENTROPY_RELATIVE = PREFIX + "token_entropy_relative"
 OVERLAP = PREFIX + "sft_rl_overlap"
 MISMATCH = PREFIX + "mismatch_k3_kl"
+PASS_AT_1 = PREFIX + "pass_at_1"
 PASS_AT_64 = PREFIX + "pass_at_64"
+MOST_ATTEMPTS = 64
+"""Attempts at which coverage is read, where so many were sampled."""
 
 CORE = {
     "starvation": SIGNAL,
+    "uncovered": PASS_AT_1,
     "headroom": HEADROOM,
     "entropy_abs": ENTROPY,
     "truncation": TRUNCATED,
 }
-"""Components that every assessment must have, as far as the policy names them."""
+"""Components that every assessment must have, as far as the policy names them, and the metric
+without which there is none. There is a pass@k to read wherever there is a pass@1."""
 
 
 READS = {
@@ -53,7 +58,13 @@ that its interval over prompts holds the exact value as often as it says."""
 
 
 def metric_of(component: str, known: Container[str]) -> str | None:
-    """The metric, among those ``known``, that a component reads; ``None`` where there is none."""
+    """The metric, among those ``known``, that a component reads; ``None`` where there is none.
+
+    Coverage is pass@64, or pass@k at the most attempts sampled: fewer never read as safer.
+    """
+    if component == "uncovered":
+        names = (f"{PREFIX}pass_at_{k}" for k in range(MOST_ATTEMPTS, 0, -1))
+        return next((name for name in names if name in known), None)
     wanted = READS.get(component)
     if wanted is None or wanted in known:
         return wanted
@@ -122,6 +133,7 @@ class Quantities:
         context = self._context
         readers: dict[str, Callable[[], Quantity | str]] = {
             "starvation": lambda: self._metric(SIGNAL, "group signal"),
+            "uncovered": self._uncovered,
             "headroom": lambda: self._metric(HEADROOM, "pass@1 over critical success"),
             "entropy_abs": self._entropy,
             "entropy_rel": lambda: self._metric(ENTROPY_RELATIVE, "token entropy over reference"),
@@ -148,6 +160,10 @@ class Quantities:
             high=metric.ci_high,
             draws=self._aggregates.draws[name],
         )
+
+    def _uncovered(self) -> Quantity | str:
+        name = metric_of("uncovered", self._aggregates.metrics) or PASS_AT_1
+        return self._metric(name, "pass@" + name.removeprefix(PREFIX + "pass_at_"))
 
     def _entropy(self) -> Quantity | str:
         if ENTROPY not in self._aggregates.metrics and ENTROPY_ESTIMATE in self._aggregates.metrics:

@@ -121,9 +121,10 @@ class ComponentConfig(Settings):
 
 
 DEFAULT_COMPONENTS: dict[str, ComponentConfig] = {
-    "starvation": ComponentConfig(ok=0.75, bad=0.25, weight=0.9),
-    "headroom": ComponentConfig(ok=4.0, bad=1.0, weight=0.6),
-    "entropy_abs": ComponentConfig(ok=0.24, bad=0.12, weight=0.4),
+    "starvation": ComponentConfig(ok=1.0, bad=0.0, weight=1.0),
+    "uncovered": ComponentConfig(ok=1.0, bad=0.0, weight=1.0),
+    "headroom": ComponentConfig(ok=4.0, bad=1.0, weight=0.0),
+    "entropy_abs": ComponentConfig(ok=0.24, bad=0.18, weight=0.0),
     "entropy_rel": ComponentConfig(ok=0.9, bad=0.3, weight=0.3),
     "coverage": ComponentConfig(ok=0.0, bad=-0.10, weight=0.5),
     "gen_loss": ComponentConfig(ok=0.0, bad=0.10, weight=0.4),
@@ -166,7 +167,7 @@ class PolicyConfig(Settings):
 
     name: str = "default"
     components: dict[str, ComponentConfig] = DEFAULT_COMPONENTS
-    low_below: Share = 0.33
+    low_below: Share = 0.25
     """``low`` needs the upper end of the index's interval below this."""
     high_from: Share = 0.66
     """``high`` when the lower end of the index's interval is at or above this."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import integrate, stats
+from scipy import integrate, special, stats
 
 from mlflow_rlrisk.budget import is_decided, plan_rounds
 from mlflow_rlrisk.config import AssessmentConfig, PolicyConfig, SamplingConfig
@@ -29,34 +29,30 @@ class Population:
     beta: float
     entropy: float
 
-    def truth(self) -> dict[str, float]:
-        """The figures that an endless assessment would give, by quadrature."""
+    def truth(self, num_samples: int = NUM_SAMPLES) -> dict[str, float]:
+        """The figures that endless prompts of so many samples would give, by quadrature."""
         success = stats.beta(self.alpha, self.beta)
         degenerate, _ = integrate.quad(
             lambda p: (p**GROUP + (1 - p) ** GROUP) * success.pdf(p), 0, 1, limit=400
         )
         signal, mean = 1 - degenerate, float(success.mean())
-        kept = 1.0
-        for value, ok, bad, weight in (
-            (signal, 0.75, 0.25, 0.9),
-            (mean / CRITICAL_OF_8, 4.0, 1.0, 0.6),
-            (self.entropy, 0.24, 0.12, 0.4),
-        ):
-            kept *= 1 - weight * min(max((value - ok) / (bad - ok), 0.0), 1.0)
-        return {SIGNAL: signal, PASS: mean, ENTROPY: self.entropy, INDEX: 1 - kept}
+        whole, unsolved = (special.beta(self.alpha, self.beta + k) for k in (0, num_samples))
+        index = 1.0 - signal * (1.0 - float(unsolved / whole))
+        return {SIGNAL: signal, PASS: mean, ENTROPY: self.entropy, INDEX: index}
 
     def level(self) -> str:
-        """The level of the true figures; no component here is severe where the index is low."""
+        """The level of the true figures; entropy alone may be severe where the index is low."""
         found = self.truth()
+        is_severe = self.entropy < 0.21 or found[PASS] / CRITICAL_OF_8 < 2.5
         if found[SIGNAL] < 0.5 or found[INDEX] >= 0.66:
             return "high"
-        return "low" if found[INDEX] < 0.33 else "medium"
+        return "low" if found[INDEX] < 0.25 and not is_severe else "medium"
 
 
-CLEAR_LOW = Population("clear low", 3.0, 3.0, 0.35)
+CLEAR_LOW = Population("clear low", 6.0, 6.0, 0.35)
 CLEAR_HIGH = Population("clear high", 0.1, 0.1, 0.05)
 CLEAR_MEDIUM = Population("clear medium", 2.0, 3.0, 0.09)
-AT_THE_LOW_LINE = Population("at the low line", 0.43, 0.43, 0.35)
+AT_THE_LOW_LINE = Population("at the low line", 1.0716, 1.0716, 0.35)
 AT_THE_VETO = Population("at the veto", 0.341, 0.341, 0.35)
 POPULATIONS = (CLEAR_LOW, CLEAR_HIGH, CLEAR_MEDIUM, AT_THE_LOW_LINE, AT_THE_VETO)
 

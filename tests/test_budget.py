@@ -125,12 +125,13 @@ def test_a_clear_cut_checkpoint_gets_the_same_level_for_a_third_or_less(
 def test_at_a_line_nothing_is_called_lightly_and_intervals_keep_their_level(
     population: Population,
 ) -> None:
-    truth, level = population.truth(), population.level()
+    level = population.level()
     runs = 30
     held = {SIGNAL: 0, INDEX: 0}
     wrong = 0
     for seed in range(runs):
         ended = Drawn(population, seed, num_resamples=400).in_rounds()
+        truth = population.truth(ended.report.num_rollouts // ended.report.num_prompts)
         held = {
             name: count + covers(ended.report, name, truth[name]) for name, count in held.items()
         }

@@ -308,7 +308,7 @@ def test_a_metric_that_too_few_prompts_carry_is_undefined() -> None:
 
 
 def test_a_ladder_like_the_trial_goes_from_low_to_high_while_pass_at_1_rises() -> None:
-    shallow = report_of(ladder_rung(1.2, 1.8, 0.30))
+    shallow = report_of(ladder_rung(3.0, 4.0, 0.30))
     middle = report_of(ladder_rung(0.6, 0.5, 0.12))
     deep = report_of(ladder_rung(0.06, 0.04, 0.01))
 

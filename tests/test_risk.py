@@ -20,7 +20,13 @@ from mlflow_rlrisk.statistics.groups import critical_success, true_signal
 NINE = json.loads((Path(__file__).parent / "data" / "nine_public_rungs.json").read_text())
 ORDER = {RiskLevel.LOW: 0, RiskLevel.MEDIUM: 1, RiskLevel.HIGH: 2}
 WORSE = {name: np.sign(line.bad - line.ok) for name, line in DEFAULT_COMPONENTS.items()}
-HEALTHY = {"starvation": 0.9, "headroom": 5.0, "entropy_abs": 0.4, "truncation": 0.0}
+HEALTHY = {
+    "starvation": 0.95,
+    "uncovered": 0.98,
+    "headroom": 5.0,
+    "entropy_abs": 0.4,
+    "truncation": 0.0,
+}
 
 
 def metric(draws: np.ndarray, value: float | None = None) -> Metric:
@@ -84,7 +90,8 @@ def test_the_nine_public_rungs_get_their_documented_index(rung: dict[str, Any]) 
     found.metrics["rlrisk/token_entropy_relative"] = metric(ratio)
     found.draws["rlrisk/token_entropy_relative"] = ratio
 
-    assessed = assess_components(Quantities(found, AssessmentContext(), 0.95, 0), PolicyConfig())
+    lines = PolicyConfig(components=NINE["components"])
+    assessed = assess_components(Quantities(found, AssessmentContext(), 0.95, 0), lines)
     value, draws = risk_index(assessed)
 
     assert value == pytest.approx(rung["index"], abs=1e-4)
@@ -100,13 +107,13 @@ def test_a_healthy_checkpoint_is_low() -> None:
 
 
 def test_low_needs_the_upper_end_of_the_index_and_no_severe_component() -> None:
-    wide = np.linspace(0.54, 0.8, 200)  # the index straddles .33 while its mean is below
+    wide = np.linspace(0.70, 0.88, 200)  # the index straddles .25 while its mean is below
 
     assert judged(aggregates({**HEALTHY, "starvation": wide})).level is RiskLevel.MEDIUM
-    # One component of severity .6 and weight .4: index .24 < .33, but not mild.
-    severe = judged(aggregates({**HEALTHY, "entropy_abs": 0.24 - 0.6 * 0.12}))
+    # A guard of severity .6 adds nothing to the index, and is not mild for that.
+    severe = judged(aggregates({**HEALTHY, "entropy_abs": 0.24 - 0.6 * 0.06}))
     assert severe.index is not None
-    assert severe.index.ci_high < 0.33
+    assert severe.index.ci_high < 0.25
     assert severe.level is RiskLevel.MEDIUM
 
 
@@ -127,17 +134,12 @@ def test_the_starved_veto_needs_the_whole_interval_above_its_line() -> None:
 
 
 def test_an_index_wholly_beyond_its_line_is_high_without_another_veto() -> None:
-    values = {"starvation": 0.6, "headroom": 1.5, "entropy_abs": 0.1, "truncation": 0.0}
-
-    judgement = judged(aggregates(values))
+    judgement = judged(aggregates({**HEALTHY, "starvation": 0.6, "uncovered": 0.5}))
 
     assert judgement.vetoes == (Veto.INDEX,)
     assert judgement.level is RiskLevel.HIGH
     assert judgement.index is not None
-    q = [(0.75 - 0.6) / 0.5, (4 - 1.5) / 3, 1.0]
-    assert judgement.index.value == pytest.approx(
-        1 - (1 - 0.9 * q[0]) * (1 - 0.6 * q[1]) * (1 - 0.4 * q[2])
-    )
+    assert judgement.index.value == pytest.approx(1.0 - 0.6 * 0.5)
 
 
 def test_a_verifier_no_better_than_chance_is_a_veto() -> None:
@@ -241,6 +243,7 @@ draw_arrays = st.lists(st.floats(0.0, 1.0), min_size=8, max_size=8).map(np.array
 def measured(draw: st.DrawFn) -> dict[str, np.ndarray]:
     return {
         "starvation": draw(draw_arrays),
+        "uncovered": draw(draw_arrays),
         "headroom": draw(draw_arrays) * 6.0,
         "entropy_abs": draw(draw_arrays) * 0.4,
         "truncation": draw(draw_arrays) * 0.45,
@@ -315,9 +318,9 @@ def test_tightening_a_policy_never_lowers_the_level(
 
 
 def test_lines_are_met_by_whole_intervals_and_not_by_estimates() -> None:
-    values = {"starvation": 0.6, "headroom": np.linspace(1.2, 3.2, 200), "entropy_abs": 0.1}
+    values = {**HEALTHY, "starvation": 0.6, "uncovered": np.linspace(0.5, 0.62, 200)}
 
-    index_astride = judged(aggregates({**values, "truncation": 0.0}))
+    index_astride = judged(aggregates(values))
 
     assert index_astride.index is not None
     assert index_astride.index.ci_low < 0.66 <= index_astride.index.ci_high
@@ -338,7 +341,7 @@ def test_replicates_beyond_the_starved_line_count_as_high() -> None:
 
 
 def test_a_component_straddles_where_its_interval_crosses_the_severity_line() -> None:
-    found = aggregates({**HEALTHY, "entropy_abs": np.linspace(0.16, 0.20, 200)})
+    found = aggregates({**HEALTHY, "entropy_abs": np.linspace(0.19, 0.23, 200)})
 
     assessed = assess_components(Quantities(found, AssessmentContext(), 0.95, 0), PolicyConfig())
 
@@ -367,3 +370,36 @@ def test_draws_where_all_prompts_agree_follow_the_posterior_of_how_many_might_no
 
     expected = beta_distribution.ppf([0.5, 0.975], 0.5, 60.5)
     assert np.quantile(sign * (draws - value), [0.5, 0.975]) == pytest.approx(expected, rel=0.05)
+
+
+shares = st.floats(0.0, 1.0)
+
+
+@given(shares, shares, shares)
+def test_the_index_is_what_signal_and_coverage_leave_and_never_ties_where_they_differ(
+    signal: float, coverage: float, less: float
+) -> None:
+    lines = PolicyConfig()
+    values = {**HEALTHY, "starvation": signal, "uncovered": coverage}
+
+    def index(changed: dict[str, float]) -> float:
+        found = aggregates(changed, num_draws=8)
+        quantities = Quantities(found, AssessmentContext(), 0.95, 0)
+        return risk_index(assess_components(quantities, lines))[0]
+
+    assert index(values) == pytest.approx(1.0 - signal * coverage, abs=1e-12)
+    worse = {**values, "uncovered": coverage * less}
+    if signal * coverage * (1.0 - less) > 1e-9:
+        assert index(worse) > index(values)
+
+
+def test_coverage_is_read_at_the_most_attempts_sampled_up_to_64() -> None:
+    found = aggregates(HEALTHY)
+    for k, value in ((16, 0.7), (64, 0.9), (128, 0.99)):
+        found.metrics[f"rlrisk/pass_at_{k}"] = metric(np.full(200, value))
+        found.draws[f"rlrisk/pass_at_{k}"] = np.full(200, value)
+
+    assessed = assess_components(Quantities(found, AssessmentContext(), 0.95, 0), PolicyConfig())
+
+    read = {part.name: (part.measure, part.x) for part in assessed.components}
+    assert read["uncovered"] == ("pass@64", pytest.approx(0.9))

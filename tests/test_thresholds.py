@@ -35,10 +35,10 @@ def test_every_line_says_where_it_comes_from_and_how_far_it_reaches() -> None:
 
 def test_figures_that_follow_from_others_agree_with_them() -> None:
     ramp = threshold("component.entropy_abs").values
-    assert threshold("tau_H").values["value"] == pytest.approx((ramp["ok"] + ramp["bad"]) / 2)
+    assert threshold("tau_H").values["value"] == pytest.approx(ramp["bad"])
     assert threshold("p_star_8").values["value"] == pytest.approx(critical_success(8), abs=1e-9)
     target = threshold("group_size.target_signal").values["value"]
-    assert target == threshold("component.starvation").values["ok"]
+    assert 0.5 < target < threshold("component.starvation").values["ok"]
 
 
 def test_an_unknown_line_is_an_error_that_names_the_known_ones() -> None:

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 
-from mlflow_rlrisk import __version__
 from mlflow_rlrisk.calibration.curves import Kind, fit_curve
 from mlflow_rlrisk.calibration.formula import RULE, formula_digest
 from mlflow_rlrisk.calibration.record import KIND, SCHEMA_VERSION, CalibrationRecord
@@ -67,7 +67,7 @@ def calibrate(
         {
             "schema_version": SCHEMA_VERSION,
             "kind": KIND,
-            "code_version": __version__,
+            "code_version": version("mlflow-rlrisk"),
             "formula": {
                 "digest": formula_digest(components),
                 "rule": RULE,
