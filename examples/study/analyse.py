@@ -58,7 +58,11 @@ def figures(study: Study) -> dict[str, Any]:
         "lineages": {name: int((study.lineages == name).sum()) for name in study.names},
         "predictors": predictors,
         "candidates": {
-            name: {"within": within(study, each, PRIMARY), **by_lineage(study, each, PRIMARY)}
+            name: {
+                "lineages": by_lineage(study, each, PRIMARY),
+                "outcomes": {outcome: within(study, each, outcome) for outcome in OUTCOMES},
+                "auroc_failed": scores(study, each)["auroc_failed"],
+            }
             for name, each in candidate_values(study).items()
         },
         "frozen": frozen(),

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from examples.study.predictors import OURS
-from examples.study.scoring import OUTCOMES
+from examples.study.scoring import OUTCOMES, PRIMARY
 
 
 def section(found: Mapping[str, Any]) -> str:
@@ -79,12 +79,20 @@ def _levels(found: Mapping[str, Any]) -> str:
 
 def _candidates(found: Mapping[str, Any]) -> str:
     names = list(found["lineages"])
+    shown = [PRIMARY, "gain pass_at_1", "peak pass_at_10"]
     rows = [
-        [f"`{name}`", _value(each["within"]), *[_value(each[lineage]) for lineage in names]]
+        [
+            f"`{name}`",
+            *[_value(each["lineages"][lineage]) for lineage in names],
+            *[_value(each["outcomes"][outcome]) for outcome in shown],
+            _value(each["auroc_failed"]),
+        ]
         for name, each in found["candidates"].items()
     ]
     digest = found["frozen"]["sha256"][:12]
-    return _table([f"candidate (frozen as {digest})", "within ρ", *names], rows)
+    head = [f"candidate (frozen as {digest})", *names]
+    head += [f"within ρ, {name.replace('pass_at_', 'pass@')}" for name in shown]
+    return _table([*head, "AUROC failed"], rows)
 
 
 def _misranked(found: Mapping[str, Any]) -> str:
