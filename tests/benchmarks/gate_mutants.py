@@ -22,8 +22,9 @@ import sys
 import tempfile
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ MODULES = [
 ]
 TESTS = [
     *("guard", "attestation", "keys", "policy_file", "audit", "joined", "store", "store_tags"),
-    *("edges", "commands", "judge_tier"),
+    *("edges", "commands", "judge_tier", "stages"),
 ]
 LIMIT_S = 120
 OPTIONS = ["-x", "-q", "-p", "no:cacheprovider", "--timeout", "0", "-W", "ignore"]
@@ -165,8 +166,8 @@ class _Replaced(importlib.abc.MetaPathFinder, importlib.abc.SourceLoader):
         raise OSError  # nothing is cached
 
 
-class _Durations:
-    """A pytest plugin: how long each test takes, with its fixtures."""
+class _Notes:
+    """A pytest plugin: how long each test takes, with its fixtures, and what it imports."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._seconds = path, dict[str, float]()
@@ -175,7 +176,9 @@ class _Durations:
         self._seconds[report.nodeid] = self._seconds.get(report.nodeid, 0.0) + report.duration
 
     def pytest_sessionfinish(self) -> None:
-        self._path.write_text(json.dumps(self._seconds))
+        ours = ("mlflow_rlrisk", "tests", "__main__", "_pytest", "conftest")
+        imported = [name for name in sys.modules if not name.startswith(ours)]
+        self._path.write_text(json.dumps({"seconds": self._seconds, "imported": imported}))
 
 
 def in_child(run: Callable[[], int]) -> int:
@@ -195,29 +198,41 @@ def in_child(run: Callable[[], int]) -> int:
     return status
 
 
-def tests_by_line() -> tuple[dict[str, dict[int, set[str]]], dict[str, float]]:
-    """Tests that execute each line of each module, and how long each takes."""
+def tests_by_line(folder: Path) -> tuple[dict[str, dict[int, set[str]]], dict[str, float]]:
+    """Tests that execute each line of each module, and how long each takes.
+
+    Args:
+        folder: Where the coverage lies or is put; ``coverage report --data-file`` reads it too.
+    """
     from coverage import CoverageData
 
-    with tempfile.TemporaryDirectory() as folder:
-        data, durations = Path(folder) / "coverage", Path(folder) / "durations.json"
+    data, notes = folder / "coverage", folder / "notes.json"
+    if not notes.exists():
         os.environ["COVERAGE_FILE"] = str(data)
         # Tests that need a server of PostgreSQL are no more than a second look at what others show.
         selected = [*(f"tests/gate/test_{name}.py" for name in TESTS), "-k", "not postgresql"]
-        coverage = ["--cov=mlflow_rlrisk", "--cov-context=test", "--cov-report="]
-        plugins = [_Durations(durations)]
+        coverage = ["--cov=mlflow_rlrisk", "--cov-branch", "--cov-context=test", "--cov-report="]
+        plugins = [_Notes(notes)]
         if in_child(lambda: pytest.main([*OPTIONS, *coverage, *selected], plugins=plugins)):
             raise SystemExit("the tests fail on the original")
-        found = CoverageData(str(data))
-        found.read()
-        lines = {}
-        for module in MODULES:
-            contexts = found.contexts_by_lineno(str(path_of(f"mlflow_rlrisk.{module}")))
-            lines[f"mlflow_rlrisk.{module}"] = {
-                line: {each.rpartition("|")[0] for each in tests if "|" in each}
-                for line, tests in contexts.items()
-            }
-        return lines, json.loads(durations.read_text())
+    found = CoverageData(str(data))
+    found.read()
+    lines = {}
+    for module in MODULES:
+        contexts = found.contexts_by_lineno(str(path_of(f"mlflow_rlrisk.{module}")))
+        lines[f"mlflow_rlrisk.{module}"] = {
+            line: {each.rpartition("|")[0] for each in tests if "|" in each}
+            for line, tests in contexts.items()
+        }
+    noted = json.loads(notes.read_text())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name in noted["imported"]:  # once, for every child
+            with suppress(Exception):
+                importlib.import_module(name)
+    for name in [name for name in sys.modules if name.startswith("mlflow_rlrisk")]:
+        del sys.modules[name]  # MLflow loads its plugins; a child must import what is mutated
+    return lines, noted["seconds"]
 
 
 def is_noticed(mutant: Mutant, tests: list[str]) -> bool:
@@ -238,18 +253,17 @@ def main() -> None:
     parser.add_argument("--budget-s", type=float, default=float("inf"))
     parser.add_argument("--module", help="Only this one, such as gate.guard.")
     parser.add_argument("--verbose", action="store_true")
+    parser.add_argument("--coverage", type=Path, help="Folder in which the coverage is kept.")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
-    import cryptography.hazmat.primitives.asymmetric.rsa
-    import mlflow.store.model_registry.sqlalchemy_store
-    import numpy
-    import pydantic
-    import yaml
-
-    del cryptography, mlflow, numpy, pydantic, yaml  # imported once, for every child
     chosen = [given.module] if given.module else MODULES
     cases = [each for name in chosen for each in mutants(f"mlflow_rlrisk.{name}")]
-    by_line, seconds = tests_by_line()
+    with tempfile.TemporaryDirectory() as temporary:
+        by_line, seconds = tests_by_line(given.coverage or Path(temporary))
+    for module in {each.module for each in cases}:  # nothing is told by a mutant never imported
+        tests = sorted(set().union(*by_line[module].values()), key=lambda test: seconds[test])
+        if not is_noticed(Mutant(module, 0, "broken", "raise RuntimeError"), tests[:1]):
+            raise SystemExit(f"{module} is not replaced by its mutants")
     random.Random(0).shuffle(cases)
     started, tried, noticed = time.monotonic(), 0, 0
     survived: list[dict[str, str]] = []

@@ -110,6 +110,12 @@ def test_listings_are_bounded_and_need_sizes(monkeypatch: pytest.MonkeyPatch) ->
         sizes({None: [("a", None)]})
 
 
+def test_a_folder_that_is_gone_holds_nothing(tmp_path: Path) -> None:
+    assert files.list_sizes((tmp_path / "gone").as_uri()) == {}
+    (tmp_path / "file").write_text("x")
+    assert files.list_sizes((tmp_path / "file").as_uri()) == {}
+
+
 def test_a_server_looks_where_it_stores_artifacts_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,6 @@
 """The entry and the change it allows stand or fall together; what the gate reads is MLflow's."""
 
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from mlflow.exceptions import MlflowException
+from mlflow.store.model_registry.dbmodels.models import SqlRegisteredModelAlias
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
 
 from mlflow_rlrisk.gate.turns import turns_of
@@ -37,6 +39,31 @@ def test_a_registry_that_writes_by_other_means_is_noticed(
 
     with refused("the registry wrote by other means"):
         gated.store.set_registered_model_alias("prod-a", "champion", "1")
+
+
+def test_a_registry_that_commits_twice_commits_the_entry_with_the_first(
+    gated: Gated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gated.version("prod-a", is_proven=True)
+    seen: list[tuple[dict[str, int], list[str]]] = []
+
+    def twice(store: Any, name: str, alias: str, version: str) -> None:
+        with store.ManagedSessionMaker(read_only=False) as session:
+            session.merge(
+                SqlRegisteredModelAlias(
+                    workspace="default", name=name, alias=alias, version=int(version)
+                )
+            )
+            session.commit()
+            held = gated.plain.get_registered_model(name).aliases
+            seen.append((dict(held), [each.outcome for each in gated.entries()]))
+
+    monkeypatch.setattr(SqlAlchemyStore, "set_registered_model_alias", twice)
+
+    gated.store.set_registered_model_alias("prod-a", "champion", "1")
+
+    assert seen == [({"champion": 1}, ["promote"])]
+    assert [each.outcome for each in gated.entries()] == ["promote"]
 
 
 def test_an_entry_is_carried_by_the_thread_that_it_belongs_to(gated: Gated) -> None:
@@ -103,3 +130,12 @@ def test_writers_of_a_file_take_turns_and_other_databases_queue_by_rows(tmp_path
         with turns_of(sa.make_url(url))():
             pass
     assert [path.name for path in tmp_path.iterdir()] == ["a.db.rlrisk-lock"]
+
+
+def test_where_the_system_has_no_such_lock_writers_meet_sqlites_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+
+    with turns_of(sa.make_url(f"sqlite:///{tmp_path}/a.db"))():
+        assert list(tmp_path.iterdir()) == []

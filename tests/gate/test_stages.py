@@ -116,6 +116,8 @@ def test_every_page_of_versions_is_looked_at(
 ) -> None:
     for _ in range(3):
         staged("prod-a")
+    gated.version("dev-a")
+    gated.plain.transition_model_version_stage("dev-a", "1", "Production", False)
     client = gated.client
     whole = client.search_model_versions
 
