@@ -38,6 +38,13 @@ class StoredPhases(_Part):
     caution: str
 
 
+class StoredCopy(_Part):
+    """A version that is another one with its logits multiplied."""
+
+    name: str
+    original: str
+
+
 class StoredLineage(_Part):
     """What a lineage run found: the paired comparison that reports alone cannot give."""
 
@@ -46,6 +53,7 @@ class StoredLineage(_Part):
     choice: StoredChoice
     phases: StoredPhases
     notes: tuple[str, ...]
+    rescaled: tuple[StoredCopy, ...] = ()
 
 
 def parse_lineage(text: str) -> StoredLineage:

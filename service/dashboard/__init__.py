@@ -122,6 +122,8 @@ def _model_pages(pages: Blueprint, registry: RegistryReader) -> None:
         ladder = build_ladder(versions, stored)
         runs = [rung.stored.run_id for rung in reversed(ladder.compared) if rung.stored.run_id]
         lineage, problem = _lineage(registry, runs)
+        if copies := _copies(lineage, name):
+            ladder = build_ladder(versions, stored, copies)
         values = model_values(ladder, lineage, name)
         return _page("model.html.j2", name=name, problem=problem, **values)
 
@@ -148,6 +150,13 @@ def _model_pages(pages: Blueprint, registry: RegistryReader) -> None:
             shown_decisions=DECISIONS_OF_A_VERSION,
             tags=registry_tags(record),
         )
+
+
+def _copies(lineage: StoredLineage | None, name: str) -> set[str]:
+    """Versions of the model that the lineage run found to be copies of others."""
+    start = f"models:/{name}/"
+    found = () if lineage is None else lineage.rescaled
+    return {each.name.removeprefix(start) for each in found if each.name.startswith(start)}
 
 
 def _lineage(registry: RegistryReader, runs: list[str]) -> tuple[StoredLineage | None, str | None]:

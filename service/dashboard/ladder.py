@@ -4,7 +4,7 @@ Pure. Only versions that were measured alike stand on one ladder: those that can
 the newest assessed one. The others are listed with what differs.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mlflow_rlrisk.comparison import check_comparable, rank
@@ -83,19 +83,24 @@ class Ladder:
         return found
 
 
-def build_ladder(versions: Sequence[VersionRecord], stored: Mapping[str, StoredReport]) -> Ladder:
+def build_ladder(
+    versions: Sequence[VersionRecord],
+    stored: Mapping[str, StoredReport],
+    copies: Collection[str] = (),
+) -> Ladder:
     """Set the versions side by side.
 
     Args:
         versions: Ascending.
         stored: What is stored of each, by version.
+        copies: Versions that are another one with its logits multiplied: none is picked.
     """
     rungs = [Rung(version=each, stored=stored[each.version]) for each in versions]
     assessed = [rung for rung in rungs if rung.stored.report and not rung.stored.problem]
     placed = {rung.version.version: rung for rung in _placed(assessed)}
     rungs = [placed.get(rung.version.version, rung) for rung in rungs]
     compared = [rung for rung in rungs if rung.on_ladder]
-    pick, level, best, num_equals = _choice(compared)
+    pick, level, best, num_equals = _choice(compared, copies)
     return Ladder(
         rungs=tuple(rungs),
         deep=_deepest(compared),
@@ -133,16 +138,19 @@ def _report(rung: Rung) -> RiskReport:
     return rung.stored.report
 
 
-def _choice(compared: Sequence[Rung]) -> tuple[str | None, RiskLevel | None, str | None, int]:
+def _choice(
+    compared: Sequence[Rung], copies: Collection[str]
+) -> tuple[str | None, RiskLevel | None, str | None, int]:
     """The pick, its level, the best pass@1, and how many versions are as safe as the pick."""
     if not compared:
         return None, None, None, 0
     ranking = rank([_named(rung) for rung in compared])
     first = min(ranking.entries, key=lambda entry: entry.pass_at_1_rank)
     best = None if first.pass_at_1 is None else first.model
-    if ranking.entries[0].risk_level is RiskLevel.UNKNOWN:
+    own = [entry for entry in ranking.entries if entry.model not in copies] or ranking.entries
+    if own[0].risk_level is RiskLevel.UNKNOWN:
         return None, None, best, 0
-    equals = as_safe_as_the_safest(ranking.entries)
+    equals = as_safe_as_the_safest(own)
     chosen = min(equals, key=lambda entry: entry.pass_at_1_rank)
     return chosen.model, chosen.risk_level, best, len(equals)
 
