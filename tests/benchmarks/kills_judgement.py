@@ -52,7 +52,7 @@ def judge(
     service: RunningService, accepted: Mapping[str, tuple[str, str]], expected: Expected
 ) -> Counter[str]:
     """Wait for every accepted assessment and count what is wrong with it, by kind."""
-    service.wait_until_up()
+    service.wait_until_up(LIMIT_S)
     client, faults = Client(service.url), Counter[str]()
     for key, (assessment_id, model) in accepted.items():
         try:
@@ -76,8 +76,11 @@ def judge(
 
 def _wrong_verdict(report: RiskReport, done: Mapping[str, Any], direct: RiskReport) -> list[str]:
     faults = []
-    if _figures(report) != _figures(direct):
-        faults.append("other figures")
+    found, wanted = _figures(report), _figures(direct)
+    other = sorted(name for name in found | wanted if found.get(name) != wanted.get(name))
+    if other:
+        shown = ", ".join(f"{n} {found.get(n)} for {wanted.get(n)}" for n in other[:4])
+        faults.append(f"{len(other)} other figures: {shown}")
     if not report.risk_level == direct.risk_level == done["risk_level"]:
         faults.append("wrong level")
     return faults

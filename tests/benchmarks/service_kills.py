@@ -52,7 +52,7 @@ ROLES = ("api", "worker", "signer", "child")
 TARGETS = {"api": 0.24, "worker": 0.3, "signer": 0.2, "child": 0.2, "all": 0.05, "machine": 0.01}
 """Chances; ``all`` leaves the supervisor alive, ``machine`` does not."""
 OPEN_AT_ONCE = 3
-MAX_BURST = 15
+MAX_BURST = 10
 """Random kills in a row: the later ones meet processes that are starting again."""
 BURST_PAUSE_S = 2.0
 CALM_S = 150.0
@@ -144,6 +144,7 @@ def _world(
             )
             for model, path in models.items()
         }
+        print({model: str(report.risk_level) for model, report in reports.items()}, flush=True)
         service = ForkedService(
             config,
             free_port(),
