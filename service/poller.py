@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 TICK_S = 0.5
+REST_S = 5.0
+"""After a turn that failed: MLflow was away, or the queue is full."""
 PAGE = 200
 MAX_HINTS = 50
 OVERLAP_MS = 10 * 60 * 1000
@@ -55,7 +57,7 @@ class Poller:
         self._state = PollerState(jobs.engine, name)
         self._deliveries = DeliveryTable(jobs.engine)
         self._client = point_mlflow(settings)
-        self._look_at = 0.0
+        self._look_at = self._rest_until = 0.0
         self._settled: TTLCache[tuple[str, ...], bool] = TTLCache(MAX_SETTLED, SETTLED_S)
         """Triggers and versions, or versions and aliases, that need no second thought."""
 
@@ -70,14 +72,16 @@ class Poller:
         from mlflow.exceptions import MlflowException
 
         try:
-            if not self._state.is_mine():
+            if time.monotonic() < self._rest_until or not self._state.is_mine():
                 return
+            self._rest_until = time.monotonic() + REST_S  # unless all goes well
             for hint in self._deliveries.waiting(MAX_HINTS):
                 self._follow(hint)
                 self._deliveries.handled(hint.id)
             if time.monotonic() >= self._look_at:
                 self._look_at = time.monotonic() + self._settings.poll_interval_s
                 self.look()
+            self._rest_until = 0.0
         except _LostTurnError:
             logger.info("another worker looks at the registry")
         except QueueFullError:

@@ -65,8 +65,11 @@ class Secrets:
     def current(self) -> list[bytes]:
         """Every usable secret: lines of the file, and the environment's."""
         lines = [os.environ.get(SECRET_VARIABLE, "")]
-        if self._path is not None and Path(self._path).exists():
-            lines += Path(self._path).read_text(encoding="utf-8").splitlines()
+        try:
+            if self._path is not None and Path(self._path).exists():
+                lines += Path(self._path).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            logger.error("the webhook secrets cannot be read: %s", error)
         found = [line.strip() for line in lines if line.strip()]
         if any(len(each) < MIN_SECRET for each in found):
             logger.error("a webhook secret has fewer than %d characters: not used", MIN_SECRET)

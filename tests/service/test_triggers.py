@@ -264,8 +264,13 @@ def test_a_version_made_anew_under_the_same_number_is_other_content(
 
 
 def test_a_full_queue_delays_and_loses_nothing(
-    registry: mlflow.MlflowClient, settings: ServiceSettings, jobs: AssessmentTable, app: Flask
+    registry: mlflow.MlflowClient,
+    settings: ServiceSettings,
+    jobs: AssessmentTable,
+    app: Flask,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("service.poller.REST_S", 0.0)
     make(registry, "sft-a", 6)
     _Delivery(event(name="sft-a", version="1")).send(app.test_client())
     poller = Poller(settings.model_copy(update={"poll_interval_s": 1e-6}), jobs, "a")
