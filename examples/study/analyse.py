@@ -1,7 +1,7 @@
 """``python -m examples.study.analyse``: the README's table of evidence, from committed data.
 
-python -m examples.study.analyse            write the section between the README's markers
-python -m examples.study.analyse --check    say whether it stands there to the digit
+python -m examples.study.analyse            write EVIDENCE.md and the README's section
+python -m examples.study.analyse --check    say whether they are as computed, to the digit
 python -m examples.study.analyse --json     all figures, unrounded
 """
 
@@ -28,10 +28,11 @@ from examples.study.scoring import (
     within,
     within_draws,
 )
-from examples.study.tables import section
+from examples.study.tables import everything, section
 from examples.study.verdicts import level_table
 
 README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parent / "EVIDENCE.md"
 BEGIN, END = "<!-- evidence:begin -->\n", "<!-- evidence:end -->\n"
 REFERENCE = "pass@64"
 
@@ -86,10 +87,12 @@ def main(arguments: list[str] | None = None) -> int:
     text = README.read_text(encoding="utf-8")
     before, rest = text.split(BEGIN)
     current, after = rest.split(END)
-    computed = section(found)
+    computed, page = section(found), everything(found)
     if options.check:
-        print("as computed" if current == computed else "the README differs", file=sys.stderr)
-        return int(current != computed)
+        is_same = current == computed and PAGE.read_text(encoding="utf-8") == page
+        print("as computed" if is_same else "README or EVIDENCE.md differs", file=sys.stderr)
+        return int(not is_same)
+    PAGE.write_text(page, encoding="utf-8")
     README.write_text(before + BEGIN + computed + END + after, encoding="utf-8")
     return 0
 

@@ -3,15 +3,22 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from examples.study.findings import findings
 from examples.study.predictors import OURS
 from examples.study.scoring import OUTCOMES, PRIMARY
 
 
 def section(found: Mapping[str, Any]) -> str:
-    """All tables between the markers."""
-    parts = [_size(found), _main(found), _outcomes(found), _chosen(found), _levels(found)]
-    parts += [_candidates(found), _misranked(found)]
+    """What stands in the README, between its markers."""
+    parts = [_size(found), findings(found), _main(found), _levels(found), _misplaced_kinds(found)]
     return "\n".join(parts)
+
+
+def everything(found: Mapping[str, Any]) -> str:
+    """All tables, as a page of its own."""
+    head = "# Evidence\n\nWritten by `python -m examples.study.analyse`; see the README.\n"
+    parts = [_outcomes(found), _chosen(found), _candidates(found), _misplaced(found)]
+    return "\n".join([head, section(found), *parts])
 
 
 def _size(found: Mapping[str, Any]) -> str:
@@ -95,12 +102,15 @@ def _candidates(found: Mapping[str, Any]) -> str:
     return _table([*head, "AUROC failed"], rows)
 
 
-def _misranked(found: Mapping[str, Any]) -> str:
+def _misplaced_kinds(found: Mapping[str, Any]) -> str:
     rows = [
         [kind, str(each["count"]), f"{each['mean']:+.2f}", f"{each['mean_size']:.2f}"]
         for kind, each in found["misranked"]["by_kind"].items()
     ]
-    kinds = _table(["kind", "n", "mean rank error", "mean size"], rows)
+    return _table(["kind", "n", "rank promised less rank held", "size"], rows)
+
+
+def _misplaced(found: Mapping[str, Any]) -> str:
     worst = [
         [
             f"{each['lineage']} {each['checkpoint']}",
@@ -113,7 +123,7 @@ def _misranked(found: Mapping[str, Any]) -> str:
         for each in found["misranked"]["worst"]
     ]
     head = ["most misplaced", "kind", "rank error", "pass@1 before", "pass@64", "pass@1 after"]
-    return kinds + "\n" + _table(head, worst)
+    return _table(head, worst)
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -1,0 +1,81 @@
+"""What the figures say, in sentences that follow from them whichever way they turn out."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from examples.study.predictors import DURING, OURS, RIVALS
+
+
+def findings(found: Mapping[str, Any]) -> str:
+    """The findings as a Markdown list."""
+    sentences = [_ranking(found), _picking(found), _failing(found), _choice(found)]
+    sentences += _levels(found)
+    return "".join(f"* {sentence}\n" for sentence in sentences)
+
+
+def _ranking(found: Mapping[str, Any]) -> str:
+    own, best, value = _best(found, "within")
+    verb = "beats" if own > value else "does not beat"
+    reference = found["predictors"]["pass@64"]["within"]
+    low, high = found["predictors"][OURS]["less_reference"]
+    return (
+        f"Ranking by final pass@1: the index **{verb}** the best single predictor, {best}: "
+        f"{own:.2f} and {value:.2f} within a lineage. pass@64 has {reference:.2f}; the index less "
+        f"pass@64 lies in [{low:.2f}, {high:.2f}]."
+    )
+
+
+def _picking(found: Mapping[str, Any]) -> str:
+    regrets = {name: found["predictors"][name]["regret"] for name in (OURS, *RIVALS)}
+    ahead = sum(regrets[name] < regrets[OURS] for name in RIVALS)
+    place = "least of all, or level with it" if ahead == 0 else f"{ahead} rivals cost less"
+    return (
+        f"Starting from the one checkpoint of each lineage that the index prefers costs "
+        f"{regrets[OURS]:.3f} of final pass@1 ({place}); by pass@1 {regrets['pass@1 sampled']:.3f}, "
+        f"by pass@10 {regrets['pass@10']:.3f}, by pass@64 {regrets['pass@64']:.3f}."
+    )
+
+
+def _failing(found: Mapping[str, Any]) -> str:
+    own, best, value = _best(found, "auroc_failed")
+    verb = "is ahead of" if own > value else "is level with" if own == value else "is behind"
+    paper = found["predictors"][DURING]["auroc_failed"]
+    return (
+        f"Finding runs that fail: AUROC {own:.3f}, which {verb} the best single predictor, {best} "
+        f"({value:.3f}). The published entropy rule, which looks into the run itself, has "
+        f"{paper:.2f}."
+    )
+
+
+def _best(found: Mapping[str, Any], key: str) -> tuple[float, str, float]:
+    known = {name: found["predictors"][name][key] for name in RIVALS}
+    best = max(known, key=lambda name: known[name] if known[name] is not None else -2.0)
+    return found["predictors"][OURS][key], best, known[best]
+
+
+def _choice(found: Mapping[str, Any]) -> str:
+    means = {
+        pool: sum(score for _, score in each.values()) / len(each)
+        for pool, each in found["chosen_elsewhere"].items()
+    }
+    taken = sorted({name for name, _ in found["chosen_elsewhere"]["best candidate"].values()})
+    frozen, single = means["best candidate"], means["best single predictor"]
+    verb = "are ahead of" if frozen > single else "are not ahead of"
+    return (
+        f"Candidates chosen on the other lineages ({', '.join(f'`{name}`' for name in taken)}) "
+        f"{verb} the best single predictor chosen so ({frozen:.2f} and {single:.2f})."
+    )
+
+
+def _levels(found: Mapping[str, Any]) -> list[str]:
+    levels = found["levels"]
+    failed_low = levels.get("low", {"failed": 0})["failed"]
+    num_good = sum(each["good"] for each in levels.values())
+    good_high = levels.get("high", {"good": 0})["good"]
+    failed_high = levels.get("high", {"failed": 0})["failed"]
+    which = "No checkpoint" if failed_low == 0 else f"**{failed_low} checkpoints**"
+    return [
+        f"{which} whose run failed is called `low`; {failed_high} of {found['num_failed']} failed "
+        f"ones are called `high`, and so are {good_high} of {num_good} that did not fail "
+        f"({good_high / num_good:.0%})."
+    ]
