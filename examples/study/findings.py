@@ -31,8 +31,8 @@ def _picking(found: Mapping[str, Any]) -> str:
     place = "least of all, or level with it" if ahead == 0 else f"{ahead} rivals cost less"
     return (
         f"Starting from the one checkpoint of each lineage that the index prefers costs "
-        f"{regrets[OURS]:.3f} of final pass@1 ({place}); by pass@1 {regrets['pass@1 sampled']:.3f}, "
-        f"by pass@10 {regrets['pass@10']:.3f}, by pass@64 {regrets['pass@64']:.3f}."
+        f"{regrets[OURS]:.3f} of final pass@1 ({place}); by pass@1 "
+        f"{regrets['pass@1 sampled']:.3f}, by pass@10 {regrets['pass@10']:.3f}, by pass@64 {regrets['pass@64']:.3f}."
     )
 
 
