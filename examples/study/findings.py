@@ -29,10 +29,11 @@ def _picking(found: Mapping[str, Any]) -> str:
     regrets = {name: found["predictors"][name]["regret"] for name in (OURS, *RIVALS)}
     ahead = sum(regrets[name] < regrets[OURS] for name in RIVALS)
     place = "least of all, or level with it" if ahead == 0 else f"{ahead} rivals cost less"
+    names = {"pass@1": "pass@1 sampled", "pass@10": "pass@10", "pass@64": "pass@64"}
+    others = ", ".join(f"by {short} {regrets[name]:.3f}" for short, name in names.items())
     return (
         f"Starting from the one checkpoint of each lineage that the index prefers costs "
-        f"{regrets[OURS]:.3f} of final pass@1 ({place}); by pass@1 "
-        f"{regrets['pass@1 sampled']:.3f}, by pass@10 {regrets['pass@10']:.3f}, by pass@64 {regrets['pass@64']:.3f}."
+        f"{regrets[OURS]:.3f} of final pass@1 ({place}); {others}."
     )
 
 
