@@ -125,13 +125,15 @@ def _world(
         more["database"] = server.get_uri()
     with mlflow_server(folder, migrated_database(folder)) as url, pointed_at(url):
         models = register_versions(folder)
-        settings = {**ASSESSMENT, "backend": sampler}
+        sampling = {"num_samples": 16, "max_new_tokens": 8}
+        settings = {**ASSESSMENT, "sampling": sampling, "group_size": 8, "backend": sampler}
         config = write_settings(
             folder,
             url,
             num_prompts=NUM_PROMPTS,
             assessment=settings,
             environment=[CRASH_VARIABLE],
+            writable=["points"],  # the sampling process takes its points from there
             limits={"max_attempts": 1000},
             **more,
         )
