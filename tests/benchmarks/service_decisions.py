@@ -87,7 +87,10 @@ def main() -> int:
         parser.error("wrk is missing: apt install wrk")
     with (
         tempfile.TemporaryDirectory(prefix="rlrisk-decisions-") as name,
-        _service(Path(name), chosen.registry, chosen.max_age) as (service, token),
+        _service(Path(name), chosen.registry, chosen.max_age, not chosen.skip_busy) as (
+            service,
+            token,
+        ),
     ):
         rows = measure(service, token, chosen.clients, chosen.seconds, is_busy=False)
         if not chosen.skip_busy:
@@ -147,26 +150,28 @@ def _cpu_s(service: RunningService) -> float:
 
 
 @contextmanager
-def _service(folder: Path, registry: str, max_age_s: float) -> Iterator[tuple[RunningService, str]]:
+def _service(
+    folder: Path, registry: str, max_age_s: float, with_worker: bool
+) -> Iterator[tuple[RunningService, str]]:
     template = migrated_database(folder)
     if registry == "server":
         with (
             mlflow_server(folder, template) as uri,
             pointed_at(uri),
-            _started(folder, uri, ["mlflow-artifacts:/"], max_age_s) as parts,
+            _started(folder, uri, ["mlflow-artifacts:/"], max_age_s, with_worker) as parts,
         ):
             yield parts
     else:
         with (
             sqlite_store(template, folder) as uri,
-            _started(folder, uri, [str(folder / "artifacts")], max_age_s) as parts,
+            _started(folder, uri, [str(folder / "artifacts")], max_age_s, with_worker) as parts,
         ):
             yield parts
 
 
 @contextmanager
 def _started(
-    folder: Path, uri: str, roots: list[str], max_age_s: float
+    folder: Path, uri: str, roots: list[str], max_age_s: float, with_worker: bool
 ) -> Iterator[tuple[RunningService, str]]:
     from tests.service.dashboard_world import register
 
@@ -188,7 +193,7 @@ def _started(
     decided(AssessmentTable(engine))
     engine.dispose()
     tests.service.running_service.START_LIMIT_S = 300.0  # the machine may be busy
-    with running_service(config, role="all") as service:
+    with running_service(config, role="all" if with_worker else "api") as service:
         asked = {"model": f"models:/{MODEL}/1", "policy": "lenient"}
         answer = Client(service.url, token).ask("POST", "/v1/decisions", asked)
         assert answer.json["outcome"] == "promote", answer.body
