@@ -370,36 +370,3 @@ def test_draws_where_all_prompts_agree_follow_the_posterior_of_how_many_might_no
 
     expected = beta_distribution.ppf([0.5, 0.975], 0.5, 60.5)
     assert np.quantile(sign * (draws - value), [0.5, 0.975]) == pytest.approx(expected, rel=0.05)
-
-
-shares = st.floats(0.0, 1.0)
-
-
-@given(shares, shares, shares)
-def test_the_index_is_what_signal_and_coverage_leave_and_never_ties_where_they_differ(
-    signal: float, coverage: float, less: float
-) -> None:
-    lines = PolicyConfig()
-    values = {**HEALTHY, "starvation": signal, "uncovered": coverage}
-
-    def index(changed: dict[str, float]) -> float:
-        found = aggregates(changed, num_draws=8)
-        quantities = Quantities(found, AssessmentContext(), 0.95, 0)
-        return risk_index(assess_components(quantities, lines))[0]
-
-    assert index(values) == pytest.approx(1.0 - signal * coverage, abs=1e-12)
-    worse = {**values, "uncovered": coverage * less}
-    if signal * coverage * (1.0 - less) > 1e-9:
-        assert index(worse) > index(values)
-
-
-def test_coverage_is_read_at_the_most_attempts_sampled_up_to_64() -> None:
-    found = aggregates(HEALTHY)
-    for k, value in ((16, 0.7), (64, 0.9), (128, 0.99)):
-        found.metrics[f"rlrisk/pass_at_{k}"] = metric(np.full(200, value))
-        found.draws[f"rlrisk/pass_at_{k}"] = np.full(200, value)
-
-    assessed = assess_components(Quantities(found, AssessmentContext(), 0.95, 0), PolicyConfig())
-
-    read = {part.name: (part.measure, part.x) for part in assessed.components}
-    assert read["uncovered"] == ("pass@64", pytest.approx(0.9))
