@@ -155,7 +155,7 @@ def reason(row: dict[str, Any]) -> str:
     if "true share" in row["metric"]:
         return "posterior shares lean to their prior: no estimate of the true share"
     if row["metric"] == INDEX and row["coverage"] > high:
-        return "a component lies beyond the end of its ramp: the index cannot vary there"
+        return "the index lies at an end of its range, or of a ramp in it, and cannot pass it"
     if row["coverage"] > high and row["metric"] == f"pass_at_{row['n']}":
         return "k = n: every prompt gives 0 or 1, and few give one of them"
     nearest = low if row["coverage"] < low else high
