@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mlflow_rlrisk.errors import PromptSetError
+from mlflow_rlrisk.errors import ConfigError, PromptSetError
 from mlflow_rlrisk.prompt_schemas import Schema, prompt_content
 from mlflow_rlrisk.prompt_sources import Row, Table, read_table
 from mlflow_rlrisk.prompts import ID_LENGTH, content_digest, prompt_digest
@@ -94,7 +94,23 @@ def load_expert(source: object) -> ExpertSet:
     )
 
 
-def refuse_common(heldout: ExpertSet, train: ExpertSet) -> None:
+def load_experts(heldout: object, train: object) -> tuple[ExpertSet | None, ExpertSet | None]:
+    """Read held-out examples, and those that SFT was trained on.
+
+    Raises:
+        ConfigError: Training examples without held-out ones: there is no gap to tell.
+        PromptSetError: One of them cannot be used, or an example stands in both.
+    """
+    if train is None:
+        return (None if heldout is None else load_expert(heldout)), None
+    if heldout is None:
+        raise ConfigError("expert_train_data", train, "needs expert_data, the held-out examples")
+    both = load_expert(heldout), load_expert(train)
+    _refuse_common(*both)
+    return both
+
+
+def _refuse_common(heldout: ExpertSet, train: ExpertSet) -> None:
     """Refuse held-out examples that were trained on: their loss is no held-out loss.
 
     Raises:

@@ -26,7 +26,7 @@ from mlflow_rlrisk.checkpoint import Checkpoint, open_checkpoint
 from mlflow_rlrisk.collection import Collection
 from mlflow_rlrisk.config import AssessmentConfig, PolicyConfig
 from mlflow_rlrisk.errors import ConfigError
-from mlflow_rlrisk.expert_examples import ExpertSet, load_expert, refuse_common
+from mlflow_rlrisk.expert_examples import load_experts
 from mlflow_rlrisk.expert_profile import ExpertProfile
 from mlflow_rlrisk.expert_scoring import expert_profile, keep_profile, with_profile
 from mlflow_rlrisk.folder_lock import locked
@@ -101,7 +101,7 @@ def run_assessment(
         )
     watch.stage("open")
     prompt_set = prompts if isinstance(prompts, PromptSet) else load_prompts(prompts, mapping)
-    heldout, trained = _experts(expert_data, expert_train_data)
+    heldout, trained = load_experts(expert_data, expert_train_data)
     build = load_sampler(config.backend)
     source = None
     if needs_checkpoint(build, str(model)):
@@ -114,8 +114,7 @@ def run_assessment(
         )
         watch.stage("preflight")
         shown = _preflight(pool, prompt_set, config, is_wanted=run_preflight)
-        watch.stage("expert data")
-        # Before the sampler, which may take the whole device.
+        watch.stage("expert data")  # before the sampler, which may take the whole device
         expert, train = (
             None if each is None else expert_profile(source, each, config, (out_dir, out_root))
             for each in (heldout, trained)
@@ -160,22 +159,6 @@ def run_assessment(
             write_text_atomically(folder / REPORT, judged.report.to_json())
     watch.stage("done")
     return replace(judged, folder=folder, context=context, expert=expert, train=train)
-
-
-def _experts(heldout: object, train: object) -> tuple[ExpertSet | None, ExpertSet | None]:
-    """Held-out and training examples.
-
-    Raises:
-        ConfigError: Training examples without held-out ones: there is no gap to tell.
-        PromptSetError: One of them cannot be used, or an example stands in both.
-    """
-    if train is None:
-        return (None if heldout is None else load_expert(heldout)), None
-    if heldout is None:
-        raise ConfigError("expert_train_data", train, "needs expert_data, the held-out examples")
-    both = load_expert(heldout), load_expert(train)
-    refuse_common(*both)
-    return both
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,8 +7,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from mlflow_rlrisk.errors import PromptSetError
-from mlflow_rlrisk.expert_examples import load_expert
+from mlflow_rlrisk.errors import ConfigError, PromptSetError
+from mlflow_rlrisk.expert_examples import load_expert, load_experts
 from mlflow_rlrisk.records import Message
 
 Q = ("what is 1+1?", "and 2+2?")
@@ -78,3 +78,17 @@ def test_the_digest_is_that_of_the_content_in_any_order_and_format(tmp_path: Pat
 def test_what_is_no_example_is_refused_by_its_row(rows: list[dict[str, Any]], message: str) -> None:
     with pytest.raises(PromptSetError, match=message):
         load_expert(rows)
+
+
+def test_training_examples_need_held_out_ones_and_share_none_with_them() -> None:
+    rows = [{"prompt": f"q{i}", "completion": f"a{i}"} for i in range(4)]
+
+    heldout, train = load_experts(rows[:2], rows[2:])
+
+    assert heldout is not None
+    assert train is not None
+    assert heldout.digest != train.digest
+    with pytest.raises(ConfigError, match="needs expert_data"):
+        load_experts(None, rows)
+    with pytest.raises(PromptSetError, match="1 of 2 held-out examples are training examples"):
+        load_experts(rows[:2], rows[1:])
