@@ -148,6 +148,7 @@ def test_promote_asks_the_registry_and_tells_its_refusal(gated: Gated, rlrisk: A
     assert (code, out) == (0, "alias 'champion' is version prod-a/2 now\n")
     done = rlrisk("gate", "promote", "models:/prod-a/2", "--stage", "Production", "--json")
     assert (done[0], one_object(done[1])["target"]) == (0, "stage.production")
+    assert rlrisk("gate", "check", "prod-a", "--stage", "production")[0] == 0
     assert rlrisk("gate", "promote", "prod-a", "--alias", "champion")[0] == 1
 
 

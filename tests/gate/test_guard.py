@@ -279,6 +279,15 @@ def test_an_override_counts_only_as_it_was_given(
     assert f"(its override does not count: {why}" in refused.message
 
 
+def test_an_override_tells_for_whom_a_service_signed() -> None:
+    asked = override_of(requested_by=("alice", "bob"))
+    tags = {"rlrisk.override.alias.rl-ready": sign_override(asked, [OTHER])}
+
+    found = verdict(evidence(overrides=tags))
+
+    assert f"by an override of b ({OTHER.key_id}), asked for by alice, bob: agreed" in found.message
+
+
 def test_an_override_at_its_limits_counts() -> None:
     lasting = override_of(expires_at=to_text(NOW - timedelta(minutes=1) + timedelta(hours=24)))
     tags = {"rlrisk.override.alias.rl-ready": sign_override(lasting, [KEY, OTHER])}

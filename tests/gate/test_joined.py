@@ -12,6 +12,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.model_registry.dbmodels.models import SqlRegisteredModelAlias
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
 
+from mlflow_rlrisk.gate.promotion_policy import Target
 from mlflow_rlrisk.gate.turns import turns_of
 from tests.gate.conftest import Gated, refused
 
@@ -64,6 +65,17 @@ def test_a_registry_that_commits_twice_commits_the_entry_with_the_first(
 
     assert seen == [({"champion": 1}, ["promote"])]
     assert [each.outcome for each in gated.entries()] == ["promote"]
+
+
+def test_reading_takes_no_entry_along(gated: Gated) -> None:
+    gated.version("prod-a", is_proven=True)
+    maker, keeper = gated.store.ManagedSessionMaker, gated.store.gatekeeper
+    entry = keeper.admit("set_alias", "prod-a", "1", Target("alias", "champion"))
+
+    with refused("by other means"), maker.carrying(entry, keeper.clock()), maker() as session:
+        session.connection()
+
+    assert gated.entries() == []
 
 
 def test_an_entry_is_carried_by_the_thread_that_it_belongs_to(gated: Gated) -> None:
