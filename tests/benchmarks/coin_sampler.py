@@ -56,8 +56,9 @@ class CoinSampler:
             sample_index=index,
             completion=right if seed[0] < 128 else f"+ {seed[1]} = 0",
             token_ids=np.array([5, 6, 7, 2], np.int64),
-            logprobs=np.full(4, -0.7),
-            entropies=np.full(4, 0.02 if self._is_collapsed else 0.7),
+            # Stored as float32; these values are the same there, so that a resumed run is too.
+            logprobs=np.full(4, -0.75),
+            entropies=np.full(4, 0.03125 if self._is_collapsed else 0.75),
             finish_reason=FinishReason.STOP,
         )
 
