@@ -30,6 +30,8 @@ from examples.study.scoring import (
 )
 from examples.study.tables import everything, section
 from examples.study.verdicts import level_table
+from mlflow_rlrisk.calibration import calibrate, read_rows
+from mlflow_rlrisk.config import DEFAULT_COMPONENTS
 
 README = Path(__file__).parents[2] / "README.md"
 PAGE = Path(__file__).parent / "EVIDENCE.md"
@@ -70,7 +72,21 @@ def figures(study: Study) -> dict[str, Any]:
         "chosen_elsewhere": comparison(study),
         "levels": level_table(study),
         "noise": noise_floor(study),
+        "calibration": calibrated(),
         "misranked": misranked(study, values[OURS]),
+    }
+
+
+def calibrated() -> dict[str, Any]:
+    """What ``rlrisk calibrate --data pairs.jsonl`` makes of the same rows."""
+    rows, _ = read_rows(RESULTS / "pairs.jsonl", DEFAULT_COMPONENTS, min_gain=0.0)
+    content = calibrate(rows, DEFAULT_COMPONENTS).content
+    predictors = content["validation"]["predictors"]
+    return {
+        "used": content["used"],
+        "kind": content["model"]["kind"],
+        "brier": {name: each["brier"] for name, each in predictors.items()},
+        "skill": predictors["risk_index"]["skill"],
     }
 
 

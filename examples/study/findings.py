@@ -8,7 +8,8 @@ from examples.study.predictors import DURING, OURS, RIVALS
 
 def findings(found: Mapping[str, Any]) -> str:
     """The findings as a Markdown list."""
-    sentences = [_ranking(found), _picking(found), _failing(found), _choice(found)]
+    sentences = [_ranking(found), _picking(found), _failing(found), _calibration(found)]
+    sentences.append(_choice(found))
     sentences += _levels(found)
     return "".join(f"* {sentence}\n" for sentence in sentences)
 
@@ -52,6 +53,19 @@ def _best(found: Mapping[str, Any], key: str) -> tuple[float, str, float]:
     known = {name: found["predictors"][name][key] for name in RIVALS}
     best = max(known, key=lambda name: known[name] if known[name] is not None else -2.0)
     return found["predictors"][OURS][key], best, known[best]
+
+
+def _calibration(found: Mapping[str, Any]) -> str:
+    calibration = found["calibration"]
+    briers = dict(calibration["brier"])
+    own = briers.pop("risk_index")
+    best = min(briers, key=lambda name: briers[name])
+    verdict = "so a policy would use it" if calibration["used"] else "so no policy would use it"
+    return (
+        f"As a chance of failure (`rlrisk calibrate`, {calibration['kind']}, each lineage by the "
+        f"other two): Brier score {own:.3f}, skill {calibration['skill']:.2f}; the best rival is "
+        f"{best} with {briers[best]:.3f}, {verdict}."
+    )
 
 
 def _choice(found: Mapping[str, Any]) -> str:
