@@ -19,11 +19,11 @@ from mlflow_rlrisk.attestation import ATTESTATION_TAG, Place, verify_attestation
 from mlflow_rlrisk.attestation_keys import KeyRing, PublicKey, SigningKey
 from service.assessment_table import Assessment, AssessmentTable, State
 from service.database import open_database
-from service.publishing import publish
+from service.publishing import ASSESSMENT_TAG, publish
 from service.settings import ServiceSettings, load_settings
 from service.signer_client import SocketSigner, check_peer, short_address
 from service.signer_protocol import SignerRefusedError, SignerUnavailableError
-from service.signer_statements import Statements
+from service.signer_statements import DIGEST_TAG, Statements
 from tests.service.running_service import (
     ASSESSMENT,
     BASE,
@@ -182,12 +182,26 @@ def test_a_worker_that_was_taken_over_gets_no_signature_for_another_report(
     world: World, change: Change, request_: dict[str, Any], code: str
 ) -> None:
     job = world.finished(change, **request_)
+    report = RiskReport.from_json(world.jobs.report(job.id) or "")
+    tags = {ASSESSMENT_TAG: job.id, DIGEST_TAG: report.digest}
+    run = mlflow.MlflowClient().create_run("0", tags=tags)  # as one who holds the worker would
+
+    with pytest.raises(SignerRefusedError) as refused:
+        world.signer.attest(job.id, run.info.run_id)
+
+    assert (refused.value.code, refused.value.is_final) == (code, True)
+
+
+def test_what_the_signer_refused_is_published_as_unsigned_and_shown_on_no_version(
+    world: World,
+) -> None:
+    job = world.finished(with_easy_lines)
 
     assert world.publish(job, world.signer)  # it is at its end: asking again would change nothing
 
     done = world.jobs.find(job.id)
     assert done is not None
-    assert str(done.publish_error).startswith(f"not signed: {code}")
+    assert str(done.publish_error).startswith("not signed: not_as_configured")
     assert not [tag for tag in world.tags(job) if tag.startswith("rlrisk.")]
 
 
