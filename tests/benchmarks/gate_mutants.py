@@ -55,6 +55,8 @@ EQUIVALENT = {
     "True becomes False: @dataclass(frozen=True, slots=True, kw_only=True)": (
         "nothing assigns to a record, adds to it or gives its fields by position"
     ),
+    "False becomes True: def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) "
+    "-> dict[Any, Any]:": "keys are read deeply in any case, values by the loader's own call",
     "False becomes True: evidence = gather(client, place, with_files=False)": (
         "files are listed and not looked at: slower, the same answer"
     ),
