@@ -55,3 +55,16 @@ def test_no_group_size_is_promised_where_rewards_tell_more_apart_than_success() 
     assert graded.metrics["rlrisk/group_signal_fraction"].value < 0.75
     assert not any(step.startswith("groups of") for step in graded.next_steps)
     assert any(step.startswith("groups of") for step in signed.next_steps)
+
+
+def test_group_size_advice_comes_from_the_fit_and_names_its_cost() -> None:
+    rng = np.random.default_rng(3)
+    solved = rng.binomial(16, rng.beta(1.0, 4.0, size=400))
+
+    report = report_of(prompts(solved, 16), group_size=4)
+
+    step = next(step for step in report.next_steps if step.startswith("groups of"))
+    size = int(step.split()[2])
+    # Beta(1, 4) reaches a signal of .75 at g = 13: 1 - 4/(4 + g) - B(1 + g, 4)/B(1, 4).
+    assert 10 <= size <= 17
+    assert f"{size / 4:.1f} times" in step

@@ -393,19 +393,6 @@ def test_medium_says_how_many_prompts_would_resolve_a_straddling_interval() -> N
     assert any("need about" in step or "decision line" in step for step in report.next_steps)
 
 
-def test_group_size_advice_comes_from_the_fit_and_names_its_cost() -> None:
-    rng = np.random.default_rng(3)
-    solved = rng.binomial(16, rng.beta(1.0, 4.0, size=400))
-
-    report = report_of(prompts(solved, 16), group_size=4)
-
-    step = next(step for step in report.next_steps if step.startswith("groups of"))
-    size = int(step.split()[2])
-    # Beta(1, 4) reaches a signal of .75 at g = 13: 1 - 4/(4 + g) - B(1 + g, 4)/B(1, 4).
-    assert 10 <= size <= 17
-    assert f"{size / 4:.1f} times" in step
-
-
 def test_solve_counts_add_up_to_the_prompts() -> None:
     report = report_of(prompts([0, 0, 3, 16], 16))
 
