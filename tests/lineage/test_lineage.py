@@ -192,7 +192,7 @@ def test_a_flattened_collapsed_checkpoint_and_a_sharpened_base_are_told_for_what
         member("collapsed", drawn(collapsed, 64, 0.05, seed=4)),
     ]
 
-    lineage = trace_lineage(series)
+    lineage = trace_lineage(series, base="base")
 
     said = {note.split(":")[0]: note for note in lineage.notes}
     assert "noise, not exploration" in said["flattened"]
