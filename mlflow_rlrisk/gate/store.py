@@ -254,8 +254,13 @@ class _Versions:
     def get_model_version(self, name: str, version: str) -> Any:
         """A `_Version`; where there is none, MLflow's own answer to that."""
         wanted = {"workspace": self._store._get_active_workspace(), "name": name}
-        with self._engine.connect() as connection:
-            rows = connection.execute(_VERSION_WITH_TAGS, {**wanted, "version": int(version)}).all()
+        values = {**wanted, "version": int(version)}
+        # A cursor left open by an error would keep SQLite's database locked.
+        with (
+            self._engine.connect() as connection,
+            connection.execute(_VERSION_WITH_TAGS, values) as result,
+        ):
+            rows = result.all()
         if not rows:
             return self._store.get_model_version(name, version)
         found = rows[0]

@@ -1,5 +1,6 @@
 """An exception at every single call that the gate makes: nothing gets in by an accident."""
 
+import logging
 import sqlite3
 import sys
 from collections.abc import Callable
@@ -19,6 +20,13 @@ from tests.gate.conftest import Gated
 
 # What an interrupted generator says while it is thrown away is no news here.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.fixture(autouse=True)
+def _quiet_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Captured log records keep the frames of an error alive, and with them open cursors."""
+    monkeypatch.setattr(logging.getLogger("mlflow_rlrisk.gate.refusals"), "disabled", True)
+
 
 OURS = ("mlflow_rlrisk/gate/", "mlflow_rlrisk/attestation", "mlflow_rlrisk/content")
 

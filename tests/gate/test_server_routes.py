@@ -53,8 +53,20 @@ class Registry:
 
 @pytest.fixture(
     scope="module",
-    params=[("sqlite", False), ("sqlite", True), ("postgresql", False), ("postgresql", True)],
-    ids=["sqlite", "sqlite-basic-auth", "postgresql", "postgresql-basic-auth"],
+    params=[
+        # One worker of xdist each, so that no server is started twice.
+        pytest.param(
+            (database, with_auth),
+            id=name,
+            marks=pytest.mark.xdist_group(f"routes-{name}"),
+        )
+        for database, with_auth, name in (
+            ("sqlite", False, "sqlite"),
+            ("sqlite", True, "sqlite-basic-auth"),
+            ("postgresql", False, "postgresql"),
+            ("postgresql", True, "postgresql-basic-auth"),
+        )
+    ],
 )
 def registry(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
@@ -279,7 +291,7 @@ def test_mlflow_evaluate_works_as_before(registry: Registry) -> None:
     mlflow.set_tracking_uri(registry.server.url)
     mlflow.set_registry_uri(registry.server.url)
     try:
-        with mlflow.start_run():
+        with mlflow.start_run(experiment_id="0"):  # whatever another test has made the active one
             result = mlflow.models.evaluate(
                 data=pd.DataFrame({"given": [1.0, 2.0, 3.0], "right": [1.0, 2.0, 4.0]}),
                 predictions="given",

@@ -31,7 +31,7 @@ from tests.service.dashboard_world import (
     make_world,
 )
 
-pytestmark = pytest.mark.mlflow
+pytestmark = [pytest.mark.mlflow, pytest.mark.xdist_group("dashboard")]
 
 
 @pytest.fixture(scope="module")

@@ -29,6 +29,8 @@ from tests.benchmarks.service_decisions import MODEL, decided
 from tests.mlflow_server import sqlite_store
 from tests.service.dashboard_world import register
 
+pytestmark = pytest.mark.xdist_group("faults")  # its server is started once
+
 ASK = {"model": f"models:/{MODEL}/1", "policy": "lenient"}
 
 

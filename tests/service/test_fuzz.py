@@ -11,6 +11,8 @@ from tests.benchmarks.service_fuzz import Found, fuzz, fuzzed_app
 from tests.service.raw_requests import REQUESTS, mutated
 from tests.service.running_service import Client, RunningService, running_service, write_settings
 
+pytestmark = pytest.mark.xdist_group("fuzz")  # its server is started once
+
 MAX_GROWTH_BYTES = 64 * 2**20
 """Arenas of 32 threads; the bodies sent here are together larger than that."""
 

@@ -14,6 +14,8 @@ from service.problems import SLUGS
 from service.tokens import Scope
 from tests.service.running_service import COMMAND, Client, running_service, write_settings
 
+pytestmark = pytest.mark.xdist_group("http")  # its server is started once
+
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory, registry: str) -> Path:

@@ -24,6 +24,8 @@ from tests.service.running_service import (
     write_settings,
 )
 
+pytestmark = pytest.mark.xdist_group("jobs")  # its server is started once
+
 SPY = '''
 import json, os, time
 

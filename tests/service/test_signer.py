@@ -33,6 +33,8 @@ from tests.service.running_service import (
     write_settings,
 )
 
+pytestmark = pytest.mark.xdist_group("signer")  # its server is started once
+
 Change = Callable[[RiskReport], RiskReport]
 
 

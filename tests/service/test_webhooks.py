@@ -28,7 +28,7 @@ from tests.service.running_service import (
     write_settings,
 )
 
-pytestmark = [pytest.mark.mlflow, pytest.mark.slow]
+pytestmark = [pytest.mark.mlflow, pytest.mark.slow, pytest.mark.xdist_group("webhooks")]
 
 PATH = "/v1/webhooks/mlflow"
 ASKED = {"prompt_set": "heldout", "verifier": "chains"}
