@@ -26,7 +26,7 @@ def early_letter(prompts, completions, **columns):
 def slow_digit(prompts, completions, **columns):
     with open(__file__ + ".pids", "a") as stream:
         stream.write(f"{os.getpid()}\\n")
-    time.sleep(0.5)
+    time.sleep(1.2)
     return digit(prompts, completions)
 
 

@@ -28,7 +28,7 @@ from tests.service.running_service import (
     write_settings,
 )
 
-pytestmark = [pytest.mark.mlflow, pytest.mark.slow, pytest.mark.xdist_group("webhooks")]
+pytestmark = [pytest.mark.mlflow, pytest.mark.slow]
 
 PATH = "/v1/webhooks/mlflow"
 ASKED = {"prompt_set": "heldout", "verifier": "chains"}
@@ -111,7 +111,7 @@ def register(world: World, url: str | None = None) -> tuple[int, Any]:
     return done.returncode, json.loads(done.stdout)
 
 
-def test_a_webhook_of_mlflow_starts_one_assessment_and_forged_ones_none(world: World) -> None:
+def a_webhook_of_mlflow_starts_one_assessment_and_forged_ones_none(world: World) -> None:
     log = world.service.log
     wait_for(lambda: "MLflow has no webhook for this service" in log.read_text())
     wait_for(lambda: all(name in log.read_text() for name in PRIVATE))  # not set for the service
@@ -157,7 +157,7 @@ def test_a_webhook_of_mlflow_starts_one_assessment_and_forged_ones_none(world: W
     assert len(world.jobs("models:/chains-sft/2")) == 0
 
 
-def test_aliases_and_tags_start_what_the_triggers_say_and_nothing_else(world: World) -> None:
+def aliases_and_tags_start_what_the_triggers_say_and_nothing_else(world: World) -> None:
     world.registry.create_registered_model("asked-sft")
     for _ in range(3):
         world.registry.create_model_version("asked-sft", "models:/chains-sft/1")
@@ -181,7 +181,7 @@ def test_aliases_and_tags_start_what_the_triggers_say_and_nothing_else(world: Wo
         world.cancel(f"models:/asked-sft/{number}")
 
 
-def test_what_mlflow_lost_is_found_by_the_poller_and_nothing_twice(world: World) -> None:
+def what_mlflow_lost_is_found_by_the_poller_and_nothing_twice(world: World) -> None:
     before = {
         each: len(world.jobs(each)) for each in ("models:/chains-sft/1", "models:/asked-sft/3")
     }
@@ -206,3 +206,12 @@ def test_what_mlflow_lost_is_found_by_the_poller_and_nothing_twice(world: World)
     time.sleep(2.5)  # two more looks
     assert {each: len(world.jobs(each)) for each in before} == before
     assert len(world.jobs("models:/chains-sft/2")) == 1
+
+
+@pytest.mark.timeout(900)
+def test_a_real_mlflow_starts_assessments_by_webhook_and_what_is_lost_is_found(
+    world: World,
+) -> None:
+    a_webhook_of_mlflow_starts_one_assessment_and_forged_ones_none(world)
+    aliases_and_tags_start_what_the_triggers_say_and_nothing_else(world)
+    what_mlflow_lost_is_found_by_the_poller_and_nothing_twice(world)
