@@ -106,17 +106,8 @@ def parent_of(reference: str) -> str | None:
     Raises:
         ModelReferenceError: The registry does not know the version.
     """
-    if not reference.startswith("models:/"):
-        return None
-    source = resolve_reference(reference)
-    if source.registered_name is None or source.version is None:
-        return None
-    from mlflow import MlflowClient
-
-    with _mlflow_errors(reference):
-        found = MlflowClient().get_model_version(source.registered_name, source.version)
-    parent = found.tags.get("rlrisk.parent")
-    return None if parent is None else str(parent)
+    found = _registered_version(reference)
+    return None if found is None else found.tags.get("rlrisk.parent")
 
 
 def series_of(reference: str) -> str | None:
@@ -125,6 +116,12 @@ def series_of(reference: str) -> str | None:
     Raises:
         ModelReferenceError: The registry does not know the version.
     """
+    found = _registered_version(reference)
+    return None if found is None else str(found.tags.get("rlrisk.series", found.name))
+
+
+def _registered_version(reference: str) -> Any:
+    """MLflow's entity of a registered version, ``None`` where the reference is of another kind."""
     if not reference.startswith("models:/"):
         return None
     source = resolve_reference(reference)
@@ -133,8 +130,7 @@ def series_of(reference: str) -> str | None:
     from mlflow import MlflowClient
 
     with _mlflow_errors(reference):
-        found = MlflowClient().get_model_version(source.registered_name, source.version)
-    return str(found.tags.get("rlrisk.series", source.registered_name))
+        return MlflowClient().get_model_version(source.registered_name, source.version)
 
 
 def _follow(uri: str, known: ModelSource, copies_left: int) -> ModelSource:
