@@ -13,9 +13,13 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return migrated_database(tmp_path_factory.mktemp("database"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def registry(database: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real MLflow store with the demo's base model as ``models:/chains-sft/1``."""
+    """A real MLflow store with the demo's base model as ``models:/chains-sft/1``.
+
+    A module's own, for MLflow's active store and experiment are the process's: kept over several
+    modules, each of them could change it for the next.
+    """
     with sqlite_store(database, tmp_path_factory.mktemp("registry")) as uri:
         log_checkpoint(BASE, "chains-sft")
         yield uri
