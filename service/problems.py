@@ -32,6 +32,7 @@ SLUGS: Mapping[str, tuple[int, str]] = {
     "override-refused": (409, "The override is refused"),
     "not-finished": (409, "The assessment has no report"),
     "too-large": (413, "The request is too large"),
+    "uri-too-long": (414, "The address is too long"),
     "media-type": (415, "The body must be application/json"),
     "invalid-field": (422, "A field is unusable"),
     "model-uri-refused": (422, "The model reference is refused"),
@@ -93,6 +94,20 @@ def without_paths(text: str) -> str:
     return _PATH.sub("<path>", _USERINFO.sub("", text))
 
 
+def document_of(problem: Problem, *, instance: str, request_id: str) -> ProblemDocument:
+    """What is answered to ``problem``."""
+    status, title = SLUGS[problem.slug]
+    return ProblemDocument(
+        type=TYPE_ROOT + problem.slug,
+        title=title,
+        status=status,
+        detail=problem.detail or title,
+        instance=instance,
+        request_id=request_id,
+        errors=list(problem.errors),
+    )
+
+
 def register_problems(app: Flask) -> None:
     """Answer every error of ``app`` with a problem document."""
     app.register_error_handler(Problem, _answer)
@@ -102,17 +117,9 @@ def register_problems(app: Flask) -> None:
 
 
 def _answer(problem: Problem) -> Response:
-    status, title = SLUGS[problem.slug]
-    document = ProblemDocument(
-        type=TYPE_ROOT + problem.slug,
-        title=title,
-        status=status,
-        detail=problem.detail or title,
-        instance=request.path,
-        request_id=g.get("request_id", ""),
-        errors=list(problem.errors),
-    )
-    answer = Response(json.dumps(document.model_dump()), status=status, mimetype=MEDIA_TYPE)
+    document = document_of(problem, instance=request.path, request_id=g.get("request_id", ""))
+    body = json.dumps(document.model_dump())
+    answer = Response(body, status=document.status, mimetype=MEDIA_TYPE)
     answer.headers.update(problem.headers)
     return answer
 

@@ -4,7 +4,7 @@ An input names things that the operator configured. There is no field for a path
 """
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -270,8 +270,8 @@ class DeliveryView(BaseModel):
 class Health(BaseModel):
     """Whether the service is up, and what is not."""
 
-    status: Literal["ok", "unavailable"]
-    checks: dict[str, Any] = {}
+    status: Literal["ok", "degraded", "unavailable"]
+    checks: dict[str, str] = {}
 
 
 def moment(seconds: float | None) -> str | None:

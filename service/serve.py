@@ -188,7 +188,7 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]
         shown = f"[{host}]" if ":" in host and not host.startswith("[") else host
         self._options: Mapping[str, Any] = {
             "bind": f"{shown}:{port}",
-            "worker_class": "gthread",
+            "worker_class": "service.problem_worker.ProblemWorker",
             "workers": 1,
             "threads": threads,
             "graceful_timeout": GRACE_S,

@@ -132,6 +132,8 @@ def _converse(connection: socket.socket, questions: Questions, room: threading.S
         with connection:
             connection.settimeout(QUESTION_LIMIT_S)
             check_peer(connection)
+            if not connection.recv(1, socket.MSG_PEEK):
+                return  # whoever it was only looked whether we are here
             answer = _answer(read_line(connection), questions)
             connection.sendall(json.dumps(answer).encode() + b"\n")
     except (OSError, ValueError) as error:

@@ -5,6 +5,8 @@ import os
 import socket
 import struct
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,14 @@ class SocketSigner:
     def __init__(self, path: str | Path) -> None:
         self._path = Path(path)
 
+    def is_there(self) -> bool:
+        """Whether a signer of this user listens."""
+        try:
+            with self._connected():
+                return True
+        except OSError:
+            return False
+
     def attest(self, assessment_id: str, run_id: str) -> str:
         """Ask for the envelope of an assessment."""
         return self._ask({"kind": "attest", "assessment_id": assessment_id, "run_id": run_id})
@@ -35,11 +45,7 @@ class SocketSigner:
 
     def _ask(self, question: dict[str, str]) -> str:
         try:
-            with socket.socket(socket.AF_UNIX) as connection:
-                connection.settimeout(CONNECT_LIMIT_S)
-                with short_address(self._path) as address:
-                    connection.connect(address)
-                check_peer(connection)
+            with self._connected() as connection:
                 connection.sendall(json.dumps(question).encode() + b"\n")
                 connection.settimeout(ANSWER_LIMIT_S)
                 answer = read_line(connection)
@@ -49,6 +55,15 @@ class SocketSigner:
             return str(answer["envelope"])
         fault = answer["error"]
         raise SignerRefusedError(fault["code"], fault["detail"], is_final=fault["is_final"])
+
+    @contextmanager
+    def _connected(self) -> Iterator[socket.socket]:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(CONNECT_LIMIT_S)
+            with short_address(self._path) as address:
+                connection.connect(address)
+            check_peer(connection)
+            yield connection
 
 
 def signer_of(settings: ServiceSettings) -> SocketSigner | None:

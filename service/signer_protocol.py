@@ -30,7 +30,10 @@ class SignerRefusedError(Exception):
 
 
 class Signer(Protocol):
-    """Signs by reference; every method raises `SignerUnavailableError` or `SignerRefusedError`."""
+    """Signs by reference; what signs raises `SignerUnavailableError` or `SignerRefusedError`."""
+
+    def is_there(self) -> bool:
+        """Whether it takes questions; asks none."""
 
     def attest(self, assessment_id: str, run_id: str) -> str:
         """The envelope for the version that an assessment is about.

@@ -23,6 +23,13 @@ def say_alive(engine: sa.Engine, name: str) -> None:
             connection.execute(sa.insert(_TABLE).values(name=name, seen_at=seen_at))
 
 
+def living(engine: sa.Engine, life_s: float) -> list[str]:
+    """Workers that have said something within ``life_s``."""
+    with read(engine) as connection:
+        wanted = sa.select(_TABLE.c.name).where(_TABLE.c.seen_at >= time.time() - life_s)
+        return [str(name) for (name,) in connection.execute(wanted)]
+
+
 def gone(engine: sa.Engine, life_s: float) -> list[str]:
     """Workers that have said nothing for ``life_s``; their clocks may differ by a part of it."""
     with read(engine) as connection:

@@ -2,7 +2,6 @@
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 from flask import Blueprint, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -14,6 +13,9 @@ from service.metrics import ServiceMetrics
 from service.openapi import API
 from service.schemas import Health
 from service.settings import ServiceSettings
+from service.worker_presence import living
+
+OK, NOT_CONFIGURED = "ok", "not configured"
 
 
 def blueprint(settings: ServiceSettings, metrics: ServiceMetrics) -> Blueprint:
@@ -29,11 +31,17 @@ def blueprint(settings: ServiceSettings, metrics: ServiceMetrics) -> Blueprint:
     @routes.get("/readyz")
     @API.validate(resp=Answers(HTTP_200=Health, HTTP_503=Health), tags=["operations"])
     def readyz() -> tuple[Health, int]:
-        """The database answers and there is room on the disk."""
-        checks: dict[str, Any] = {"database": _database(), "disk": _disk(settings)}
-        if all(word == "ok" for word in checks.values()):
-            return Health(status="ok", checks=checks), 200
-        return Health(status="unavailable", checks=checks), 503
+        """Whether requests are taken: the database answers and there is room on the disk.
+
+        Without a worker, or without the signer that is configured, what was accepted waits and
+        loses nothing: 200, and ``degraded``.
+        """
+        needed = {"database": _database(), "disk": _disk(settings)}
+        checks = needed | {"workers": _workers(settings), "signer": _signer()}
+        if any(word != OK for word in needed.values()):
+            return Health(status="unavailable", checks=checks), 503
+        is_well = all(word in (OK, NOT_CONFIGURED) for word in checks.values())
+        return Health(status="ok" if is_well else "degraded", checks=checks), 200
 
     @routes.get("/metrics")
     def prometheus() -> Response:
@@ -47,7 +55,22 @@ def _database() -> str:
         dependencies().jobs.counts()
     except SQLAlchemyError:
         return "does not answer"
-    return "ok"
+    return OK
+
+
+def _workers(settings: ServiceSettings) -> str:
+    try:
+        names = living(dependencies().jobs.engine, settings.worker_life_s)
+    except SQLAlchemyError:
+        return "not known"
+    return OK if names else "none is alive: assessments wait"
+
+
+def _signer() -> str:
+    signer = dependencies().signer
+    if signer is None:
+        return NOT_CONFIGURED
+    return OK if signer.is_there() else "does not answer: reports and overrides wait"
 
 
 def _disk(settings: ServiceSettings) -> str:
@@ -55,4 +78,4 @@ def _disk(settings: ServiceSettings) -> str:
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free
-    return "ok" if free >= settings.limits.min_free_disk_bytes else "too little room"
+    return OK if free >= settings.limits.min_free_disk_bytes else "too little room"

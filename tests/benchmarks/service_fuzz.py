@@ -58,6 +58,9 @@ ACCEPTED = ["2xx", "401", "403", "404", "409", "422", "429", "502", "503", "507"
 class NothingSigned:
     """A signer that answers and refuses all; with none every override would be a 503."""
 
+    def is_there(self) -> bool:
+        return True
+
     def override(self, override_id: str) -> str:
         raise SignerRefusedError("content_changed", f"{override_id} is not signed here")
 

@@ -1,12 +1,14 @@
 """The API under schemathesis (a small share of the benchmark) and under raw bytes on its socket."""
 
 import http.client
+import io
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from service.problems import MEDIA_TYPE, SLUGS, TYPE_ROOT, ProblemDocument
 from tests.benchmarks.service_fuzz import Found, fuzz, fuzzed_app
 from tests.service.raw_requests import REQUESTS, mutated
 from tests.service.running_service import Client, RunningService, running_service, write_settings
@@ -49,9 +51,24 @@ def say(service: RunningService, raw: bytes, wait_s: float = 3.0) -> bytes:
     return told
 
 
-def statuses(told: bytes) -> list[int]:
-    lines = [line for line in told.split(b"\n") if line.startswith(b"HTTP/1.")]
-    return [int(line.split()[1]) for line in lines]
+class _Kept(io.BytesIO):
+    """Read by one answer after the other, each of which would close it."""
+
+    def makefile(self, _: str) -> io.BytesIO:
+        return self
+
+    def close(self) -> None:
+        pass
+
+
+def answers(told: bytes) -> list[tuple[int, str, bytes]]:
+    """Status, media type and body of every answer, as a client's parser reads them."""
+    found, stream = [], _Kept(told)
+    while stream.tell() < len(told):
+        answer = http.client.HTTPResponse(stream)  # type: ignore[arg-type]
+        answer.begin()
+        found.append((answer.status, answer.headers.get_content_type(), answer.read()))
+    return found
 
 
 def resident_bytes(service: RunningService) -> int:
@@ -62,13 +79,13 @@ def resident_bytes(service: RunningService) -> int:
     return max(sizes)
 
 
-def test_raw_bytes_get_no_5xx_and_the_process_survives(running: RunningService) -> None:
+def test_raw_bytes_get_problem_documents_and_the_process_survives(running: RunningService) -> None:
     for raw in REQUESTS.values():
         say(running, raw)  # threads and caches are there from here on
     before, pids = resident_bytes(running), set(running.pids("--role api"))
 
-    wrong = {name: told for name, raw in REQUESTS.items() if is_5xx(told := say(running, raw))}
-    wrong |= {repr(raw): told for raw in mutated(1, 300) if is_5xx(told := say(running, raw))}
+    wrong = {name: told for name, raw in REQUESTS.items() if is_wrong(told := say(running, raw))}
+    wrong |= {repr(raw): told for raw in mutated(1, 300) if is_wrong(told := say(running, raw))}
 
     assert wrong == {}
     assert set(running.pids("--role api")) == pids
@@ -76,8 +93,40 @@ def test_raw_bytes_get_no_5xx_and_the_process_survives(running: RunningService) 
     assert Client(running.url).ask("GET", "/livez").status == 200
 
 
-def is_5xx(told: bytes) -> bool:
-    return any(status >= 500 for status in statuses(told)) or b"Traceback" in told
+def is_wrong(told: bytes) -> bool:
+    """Whether there is a 5xx, or an error that is no problem document of the table."""
+    return b"Traceback" in told or any(
+        status >= 500 or (status >= 400 and not is_problem(status, kind, body))
+        for status, kind, body in answers(told)
+    )
+
+
+def is_problem(status: int, kind: str, body: bytes) -> bool:
+    document = ProblemDocument.model_validate_json(body)
+    slug = document.type.removeprefix(TYPE_ROOT)
+    return kind == MEDIA_TYPE and SLUGS[slug][0] == document.status == status
+
+
+@pytest.mark.parametrize(
+    ("name", "slug"),
+    [
+        ("HTTP/9", "bad-request"),
+        ("a header without a colon", "bad-request"),
+        ("a length and chunks", "bad-request"),
+        ("a path of 10^5 letters", "uri-too-long"),
+        ("a header of 10^6 bytes", "header-too-large"),
+        ("10^4 headers", "header-too-large"),
+    ],
+)
+def test_what_is_refused_before_the_application_sees_it_is_a_problem_document(
+    running: RunningService, name: str, slug: str
+) -> None:
+    ((status, kind, body),) = answers(say(running, REQUESTS[name]))
+
+    document = ProblemDocument.model_validate_json(body)
+    assert (kind, document.type) == (MEDIA_TYPE, TYPE_ROOT + slug)
+    assert document.status == status == SLUGS[slug][0]
+    assert len(document.request_id) == 32  # what the log has of it
 
 
 def test_slow_senders_do_not_keep_others_out(running: RunningService) -> None:

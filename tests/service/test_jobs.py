@@ -218,7 +218,11 @@ def test_metrics_and_readiness_tell_the_state_of_the_jobs(service: RunningServic
     ready = client.ask("GET", "/readyz").json
     text = client.ask("GET", "/metrics").body.decode()
 
-    assert ready["checks"] == {"database": "ok", "disk": "ok"}
+    assert ready["status"] == "ok"
+    assert ready["checks"] == {
+        **{"database": "ok", "disk": "ok", "workers": "ok"},
+        "signer": "not configured",
+    }
     succeeded = 'rlrisk_assessments{state="succeeded"} '
     (count,) = [line for line in text.splitlines() if line.startswith(succeeded)]
     listed = client.ask("GET", "/v1/assessments?state=succeeded").json["assessments"]

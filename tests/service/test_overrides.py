@@ -36,6 +36,9 @@ class _KeysAtHand:
         self._settings, self.keys = settings, keys
         self.is_away = False
 
+    def is_there(self) -> bool:
+        return not self.is_away
+
     def attest(self, assessment_id: str, run_id: str) -> str:
         raise AssertionError(f"{assessment_id} of {run_id}: nothing is assessed here")
 
@@ -123,9 +126,17 @@ def slug(answer: Any) -> str:
 
 
 @pytest.fixture
-def signer_process(world: World) -> Iterator[SocketSigner]:
-    """The real signer, with the key that the gate trusts."""
-    options = ["--signing-key", str(world.gated.world.key_path)]
+def second_key(tmp_path: Path) -> SigningKey:
+    key = SigningKey.generate()
+    key.write(tmp_path / "second.pem")
+    return key
+
+
+@pytest.fixture
+def signer_process(world: World, second_key: SigningKey, tmp_path: Path) -> Iterator[SocketSigner]:
+    """The real signer, with the key that the gate trusts and one for a second person."""
+    files = (world.gated.world.key_path, tmp_path / "second.pem")
+    options = [part for path in files for part in ("--signing-key", str(path))]
     process = RunningService(world.config, 1, "signer", {}, options=options)
     process.start()
     path = default_socket(world.settings)
@@ -174,11 +185,12 @@ def test_a_bad_signature_is_never_overridden(world: World) -> None:
     assert world.ask("ann", method="GET").json["overrides"][0]["state"] == "failed"
 
 
-def test_two_signatures_need_two_people_and_two_keys(world: World) -> None:
-    second = SigningKey.generate()
+def test_two_signatures_need_two_people_and_two_keys(
+    world: World, second_key: SigningKey, signer_process: SocketSigner
+) -> None:
     gate = world.gated.world
     gate.write_policy(RULES, override={"required_signatures": 2, "min_reason_length": 20})
-    ring_of(gate.key, second).write(gate.ring_path)
+    ring_of(gate.key, second_key).write(gate.ring_path)
 
     pending = world.override()
     place = f"/{pending.json['id']}/approval"
@@ -189,12 +201,12 @@ def test_two_signatures_need_two_people_and_two_keys(world: World) -> None:
     assert slug(world.ask("ann", place)) == "forbidden"
     assert slug(world.ask("reader", place)) == "forbidden"
     with pytest.raises(SignerRefusedError, match="not_approved"):
-        world.signer.override(pending.json["id"])  # whoever reaches the socket
+        signer_process.override(pending.json["id"])  # whoever reaches the socket
     alone = world.ask("bob", place)
     assert (alone.status_code, slug(alone)) == (409, "override-refused")
     assert "holds 1" in alone.json["detail"]
 
-    world.signer.keys.append(second)
+    world.serve(signer_process)
     again = world.override().json["id"]
     signed = world.ask("bob", f"/{again}/approval").json
     assert (signed["state"], signed["requested_by"], signed["approved_by"]) == (
@@ -202,7 +214,7 @@ def test_two_signatures_need_two_people_and_two_keys(world: World) -> None:
         "ann",
         "bob",
     )
-    assert set(signed["key_ids"]) == {gate.key.key_id, second.key_id}
+    assert set(signed["key_ids"]) == {gate.key.key_id, second_key.key_id}
     assert slug(world.ask("bob", f"/{again}/approval")) == "override-refused"
     world.promote()
 

@@ -273,6 +273,7 @@ def test_a_killed_signer_is_missed_until_another_one_runs(
     signer = SocketSigner(socket_of(world))  # its file is still there
     job = world.finished()
 
+    assert not signer.is_there()
     with pytest.raises(SignerUnavailableError):
         signer.attest(job.id, "0" * 32)
     running.start()
@@ -284,6 +285,7 @@ def test_a_killed_signer_is_missed_until_another_one_runs(
             return False
 
     wait_for(is_back)
+    assert signer.is_there()
 
 
 def test_a_peer_of_another_user_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
