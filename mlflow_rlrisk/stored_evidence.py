@@ -1,7 +1,8 @@
 """Evidence that was measured on an assessment's rollouts afterwards, kept in its folder.
 
 ``evidence.json`` holds values of `AssessmentContext` by field name; whoever judges the rollouts
-again takes them into account. What the caller gives wins.
+again takes them into account. What the caller gives wins. The overlap with the SFT data is kept as
+well: it belongs to the prompts, which are the folder's own.
 """
 
 import json
@@ -32,6 +33,17 @@ def keep_evidence(folder: Path, name: str, evidence: Evidence) -> None:
     kept = {**_read(folder), name: evidence}
     text = json.dumps({key: asdict(kept[key]) for key in sorted(kept)}, indent=2)
     write_text_atomically(folder / EVIDENCE, text + "\n")
+
+
+def joined_evidence(folder: Path, context: AssessmentContext | None) -> AssessmentContext | None:
+    """`with_stored_evidence`, and the folder keeps the overlap that the caller gives.
+
+    Raises:
+        RolloutStoreError: What is kept cannot be read.
+    """
+    if context is not None and context.sft_rl_overlap is not None:
+        keep_evidence(folder, "sft_rl_overlap", context.sft_rl_overlap)
+    return with_stored_evidence(folder, context)
 
 
 def with_stored_evidence(

@@ -40,7 +40,7 @@ from mlflow_rlrisk.rollout_shards import write_text_atomically
 from mlflow_rlrisk.rollout_store import RolloutStore
 from mlflow_rlrisk.samplers import Sampler, draws_ranges, load_sampler, needs_checkpoint
 from mlflow_rlrisk.stored_assessment import stored_groups
-from mlflow_rlrisk.stored_evidence import with_stored_evidence
+from mlflow_rlrisk.stored_evidence import joined_evidence, with_stored_evidence
 from mlflow_rlrisk.verifiers import PreflightResult, VerifierPool, preflight
 
 REPORT = "report.json"
@@ -139,7 +139,7 @@ def run_assessment(
             stack.enter_context(locked(folder))
             if expert is not None:
                 keep_profile(folder, expert, config, train)
-            context = with_stored_evidence(folder, context)
+            context = joined_evidence(folder, context)
         if expert is not None:
             context = with_profile(context, expert, config, train)
         kept = folder

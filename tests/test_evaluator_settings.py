@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from mlflow_rlrisk.assess import rescore
 from mlflow_rlrisk.evaluator import RLRiskEvaluator, Settings, _assess, _call, known_keys
 from mlflow_rlrisk.model_reference import ModelSource, resolve_reference
 from tests.tiny_models import write_llama
@@ -107,3 +108,7 @@ def test_sft_data_and_expert_data_enter_the_report(tmp_path: Path) -> None:
     assert metrics["rlrisk/sft_rl_overlap"].value == 0.25
     assert metrics["rlrisk/heldout_nll"].value > 0.0
     assert "sft.jsonl" in _call(settings, source)
+    (folder,) = (path.parent for path in (tmp_path / "out").rglob("report.json"))
+    again = rescore(folder).metrics  # neither the model nor the data are at hand
+    for name in ("rlrisk/sft_rl_overlap", "rlrisk/heldout_nll", "rlrisk/expert_length_ratio"):
+        assert again[name] == metrics[name]
