@@ -7,7 +7,7 @@ import uuid
 
 from flask import Flask, Response, g, jsonify, request
 
-from service.deps import Dependencies
+from service.deps import LOOPBACK, Dependencies
 from service.metrics import ServiceMetrics
 from service.openapi import document
 from service.problems import Problem, register_problems
@@ -26,7 +26,6 @@ from service.strict_json import StrictRequest
 
 logger = logging.getLogger(__name__)
 
-LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 MAX_HEADER_BYTES = 8 * 1024
 FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")

@@ -5,6 +5,7 @@ network, and the checkpoint as a local folder. Progress goes to standard output 
 ends with its parent: the pipe to its standard input closes when the parent dies, however it dies.
 """
 
+import contextlib
 import json
 import os
 import sys
@@ -21,6 +22,8 @@ LOCK = "child.lock"
 LOCK_LIMIT_S = 60.0
 BEAT_S = 0.5
 OUT_OF_MEMORY = "out_of_memory"
+NICENESS = 5
+"""A third of the processor time of a process that answers requests, where both want it all."""
 ORPHANED = 70
 """Exit code where the parent is gone."""
 
@@ -101,6 +104,7 @@ class ProgressWriter:
 def main() -> int:
     """Run the task of the folder that the first argument names."""
     folder = Path(sys.argv[1])
+    _yield_to_requests()
     lines = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what libraries print must not end up between the lines
     task = json.loads((folder / TASK).read_text(encoding="utf-8"))
@@ -115,6 +119,17 @@ def main() -> int:
         scratch.replace(folder / RESULT)
         reached(CommitPoint.RESULT_WRITTEN)
     return 0
+
+
+def _yield_to_requests() -> None:
+    """Take the processor time that nobody waits for.
+
+    Linux may share it out by session first and by niceness only within one, and this process is a
+    session of its own: such a session has a niceness too.
+    """
+    os.nice(NICENESS)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/autogroup").write_text(str(NICENESS), encoding="utf-8")
 
 
 def _raise_walls(wanted: dict[str, Any]) -> dict[str, Any] | None:

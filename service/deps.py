@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from service.signer_protocol import Signer
     from service.tokens import TokenTable
 
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+"""Where everybody may be let in."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dependencies:

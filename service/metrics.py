@@ -1,9 +1,15 @@
-"""Prometheus metrics of one application; states of jobs are read when they are asked for."""
+"""Prometheus metrics of the API; states of jobs are read when they are asked for.
 
+Several API processes count into one folder, which `prometheus_client` looks for when it is
+imported, and whichever is asked answers for all of them.
+"""
+
+import os
 from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from service.assessment_table import AssessmentTable
@@ -15,23 +21,25 @@ class ServiceMetrics:
     """What is counted; routes are named by their rule, never by what a caller wrote."""
 
     def __init__(self, jobs: AssessmentTable) -> None:
-        self.registry = CollectorRegistry()
+        own = CollectorRegistry()
         self.requests = Counter(
             "rlrisk_http_requests_total",
             "Answered requests",
             ("method", "route", "status"),
-            registry=self.registry,
+            registry=own,
         )
         self.seconds = Histogram(
             "rlrisk_http_request_seconds",
             "Time to the first byte of an answer",
             ("method", "route"),
             buckets=_BUCKETS,
-            registry=self.registry,
+            registry=own,
         )
-        self.decisions = Counter(
-            "rlrisk_decisions_total", "Decisions", ("outcome",), registry=self.registry
-        )
+        self.decisions = Counter("rlrisk_decisions_total", "Decisions", ("outcome",), registry=own)
+        self.registry = own
+        if folder := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+            self.registry = CollectorRegistry()
+            MultiProcessCollector(self.registry, folder)  # type: ignore[no-untyped-call]
         self.registry.register(_Jobs(jobs))
 
 

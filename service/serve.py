@@ -3,11 +3,13 @@
 import ctypes
 import logging
 import os
+import shutil
 import signal
 import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,10 +20,9 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
 
 from mlflow_rlrisk import ConfigError
-from service.app import LOOPBACK, create_app
 from service.assessment_table import AssessmentTable
 from service.database import open_database
-from service.deps import Dependencies
+from service.deps import LOOPBACK, Dependencies
 from service.logs import log_as_json
 from service.registry import RegistryReader
 from service.settings import ServiceSettings, load_settings
@@ -33,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 Role = Literal["all", "api", "worker", "signer"]
 SUPERVISED = "RLRISK_SUPERVISED_BY"
+SHARED_COUNTS = "PROMETHEUS_MULTIPROC_DIR"
+"""Names the folder into which several API processes count; `prometheus_client` looks for it."""
 COMMAND = "from mlflow_rlrisk.cli import run; run()"
 GRACE_S = 30
 READ_LIMIT_S = 5
@@ -54,6 +57,7 @@ def serve(
     host: str,
     port: int,
     role: Role,
+    processes: int,
     threads: int,
     worker_name: str | None,
     signing_keys: Sequence[Path] = (),
@@ -81,11 +85,15 @@ def serve(
         return 0
     check_address(settings, host)
     if role == "api":
-        _Gunicorn(settings, host, port, threads).run()
+        _Gunicorn(settings, host, port, processes, threads).run()
         return 0
-    return _Supervisor(
-        _commands(config, host, port, threads, worker_name, signing_keys), settings
-    ).run()
+    listens: dict[str, str | int] = {
+        "host": host,
+        "port": port,
+        "processes": processes,
+        "threads": threads,
+    }
+    return _Supervisor(_commands(config, listens, worker_name, signing_keys), settings).run()
 
 
 def _check_keys(role: Role, signing_keys: Sequence[Path]) -> None:
@@ -109,9 +117,7 @@ def _bound_mlflow() -> None:
 
 def _commands(
     config: str | Path,
-    host: str,
-    port: int,
-    threads: int,
+    listens: Mapping[str, str | int],
     worker_name: str | None,
     signing_keys: Sequence[Path],
 ) -> dict[str, list[str]]:
@@ -120,11 +126,11 @@ def _commands(
     named = [] if worker_name is None else ["--worker-name", worker_name]
     keys = [part for each in signing_keys for part in ("--signing-key", str(each))]
     signer = {"signer": [*common, "--role", "signer", *keys]} if keys else {}
-    listens = ["--host", host, "--port", str(port), "--threads", str(threads)]
+    api = [part for name, value in listens.items() for part in (f"--{name}", str(value))]
     return {
         **signer,
         "worker": [*common, "--role", "worker", *named],
-        "api": [*common, "--role", "api", *listens],
+        "api": [*common, "--role", "api", *api],
     }
 
 
@@ -150,6 +156,8 @@ def application(settings: ServiceSettings) -> Flask:
 
     Without a single token everybody is let in; `check_address` keeps that to loopback.
     """
+    from service.app import create_app  # its metrics look for SHARED_COUNTS when imported
+
     wait_briefly()
     engine = open_database(settings.database)
     tokens = TokenTable(engine)
@@ -183,13 +191,15 @@ def _limit_reading(worker: Any) -> None:
 
 
 class _Gunicorn(BaseApplication):  # type: ignore[misc]
-    def __init__(self, settings: ServiceSettings, host: str, port: int, threads: int) -> None:
+    def __init__(
+        self, settings: ServiceSettings, host: str, port: int, processes: int, threads: int
+    ) -> None:
         self._settings = settings
         shown = f"[{host}]" if ":" in host and not host.startswith("[") else host
-        self._options: Mapping[str, Any] = {
+        self._options: dict[str, Any] = {
             "bind": f"{shown}:{port}",
             "worker_class": "service.problem_worker.ProblemWorker",
-            "workers": 1,
+            "workers": processes,
             "threads": threads,
             "graceful_timeout": GRACE_S,
             "keepalive": 5,
@@ -201,6 +211,10 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]
             "proc_name": "rlrisk-api",
             "control_socket_disable": True,
         }
+        if processes > 1 and SHARED_COUNTS not in os.environ:
+            folder = os.environ[SHARED_COUNTS] = tempfile.mkdtemp(prefix="rlrisk-metrics-")
+            # In the first process only: with a `finally` the others' end would remove it too.
+            self._options["on_exit"] = lambda _: shutil.rmtree(folder, ignore_errors=True)
         super().__init__()
 
     def load_config(self) -> None:

@@ -1,5 +1,6 @@
 """``rlrisk serve``: the scoring service with its dashboard."""
 
+import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +25,20 @@ from mlflow_rlrisk.errors import MissingDependencyError
     show_default=True,
     help="API, worker and (with a key) signer in one command, or one of them.",
 )
-@click.option("--threads", type=click.IntRange(1, 512), default=32, show_default=True)
+@click.option(
+    "--processes",
+    type=click.IntRange(1, 64),
+    default=min(2, os.cpu_count() or 1),
+    show_default="2, or 1 on one core",
+    help="Of the API.",
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(1, 512),
+    default=32,
+    show_default=True,
+    help="Of each of the API's processes.",
+)
 @click.option("--worker-name", default=None, help="Tells workers apart; default: the host's name.")
 @click.option(
     "--signing-key",

@@ -237,10 +237,16 @@ def _assessing(service: RunningService, token: str) -> Iterator[None]:
     """An assessment of the demo's model runs in this service."""
     client = Client(service.url, token)
     body = {"model": "models:/chains-sft/1", "prompt_set": "heldout", "verifier": "slow"}
-    sampling = {"num_samples": 256, "max_new_tokens": 64}
+    sampling = {"num_samples": 256, "max_new_tokens": 48}
     asked = client.ask("POST", "/v1/assessments", body | {"sampling": sampling}).json["id"]
     path = f"/v1/assessments/{asked}"
-    wait_for(lambda: client.ask("GET", path).json["stage"] == "sample", limit_s=240)
+
+    def samples() -> bool:
+        job = client.ask("GET", path).json
+        assert job["state"] in ("accepted", "queued", "running"), job
+        return bool(job["stage"] == "sample")
+
+    wait_for(samples, limit_s=240)
     try:
         yield
         state = client.ask("GET", path).json["state"]

@@ -227,3 +227,21 @@ def test_metrics_and_readiness_tell_the_state_of_the_jobs(service: RunningServic
     (count,) = [line for line in text.splitlines() if line.startswith(succeeded)]
     listed = client.ask("GET", "/v1/assessments?state=succeeded").json["assessments"]
     assert float(count.removeprefix(succeeded)) == len(listed)
+
+
+def test_every_api_process_answers_with_the_counts_of_all(service: RunningService) -> None:
+    client = Client(service.url)
+    livez = 'rlrisk_http_requests_total{method="GET",route="/livez",status="200"} '
+
+    def counted() -> float:
+        text = client.ask("GET", "/metrics").body.decode()
+        (line,) = [line for line in text.splitlines() if line.startswith(livez)]
+        return float(line.removeprefix(livez))
+
+    client.ask("GET", "/livez")  # since the API was started again there was none
+    before = counted()
+    for _ in range(40):  # a connection each, so that both processes get some
+        client.ask("GET", "/livez")
+
+    assert len(service.pids("--role api")) == 3  # one that starts two
+    assert {counted() for _ in range(12)} == {before + 40}
