@@ -24,6 +24,7 @@ from mlflow_rlrisk.records import (
     PromptStatistics,
     Rollout,
 )
+from mlflow_rlrisk.statistics.groups import REWARD_TOLERANCE
 from mlflow_rlrisk.statistics.pressure import entropy_pressure
 from mlflow_rlrisk.verifiers import ATTACK_NOTE, PROGRAM_NOTE
 
@@ -164,7 +165,8 @@ def _nll(rollouts: Sequence[Rollout]) -> float | None:
 def _pressure(rollouts: Sequence[Rollout], rewards: Sequence[float]) -> float | None:
     """Entropy pressure of the prompt; no value where its rewards are all equal."""
     parts = [each.logprobs for each in rollouts if each.logprobs is not None]
-    if len(set(rewards)) < 2 or len(parts) < len(rollouts):
+    is_equal = max(rewards, default=0.0) - min(rewards, default=0.0) <= REWARD_TOLERANCE
+    if is_equal or len(parts) < len(rollouts):
         return None
     return entropy_pressure([float(part.mean(dtype=np.float64)) for part in parts], rewards)
 

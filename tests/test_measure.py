@@ -65,6 +65,14 @@ def test_rewards_other_than_0_and_1_leave_success_undefined_without_a_threshold(
     assert measure(graded, 0.75).num_correct == 1
 
 
+def test_rewards_that_differ_by_rounding_only_push_the_entropy_nowhere() -> None:
+    rollouts = [rollout(0, logprobs=[-0.1]), rollout(1, logprobs=[-0.9])]
+
+    for low, high in [(0.3, 0.1 + 0.2), (0.0, 1e-300)]:
+        graded = group(rollouts, [Grade.scored(low), Grade.scored(high)])
+        assert measure(graded, None).entropy_pressure is None
+
+
 def test_truncated_rollouts_are_graded_as_they_are_and_counted() -> None:
     graded = group([rollout(0, truncated=True), rollout(1)], [Grade.scored(1.0)] * 2)
 

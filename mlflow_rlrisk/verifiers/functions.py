@@ -155,8 +155,8 @@ def adapt(
         raise VerifierError(f"{name} needs the environments of a TRL run; there are none here")
     if dialect is None:
         dialect = recognise(signature, found.function, name)
-        if dialect == "trl" and inspect.isclass(subject):
-            dialect = "ms-swift"  # TRL takes functions and objects, ms-swift registers classes
+        if dialect == "trl" and inspect.isclass(subject) and "prompts" not in signature.named:
+            dialect = "ms-swift"  # it registers classes and passes no prompts; TRL takes objects
     else:
         check_named(dialect, signature, name)
     return FunctionVerifier(

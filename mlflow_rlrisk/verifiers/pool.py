@@ -24,6 +24,8 @@ from mlflow_rlrisk.verifiers.specs import parse_spec
 
 GROUPS_AHEAD = 4
 """Groups in flight per worker: enough that none waits for the sampler's next group."""
+LARGEST_REWARD = 3.4028234663852886e38
+"""Largest float32, in which trainers keep rewards; beyond it they are infinite there."""
 CHECK_BATCH = 256
 """Prompts per message when the pool is asked whether they can be judged."""
 
@@ -279,8 +281,9 @@ def _graded(group: RolloutGroup, future: "Future[list[Grade]]") -> GradedGroup:
 
 def _to_grade(status: str, reward: float | None, reason: str | None, answer: str | None) -> Grade:
     if status == GradeStatus.SCORED and reward is not None:
-        if not math.isfinite(reward):
-            return Grade(status=GradeStatus.FAILED, reason=f"returned {reward!r}")
+        if not abs(reward) <= LARGEST_REWARD:
+            reason = f"returned {reward!r}, no finite number in a trainer's float32"
+            return Grade(status=GradeStatus.FAILED, reason=reason)
         return Grade(status=GradeStatus.SCORED, reward=float(reward), reason=reason, answer=answer)
     if status == GradeStatus.NOT_APPLICABLE:
         return Grade(status=GradeStatus.NOT_APPLICABLE, reason=reason or "not applicable")

@@ -69,14 +69,20 @@ def _answer(verifier: Verifier, message: Mapping[str, Any]) -> dict[str, Any]:
 
 def _plain(outcome: Outcome) -> list[Any]:
     reason = None if outcome.reason is None else _capped(outcome.reason)
-    answer = outcome.answer
+    answer = None if outcome.answer is None else _unicode(outcome.answer)
     if answer is not None and len(answer) > MAX_ANSWER_CHARS:
-        digest = hashlib.sha256(answer.encode(errors="surrogatepass")).hexdigest()
+        digest = hashlib.sha256(answer.encode()).hexdigest()
         answer = f"{answer[:MAX_ANSWER_CHARS]}...sha256:{digest}"
     return [outcome.status, outcome.reward, reason, answer]
 
 
+def _unicode(text: str) -> str:
+    """Lone surrogates, which no file can hold, as escapes."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 def _capped(text: str) -> str:
+    text = _unicode(text)
     return text if len(text) <= MAX_REASON_CHARS else f"{text[: MAX_REASON_CHARS - 3]}..."
 
 

@@ -102,6 +102,14 @@ def test_numbers_of_every_kind_are_rewards(value: Any, expected: list[float]) ->
     assert all(type(outcome.reward) is float for outcome in outcomes)
 
 
+def test_a_class_that_takes_prompts_is_called_as_trl_calls_its_object() -> None:
+    class Grade:
+        def __call__(self, prompts: Any, completions: Any, **columns: Any) -> list[bool]:
+            return [c == a for c, a in zip(completions, columns["answer"], strict=True)]
+
+    assert [outcome.reward for outcome in judge(Grade)] == [1, 0]
+
+
 def test_a_torch_tensor_is_a_list_of_rewards() -> None:
     torch = pytest.importorskip("torch")
 

@@ -171,6 +171,25 @@ def test_async_none_and_nan_come_through_the_pool(write_verifier: WriteVerifier)
     assert rewards(grades) == [None, None, 1]
 
 
+def test_a_reward_that_a_trainer_cannot_hold_fails_and_text_that_is_no_unicode_is_escaped(
+    write_verifier: WriteVerifier,
+) -> None:
+    spec = write_verifier("""
+        def extract_answer(completion):
+            return "\\ud800"
+        def grade(completion, truth):
+            if completion == "raise":
+                raise ValueError("\\udcff")
+            return 1e300 if completion == "huge" else 1
+    """)
+
+    grades = grade(spec, "huge", "raise", "a")
+
+    assert rewards(grades) == [None, None, 1]
+    assert grades[0].reason == "returned 1e+300, no finite number in a trainer's float32"
+    assert (grades[1].reason, grades[2].answer) == ("ValueError: \\udcff", "\\ud800")
+
+
 def test_an_endless_reason_is_capped(write_verifier: WriteVerifier) -> None:
     spec = write_verifier("""
         def grade(completion, truth):
