@@ -10,6 +10,7 @@ and never turned into a number on the way up::
     |- CheckpointError (RuntimeError)  checkpoint_refused      the checkpoint cannot be trusted
     |- SamplerError (RuntimeError)     sampling_failed         sampling stopped
     |- VerifierError (RuntimeError)    verifier_failed         the verifier cannot be used
+    |  |- SandboxUnavailableError      sandbox_unavailable     no sandbox to run programs in
     |  `- GoldRejectedError            verifier_rejects_gold   it rejects its own gold answers
     |- InsufficientRolloutsError (ValueError) insufficient_rollouts  n < k or n < g
     |- StatisticsError (ValueError)    invalid_statistics_input  an array breaks a contract
@@ -74,6 +75,12 @@ class VerifierError(RLRiskError, RuntimeError):
     """The verifier cannot be loaded or used. A single failing call is a `Grade`, not this."""
 
     code = "verifier_failed"
+
+
+class SandboxUnavailableError(VerifierError):
+    """No sandbox that may be used; the message says why, tier by tier."""
+
+    code = "sandbox_unavailable"
 
 
 class GoldRejectedError(VerifierError):

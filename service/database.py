@@ -23,6 +23,7 @@ def open_database(address: str) -> sa.Engine:
     import service.attestation_table
     import service.override_table
     import service.poller_state
+    import service.sandboxes
     import service.tokens
     import service.webhooks_table
     import service.worker_presence  # noqa: F401  (all add their tables to the metadata)

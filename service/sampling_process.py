@@ -1,6 +1,7 @@
 """Starts the sampling process of an assessment, listens to it, and ends it when it must end."""
 
 import contextlib
+import errno
 import json
 import os
 import queue
@@ -15,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from service.child import RESULT, TASK
+from service.child import RESULT, ROOMLESS, TASK
 from service.commit_points import CommitPoint, reached
 from service.gpu_claim import Claim
 from service.settings import ServiceSettings
@@ -69,11 +70,12 @@ def run_child(
         StoppedError: ``on_line`` said so.
         WallLimitError: Too long.
         ChildLostError: It died.
+        OSError: There is no room in the folder.
     """
     (folder / RESULT).unlink(missing_ok=True)
     # Short, because sockets of helper processes lie there; its own, because others' are secret.
     with tempfile.TemporaryDirectory(prefix="rlrisk-", ignore_cleanup_errors=True) as scratch:
-        walls = _walls(task, settings, writable=(str(folder), scratch))
+        walls = walls_of(task, settings, writable=(str(folder), scratch))
         part = folder / f"{TASK}.part"
         part.write_text(json.dumps({**task, "walls": walls}), encoding="utf-8")
         part.replace(folder / TASK)
@@ -94,6 +96,8 @@ def run_child(
             _listen(process, deadline, on_line)
         finally:
             _end(process)
+    if process.returncode == ROOMLESS:
+        raise OSError(errno.ENOSPC, "the sampling process has no room")
     try:
         result: dict[str, Any] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -101,7 +105,7 @@ def run_child(
     return result
 
 
-def _walls(
+def walls_of(
     task: Mapping[str, Any], settings: ServiceSettings, *, writable: Sequence[str]
 ) -> dict[str, Any]:
     """Arguments of `service.walls.raise_walls`."""

@@ -2,7 +2,9 @@
 
 The table of assessments is what callers were promised; DBOS is how the work is carried on. A
 sweep hands every open row to a workflow of its own id, which twice is the same as once, so that a
-death between the promise and the workflow loses nothing.
+death between the promise and the workflow loses nothing. A row that is still open where its
+workflow has ended (MLflow was away, the disk was full) gets it again after a while; meanwhile
+others have their turn.
 """
 
 import contextlib
@@ -14,19 +16,21 @@ import signal
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from dbos import DBOS, DBOSConfig, SetWorkflowID
+from dbos import DBOS, DBOSConfig, SetEnqueueOptions, SetWorkflowID
 from sqlalchemy import make_url
 
 from mlflow_rlrisk import ConfigError
-from service.assessment_table import AssessmentTable, State
+from service.assessment_table import OPEN, AssessmentTable, State
 from service.commit_points import CommitPoint, reached
 from service.database import open_database
 from service.poller import Poller
 from service.publishing import publish
+from service.sandboxes import watch
 from service.scoring import Scorer
 from service.settings import ServiceSettings
 from service.signer_client import signer_of
@@ -42,7 +46,15 @@ WORKFLOW_VERSION = "1"
 SWEEP_S = 0.5
 BEATS_A_LIFE = 6
 FIRST_RETRY_S, MAX_RETRY_S = 1.0, 60.0
+PATIENCE = 0.25
+"""The next attempt comes after this share of the time that a row has waited so far."""
+LOST_S = 5.0
+"""A workflow that nobody runs for so long has lost its thread: DBOS could not write."""
 MAX_RECOVERIES = 100_000  # the row counts attempts, and knows which of them brought something
+
+
+_ONGOING = ("PENDING", "ENQUEUED", "DELAYED")
+"""DBOS's words for a workflow that is not at its end."""
 
 
 class _Parts:
@@ -54,6 +66,10 @@ class _Parts:
     signer: Signer | None
     name: str
     last_beat = -math.inf
+    running: ClassVar[Counter[str]] = Counter()
+    """Workflows that this process is in."""
+    idle_since: ClassVar[dict[str, float]] = {}
+    """Workflows that are ours by DBOS's word, and that this process is not in."""
 
 
 _parts = _Parts()
@@ -62,7 +78,7 @@ _stopping = threading.Event()
 
 @DBOS.step()
 def score_step(assessment_id: str) -> bool:
-    """Sample and judge; false where another attempt is due."""
+    """Sample and judge; false where another attempt is due at once."""
     return _parts.scorer.score(assessment_id)
 
 
@@ -75,18 +91,34 @@ def publish_step(assessment_id: str) -> bool:
 
 @DBOS.workflow(name="rlrisk_score", max_recovery_attempts=MAX_RECOVERIES)
 def score_workflow(assessment_id: str) -> None:
-    """Attempts until the row is at its end."""
-    while not score_step(assessment_id):
-        DBOS.sleep(FIRST_RETRY_S)
+    """Attempts until the row is at its end or has to wait."""
+    with _running(_scoring_id(assessment_id)):
+        while not score_step(assessment_id):
+            DBOS.sleep(FIRST_RETRY_S)
 
 
 @DBOS.workflow(name="rlrisk_publish", max_recovery_attempts=MAX_RECOVERIES)
 def publish_workflow(assessment_id: str) -> None:
-    """Attempts until MLflow has the report."""
-    wait = FIRST_RETRY_S
-    while not publish_step(assessment_id):
-        DBOS.sleep(wait)
-        wait = min(2 * wait, MAX_RETRY_S)
+    """One attempt to bring a report to MLflow."""
+    with _running(_publishing_id(assessment_id)):
+        publish_step(assessment_id)
+
+
+def _scoring_id(assessment_id: str) -> str:
+    return f"score-{assessment_id}"
+
+
+def _publishing_id(assessment_id: str) -> str:
+    return f"publish-{assessment_id}"
+
+
+@contextlib.contextmanager
+def _running(workflow_id: str) -> Iterator[None]:
+    _parts.running[workflow_id] += 1
+    try:
+        yield
+    finally:
+        _parts.running[workflow_id] -= 1
 
 
 def run_worker(settings: ServiceSettings, *, name: str | None = None) -> None:
@@ -115,23 +147,24 @@ def run_worker(settings: ServiceSettings, *, name: str | None = None) -> None:
         DBOS.register_queue(PUBLISHING, worker_concurrency=2, polling_interval_sec=SWEEP_S)
         logger.info("worker %s is ready", name)
         _parts.name = name
-        looking = threading.Thread(target=poller.run, args=(_stopping.wait,), daemon=True)
-        looking.start()
+        threading.Thread(target=poller.run, args=(_stopping.wait,), daemon=True).start()
+        sandboxes = (settings, _parts.jobs.engine, name, _stopping.wait)
+        threading.Thread(target=watch, args=sandboxes, daemon=True).start()
         while not _stopping.wait(SWEEP_S):
             _sweep()
         DBOS.destroy(workflow_completion_timeout_sec=30)
 
 
 def _sweep() -> None:
-    """Hand over what has no workflow yet; a database that is away is tried again."""
+    """Hand over what nobody carries on; a database that is away is tried again."""
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
         _take_over()
-        for assessment_id in _parts.jobs.waiting(State.QUEUED):
-            _hand_over(SCORING, score_workflow, assessment_id, f"score-{assessment_id}")
-        for assessment_id in _parts.jobs.waiting(State.SUCCEEDED, is_unpublished=True):
-            _hand_over(PUBLISHING, publish_workflow, assessment_id, f"publish-{assessment_id}")
+        for each in _parts.jobs.waiting(*OPEN):
+            _hand_over(SCORING, score_workflow, each, _scoring_id(each))
+        for each in _parts.jobs.waiting(State.SUCCEEDED, is_unpublished=True):
+            _hand_over(PUBLISHING, publish_workflow, each, _publishing_id(each))
     except SQLAlchemyError as error:
         logger.error("the database does not answer: %s", error)
 
@@ -155,10 +188,37 @@ def _take_over() -> None:
 
 
 def _hand_over(queue: str, workflow: Any, assessment_id: str, workflow_id: str) -> None:
-    if DBOS.get_workflow_status(workflow_id) is None:
-        with SetWorkflowID(workflow_id):
-            DBOS.enqueue_workflow(queue, workflow, assessment_id)
-        reached(CommitPoint.HANDOVER_DONE)
+    found = DBOS.get_workflow_status(workflow_id)
+    if found is not None and found.status in _ONGOING:
+        if found.status == "PENDING" and found.executor_id == _parts.name:
+            _pick_up(queue, workflow_id)
+        return
+    delay_s = None
+    if found is not None:
+        DBOS.delete_workflow(workflow_id)  # an id counts once, and the row is open still
+        delay_s = _delay_s(assessment_id)
+    with SetWorkflowID(workflow_id), SetEnqueueOptions(delay_seconds=delay_s):
+        DBOS.enqueue_workflow(queue, workflow, assessment_id)
+    reached(CommitPoint.HANDOVER_DONE)
+
+
+def _pick_up(queue: str, workflow_id: str) -> None:
+    """Go on with a workflow of ours whose thread ended where DBOS could not write that down."""
+    if _parts.running[workflow_id]:
+        _parts.idle_since.pop(workflow_id, None)
+        return
+    now = time.monotonic()
+    if now - _parts.idle_since.setdefault(workflow_id, now) > LOST_S:
+        logger.warning("%s was left by its thread", workflow_id)
+        DBOS.resume_workflow(workflow_id, queue_name=queue)
+        del _parts.idle_since[workflow_id]
+
+
+def _delay_s(assessment_id: str) -> float:
+    job = _parts.jobs.find(assessment_id)
+    since = None if job is None else job.finished_at or job.started_at
+    waited_s = 0.0 if since is None else time.time() - since
+    return min(max(PATIENCE * waited_s, FIRST_RETRY_S), MAX_RETRY_S)
 
 
 def _config(settings: ServiceSettings, name: str) -> DBOSConfig:

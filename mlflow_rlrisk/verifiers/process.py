@@ -15,7 +15,7 @@ import threading
 import time
 from typing import Any
 
-from mlflow_rlrisk.errors import VerifierError
+from mlflow_rlrisk.errors import SandboxUnavailableError, VerifierError
 from mlflow_rlrisk.verifiers import frames
 from mlflow_rlrisk.verifiers.loading import LoadedVerifier
 
@@ -90,7 +90,9 @@ class WorkerProcess:
             raise VerifierError(f"verifier {self.spec} cannot be loaded: {error}") from error
         if "loaded" not in reply:
             self.kill()
-            raise VerifierError(f"verifier {self.spec} cannot be loaded: {reply.get('raised')}")
+            is_sandbox = reply.get("code") == SandboxUnavailableError.code
+            kind = SandboxUnavailableError if is_sandbox else VerifierError
+            raise kind(f"verifier {self.spec} cannot be loaded: {reply.get('raised')}")
         return LoadedVerifier(**reply["loaded"])
 
     def call(self, message: Any, timeout_s: float) -> dict[str, Any]:

@@ -34,7 +34,7 @@ def main() -> None:
     try:
         verifier, loaded = open_verifier(parse_spec(load["spec"]))
     except (Exception, SystemExit) as error:  # noqa: BLE001  (the verifier boundary)
-        frames.write(replies, {"raised": describe(error)})
+        frames.write(replies, {"raised": describe(error), "code": getattr(error, "code", None)})
         return
     frames.write(replies, {"loaded": dataclasses.asdict(loaded)})
     while (message := frames.read(requests)) is not None:

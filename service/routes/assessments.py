@@ -16,8 +16,9 @@ from service.assessment_table import (
 )
 from service.auth import caller, dependencies, requires
 from service.openapi import API
-from service.problems import Problem
+from service.problems import Problem, without_paths
 from service.references import check_form
+from service.sandboxes import fault_of, judges
 from service.schemas import (
     AssessmentPage,
     AssessmentRequest,
@@ -118,6 +119,7 @@ def _submit(settings: ServiceSettings, asked: AssessmentRequest) -> tuple[Assess
         raise Problem("bad-request", "Idempotency-Key: 1 to 128 visible ASCII characters")
     check_form(asked.model, settings)
     wanted = resolved(settings, asked)
+    _check_sandbox(settings, asked.verifier)
     given = json.dumps(asked.model_dump(), sort_keys=True)
     limits, jobs = settings.limits, dependencies().jobs
     try:
@@ -135,6 +137,15 @@ def _submit(settings: ServiceSettings, asked: AssessmentRequest) -> tuple[Assess
         wait = jobs.mean_duration_s() or 60.0
         seconds = round(min(max(wait, MIN_RETRY_S), MAX_RETRY_S))
         raise Problem("quota", headers={"Retry-After": str(seconds)}) from error
+
+
+def _check_sandbox(settings: ServiceSettings, verifier: str) -> None:
+    if verifier not in judges(settings):
+        return
+    fault = fault_of(dependencies().jobs.engine, verifier, settings)
+    if fault is not None:
+        retry = {"Retry-After": str(MAX_RETRY_S)}
+        raise Problem("sandbox-unavailable", without_paths(fault)[:1000], headers=retry)
 
 
 def _report(found: Assessment, query: ReportQuery) -> Response:

@@ -11,6 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from service.auth import dependencies
 from service.metrics import ServiceMetrics
 from service.openapi import API
+from service.sandboxes import fault_of, judges
 from service.schemas import Health
 from service.settings import ServiceSettings
 from service.worker_presence import living
@@ -33,11 +34,15 @@ def blueprint(settings: ServiceSettings, metrics: ServiceMetrics) -> Blueprint:
     def readyz() -> tuple[Health, int]:
         """Whether requests are taken: the database answers and there is room on the disk.
 
-        Without a worker, or without the signer that is configured, what was accepted waits and
+        Without a worker, a sandbox or the signer that is configured, what was accepted waits and
         loses nothing: 200, and ``degraded``.
         """
         needed = {"database": _database(), "disk": _disk(settings)}
-        checks = needed | {"workers": _workers(settings), "signer": _signer()}
+        checks = needed | {
+            "workers": _workers(settings),
+            "sandbox": _sandbox(settings),
+            "signer": _signer(),
+        }
         if any(word != OK for word in needed.values()):
             return Health(status="unavailable", checks=checks), 503
         is_well = all(word in (OK, NOT_CONFIGURED) for word in checks.values())
@@ -64,6 +69,17 @@ def _workers(settings: ServiceSettings) -> str:
     except SQLAlchemyError:
         return "not known"
     return OK if names else "none is alive: assessments wait"
+
+
+def _sandbox(settings: ServiceSettings) -> str:
+    names = judges(settings)
+    if not names:
+        return NOT_CONFIGURED
+    try:
+        without = [name for name in names if fault_of(dependencies().jobs.engine, name, settings)]
+    except SQLAlchemyError:
+        return "not known"
+    return f"no worker can judge programs with: {', '.join(without)}" if without else OK
 
 
 def _signer() -> str:

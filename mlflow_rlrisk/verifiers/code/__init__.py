@@ -9,9 +9,9 @@ Read `tasks` (what is checked), `judge` (the one class to use), `checks` (how a 
 which is all that runs on the far side.
 """
 
+from mlflow_rlrisk.errors import SandboxUnavailableError
 from mlflow_rlrisk.verifiers.code.judge import CodeJudge
 from mlflow_rlrisk.verifiers.code.judgement import Attack, CodeGrade, Judgement
-from mlflow_rlrisk.verifiers.code.sandbox_tiers import SandboxUnavailableError
 from mlflow_rlrisk.verifiers.code.session import Limits
 from mlflow_rlrisk.verifiers.code.tasks import CodeTask, read_task, task_of_row
 

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from mlflow_rlrisk.errors import SandboxUnavailableError
 from mlflow_rlrisk.verifiers.code.compare import equals, shown
 from mlflow_rlrisk.verifiers.code.judgement import Attack, CodeGrade
 from mlflow_rlrisk.verifiers.code.sandbox import wire
-from mlflow_rlrisk.verifiers.code.sandbox_tiers import SandboxUnavailableError
 from mlflow_rlrisk.verifiers.code.session import MAX_RESULT_BYTES, Limits, SandboxFaultError
 from mlflow_rlrisk.verifiers.code.tally import Tally
 from mlflow_rlrisk.verifiers.code.tasks import CodeTask

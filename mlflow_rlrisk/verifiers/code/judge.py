@@ -4,13 +4,12 @@ import os
 import threading
 from typing import Literal, Self
 
-from mlflow_rlrisk.errors import ConfigError
+from mlflow_rlrisk.errors import ConfigError, SandboxUnavailableError
 from mlflow_rlrisk.verifiers.code.checks import run_checks
 from mlflow_rlrisk.verifiers.code.external import ExternalRunner
 from mlflow_rlrisk.verifiers.code.judgement import CodeGrade, Judgement
 from mlflow_rlrisk.verifiers.code.sandbox_tiers import (
     AUTO,
-    SandboxUnavailableError,
     Servers,
     Tier,
     missing_for,

@@ -10,7 +10,7 @@ import os
 import threading
 from typing import Literal
 
-from mlflow_rlrisk.errors import ConfigError, VerifierError
+from mlflow_rlrisk.errors import ConfigError, SandboxUnavailableError
 from mlflow_rlrisk.verifiers.code.launch import (
     Kind,
     RunningServer,
@@ -27,12 +27,6 @@ AUTO: Literal["auto"] = "auto"
 UNSAFE_VARIABLE = "RLRISK_ALLOW_UNSAFE_EXEC"
 UNSAFE_WORD = "I-understand"
 """The operator's half of the consent to run without a sandbox; the job's half is ``tier=none``."""
-
-
-class SandboxUnavailableError(VerifierError):
-    """No sandbox that may be used; the message says why, tier by tier."""
-
-    code = "sandbox_unavailable"
 
 
 def parse_tier(text: str) -> "Tier | Literal['auto']":

@@ -5,6 +5,7 @@ result, so that a canary that *passes* has escaped. What a canary could hide is 
 trusted side: the file that was not to be written, the socket that nobody was to reach.
 """
 
+import errno
 import secrets
 import socket
 import tempfile
@@ -22,6 +23,7 @@ from mlflow_rlrisk.verifiers.code.tasks import CallCase, CodeTask
 
 ESCAPED = "escaped"
 _LOOP_TIMEOUT_S = 0.3
+_DISCARD = 9
 
 _BODIES: dict[str, str] = {
     "reads a file": "open(path).read()",
@@ -115,20 +117,19 @@ def _surroundings() -> Iterator[tuple[dict[str, Any], Any]]:
     name = f"rlrisk-{secrets.token_hex(8)}"
     with (
         tempfile.TemporaryDirectory() as folder,
-        socket.create_server(("127.0.0.1", 0)) as tcp,
+        _loopback() as tcp,
         socket.socket(socket.AF_UNIX) as local,
     ):
         local.bind("\0" + name)
         local.listen()
         local.setblocking(False)
-        tcp.setblocking(False)
         path = Path(folder) / "secret"
         path.write_text(secrets.token_hex(16))
         path.chmod(0o644)
         Path(folder).chmod(0o755)
 
         def is_untouched() -> bool:
-            for listener in (tcp, local):
+            for listener in filter(None, (tcp, local)):
                 try:
                     listener.accept()[0].close()
                 except BlockingIOError:
@@ -136,7 +137,23 @@ def _surroundings() -> Iterator[tuple[dict[str, Any], Any]]:
                 return False
             return [*Path(folder).iterdir()] == [path] and path.stat().st_mode & 0o777 == 0o644
 
-        yield {"path": str(path), "port": tcp.getsockname()[1], "name": name}, is_untouched
+        port = tcp.getsockname()[1] if tcp else _DISCARD
+        yield {"path": str(path), "port": port, "name": name}, is_untouched
+
+
+@contextmanager
+def _loopback() -> Iterator[socket.socket | None]:
+    """A listener; ``None`` where this process itself has no network, not even loopback."""
+    try:
+        listener = socket.create_server(("127.0.0.1", 0))
+    except OSError as error:
+        if error.errno not in (errno.ENETUNREACH, errno.EACCES, errno.EPERM):
+            raise
+        yield None
+        return
+    with listener:
+        listener.setblocking(False)
+        yield listener
 
 
 def _source(body: str) -> str:
