@@ -231,9 +231,9 @@ class AssessmentTable:
             found = [float(each) for (each,) in connection.execute(wanted) if each is not None]
         return sum(found) / len(found) if found else None
 
-    def waiting(self, state: State, *, is_unpublished: bool = False) -> list[str]:
-        """Ids in a state, the oldest first; optionally those not yet published."""
-        wanted = sa.select(_TABLE.c.id).where(_TABLE.c.state == state).order_by(_TABLE.c.number)
+    def waiting(self, *states: State, is_unpublished: bool = False) -> list[str]:
+        """Ids in one of the states, the oldest first; optionally those not yet published."""
+        wanted = sa.select(_TABLE.c.id).where(_TABLE.c.state.in_(states)).order_by(_TABLE.c.number)
         if is_unpublished:
             wanted = wanted.where(_TABLE.c.published_at.is_(None))
         with read(self.engine) as connection:

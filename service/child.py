@@ -6,6 +6,7 @@ ends with its parent: the pipe to its standard input closes when the parent dies
 """
 
 import contextlib
+import errno
 import json
 import os
 import sys
@@ -21,11 +22,12 @@ TASK, RESULT = "task.json", "result.json"
 LOCK = "child.lock"
 LOCK_LIMIT_S = 60.0
 BEAT_S = 0.5
-OUT_OF_MEMORY = "out_of_memory"
+OUT_OF_MEMORY, DISK_FULL = "out_of_memory", "disk_full"
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 NICENESS = 5
 """A third of the processor time of a process that answers requests, where both want it all."""
-ORPHANED = 70
-"""Exit code where the parent is gone."""
+ORPHANED, ROOMLESS = 70, 71
+"""Exit codes where the parent is gone, and where there is no room for a result."""
 
 
 class ProgressWriter:
@@ -103,7 +105,15 @@ class ProgressWriter:
 
 def main() -> int:
     """Run the task of the folder that the first argument names."""
-    folder = Path(sys.argv[1])
+    try:
+        return _work(Path(sys.argv[1]))
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        return ROOMLESS
+
+
+def _work(folder: Path) -> int:
     _yield_to_requests()
     lines = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what libraries print must not end up between the lines
@@ -160,13 +170,15 @@ def _run(task: dict[str, Any], folder: Path, lines: TextIO) -> dict[str, Any]:
         )
     except RLRiskError as error:
         code = OUT_OF_MEMORY if _is_out_of_memory(error) else error.code
+        code = DISK_FULL if _is_no_room(error) else code
         return {"error": {"code": code, "message": str(error)}}
     except RuntimeError as error:
         if not _is_out_of_memory(error):
             raise
         return {"error": {"code": OUT_OF_MEMORY, "message": str(error)}}
-    except OSError as error:  # a full disk: the shards that are written stay
-        return {"error": {"code": "system", "message": str(error)}}
+    except OSError as error:
+        code = DISK_FULL if _is_no_room(error) else "system"
+        return {"error": {"code": code, "message": str(error)}}
     provenance = replace(report.provenance, **task["origin"])
     return {"report": replace(report, provenance=provenance).to_dict()}
 
@@ -176,6 +188,15 @@ def _is_out_of_memory(error: BaseException | None) -> bool:
     torch = sys.modules.get("torch")
     while error is not None and torch is not None:
         if isinstance(error, torch.OutOfMemoryError):
+            return True
+        error = error.__cause__
+    return False
+
+
+def _is_no_room(error: BaseException | None) -> bool:
+    """Whether it, or what it was raised from, is a full disk; the shards that are written stay."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
             return True
         error = error.__cause__
     return False

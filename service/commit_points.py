@@ -13,10 +13,17 @@ CRASH_VARIABLE = "RLRISK_CRASH_AT"
 
 
 class CommitPoint(StrEnum):
-    """Where a process may be when it is killed, in the order of one assessment."""
+    """Where a process may be when it is killed, from what MLflow tells to what it gets."""
 
-    ACCEPT_UNCOMMITTED = "api: the row is written, not committed"
-    ACCEPT_COMMITTED = "api: the row is committed, not answered"
+    DELIVERY_UNCOMMITTED = "api: the delivery is written, not committed"
+    DELIVERY_COMMITTED = "api: the delivery is committed, not answered"
+    POLLER_LEASED = "worker: it is the one that looks at the registry"
+    HINT_FOLLOWED = "worker: what a delivery tells is started, not noted as handled"
+    HINT_HANDLED = "worker: the delivery is noted as handled"
+    REGISTRY_LOOKED = "worker: the registry is looked through, how far is not noted"
+    WATERMARK_RAISED = "worker: how far it looked is noted"
+    ACCEPT_UNCOMMITTED = "api, or worker for a trigger: the row is written, not committed"
+    ACCEPT_COMMITTED = "api, or worker for a trigger: the row is committed, not answered"
     HANDOVER_DONE = "worker: the workflow is enqueued"
     ATTEMPT_BEGUN = "worker: the attempt is counted"
     MODEL_PINNED = "worker: the version is pinned"

@@ -4,12 +4,14 @@ What a loader could execute is not even downloaded. Names and sizes are looked a
 version cannot fill the disk.
 """
 
+import errno
 import fnmatch
 import posixpath
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from mlflow_rlrisk import ModelReferenceError, ModelSource
+from mlflow_rlrisk import ModelReferenceError, ModelSource, RLRiskError
 from service.settings import Limits
 
 SAFE = (
@@ -21,8 +23,10 @@ PICKLED = ("*.bin", "*.bin.index.json")
 """Fetched only where the operator takes pickled weights."""
 
 
-class IntakeError(Exception):
+class IntakeError(RLRiskError):
     """The checkpoint is refused; the argument says why."""
+
+    code = "checkpoint_refused"
 
 
 def fetch(
@@ -42,6 +46,7 @@ def fetch(
     Raises:
         IntakeError: Too many or too large, no usable weights, or a name that leads elsewhere.
         ModelReferenceError: The store does not answer.
+        OSError: There is no room for them.
     """
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
@@ -53,6 +58,7 @@ def fetch(
         files = dict(_listed(root, limits))
         wanted = {path: size for path, size in files.items() if _matches(path, patterns)}
         _check(files, wanted, limits)
+        _check_room(folder, wanted)
         for path in wanted:
             target = folder / posixpath.dirname(path)
             target.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -87,6 +93,13 @@ def _listed(root: str, limits: Limits) -> Iterator[tuple[str, int]]:
 
 def _matches(path: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatch.fnmatchcase(posixpath.basename(path), pattern) for pattern in patterns)
+
+
+def _check_room(folder: Path, wanted: dict[str, int]) -> None:
+    there = sum((folder / path).stat().st_size for path in wanted if (folder / path).is_file())
+    missing, free = sum(wanted.values()) - there, shutil.disk_usage(folder).free
+    if missing > free:
+        raise OSError(errno.ENOSPC, f"{missing} bytes are to be fetched, {free} are free")
 
 
 def _check(files: dict[str, int], wanted: dict[str, int], limits: Limits) -> None:

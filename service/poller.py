@@ -14,6 +14,7 @@ from cachetools import TTLCache
 from sqlalchemy.exc import SQLAlchemyError
 
 from service.assessment_table import AssessmentTable, QueueFullError
+from service.commit_points import CommitPoint, reached
 from service.poller_state import PollerState
 from service.problems import Problem
 from service.settings import ServiceSettings
@@ -77,7 +78,9 @@ class Poller:
             self._rest_until = time.monotonic() + REST_S  # unless all goes well
             for hint in self._deliveries.waiting(MAX_HINTS):
                 self._follow(hint)
+                reached(CommitPoint.HINT_FOLLOWED)
                 self._deliveries.handled(hint.id)
+                reached(CommitPoint.HINT_HANDLED)
             if time.monotonic() >= self._look_at:
                 self._look_at = time.monotonic() + self._settings.poll_interval_s
                 self.look()
@@ -102,7 +105,9 @@ class Poller:
             self._visit(name, number, is_new=False)
         for version in self._tag_carriers():
             self._consider(version, (), is_new=False)
+        reached(CommitPoint.REGISTRY_LOOKED)
         self._state.looked_until(begun)
+        reached(CommitPoint.WATERMARK_RAISED)
         self._deliveries.forget_old()
 
     def _follow(self, hint: Hint) -> None:

@@ -8,6 +8,7 @@ import time
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
+from service.commit_points import CommitPoint, reached
 from service.database import METADATA, read, write
 
 LEASE_S = 15.0
@@ -36,6 +37,8 @@ class PollerState:
         """Whether this worker is the one that looks; asked for and renewed as time goes by."""
         if time.monotonic() >= self._renew_at:
             self._is_mine = self._take()
+            if self._is_mine:
+                reached(CommitPoint.POLLER_LEASED)
             self._renew_at = time.monotonic() + LEASE_S / 3
         return self._is_mine
 

@@ -77,6 +77,10 @@ def publish(
     except SignerRefusedError as error:  # one that may be lifted; a final one is in the note
         jobs.publish_failed(assessment_id, f"not signed yet: {without_paths(str(error))}"[:MAX_WHY])
         return False
+    except Exception as error:  # an MLflow that talks nonsense fails anywhere in its client
+        logger.exception("%s is not published yet", assessment_id)
+        jobs.publish_failed(assessment_id, f"MLflow talks nonsense: {type(error).__name__}")
+        return False
     jobs.published(assessment_id, done.run_id, done.report_uri, note=done.note)
     reached(CommitPoint.PUBLISHED)
     forget(folder)

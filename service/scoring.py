@@ -4,8 +4,11 @@ Whatever happens ends in the row. A death of this process leaves the row ``runni
 shards on disk; the next attempt goes on from them.
 """
 
+import contextlib
+import errno
 import logging
 import os
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,7 +25,7 @@ from mlflow_rlrisk import (
     resolve_reference,
 )
 from service.assessment_table import Assessment, AssessmentTable, State
-from service.child import OUT_OF_MEMORY
+from service.child import DISK_FULL, NO_ROOM, OUT_OF_MEMORY
 from service.commit_points import CommitPoint, reached
 from service.gpu_claim import Claim, claimed
 from service.intake import IntakeError, fetch
@@ -37,7 +40,7 @@ from service.sampling_process import (
     run_child,
 )
 from service.settings import ServiceSettings
-from service.upstream import point_mlflow
+from service.upstream import AwayError, mlflow_may_be_away, point_mlflow
 
 logger = logging.getLogger(__name__)
 
@@ -76,23 +79,28 @@ class Scorer:
             job = self._jobs.begin(assessment_id, max_attempts=self._settings.limits.max_attempts)
             reached(CommitPoint.ATTEMPT_BEGUN)
             return job is None or self._attempt(job)
-        except (SQLAlchemyError, OSError) as error:  # a locked database, a full disk
-            logger.error("%s waits for storage: %s", assessment_id, error)
+        except SQLAlchemyError as error:  # locked, full or away
+            logger.error("%s waits for the database: %s", assessment_id, error)
+            if job is not None:
+                with contextlib.suppress(SQLAlchemyError):
+                    self._jobs.update(job.id, job.fence, attempts=job.attempts - 1)  # nobody died
             return False
-        except Exception:  # a fault of ours must not leave the row running for ever
-            logger.exception("%s failed", assessment_id)
-            if job is None:
-                return False
-            return self._fail(job, "internal", "the service failed; its log says how")
 
     def _attempt(self, job: Assessment) -> bool:
         try:
-            result = self._sample(job)
+            return self._keep(job, self._sample(job))
         except StoppedError:
             if not self._is_stopping():
                 return True
             self._jobs.update(job.id, job.fence, attempts=job.attempts - 1)  # nobody died
             return False
+        except AwayError as error:
+            return self._put_off(job, "wait for MLflow", "upstream", str(error))
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                logger.warning("%s: %s", job.id, error)
+                return False
+            return self._put_off(job, "wait for room", "disk_full", str(error))
         except ChildLostError as error:
             logger.warning("%s: %s", job.id, error)
             return False
@@ -103,7 +111,22 @@ class Scorer:
             return self._fail(job, error.code, error.detail)
         except ConfigError as error:
             return self._fail(job, error.code, _shown(str(error)))
-        return self._keep(job, result)
+        except SQLAlchemyError:
+            raise
+        except Exception:  # a fault of ours must not leave the row running for ever
+            logger.exception("%s failed", job.id)
+            return self._fail(job, "internal", "the service failed; its log says how")
+
+    def _put_off(self, job: Assessment, stage: str, code: str, why: str) -> bool:
+        """Give the turn to others until what is missing is there, for as long as it may take."""
+        logger.warning("%s: %s: %s", job.id, stage, why)
+        limit_s = self._settings.limits.wall_s
+        if job.started_at is not None and time.time() - job.started_at > limit_s:
+            return self._fail(job, code, f"waited longer than {limit_s:g} s: {_shown(why)}")
+        # Nobody died: the attempt does not count.
+        waits = {"state": State.QUEUED, "stage": stage, "attempts": job.attempts - 1}
+        self._jobs.update(job.id, job.fence, **waits)
+        return True
 
     def folder(self, assessment_id: str) -> Path:
         """Where shards and download of an assessment are."""
@@ -112,6 +135,7 @@ class Scorer:
     def _sample(self, job: Assessment) -> dict[str, Any]:
         folder = self.folder(job.id)
         folder.mkdir(parents=True, exist_ok=True)
+        self._check_room(folder)
         self._tell(job, stage="fetch")
         path, origin = self._fetched(job, folder)
         reached(CommitPoint.MODEL_FETCHED)
@@ -141,7 +165,8 @@ class Scorer:
         point_mlflow(self._settings)
         pinned = None if job.pinned is None else str(job.pinned["reference"])
         try:
-            source = resolve_reference(pinned or str(job.request["model"]))
+            with mlflow_may_be_away():
+                source = resolve_reference(pinned or str(job.request["model"]))
         except ModelReferenceError as error:
             raise RefusedError("invalid_model", _shown(str(error))) from error
         if (why := refusal_of_source(source, self._settings)) is not None:
@@ -167,12 +192,22 @@ class Scorer:
 
     def _download(self, source: ModelSource, folder: Path) -> Path:
         allowed = self._settings.base_config().allow_pickle
+        limits = self._settings.limits
         try:
-            return fetch(source, folder, limits=self._settings.limits, is_pickle_allowed=allowed)
-        except IntakeError as error:
-            raise RefusedError("checkpoint_refused", str(error)) from error
-        except ModelReferenceError as error:
-            raise RefusedError("invalid_model", _shown(str(error))) from error
+            with mlflow_may_be_away():
+                return fetch(source, folder, limits=limits, is_pickle_allowed=allowed)
+        except (IntakeError, ModelReferenceError) as error:
+            raise RefusedError(error.code, _shown(str(error))) from error
+
+    def _check_room(self, folder: Path) -> None:
+        """See that there is room for shards, before work is done that would be lost.
+
+        Raises:
+            OSError: There is not.
+        """
+        free, least = shutil.disk_usage(folder).free, self._settings.limits.min_free_disk_bytes
+        if free < least:
+            raise OSError(errno.ENOSPC, f"{free} bytes are free, {least} are needed")
 
     def _wait_for_memory(self, job: Assessment) -> None:
         least = self._settings.limits.min_free_memory_bytes
@@ -198,6 +233,8 @@ class Scorer:
     def _keep(self, job: Assessment, result: Mapping[str, Any]) -> bool:
         if "error" in result:
             error = result["error"]
+            if error["code"] == DISK_FULL:
+                raise OSError(errno.ENOSPC, error["message"])
             logger.warning("%s failed: %s", job.id, error["message"])
             return self._fail(job, error["code"], _shown(error["message"]))
         report = RiskReport.from_dict(result["report"])
@@ -252,6 +289,9 @@ class _Listener:
             self._scorer._tell(self._job, **values)
         except StoppedError:
             return False
+        except SQLAlchemyError as error:  # what was sampled so far is worth more than being told
+            logger.warning("%s: its progress is not stored: %s", self._job.id, error)
+            self._pending = values | self._pending
         return True
 
 

@@ -65,7 +65,7 @@ class Limits(Settings):
     max_new_tokens: PositiveInt = 32_768
     max_body_bytes: PositiveInt = 1 << 20
     wall_s: Annotated[float, Field(gt=0)] = 6 * 3600.0
-    """An assessment that runs longer is stopped and failed."""
+    """An assessment that runs longer, or waits so long for MLflow or for room, is failed."""
     max_checkpoint_files: PositiveInt = 2000
     max_checkpoint_bytes: PositiveInt = 2 << 40
     """Of the files of a version that are fetched."""
@@ -74,7 +74,7 @@ class Limits(Settings):
     min_free_memory_bytes: Annotated[int, Field(ge=0)] = 1 << 30
     """An assessment waits until this much memory is free."""
     min_free_disk_bytes: Annotated[int, Field(ge=0)] = 1 << 30
-    """Below it the service is not ready."""
+    """Below it the service is not ready, and assessments wait."""
 
 
 class ServiceSettings(Settings):

@@ -51,6 +51,34 @@ def mlflow_problems() -> Iterator[None]:
         raise Problem("upstream", headers=RETRY) from error
 
 
+class AwayError(Exception):
+    """MLflow did not answer as it should; the argument says what it did. Later it may."""
+
+
+@contextmanager
+def mlflow_may_be_away() -> Iterator[None]:
+    """Tell an MLflow that has a thing not from one that is away or talks nonsense.
+
+    Raises:
+        AwayError: The latter. What MLflow says of the thing itself passes.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except (RLRiskError, MlflowException) as error:
+        cause = error if isinstance(error, MlflowException) else error.__cause__
+        if isinstance(cause, MlflowException) and cause.error_code not in _ABSENT:
+            raise AwayError(str(cause.message)) from error
+        raise
+    except OSError as error:  # those of `requests` have no number; others are of this machine
+        if error.errno is not None and not isinstance(error, (ConnectionError, TimeoutError)):
+            raise
+        raise AwayError(str(error)) from error
+    except Exception as error:  # a body of another kind fails anywhere in MLflow's client
+        raise AwayError(f"it talks nonsense: {type(error).__name__}: {error}") from error
+
+
 def wait_briefly() -> None:
     """Let a request wait seconds for MLflow; its own limits are minutes. What is set stays."""
     for name, value in WAITS.items():

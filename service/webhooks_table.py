@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
+from service.commit_points import CommitPoint, reached
 from service.database import METADATA, read, write
 
 KEPT_S = 24 * 3600.0
@@ -56,8 +57,10 @@ class DeliveryTable:
         try:
             with write(self._engine) as connection:
                 connection.execute(sa.insert(_TABLE).values(row))
+                reached(CommitPoint.DELIVERY_UNCOMMITTED)
         except IntegrityError:
             return False
+        reached(CommitPoint.DELIVERY_COMMITTED)
         return True
 
     def waiting(self, limit: int) -> list[Hint]:

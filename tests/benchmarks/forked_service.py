@@ -61,8 +61,11 @@ class Forked:
 
 def main() -> int:
     folder = Path(sys.argv[1])
+    # Whether several processes count together is asked once, when the library is imported.
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = "named by each API"
     for name in PRELOADED:
         __import__(name)
+    del os.environ["PROMETHEUS_MULTIPROC_DIR"]
     module.RESTART_S = RESTART_S
     module._Supervisor._start = lambda self, role: _fork(self, role, folder)
     chosen = command.make_context("serve", sys.argv[2:]).params

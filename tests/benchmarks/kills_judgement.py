@@ -15,6 +15,7 @@ from mlflow_rlrisk import RiskReport, log_checkpoint
 from mlflow_rlrisk.attestation import ATTESTATION_TAG, Attestation, Place, verify_attestation
 from mlflow_rlrisk.attestation_keys import KeyRing, PublicKey, SigningKey
 from mlflow_rlrisk.errors import AttestationError
+from tests.benchmarks.kills_deliveries import MODEL, Deliveries, judge_deliveries
 from tests.service.running_service import BASE, Client, RunningService
 
 LIMIT_S = 900.0
@@ -26,6 +27,10 @@ class Expected:
 
     reports: Mapping[str, RiskReport]
     ring: KeyRing
+
+    def report_of(self, model: str) -> RiskReport:
+        """What is due for a version; those that MLflow tells of have the first one's files."""
+        return self.reports.get(model, next(iter(self.reports.values())))
 
 
 def register_versions(folder: Path) -> dict[str, Path]:
@@ -49,29 +54,41 @@ def expected_of(reports: Mapping[str, RiskReport], key: SigningKey) -> Expected:
 
 
 def judge(
-    service: RunningService, accepted: Mapping[str, tuple[str, str]], expected: Expected
+    service: RunningService,
+    accepted: Mapping[str, tuple[str, str]],
+    deliveries: Deliveries,
+    expected: Expected,
 ) -> Counter[str]:
-    """Wait for every accepted assessment and count what is wrong with it, by kind."""
+    """Wait for every assessment that is due and count what is wrong with it, by kind."""
     service.wait_until_up(LIMIT_S)
-    client, faults = Client(service.url), Counter[str]()
+    client = Client(service.url)
+    told, faults = judge_deliveries(client, service.config, deliveries)
     for key, (assessment_id, model) in accepted.items():
-        try:
-            done = client.wait(assessment_id, limit_s=LIMIT_S)
-        except AssertionError:
-            faults["lost"] += 1
-            continue
-        if done["state"] != "succeeded":
-            faults[f"{done['state']}: {done['error']}"] += 1
-            continue
         again = client.assess(model, headers={"Idempotency_Key": key}).json["id"]
         faults["another id for the same key"] += again != assessment_id
-        text = client.ask("GET", f"/v1/assessments/{assessment_id}/report").body.decode()
-        report = RiskReport.from_json(text)
-        faults.update(_wrong_verdict(report, done, expected.reports[model]))
-        faults.update(_wrong_publication(assessment_id, report, done, expected))
-    for version in mlflow.MlflowClient().search_model_versions("name='chains-sft'"):
-        faults.update(_wrong_version(version, expected))
+    for assessment_id, model in [*accepted.values(), *told.items()]:
+        faults.update(_wrong_assessment(client, assessment_id, model, expected))
+    for name in ("chains-sft", MODEL):
+        for version in mlflow.MlflowClient().search_model_versions(f"name='{name}'"):
+            faults.update(_wrong_version(version, expected))
     return +faults
+
+
+def _wrong_assessment(
+    client: Client, assessment_id: str, model: str, expected: Expected
+) -> list[str]:
+    try:
+        done = client.wait(assessment_id, limit_s=LIMIT_S)
+    except AssertionError:
+        return ["lost"]
+    if done["state"] != "succeeded":
+        return [f"{done['state']}: {done['error']}"]
+    text = client.ask("GET", f"/v1/assessments/{assessment_id}/report").body.decode()
+    report = RiskReport.from_json(text)
+    return [
+        *_wrong_verdict(report, done, expected.report_of(model)),
+        *_wrong_publication(assessment_id, report, done, expected),
+    ]
 
 
 def _wrong_verdict(report: RiskReport, done: Mapping[str, Any], direct: RiskReport) -> list[str]:

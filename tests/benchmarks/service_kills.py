@@ -5,11 +5,13 @@
 
 Signer, API, worker and sampling process are killed at random moments, now and then all at once,
 and each at the points of `service.commit_points`, while assessments of two versions go through a
-real ``mlflow server``. Every accepted assessment must succeed with the figures and the level of
-one that nobody disturbed, be published once, and carry a signature that verifies; the same
-``Idempotency-Key`` must give the same assessment again, and no version may show a verdict without
-its signature. To make a death cheap, sampling is the ``coin`` sampler's, and the servers are forked
-from a process that has imported everything (`forked_service`); the rest is real.
+real ``mlflow server`` and signed deliveries tell of further ones (`kills_deliveries`). Every
+assessment that was accepted or that a version is due must succeed with the figures and the level
+of one that nobody disturbed, be published once, and carry a signature that verifies; the same
+``Idempotency-Key`` must give the same assessment again, each version told of exactly one, and no
+version may show a verdict without its signature; at the end no process may be left. To make a
+death cheap, sampling is the ``coin`` sampler's, and the servers are forked from a process that has
+imported everything (`forked_service`); the rest is real.
 """
 
 import argparse
@@ -32,6 +34,7 @@ from mlflow_rlrisk.attestation_keys import SigningKey
 from service.commit_points import CRASH_VARIABLE, CommitPoint
 from tests.benchmarks import coin_sampler
 from tests.benchmarks.forked_service import ForkedService
+from tests.benchmarks.kills_deliveries import Deliveries, trigger_settings
 from tests.benchmarks.kills_judgement import (
     LIMIT_S,
     Expected,
@@ -49,14 +52,20 @@ from tests.service.running_service import (
 )
 
 ROLES = ("api", "worker", "signer", "child")
-TARGETS = {"api": 0.24, "worker": 0.3, "signer": 0.2, "child": 0.2, "all": 0.05, "machine": 0.01}
-"""Chances; ``all`` leaves the supervisor alive, ``machine`` does not."""
+TARGETS = {
+    **{"api": 0.23, "worker": 0.3, "signer": 0.2, "child": 0.2},
+    **{"all": 0.04, "supervisor": 0.015, "machine": 0.015},
+}
+"""Chances; ``all`` leaves the supervisor alive, ``machine`` kills it too, and first."""
 OPEN_AT_ONCE = 3
 MAX_BURST = 10
 """Random kills in a row: the later ones meet processes that are starting again."""
 BURST_PAUSE_S = 2.0
+MAX_TOLD = 2
+"""Assessments that deliveries started and that are open, before the next version is made."""
 CALM_S = 150.0
 """Longest wait between two bursts for a sign that the work goes on."""
+LEFT_LIMIT_S = 15.0
 NUM_PROMPTS = 60
 
 
@@ -64,6 +73,7 @@ NUM_PROMPTS = 60
 class Tally:
     """What was done to one service."""
 
+    deliveries: Deliveries
     accepted: dict[str, tuple[str, str]] = field(default_factory=dict)
     """Idempotency key -> id of the assessment, and the model it is about."""
     killed: Counter[str] = field(default_factory=Counter)
@@ -96,7 +106,9 @@ def main() -> int:
             _world(Path(name), database, chosen.sampler) as (service, expected, points),
         ):
             tally = soak(service, share, points)
-            found[database] = _row(tally, judge(service, tally.accepted, expected))
+            faults = judge(service, tally.accepted, tally.deliveries, expected)
+            faults["a process that is left"] = _left(service)
+            found[database] = _row(tally, +faults)
         print(json.dumps({database: found[database]}, indent=1), flush=True)
         if chosen.out is not None:
             text = {"command": " ".join(sys.argv[1:]), "sampler": chosen.sampler, "runs": found}
@@ -134,7 +146,8 @@ def _world(
             assessment=settings,
             environment=[CRASH_VARIABLE],
             writable=["points"],  # the sampling process takes its points from there
-            limits={"max_attempts": 1000},
+            limits={"max_attempts": 1000, "max_open_per_token": 64},
+            **trigger_settings(folder),
             **more,
         )
         reports = {
@@ -147,11 +160,12 @@ def _world(
             for model, path in models.items()
         }
         print({model: str(report.risk_level) for model, report in reports.items()}, flush=True)
+        (folder / "tmp").mkdir()  # what a killed process leaves goes with the folder
         service = ForkedService(
             config,
             free_port(),
             "all",
-            {CRASH_VARIABLE: str(points)},
+            {CRASH_VARIABLE: str(points), "TMPDIR": str(folder / "tmp")},
             options=["--signing-key", str(folder / "key.pem")],
         )
         service.start()
@@ -167,7 +181,8 @@ def _world(
 
 def soak(service: ForkedService, chosen: argparse.Namespace, points: Path) -> Tally:
     """Kill and submit until the kills or the minutes are used up."""
-    draw, client, tally = random.Random(chosen.seed), Client(service.url), Tally()
+    draw, client = random.Random(chosen.seed), Client(service.url)
+    tally = Tally(Deliveries("models:/chains-sft/1"))
     deadline = time.monotonic() + 60 * chosen.minutes
     armed: set[str] = set()
     said = 0
@@ -180,7 +195,8 @@ def soak(service: ForkedService, chosen: argparse.Namespace, points: Path) -> Ta
             time.sleep(draw.uniform(0.0, BURST_PAUSE_S))
         if tally.num_kills >= said + 20:
             said = tally.num_kills
-            print(said, len(tally.accepted), dict(tally.killed), dict(tally.points), flush=True)
+            made = len(tally.accepted), len(tally.deliveries.versions)
+            print(said, *made, dict(tally.killed), dict(tally.points), flush=True)
     for point in CommitPoint:
         (points / point.name).unlink(missing_ok=True)
     return tally
@@ -192,6 +208,7 @@ def _go_on(client: Client, tally: Tally, draw: random.Random, points: Path) -> N
     deadline = time.monotonic() + CALM_S
     while len(list(points.iterdir())) == before and time.monotonic() < deadline:
         _submit(client, tally, draw)
+        tally.deliveries.send(client, draw)
         time.sleep(0.5)
 
 
@@ -210,8 +227,10 @@ def _submit(client: Client, tally: Tally, draw: random.Random) -> None:
     """Keep some assessments open; a request that was not answered is sent again."""
     try:
         page = client.ask("GET", "/v1/assessments?limit=20", timeout_s=5).json["assessments"]
-        num_open = sum(each["published_at"] is None for each in page)
-        for _ in range(OPEN_AT_ONCE - num_open):
+        is_told = [each["trigger"] is not None for each in page if each["published_at"] is None]
+        if sum(is_told) < MAX_TOLD and tally.deliveries.are_known(page):
+            tally.deliveries.register(draw)
+        for _ in range(OPEN_AT_ONCE - len(is_told)):
             key, model = f"key-{len(tally.accepted)}", f"models:/chains-sft/{draw.choice('12')}"
             answer = client.assess(model, headers={"Idempotency_Key": key})
             if answer.status == 409:  # it was accepted for the other version before it was killed
@@ -227,22 +246,41 @@ def _kill(service: ForkedService, draw: random.Random, tally: Tally) -> None:
     """Kill one kind of process, or all of them as a machine's end would, and start them again."""
     (target,) = draw.choices(list(TARGETS), list(TARGETS.values()))
     assert service.process is not None
-    if target == "machine":
-        service.process.kill()
-        tally.killed["supervisor"] += 1
-    for role in ROLES if target in ("all", "machine") else (target,):
-        pids = service.pids_of(role)
-        if target == "api" and draw.random() < 0.5:
-            pids = pids[-1:]  # the process that answers, not the one that watches it
-        for pid in pids:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-            tally.killed[role] += 1
-    if target == "machine":
+    for name, pid in list(_victims(service, target, draw)):
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+        tally.killed[name] += 1
+    if target in ("supervisor", "machine"):
         service.process.wait()
         service.start()
+
+
+def _victims(service: ForkedService, target: str, draw: random.Random) -> Iterator[tuple[str, int]]:
+    """Processes by kind: of the API the one that watches, one that answers, or all of them."""
+    if target in ("supervisor", "machine"):
+        assert service.process is not None
+        yield "supervisor", service.process.pid
+    if target == "supervisor":
+        return
+    roles = ROLES if target in ("all", "machine") else (target,)
+    for role in roles:
+        pids = service.pids_of(role)
+        names = ["api, the first process" if role == "api" else role, *[role] * len(pids)]
+        named = list(zip(names, pids, strict=False))
+        yield from draw.choice([named[:1], named[-1:], named]) if target == "api" else named
+
+
+def _left(service: ForkedService) -> int:
+    """Processes that are there a while after the service was told to stop."""
+    service.stop(only_itself=True)
+    deadline = time.monotonic() + LEFT_LIMIT_S
+    while (left := service.pids()) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    return len(left)
 
 
 def _row(tally: Tally, faults: Counter[str]) -> dict[str, Any]:
@@ -254,6 +292,9 @@ def _row(tally: Tally, faults: Counter[str]) -> dict[str, Any]:
             point.name for point in CommitPoint if not tally.points[point.name]
         ),
         "accepted": len(tally.accepted),
+        "told": len(tally.deliveries.versions),
+        "told_and_answered": len(tally.deliveries.answered),
+        "told_and_lost": tally.deliveries.num_lost,
         "faults": dict(sorted(faults.items())),
     }
 
