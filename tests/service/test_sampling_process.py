@@ -14,7 +14,7 @@ import pytest
 
 from mlflow_rlrisk import AssessmentConfig, ConfigError, PolicyConfig
 from service.assessment_table import Assessment, AssessmentTable
-from service.child import OUT_OF_MEMORY
+from service.child import NICENESS, OUT_OF_MEMORY
 from service.database import open_database
 from service.gpu_claim import Claim, claimed, devices_here, num_needed
 from service.sampling_process import run_child
@@ -29,7 +29,7 @@ import json, os, socket
 
 def spy(prompts, completions, **columns):
     """Tries what a checkpoint that took over the process would try."""
-    seen = {"environment": dict(os.environ)}
+    seen = {"environment": dict(os.environ), "niceness": os.nice(0)}
     for name, attempt in {
         "key": lambda: open(KEY).read(),
         "worker": lambda: open(f"/proc/WORKER/environ").read(),
@@ -122,6 +122,7 @@ def test_a_checkpoint_that_takes_over_sees_no_key_no_credential_and_nobody(
 
     assert "report" in result, (result, (tmp_path / "job" / "child.log").read_text())
     seen = json.loads(out.read_text())
+    assert seen.pop("niceness") == min(19, os.nice(0) + NICENESS)  # requests go first
     environment = seen.pop("environment")
     assert "hunter2" not in str(environment)
     assert not [name for name in environment if name.startswith(("MLFLOW", "RLRISK"))]
