@@ -256,7 +256,7 @@ def assess_components(quantities: Quantities, policy: PolicyConfig) -> AssessedC
 def _component(
     name: str, quantity: Quantity, line: ComponentConfig, policy: PolicyConfig
 ) -> Component:
-    ends = ramp([quantity.value, quantity.low, quantity.high], line.ok, line.bad)
+    ends = ramp([quantity.value, quantity.low, quantity.high], line.ok, line.bad) + 0.0  # no -0
     q, q_low, q_high = float(ends[0]), float(ends[1:].min()), float(ends[1:].max())
     straddles = q_low <= policy.max_component < q_high
     if name == "starvation":

@@ -66,6 +66,8 @@ def read_table(source: object) -> Table:
         PromptSetError: Missing or unreadable file, malformed row (named), unknown source.
     """
     if isinstance(source, str | Path):
+        if not str(source).strip():
+            raise PromptSetError("the path of the prompt set is empty")
         return _read_path(Path(source))
     if isinstance(source, Sequence) and not isinstance(source, bytes):
         return _table("list of rows", _numbered(source))
@@ -173,6 +175,11 @@ def _parse_json(text: str, place: str) -> Any:
         raise PromptSetError(f"{place} has the key {error} twice") from error
     except RecursionError as error:
         raise PromptSetError(f"{place} is nested too deeply") from error
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, character" if "\n" in text else "character"
+        raise PromptSetError(
+            f"{place} is not JSON: {error.msg} at {where} {error.colno}"
+        ) from error
     except ValueError as error:
         raise PromptSetError(f"{place} is not JSON: {error}") from error
 
@@ -292,7 +299,9 @@ def plain_value(value: object) -> Any:
     if isinstance(value, datetime.date | datetime.time):
         return None if value != value else value.isoformat()  # NaT
     if isinstance(value, Decimal):
-        return int(value) if value == value.to_integral_value() else float(value)
+        if value.is_finite() and value == value.to_integral_value():
+            return int(value)
+        return _finite_or_none(float(value))
     if type(value).__name__ == "NAType":
         return None
     if hasattr(value, "tolist"):  # NumPy scalars and arrays

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from mlflow_rlrisk.errors import PromptSetError
@@ -68,6 +69,15 @@ def load_prompts(source: object, mapping: Mapping[str, str] | None = None) -> Pr
     """
     if isinstance(source, PromptSet):
         return source
+    try:
+        return _load(source, mapping)
+    except PromptSetError as error:
+        if not isinstance(source, str | Path) or str(error).startswith(str(source)):
+            raise
+        raise PromptSetError(f"{Path(source).name}: {error}") from error
+
+
+def _load(source: object, mapping: Mapping[str, str] | None) -> PromptSet:
     table = read_table(source)
     if not table.rows:
         raise PromptSetError(f"the prompt set is empty ({table.kind} without rows)")

@@ -1,5 +1,6 @@
 import json
 import math
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -203,6 +204,8 @@ def test_a_column_whose_name_has_a_dot_wins_over_a_nested_one() -> None:
         ),
         ([{"prompt": "a\ud800"}], "row 1, column 'prompt': lone surrogate at character 1"),
         ([{"prompt": "a", "x": math.inf}], "row 1, column 'x': infinity"),
+        ([{"prompt": "a", "x": Decimal("Infinity")}], "row 1, column 'x': infinity"),
+        ([{"prompt": None, "answer": 1}], "column 'prompt' holds no prompt: it is empty in every"),
         (
             [{"question": "a", "answer": "#### 1"}, {"question": "b", "answer": "2"}],
             "row 2, column 'answer' does not end in '#### number'",
@@ -217,7 +220,7 @@ def test_a_row_that_does_not_fit_is_an_error_naming_it(rows: list[Any], message:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"prompt": "a"}\n{"prompt": \n', "line 2 is not JSON"),
+        ('{"prompt": "a"}\n{"prompt": \n', "line 2 is not JSON: Expecting value at character 12"),
         (
             '{"prompt": "a"}\n\n{"prompt": "b", "prompt": "c"}\n',
             "line 3 has the key 'prompt' twice",
@@ -236,8 +239,18 @@ def test_a_damaged_jsonl_line_is_an_error_naming_it(
     path = tmp_path / "p.jsonl"
     path.write_text(text)
 
-    with pytest.raises(PromptSetError, match=message):
+    with pytest.raises(PromptSetError, match=rf"^p\.jsonl: .*{message}"):
         load_prompts(path)
+
+
+def test_an_empty_path_is_not_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "p.jsonl").write_text('{"prompt": "a"}\n')
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(PromptSetError, match="path of the prompt set is empty"):
+        load_prompts("")
 
 
 def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
