@@ -13,11 +13,14 @@ from mlflow_rlrisk.kernels.triton_route import triton_statistics, triton_works
 if TYPE_CHECKING:
     import torch
 
-TOKENS_PER_TILE = 512
-"""Fewer tokens stream the weights too often, more leave the cache."""
+TOKENS_PER_TILE = 1024
+"""Fewer tokens read the weights too often, more gain nothing."""
 
 WORDS_PER_TILE = 2048
-"""A tile of float32 logits takes 4 MB."""
+"""Of few tokens; of many, as many words as fit into `LOGITS_PER_TILE`."""
+
+LOGITS_PER_TILE = 2**20
+"""Float32 logits that exist at a time, 4 MB."""
 
 LARGEST_COPY = 2**22
 """Float32 weights copied at a time, 16 MB: wide models get narrower tiles."""
@@ -117,9 +120,11 @@ def _tiled_statistics(
     logprobs = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
     entropies = torch.empty_like(logprobs)
     route = choose_route(hidden, weight)
-    words = min(WORDS_PER_TILE, num_words, max(256, LARGEST_COPY // weight.shape[1]))
+    tokens = min(TOKENS_PER_TILE, len(hidden))
+    fitting = min(WORDS_PER_TILE, LOGITS_PER_TILE // max(tokens, 1), num_words)
+    words = min(fitting, max(256, LARGEST_COPY // weight.shape[1]))
     with float32_products(route):
-        product = TileProduct(weight, route, min(TOKENS_PER_TILE, len(hidden)), words)
+        product = TileProduct(weight, route, tokens, words)
         for start in range(0, len(hidden), TOKENS_PER_TILE):
             block = slice(start, start + TOKENS_PER_TILE)
             operand = product.operand(hidden[block])

@@ -10,15 +10,15 @@ from typing import Any
 
 
 def seconds_by_name(
-    contenders: Mapping[str, Callable[[], object]], reps: int
+    contenders: Mapping[str, Callable[[], object]], reps: int, *, is_warm: bool = False
 ) -> dict[str, list[float]]:
-    """CPU seconds of each contender in each round, after one round that is not counted."""
+    """CPU seconds of each contender in each round, after one that is not counted unless warm."""
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for round_number in range(reps + 1):
+    for round_number in range(0 if is_warm else -1, reps):
         for name, run in contenders.items():
             start = time.process_time()
             run()
-            if round_number:
+            if round_number >= 0:
                 seconds[name].append(time.process_time() - start)
     return seconds
 
