@@ -77,7 +77,7 @@ def recognise(table: Table, mapping: Mapping[str, str] | None) -> Schema:
     prompt_path = chosen.get("prompt") or _first(present, (*prompts, *PROMPT_COLUMNS))
     if prompt_path is None:
         if empty := next((name for name in prompts if name in table.column_names), None):
-            raise PromptSetError(f"column {empty!r} holds no prompt: it is empty in every row")
+            raise PromptSetError(f"no prompt column has a value: {empty!r} is empty in every row")
         raise PromptSetError(
             f"no prompt column among {_seen(table)}; known: {', '.join(PROMPT_COLUMNS)}; "
             "name yours with --map prompt=COLUMN,truth=COLUMN"

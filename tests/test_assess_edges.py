@@ -77,6 +77,10 @@ def undefined(report: RiskReport, *names: str) -> set[str]:
         ({"success_threshold": float("nan")}, "success_threshold=nan"),
         ({"verifier_timeout_s": float("inf")}, "verifier_timeout_s=inf"),
         ({"device": "tpu"}, "device='tpu'"),
+        (
+            {"backend_options": {"tensor_parallel_size": 2}},
+            "backend_options.tensor_parallel_size=2",
+        ),
         ({"nonsense": 1}, "nonsense=1: unknown setting"),
     ],
 )

@@ -205,7 +205,7 @@ def test_a_column_whose_name_has_a_dot_wins_over_a_nested_one() -> None:
         ([{"prompt": "a\ud800"}], "row 1, column 'prompt': lone surrogate at character 1"),
         ([{"prompt": "a", "x": math.inf}], "row 1, column 'x': infinity"),
         ([{"prompt": "a", "x": Decimal("Infinity")}], "row 1, column 'x': infinity"),
-        ([{"prompt": None, "answer": 1}], "column 'prompt' holds no prompt: it is empty in every"),
+        ([{"prompt": None, "answer": 1}], "no prompt column has a value: 'prompt' is empty"),
         (
             [{"question": "a", "answer": "#### 1"}, {"question": "b", "answer": "2"}],
             "row 2, column 'answer' does not end in '#### number'",

@@ -103,6 +103,16 @@ def draws_ranges(sampler: Sampler) -> TypeGuard[RangeSampler]:
     return isinstance(sampler, RangeSampler) and getattr(sampler, "can_draw_ranges", True)
 
 
+def refuse_options(config: AssessmentConfig, sampler: str) -> None:
+    """For a sampler without settings of its own: one that was given would silently do nothing.
+
+    Raises:
+        ConfigError: ``config`` has backend options.
+    """
+    for name, value in config.backend_options.items():
+        raise ConfigError(f"backend_options.{name}", value, f"unknown; {sampler} has no options")
+
+
 class SamplerFactory(Protocol):
     """What an entry point of the group ``mlflow_rlrisk.samplers`` names."""
 

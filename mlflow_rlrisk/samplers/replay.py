@@ -26,7 +26,7 @@ from mlflow_rlrisk.records import (
     RolloutGroup,
 )
 from mlflow_rlrisk.rollout_store import MANIFEST, RolloutStore
-from mlflow_rlrisk.samplers import OnTokens
+from mlflow_rlrisk.samplers import OnTokens, refuse_options
 
 LARGEST_TOKEN_ID = 2**24
 """Far above any vocabulary; its logarithm bounds an entropy."""
@@ -54,8 +54,10 @@ class ReplaySampler:
         """Find the stored rollouts.
 
         Raises:
-            SamplerError: There are none.
+            ConfigError: There are backend options; this sampler has none.
+            SamplerError: There are no rollouts.
         """
+        refuse_options(config, "replay")
         if isinstance(source, Checkpoint):
             raise SamplerError(f"replay reads stored rollouts, not the model {source.display_name}")
         self.on_tokens = on_tokens

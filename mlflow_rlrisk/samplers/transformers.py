@@ -19,7 +19,7 @@ from mlflow_rlrisk.checkpoint import Checkpoint, open_checkpoint
 from mlflow_rlrisk.config import AssessmentConfig
 from mlflow_rlrisk.errors import CheckpointError, SamplerError
 from mlflow_rlrisk.records import FinishReason, Prompt, Rollout, RolloutGroup
-from mlflow_rlrisk.samplers import OnTokens
+from mlflow_rlrisk.samplers import OnTokens, refuse_options
 from mlflow_rlrisk.samplers.decoding import Decoder, FinishedRow, NotFiniteLogitsError, Wave
 from mlflow_rlrisk.samplers.exact_head import install_exact_head
 from mlflow_rlrisk.samplers.model_loading import load_model, load_tokenizer
@@ -70,9 +70,11 @@ class TransformersSampler:
             on_tokens: Progress hook.
 
         Raises:
+            ConfigError: There are backend options; this sampler has none.
             CheckpointError: The checkpoint cannot be trusted to sample rightly.
             SamplerError: Its architecture cannot be sampled.
         """
+        refuse_options(config, "transformers")
         self.on_tokens = on_tokens
         self.checkpoint = (
             source

@@ -112,7 +112,8 @@ def _evaluate_spec(target: str, part: str | None) -> VerifierSpec:
         target = str(path.resolve())
         if _module_script(target) is None:
             raise VerifierError(
-                f"{target} is no module of evaluate: a folder NAME with NAME.py in it is needed"
+                f"{target} is no module of evaluate: its script, or a folder NAME with NAME.py in "
+                "it, is needed"
             )
     elif "/" in target.rstrip("/") and target.startswith((".", "/", "~")):
         raise VerifierError(f"evaluate:{target}: there is no {path}")
@@ -122,11 +123,13 @@ def _evaluate_spec(target: str, part: str | None) -> VerifierSpec:
 
 def _module_script(text: str) -> Path | None:
     """The script of a local evaluate module: ``NAME/NAME.py``, or the script itself."""
-    path = Path(text).expanduser()
-    if path.is_dir():
-        script = path.resolve() / f"{path.resolve().name}.py"
-        return script if script.is_file() else None
-    return path.resolve() if path.suffix == ".py" and path.is_file() else None
+    path = Path(text).expanduser().resolve()
+    script = path / f"{path.name}.py" if path.is_dir() else path
+    if script.suffix != ".py" or not script.is_file():
+        return None
+    # A module of evaluate descends from its classes; a reward file whose function was forgotten
+    # does not.
+    return script if b"evaluate" in script.read_bytes() else None
 
 
 def registered_names() -> set[str]:

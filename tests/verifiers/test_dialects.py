@@ -157,6 +157,10 @@ def test_a_wrong_dialect_says_which_parameters_were_seen(spec: str, seen: str | 
     ("spec", "message"),
     [
         ("evaluate:", "names no module"),
+        (
+            __file__.replace("test_dialects", "conftest"),
+            r"needed is a name, path/to/file.py:function",
+        ),
         ("evaluate:./nowhere", "there is no"),
         (f"evaluate:{Path(__file__).parent}", "a folder NAME with NAME.py"),
         ("verl:nothing", "neither a .py file nor a module|No module named|cannot be loaded"),
