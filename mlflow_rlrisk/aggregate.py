@@ -111,7 +111,6 @@ def _estimate(
             left_out,
             num_prompts=num_prompts,
             bounds=_reach(formula, value, means.point, num_prompts),
-            long_tails=formula.is_far or formula.bounds is None,
             sparse_below=SPREAD_SPARSE_BELOW if formula.extremes else SPARSE_BELOW,
         )
         if formula.limits is not None:

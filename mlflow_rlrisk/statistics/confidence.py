@@ -62,7 +62,6 @@ def confidence_draws(
     *,
     num_prompts: int,
     bounds: tuple[float, float] | None = None,
-    long_tails: bool = False,
     sparse_below: float = SPARSE_BELOW,
 ) -> ConfidenceDraws:
     """Map bootstrap draws to those of a confidence distribution, rank by rank.
@@ -70,17 +69,16 @@ def confidence_draws(
     The draw of rank ``u`` becomes the quantile of the draws at ``Phi(b + s/(1 - a s))`` with
     ``s = b + sqrt(P/(P - 1)) t(u)``: the bias ``b`` and acceleration ``a`` of BCa (Efron 1987),
     at the levels of the expanded percentile interval (Hesterberg 2015,
-    doi:10.1080/00031305.2015.1089789), ``t`` being Student's quantile at ``P - 1`` degrees of
-    freedom. Below `BCA_MINIMUM_PROMPTS` prompts, or where all draws lie on one side of the
-    estimate, ``a`` and ``b`` are 0.
-
-    With ``long_tails`` the variance seen has fewer degrees of freedom: ``2 P/(kurtosis - 1)``,
-    where that is less (Satterthwaite 1946, doi:10.2307/3002019).
+    doi:10.1080/00031305.2015.1089789), ``t`` being Student's quantile at the degrees of freedom of
+    the variance seen: ``P - 1``, or ``2 P/(kurtosis - 1)`` where tails are so long that this is
+    less (Satterthwaite 1946, doi:10.2307/3002019). Below `BCA_MINIMUM_PROMPTS` prompts, or where
+    all draws lie on one side of the estimate, ``a`` and ``b`` are 0.
 
     Where `num_carriers` is below ``sparse_below``, resampling cannot tell how much the prompts that
     were not drawn would add. The upper half of the draws is then not below, and the lower half not
     above, the limits for a share of unseen prompts at the far bound: none of ``P`` is one of them,
-    so that this share follows Beta(1/2, P + 1/2) (Jeffreys).
+    so that this share follows Beta(1/2, P + 1/2) (Jeffreys). That allows for tails already; the
+    degrees of freedom are ``P - 1``.
 
     Args:
         draws: Bootstrap draws, shape ``[B]``.
@@ -89,7 +87,6 @@ def confidence_draws(
         num_prompts: Prompts that the estimate rests on, where some do not count.
         bounds: Smallest and largest value a single prompt could give; ``None`` where there are
             none, or none that any prompt comes near, so that nothing is allowed for the unseen.
-        long_tails: Nothing near keeps the values of prompts together.
         sparse_below: Carriers from which on what is seen suffices.
 
     Returns:
@@ -103,8 +100,9 @@ def confidence_draws(
     left_out = finite_vector("jackknife", jackknife)
     prompts = check_at_least("num_prompts", num_prompts, 1)
     acceleration = _acceleration(left_out)
+    is_sparse = bounds is not None and _carriers(acceleration) < sparse_below
     freedom = max(prompts - 1, 1)
-    if long_tails:
+    if not is_sparse:
         freedom = min(freedom, _freedom_of_tails(left_out, prompts))
     order = np.argsort(sample, kind="stable")
     ordered = sample[order]
@@ -118,7 +116,7 @@ def confidence_draws(
     room = np.maximum(1.0 - slope * shifted, _LEAST_ROOM)
     levels = ndtr(bias + shifted / room)
     mapped = np.interp(levels * (sample.size - 1), np.arange(sample.size), ordered)
-    if bounds is not None and _carriers(acceleration) < sparse_below:
+    if bounds is not None and is_sparse:
         method = IntervalMethod.SPARSE
         _allow_for_the_unseen(mapped, estimate, prompts, bounds)
     result = np.empty_like(mapped)

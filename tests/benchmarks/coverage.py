@@ -104,6 +104,7 @@ def simulate(
     Resamples are taken in turn from `NUM_SEEDS` sets, kept, for drawing them takes a third of
     the time.
     """
+    place = POPULATIONS.index(population)  # else all populations share their Monte Carlo error
     truth = truths(population, num_samples)
     truth[INDEX] = true_index(truth)
     below: dict[str, int] = defaultdict(int)
@@ -112,7 +113,7 @@ def simulate(
     sparse: dict[str, int] = defaultdict(int)
     width: dict[str, float] = defaultdict(float)
     for seed in range(reps):
-        rng = np.random.default_rng([seed, num_prompts, num_samples])
+        rng = np.random.default_rng([seed, num_prompts, num_samples, place])
         metrics = assessed(
             draw(population, num_prompts, num_samples, rng), num_resamples, seed % NUM_SEEDS
         )

@@ -51,7 +51,6 @@ def coverage(
                 jackknife_means(values),
                 num_prompts=NUM_PROMPTS,
                 bounds=bounds,
-                long_tails=bounds is None,
             )
             low, high = interval(found.draws)
         held += low <= truth <= high
