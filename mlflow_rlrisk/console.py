@@ -18,14 +18,15 @@ if TYPE_CHECKING:
 
     from mlflow_rlrisk.comparison import Comparison
     from mlflow_rlrisk.lineage import LineageReport
-    from mlflow_rlrisk.lineage.coverage import Estimate
     from mlflow_rlrisk.lineage.drift import DriftReport
+    from mlflow_rlrisk.lineage.measures import Estimate
     from mlflow_rlrisk.report import RiskReport
 
+ENTROPY, ENTROPY_ESTIMATE = "rlrisk/token_entropy", "rlrisk/token_entropy_estimate"
 _HEADLINE = (
     ("pass@1", "rlrisk/pass_at_1"),
-    ("token entropy (nats)", "rlrisk/token_entropy"),
-    ("token entropy, estimated", "rlrisk/token_entropy_estimate"),
+    ("token entropy (nats)", ENTROPY),
+    ("token entropy, estimated", ENTROPY_ESTIMATE),
     ("group signal", "rlrisk/group_signal_fraction"),
     ("starved share", "rlrisk/starved_share"),
     ("saturated share", "rlrisk/saturated_share"),
@@ -138,7 +139,10 @@ def report_lines(report: "RiskReport") -> list[str]:
     if report.budget is not None:
         lines.append(f"  {report.budget.sentence(report.config.confidence)}")
     lines.append("")
+    is_exact = ENTROPY in report.metrics
     for label, name in [*_HEADLINE, *_widest_pass_at_k(report)]:
+        if name == ENTROPY_ESTIMATE and is_exact:
+            continue
         if name in report.metrics:
             metric = report.metrics[name]
             lines.append(

@@ -18,7 +18,6 @@ from mlflow_rlrisk.config import AssessmentConfig
 from mlflow_rlrisk.errors import CheckpointError, ComparabilityError
 from mlflow_rlrisk.expert_profile import ExpertProfile, ForgetRatio, paired_forget_ratio
 from mlflow_rlrisk.lineage import LineageMember
-from mlflow_rlrisk.lineage.coverage import Estimate
 from mlflow_rlrisk.lineage.drift import (
     AnswerModes,
     Divergence,
@@ -30,12 +29,13 @@ from mlflow_rlrisk.lineage.drift import (
     mean_estimate,
     reward_bound,
 )
+from mlflow_rlrisk.lineage.measures import Estimate
 from mlflow_rlrisk.lineage.table import HELDOUT, build_table
 from mlflow_rlrisk.records import GradedGroup, Prompt
 from mlflow_rlrisk.rollout_store import RolloutStore
 from mlflow_rlrisk.samplers.model_loading import load_model, load_tokenizer
 from mlflow_rlrisk.samplers.prompt_encoding import PromptEncoder
-from mlflow_rlrisk.statistics.bootstrap import PromptBootstrap, interval
+from mlflow_rlrisk.statistics.bootstrap import PromptBootstrap
 from mlflow_rlrisk.teacher_forced import score
 from mlflow_rlrisk.weight_drift import weight_drift
 from mlflow_rlrisk.wiring import Assessment
@@ -86,11 +86,13 @@ def measure_drift(
     )
     on_stage("compare weights")
     rewards = [_mean_rewards(each) for each in groups]
-    change = mean_estimate(rewards[1][0] - rewards[0][0], bootstrap, config.confidence)
     span = (
         min(rewards[0][1], rewards[1][1], 0.0),
         max(rewards[0][2], rewards[1][2], 1.0),
     )
+    reach = span[1] - span[0]
+    shift = rewards[1][0] - rewards[0][0]
+    change = mean_estimate(shift, bootstrap, config.confidence, (-reach, reach))
     bounds = reward_bound(forward, reverse, span)
     changes = _changes(members, config, bootstrap)
     forgotten = _forgotten(base, members, config, notes)
@@ -246,12 +248,10 @@ def _changes(
     members: Sequence[LineageMember], config: AssessmentConfig, bootstrap: PromptBootstrap
 ) -> dict[str, Estimate]:
     table = build_table(members, num_resamples=bootstrap.num_resamples, seed=bootstrap.seed)
-    changes = {}
-    for name, measure in table.measures.items():
-        low, high = interval(measure.draws[:, 1] - measure.draws[:, 0], config.confidence)
-        value = float(measure.values[1] - measure.values[0])
-        changes[name] = Estimate(value=value, ci_low=low, ci_high=high)
-    return changes
+    return {
+        name: measure.difference(1, 0, config.confidence)
+        for name, measure in table.measures.items()
+    }
 
 
 def _mean_rewards(

@@ -5,13 +5,16 @@ made of reports and of what was counted of each prompt; nothing is sampled again
 written. Members that measured other things are refused by name, never compared with a footnote.
 """
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from mlflow_rlrisk.comparison import rank
-from mlflow_rlrisk.errors import ComparabilityError
+from mlflow_rlrisk.errors import ComparabilityError, ConfigError
 from mlflow_rlrisk.lineage.choice import Choice, as_safe_as_the_safest, choose
 from mlflow_rlrisk.lineage.coverage import CoverageChange, coverage_changes
 from mlflow_rlrisk.lineage.heldout import HeldoutLoss, heldout_losses
+from mlflow_rlrisk.lineage.measures import Estimate
 from mlflow_rlrisk.lineage.outcomes import RankEvidence, outcome_table, rank_evidence
 from mlflow_rlrisk.lineage.pairs import OrderAgreement, Pair, PairOrder, compare_orders
 from mlflow_rlrisk.lineage.phases import Phase, PhaseReport
@@ -22,6 +25,7 @@ from mlflow_rlrisk.lineage.series import SeriesPhases, phases_by_series
 from mlflow_rlrisk.lineage.table import (
     ENTROPY,
     HELDOUT,
+    LENGTH,
     PASS_AT_1,
     SIGNAL,
     TRAIN,
@@ -34,6 +38,7 @@ from mlflow_rlrisk.statistics.bootstrap import PromptBootstrap
 __all__ = [
     "Choice",
     "CoverageChange",
+    "Estimate",
     "HeldoutLoss",
     "LineageMember",
     "LineageReport",
@@ -77,14 +82,16 @@ def trace_lineage(
 
     Raises:
         ComparabilityError: The members measured other things, or the base is none of them.
+        ConfigError: An outcome is no finite number.
     """
-    ordered = _base_first(members, base)
+    ordered = [_under_its_name(member) for member in _base_first(members, base)]
     table = build_table(ordered, num_resamples=num_resamples, seed=seed)
     ranking = rank([member.report for member in ordered])
     measures = (table.coverage_name, ENTROPY, SIGNAL)
     judged = [name for name in measures if name != PASS_AT_1]
     pairs, agreement = compare_orders(table, judged, alpha=1.0 - confidence, confidence=confidence)
     known = outcomes or {}
+    _check_outcomes(known)
     phases, series = phases_by_series(table, base, {each.name for each in rescalings})
     remarks = entropy_remarks(
         table,
@@ -98,6 +105,8 @@ def trace_lineage(
         base=base,
         num_prompts=table.num_prompts,
         measures={m.name: tuple(map(float, m.values)) for m in table.measures.values()},
+        ranks=_ranks(table),
+        relative_entropy=_relative_entropy(table, base, confidence),
         undefined=table.undefined,
         ranking=ranking,
         choice=choose(table, ranking, pairs, rescalings),
@@ -113,6 +122,12 @@ def trace_lineage(
     )
 
 
+def _under_its_name(member: LineageMember) -> LineageMember:
+    """A report is called by its member's name, whatever path it was sampled from."""
+    provenance = replace(member.report.provenance, model_reference=member.name)
+    return replace(member, report=replace(member.report, provenance=provenance))
+
+
 def _base_first(members: Sequence[LineageMember], base: str | None) -> list[LineageMember]:
     if base is None:
         return list(members)
@@ -120,6 +135,31 @@ def _base_first(members: Sequence[LineageMember], base: str | None) -> list[Line
     if not first:
         raise ComparabilityError(f"base={base!r}: is none of the members")
     return [*first, *(member for member in members if member.name != base)]
+
+
+def _ranks(table: LineageTable) -> dict[str, tuple[int, ...]]:
+    """1 is the largest value, or the smallest loss; equal values share a rank."""
+    found = {}
+    for name, measure in table.measures.items():
+        if name == LENGTH:
+            continue
+        goodness = -measure.values if name in (HELDOUT, TRAIN) else measure.values
+        found[name] = tuple(int(1 + (goodness > own).sum()) for own in goodness)
+    return found
+
+
+def _relative_entropy(
+    table: LineageTable, base: str | None, confidence: float
+) -> dict[str, Estimate]:
+    entropy = table.measures.get(ENTROPY)
+    if base is None or entropy is None:
+        return {}
+    ratios = {
+        name: entropy.ratio(place, 0, confidence)
+        for place, name in enumerate(table.names)
+        if name != base
+    }
+    return {name: ratio for name, ratio in ratios.items() if ratio is not None}
 
 
 def _coverage(
@@ -133,6 +173,12 @@ def _coverage(
     bootstrap = PromptBootstrap(table.num_prompts, num_resamples, seed)
     others = [member for position, member in enumerate(table.members) if position != place]
     return coverage_changes(table.members[place], others, bootstrap, confidence=confidence)
+
+
+def _check_outcomes(outcomes: Mapping[str, float]) -> None:
+    for name, value in outcomes.items():
+        if not math.isfinite(value):
+            raise ConfigError("outcomes", value, f"that of {name} must be a finite number")
 
 
 def _outcomes(table: LineageTable, outcomes: Mapping[str, float]) -> tuple[RankEvidence, ...]:

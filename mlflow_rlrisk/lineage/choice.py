@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mlflow_rlrisk.comparison import Comparison, RankedReport
+from mlflow_rlrisk.lineage.measures import Measure
 from mlflow_rlrisk.lineage.pairs import Pair, PairOrder
 from mlflow_rlrisk.lineage.scaling import Rescaling
-from mlflow_rlrisk.lineage.table import ENTROPY, PASS_AT_1, SIGNAL, LineageTable, Measure
+from mlflow_rlrisk.lineage.table import ENTROPY, PASS_AT_1, SIGNAL, LineageTable
 from mlflow_rlrisk.report import RiskLevel
 
 MAX_STEPS = 3
@@ -55,12 +56,11 @@ def choose(
     Returns:
         The choice.
     """
-    names = {member.report.provenance.model_reference: member.name for member in table.members}
     copies = {each.name: each for each in rescalings}
-    own = [entry for entry in ranking.entries if names[entry.model] not in copies]
+    own = [entry for entry in ranking.entries if entry.model not in copies]
     safest = own[0]
     ranked = min(ranking.entries, key=lambda entry: entry.pass_at_1_rank)
-    best = None if ranked.pass_at_1 is None else names[ranked.model]
+    best = None if ranked.pass_at_1 is None else ranked.model
     if safest.risk_level is RiskLevel.UNKNOWN:
         return Choice(
             start_from=None,
@@ -70,7 +70,7 @@ def choose(
             next_steps=("no version can be chosen: the level of every one is unknown",),
         )
     equals = as_safe_as_the_safest(own)
-    chosen = names[min(equals, key=lambda entry: entry.pass_at_1_rank).model]
+    chosen = min(equals, key=lambda entry: entry.pass_at_1_rank).model
     reasons: list[str] = []
     if best is not None and best != chosen:
         reasons += [_copied(copies[best])] if best in copies else []

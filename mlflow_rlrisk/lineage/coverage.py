@@ -15,21 +15,13 @@ from itertools import pairwise
 import numpy as np
 from scipy import stats
 
-from mlflow_rlrisk.lineage.table import FloatArray, LineageMember
-from mlflow_rlrisk.statistics.bootstrap import PromptBootstrap, interval
+from mlflow_rlrisk.lineage.measures import Estimate, FloatArray, mean_estimate
+from mlflow_rlrisk.lineage.table import LineageMember
+from mlflow_rlrisk.statistics.bootstrap import PromptBootstrap
 from mlflow_rlrisk.statistics.counts import IntVector
 from mlflow_rlrisk.statistics.multiple import holm_adjusted
 from mlflow_rlrisk.statistics.passk import pass_at_k
 from mlflow_rlrisk.success_columns import success_counts
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Estimate:
-    """A value with its interval over prompts."""
-
-    value: float
-    ci_low: float
-    ci_high: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,10 +128,8 @@ class _Comparison:
         alpha: float,
     ) -> CoverageChange:
         estimates = [
-            Estimate(value=float(value), ci_low=ends[0], ci_high=ends[1])
-            for value, ends in zip(
-                columns.mean(axis=0), (interval(draw, confidence) for draw in draws.T), strict=True
-            )
+            mean_estimate(column, draw, confidence, (0.0, 1.0) if place < 2 else (-1.0, 1.0))
+            for place, (column, draw) in enumerate(zip(columns.T, draws.T, strict=True))
         ]
         curve = tuple(zip(self.ks, estimates[2:], strict=True))
         lost, gained = _changed_prompts(reference, self.before, self.after, alpha)

@@ -10,13 +10,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from mlflow_rlrisk.lineage.coverage import Estimate
-from mlflow_rlrisk.statistics.bootstrap import PromptBootstrap, interval
+from mlflow_rlrisk.lineage.measures import Bounds, Estimate, FloatArray, estimate
+from mlflow_rlrisk.lineage.measures import mean_estimate as estimate_of_mean
+from mlflow_rlrisk.statistics.bootstrap import PromptBootstrap, jackknife_ratios
 from mlflow_rlrisk.statistics.drift import reward_shift_bound
-
-FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,17 +165,30 @@ def divergence(
     return Divergence(
         sampled_from=sampled_from,
         against=against,
-        per_token=_estimate(direct.sum() / tokens.sum(), draws[:, 0], confidence),
-        per_token_k3=_estimate(k3.sum() / tokens.sum(), draws[:, 1], confidence),
+        per_token=_per_token(direct, tokens, draws[:, 0], confidence),
+        per_token_k3=_per_token(k3, tokens, draws[:, 1], confidence),
         per_sequence=mean_estimate(per_sequence, bootstrap, confidence),
         num_sequences=int(sequences.sum()),
     )
 
 
-def mean_estimate(values: FloatArray, bootstrap: PromptBootstrap, confidence: float) -> Estimate:
-    """Mean over prompts with its percentile interval."""
+def _per_token(
+    sums: FloatArray, tokens: FloatArray, draws: FloatArray, confidence: float
+) -> Estimate:
+    value = float(sums.sum() / tokens.sum())
+    left_out = jackknife_ratios(sums, tokens) if sums.size > 1 else np.array([value])
+    return estimate(value, draws, left_out, confidence)
+
+
+def mean_estimate(
+    values: FloatArray,
+    bootstrap: PromptBootstrap,
+    confidence: float,
+    bounds: Bounds | None = None,
+) -> Estimate:
+    """Mean over prompts with its interval."""
     draws = bootstrap.means(values[:, None])[:, 0]
-    return _estimate(float(values.mean()), draws, confidence)
+    return estimate_of_mean(values, draws, confidence, bounds)
 
 
 def reward_bound(
@@ -233,8 +244,3 @@ def answer_modes(
 
 def _column(ratios: Sequence[Sequence[FloatArray]], read: Any) -> FloatArray:
     return np.array([sum(read(row) for row in rows) for rows in ratios], dtype=float)
-
-
-def _estimate(value: float, draws: FloatArray, confidence: float) -> Estimate:
-    low, high = interval(draws, confidence)
-    return Estimate(value=float(value), ci_low=low, ci_high=high)

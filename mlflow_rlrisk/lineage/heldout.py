@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from mlflow_rlrisk.lineage.coverage import Estimate
-from mlflow_rlrisk.lineage.table import HELDOUT, TRAIN, FloatArray, LineageTable
+from mlflow_rlrisk.lineage.measures import Estimate, Measure, estimate
+from mlflow_rlrisk.lineage.table import HELDOUT, TRAIN, LineageTable
 from mlflow_rlrisk.statistics.bootstrap import interval
 
 
@@ -16,7 +16,7 @@ class HeldoutLoss:
         loss: Its loss.
         above_least: Loss less the lineage's smallest, paired over the examples; exactly 0 for
             the version that has it.
-        relative: The same over the smallest loss.
+        relative: The same over the smallest loss; ``None`` where that is 0.
         is_above: True where the interval of the difference lies above 0.
         train_loss: Loss on the examples it was trained on, where some were given.
         overfit_gap: Held-out loss less that.
@@ -25,7 +25,7 @@ class HeldoutLoss:
     name: str
     loss: Estimate
     above_least: Estimate
-    relative: Estimate
+    relative: Estimate | None
     is_above: bool
     train_loss: Estimate | None = None
     overfit_gap: Estimate | None = None
@@ -43,22 +43,20 @@ def heldout_losses(table: LineageTable, confidence: float = 0.95) -> tuple[Heldo
         return ()
     least = int(measure.values.argmin())
     trained = table.measures.get(TRAIN)
-    smallest, floor = float(measure.values[least]), measure.draws[:, least]
     found = []
     for place, name in enumerate(table.names):
-        loss, draws = float(measure.values[place]), measure.draws[:, place]
         train = gap = None
         if trained is not None:
-            own, own_draws = float(trained.values[place]), trained.draws[:, place]
-            train = _estimate(own, own_draws, confidence)
-            gap = _estimate(loss - own, draws - own_draws, confidence)
-        above = _estimate(loss - smallest, draws - floor, confidence)
+            train = _loss(trained, place, confidence)
+            gap = _gap(measure, trained, place, confidence)
+        above = measure.difference(place, least, confidence)
+        rise = measure.ratio(place, least, confidence)
         found.append(
             HeldoutLoss(
                 name=name,
-                loss=_estimate(loss, draws, confidence),
+                loss=_loss(measure, place, confidence),
                 above_least=above,
-                relative=_estimate(loss / smallest - 1.0, draws / floor - 1.0, confidence),
+                relative=None if rise is None else _less_one(rise),
                 is_above=above.ci_low > 0.0,
                 train_loss=train,
                 overfit_gap=gap,
@@ -67,6 +65,21 @@ def heldout_losses(table: LineageTable, confidence: float = 0.95) -> tuple[Heldo
     return tuple(found)
 
 
-def _estimate(value: float, draws: FloatArray, confidence: float) -> Estimate:
-    low, high = interval(draws, confidence)
+def _loss(measure: Measure, place: int, confidence: float) -> Estimate:
+    return estimate(
+        float(measure.values[place]),
+        measure.draws[:, place],
+        measure.left_out[:, place],
+        confidence,
+    )
+
+
+def _gap(heldout: Measure, train: Measure, place: int, confidence: float) -> Estimate:
+    """Both sets of examples are resampled independently, so no example is left out of both."""
+    low, high = interval(heldout.draws[:, place] - train.draws[:, place], confidence)
+    value = float(heldout.values[place] - train.values[place])
     return Estimate(value=value, ci_low=min(low, value), ci_high=max(high, value))
+
+
+def _less_one(ratio: Estimate) -> Estimate:
+    return Estimate(value=ratio.value - 1.0, ci_low=ratio.ci_low - 1.0, ci_high=ratio.ci_high - 1.0)

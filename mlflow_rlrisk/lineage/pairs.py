@@ -13,10 +13,9 @@ from enum import StrEnum
 from itertools import combinations
 
 import numpy as np
-from scipy import special
 
-from mlflow_rlrisk.lineage.table import PASS_AT_1, FloatArray, LineageTable, Measure
-from mlflow_rlrisk.statistics.bootstrap import interval
+from mlflow_rlrisk.lineage.measures import FloatArray, Measure, estimate
+from mlflow_rlrisk.lineage.table import PASS_AT_1, LineageTable
 from mlflow_rlrisk.statistics.multiple import holm_adjusted
 
 
@@ -98,9 +97,6 @@ def compare_orders(
 ) -> tuple[tuple[Pair, ...], tuple[OrderAgreement, ...]]:
     """Compare the order by pass@1 with that by each measure.
 
-    The p-value of a difference is two-sided from its bootstrap standard error; where all prompts
-    differ by the same amount there is no spread, and the sign test over the prompts stands in.
-
     Args:
         table: The lineage.
         measures: Full names of measures of which larger values are safer.
@@ -115,31 +111,33 @@ def compare_orders(
     found = [table.measures[name] for name in measures if name in table.measures]
     if base is None or not found:
         return (), ()
-    adjusted = _adjusted([base, *found], table.num_prompts)
+    adjusted = _adjusted([base, *found])
+    names = table.names
+    ordered = [
+        (left, right) if base.values[left] >= base.values[right] else (right, left)
+        for left, right in combinations(range(len(names)), 2)
+    ]
+    by_pass = {pair: _difference(base, *pair, adjusted, confidence) for pair in ordered}
     pairs = [
-        _pair(table, base, measure, left, right, adjusted, alpha, confidence)
+        _pair(
+            (names[left], names[right]),
+            by_pass[left, right],
+            _difference(measure, left, right, adjusted, confidence),
+            measure.name,
+            _share_inverted(base, measure, left, right),
+            alpha,
+        )
         for measure in found
-        for left, right in combinations(range(len(table.members)), 2)
+        for left, right in ordered
     ]
     return tuple(pairs), tuple(_agreement(base, m, pairs, confidence) for m in found)
 
 
-def difference_p_values(measure: Measure, num_prompts: int) -> FloatArray:
-    """Two-sided p-values of all paired differences, not adjusted, shape ``[C, C]``."""
-    difference = np.abs(measure.values[:, None] - measure.values[None, :])
-    error = measure.difference_error()
-    flat = error <= 1e-12 * np.maximum(difference, 1.0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        p_values = special.erfc(difference / error / np.sqrt(2.0))
-    constant = np.where(difference > 1e-12, 2.0 ** (1 - num_prompts), 1.0)
-    return np.asarray(np.minimum(np.where(flat, constant, p_values), 1.0))
-
-
-def _adjusted(measures: Sequence[Measure], num_prompts: int) -> dict[str, FloatArray]:
+def _adjusted(measures: Sequence[Measure]) -> dict[str, FloatArray]:
     """Holm over every pair of every measure, as one family."""
     size = measures[0].values.size
     upper = np.triu_indices(size, 1)
-    raw = [difference_p_values(measure, num_prompts)[upper] for measure in measures]
+    raw = [measure.difference_p_values()[upper] for measure in measures]
     blocks = np.split(holm_adjusted(np.concatenate(raw)), len(measures))
     adjusted = {}
     for measure, block in zip(measures, blocks, strict=True):
@@ -150,45 +148,42 @@ def _adjusted(measures: Sequence[Measure], num_prompts: int) -> dict[str, FloatA
 
 
 def _pair(
-    table: LineageTable,
-    base: Measure,
-    measure: Measure,
-    left: int,
-    right: int,
-    adjusted: dict[str, FloatArray],
+    names: tuple[str, str],
+    by_pass: PairedDifference,
+    by_measure: PairedDifference,
+    measure: str,
+    probability_inverted: float,
     alpha: float,
-    confidence: float,
 ) -> Pair:
-    if base.values[right] > base.values[left]:
-        left, right = right, left
-    by_pass = _difference(base, left, right, adjusted, confidence)
-    by_measure = _difference(measure, left, right, adjusted, confidence)
+    order = PairOrder.UNRESOLVED
+    if max(by_pass.p_value, by_measure.p_value) <= alpha:
+        order = PairOrder.INVERTED if by_measure.value < 0.0 else PairOrder.SAME
+    return Pair(
+        first=names[0],
+        second=names[1],
+        measure=measure,
+        pass_at_1=by_pass,
+        difference=by_measure,
+        probability_inverted=probability_inverted,
+        order=order,
+    )
+
+
+def _share_inverted(base: Measure, measure: Measure, left: int, right: int) -> float:
     product = (base.draws[:, left] - base.draws[:, right]) * (
         measure.draws[:, left] - measure.draws[:, right]
     )
-    is_resolved = max(by_pass.p_value, by_measure.p_value) <= alpha
-    order = PairOrder.UNRESOLVED
-    if is_resolved:
-        order = PairOrder.INVERTED if by_measure.value < 0.0 else PairOrder.SAME
-    return Pair(
-        first=table.names[left],
-        second=table.names[right],
-        measure=measure.name,
-        pass_at_1=by_pass,
-        difference=by_measure,
-        probability_inverted=float((product < 0.0).mean()),
-        order=order,
-    )
+    return float((product < 0.0).mean())
 
 
 def _difference(
     measure: Measure, left: int, right: int, adjusted: dict[str, FloatArray], confidence: float
 ) -> PairedDifference:
-    low, high = interval(measure.draws[:, left] - measure.draws[:, right], confidence)
+    found = measure.difference(left, right, confidence)
     return PairedDifference(
-        value=float(measure.values[left] - measure.values[right]),
-        ci_low=low,
-        ci_high=high,
+        value=found.value,
+        ci_low=found.ci_low,
+        ci_high=found.ci_high,
         p_value=float(adjusted[measure.name][left, right]),
     )
 
@@ -199,10 +194,14 @@ def _agreement(
     counted = Counter(pair.order for pair in pairs if pair.measure == measure.name)
     ratio = low = high = None
     if measure.name.startswith(PASS_AT_1.removesuffix("1")):  # the same unit: shares of prompts
-        below = base.draws.std(axis=1)
-        if base.values.std() > 0.0 and (below > 0.0).all():
-            ratio = float(measure.values.std() / base.values.std())
-            low, high = interval(measure.draws.std(axis=1) / below, confidence)
+        below = [side.std(axis=-1) for side in (base.values, base.draws, base.left_out)]
+        if all((side > 0.0).all() for side in below):
+            above = (
+                side.std(axis=-1) for side in (measure.values, measure.draws, measure.left_out)
+            )
+            value, draws, left_out = (a / b for a, b in zip(above, below, strict=True))
+            found = estimate(float(value), draws, left_out, confidence)
+            ratio, low, high = found.value, found.ci_low, found.ci_high
     return OrderAgreement(
         measure=measure.name,
         num_pairs={str(order): counted[order] for order in PairOrder},

@@ -13,20 +13,20 @@ from enum import StrEnum
 
 import numpy as np
 
+from mlflow_rlrisk.lineage.measures import FloatArray
 from mlflow_rlrisk.lineage.table import (
     DISTINCT,
     ENTROPY,
     HELDOUT,
     PASS_AT_1,
     TRAIN,
-    FloatArray,
     LineageTable,
 )
 
 MINIMUM_SERIES = 4
 """Checkpoints, the base included, below which phases are not told."""
-RESOLVED_Z = 1.959964
-"""Two-sided 95 % under the normal approximation of a paired difference."""
+ALPHA = 0.05
+"""Two-sided level at which a paired difference of two checkpoints counts as resolved."""
 
 
 class Phase(StrEnum):
@@ -128,20 +128,20 @@ def label_phases(table: LineageTable) -> PhaseReport:
     ]
     point = _Scene(
         base.values,
-        base.difference_error(),
-        [(measure.values, measure.difference_error()) for measure in diversity],
-        None if loss is None else (loss.values, loss.difference_error()),
-        None if train is None else (train.values, train.difference_error()),
+        base.margins(ALPHA),
+        [(measure.values, measure.margins(ALPHA)) for measure in diversity],
+        None if loss is None else (loss.values, loss.margins(ALPHA)),
+        None if train is None else (train.values, train.margins(ALPHA)),
     )
     found = _labels(point)
     agreeing = np.zeros(len(found))
     for row in range(base.draws.shape[0]):
         replicate = _Scene(
             base.draws[row],
-            point.pass_error,
+            point.pass_margin,
             [
-                (m.draws[row], error)
-                for m, (_, error) in zip(diversity, point.diversity, strict=True)
+                (m.draws[row], margin)
+                for m, (_, margin) in zip(diversity, point.diversity, strict=True)
             ],
             None if loss is None or point.loss is None else (loss.draws[row], point.loss[1]),
             None if train is None or point.train is None else (train.draws[row], point.train[1]),
@@ -162,10 +162,10 @@ def label_phases(table: LineageTable) -> PhaseReport:
 
 @dataclass(frozen=True, slots=True)
 class _Scene:
-    """Values of one resample with the errors of all paired differences."""
+    """Values of one resample with the margins that resolve paired differences."""
 
     pass_at_1: FloatArray
-    pass_error: FloatArray
+    pass_margin: FloatArray
     diversity: Sequence[tuple[FloatArray, FloatArray]]
     loss: tuple[FloatArray, FloatArray] | None
     train: tuple[FloatArray, FloatArray] | None
@@ -173,9 +173,9 @@ class _Scene:
 
 def _labels(scene: _Scene) -> list[Phase]:
     phases = [Phase.BASE]
-    rates, error = scene.pass_at_1, scene.pass_error
+    rates, margin = scene.pass_at_1, scene.pass_margin
     for place in range(1, rates.size):
-        rises = _is_above(rates, error, place, place - 1)
+        rises = _is_above(rates, margin, place, place - 1)
         # A series leaves overfit by gaining diversity back, not by a higher pass@1 alone.
         may_be = not rises or phases[-1] is Phase.OVERFIT
         learns_by_heart = may_be and _has_lost_diversity(scene, place)
@@ -183,22 +183,22 @@ def _labels(scene: _Scene) -> list[Phase]:
             phases.append(Phase.OVERFIT)
         elif rises:
             phases.append(Phase.READAPT)
-        elif _is_above(rates, error, 0, place):
+        elif _is_above(rates, margin, 0, place):
             phases.append(Phase.SHIFT)
         else:
             phases.append(Phase.UNCLEAR)
     return phases
 
 
-def _is_above(values: FloatArray, error: FloatArray, left: int, right: int) -> bool:
-    return bool(values[left] - values[right] > RESOLVED_Z * error[left, right])
+def _is_above(values: FloatArray, margin: FloatArray, left: int, right: int) -> bool:
+    return bool(values[left] - values[right] > margin[left, right])
 
 
 def _has_lost_diversity(scene: _Scene, place: int) -> bool:
     """Below the largest value that an earlier checkpoint after the base had."""
-    for values, error in scene.diversity:
+    for values, margin in scene.diversity:
         earlier = values[1:place]
-        if earlier.size and _is_above(values, error, 1 + int(earlier.argmax()), place):
+        if earlier.size and _is_above(values, margin, 1 + int(earlier.argmax()), place):
             return True
     return False
 
@@ -212,8 +212,8 @@ def _is_loss_above(scene: _Scene, place: int) -> bool:
     """Above the smallest held-out loss that an earlier checkpoint had."""
     if scene.loss is None or place == 0:
         return False
-    values, error = scene.loss
-    return _is_above(values, error, place, int(values[:place].argmin()))
+    values, margin = scene.loss
+    return _is_above(values, margin, place, int(values[:place].argmin()))
 
 
 def _reason(phase: Phase, *, is_above: bool) -> str:

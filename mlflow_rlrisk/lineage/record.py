@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -10,6 +10,7 @@ from mlflow_rlrisk.comparison import Comparison
 from mlflow_rlrisk.lineage.choice import Choice
 from mlflow_rlrisk.lineage.coverage import CoverageChange
 from mlflow_rlrisk.lineage.heldout import HeldoutLoss
+from mlflow_rlrisk.lineage.measures import Estimate
 from mlflow_rlrisk.lineage.outcomes import RankEvidence
 from mlflow_rlrisk.lineage.pairs import OrderAgreement, Pair, PairOrder
 from mlflow_rlrisk.lineage.phases import PhaseReport
@@ -28,6 +29,9 @@ class LineageReport:
         base: Name of the base, where one was named.
         num_prompts: Prompts that all were assessed on.
         measures: Estimate of each measure for each version, by full metric name.
+        ranks: Rank of each version under each measure, 1 the safest, in the order of ``names``.
+        relative_entropy: Entropy of each version over the base's, paired over the prompts, by
+            name; empty where no base was named.
         undefined: Why a measure is missing.
         ranking: The versions from the safest to the riskiest.
         choice: Which one to start from, and why not the best pass@1.
@@ -55,14 +59,24 @@ class LineageReport:
     coverage: tuple[CoverageChange, ...]
     outcomes: tuple[RankEvidence, ...]
     notes: tuple[str, ...]
+    ranks: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    relative_entropy: dict[str, Estimate] = field(default_factory=dict)
     heldout: tuple[HeldoutLoss, ...] = ()
     series: tuple[SeriesPhases, ...] = ()
     rescaled: tuple[Rescaling, ...] = ()
 
     @property
     def inversions(self) -> tuple[Pair, ...]:
-        """Pairs that a measure orders against pass@1, resolved by the prompts."""
-        return tuple(pair for pair in self.pairs if pair.order is PairOrder.INVERTED)
+        """Pairs that a measure orders against pass@1, resolved by the prompts.
+
+        A copy with scaled logits is in none: its entropy or pass@1 is an artefact of the scaling.
+        """
+        copies = {each.name for each in self.rescaled}
+        return tuple(
+            pair
+            for pair in self.pairs
+            if pair.order is PairOrder.INVERTED and not copies & {pair.first, pair.second}
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON values."""

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mlflow_rlrisk.lineage.pairs import difference_p_values
+from mlflow_rlrisk.lineage.measures import Measure
 from mlflow_rlrisk.lineage.scaling import Rescaling
-from mlflow_rlrisk.lineage.table import ENTROPY, PASS_AT_1, LineageTable, Measure
+from mlflow_rlrisk.lineage.table import ENTROPY, PASS_AT_1, LineageTable
 from mlflow_rlrisk.statistics.multiple import holm_adjusted
 
 NEGLIGIBLE = 0.02
@@ -96,8 +96,8 @@ class _Scene:
         self.deep, self.entropy, self.best, self.alpha = deep, entropy, best, alpha
         self.members, self.names = table.members, table.names
         self.k = table.coverage_name.rpartition("_")[2]
-        self._solved = difference_p_values(deep, table.num_prompts)
-        self._entropy = difference_p_values(entropy, table.num_prompts)
+        self._solved = deep.difference_p_values()
+        self._entropy = entropy.difference_p_values()
 
     def noisy(self, references: Mapping[int, int | None], *, is_origin_known: bool) -> list[str]:
         """More entropy than the reference, and less solved."""
@@ -136,7 +136,7 @@ class _Scene:
         if len(places) == 1:
             figures = self._figures(places[0], reference)
             name = self.names[places[0]]
-            return f"{name}: its entropy is lower and it solves as much ({figures}): {end}"
+            return f"{name}: its entropy is lower and it solves no less ({figures}): {end}"
         entropy, deep = self.entropy.values, self.deep.values
         each = ", ".join(
             f"{self.names[place]} ({entropy[place]:.3f}; {deep[place]:.3f})" for place in places
@@ -144,7 +144,7 @@ class _Scene:
         return (
             f"{each}: their entropy is lower than that of {self.names[reference]} "
             f"({entropy[reference]:.3f} nats; {deep[reference]:.3f} solved within {self.k} tries) "
-            f"and they solve as much: {end}"
+            f"and they solve no less: {end}"
         )
 
     def solves_as_much(self, place: int, reference: int) -> bool:

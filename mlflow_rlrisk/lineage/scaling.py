@@ -16,7 +16,7 @@ from itertools import count
 import numpy as np
 import numpy.typing as npt
 
-from mlflow_rlrisk.lineage.table import FloatArray
+from mlflow_rlrisk.lineage.measures import FloatArray
 
 Context = tuple[str, tuple[int, ...]]
 """A prompt's id and the tokens that follow it."""

@@ -5,6 +5,7 @@ members, so that the draws of two members may be subtracted replicate by replica
 intervals are never compared.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -15,14 +16,13 @@ from mlflow_rlrisk.columns import PromptColumns
 from mlflow_rlrisk.comparison import check_comparable
 from mlflow_rlrisk.errors import ComparabilityError
 from mlflow_rlrisk.expert_profile import ExpertProfile, check_same_experts
+from mlflow_rlrisk.lineage.measures import Measure
 from mlflow_rlrisk.metrics_catalogue import PREFIX, pass_at_k_name
 from mlflow_rlrisk.records import PromptStatistics
 from mlflow_rlrisk.report import RiskReport
 from mlflow_rlrisk.sampling_columns import add_sampling_columns
-from mlflow_rlrisk.statistics.bootstrap import PromptBootstrap
+from mlflow_rlrisk.statistics.bootstrap import PromptBootstrap, jackknife_ratios
 from mlflow_rlrisk.success_columns import add_success_columns
-
-FloatArray = npt.NDArray[np.float64]
 
 PASS_AT_1 = pass_at_k_name(1)
 ENTROPY = PREFIX + "token_entropy"
@@ -59,29 +59,6 @@ class LineageMember:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Measure:
-    """One metric of all members ``C``.
-
-    Attributes:
-        name: Full metric name.
-        values: Estimates, shape ``[C]``.
-        draws: Joint bootstrap draws, shape ``[B, C]``.
-    """
-
-    name: str
-    values: FloatArray
-    draws: FloatArray
-
-    def difference_error(self) -> FloatArray:
-        """Bootstrap standard error of every paired difference, shape ``[C, C]``."""
-        centred = self.draws - self.draws.mean(axis=0)
-        covariance = centred.T @ centred / max(self.draws.shape[0] - 1, 1)
-        spread = np.diag(covariance)
-        variance = spread[:, None] + spread[None, :] - 2.0 * covariance
-        return np.asarray(np.sqrt(np.maximum(variance, 0.0)))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LineageTable:
     """All measures of all members.
 
@@ -110,10 +87,7 @@ class LineageTable:
         return replace(
             self,
             members=tuple(self.members[place] for place in places),
-            measures={
-                name: Measure(name=name, values=m.values[places], draws=m.draws[:, places])
-                for name, m in self.measures.items()
-            },
+            measures={name: measure.of(places) for name, measure in self.measures.items()},
         )
 
 
@@ -149,7 +123,7 @@ def build_table(
         if name not in table.formulas
     }
     bootstrap = PromptBootstrap(len(ordered[0]), num_resamples, seed)
-    measures = _measures(tables, [name for name in wanted if name not in undefined], bootstrap)
+    measures = _measures(members, tables, undefined, list(wanted), bootstrap)
     heldout = [member.expert for member in members]
     trained = [member.train for member in members]
     _add_loss(HELDOUT, heldout, members, measures, undefined, bootstrap)
@@ -170,13 +144,25 @@ def _check(members: Sequence[LineageMember]) -> None:
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ComparabilityError(f"{twice[0]} occurs twice in the lineage")
     check_comparable([member.report for member in members])
-    first = {each.prompt_id for each in members[0].statistics}
+    first = _prompt_ids(members[0])
     for member in members[1:]:
-        if other := first ^ {each.prompt_id for each in member.statistics}:
+        if other := first ^ _prompt_ids(member):
             raise ComparabilityError(
                 f"{member.name} and {members[0].name} were assessed on other prompts: "
                 f"{len(other)} belong to one of them only (first: {min(other)})"
             )
+
+
+def _prompt_ids(member: LineageMember) -> set[str]:
+    found = {each.prompt_id for each in member.statistics}
+    if len(found) < len(member.statistics) or not found:
+        twice = Counter(each.prompt_id for each in member.statistics).most_common(1)
+        raise ComparabilityError(
+            f"{member.name}: prompt {twice[0][0]} stands {twice[0][1]} times"
+            if twice
+            else f"{member.name}: there is no prompt"
+        )
+    return found
 
 
 def _add_loss(
@@ -203,7 +189,14 @@ def _add_loss(
         name=name,
         values=np.array([each.loss for each in profiles]),
         draws=np.stack(draws, axis=1),
+        left_out=np.stack([_loss_without_each(each) for each in profiles], axis=1),
     )
+
+
+def _loss_without_each(profile: ExpertProfile) -> npt.NDArray[np.float64]:
+    if profile.tokens.size < 2:
+        return np.array([profile.loss])
+    return jackknife_ratios(profile.nll, profile.tokens)
 
 
 def _columns(
@@ -228,9 +221,14 @@ def _deepest_k(ordered: Sequence[Sequence[PromptStatistics]]) -> int:
 
 
 def _measures(
-    tables: Sequence[PromptColumns], names: Sequence[str], bootstrap: PromptBootstrap
+    members: Sequence[LineageMember],
+    tables: Sequence[PromptColumns],
+    undefined: dict[str, str],
+    wanted: Sequence[str],
+    bootstrap: PromptBootstrap,
 ) -> dict[str, Measure]:
-    """Resample the columns of all members in one product."""
+    """Resample the columns of all members in one product; what a resample lacks is undefined."""
+    names = [name for name in wanted if name not in undefined]
     keys = [
         (place, column)
         for place, table in enumerate(tables)
@@ -239,19 +237,48 @@ def _measures(
     if not keys:
         return {}
     matrix = np.stack([tables[place].columns[column] for place, column in keys], axis=1)
-    point = dict(zip(keys, matrix.mean(axis=0), strict=True))
-    resampled = dict(zip(keys, bootstrap.means(matrix).T, strict=True))
+    _check_finite(matrix, keys, members)
+    where = {key: column for column, key in enumerate(keys)}
+    mean = matrix.mean(axis=0)
+    others = max(bootstrap.num_prompts - 1, 1)
+    sides = (mean, bootstrap.means(matrix), (mean * bootstrap.num_prompts - matrix) / others)
     found = {}
     for name in names:
         formulas = [table.formulas[name] for table in tables]
-        values, draws = (
-            [
-                formula.evaluate(*(means[place, column] for column in formula.columns))
-                for place, formula in enumerate(formulas)
-            ]
-            for means in (point, resampled)
+        values, draws, left_out = (
+            np.stack(
+                [
+                    formula.evaluate(*(side[..., where[place, c]] for c in formula.columns))
+                    for place, formula in enumerate(formulas)
+                ],
+                axis=-1,
+            )
+            for side in sides
         )
+        if not (np.isfinite(values).all() and np.isfinite(draws).all()):
+            undefined[name] = "too few prompts carry it: a resample has nothing to divide by"
+            continue
+        is_mean = len(formulas[0].columns) == 1 and not formulas[0].is_far
         found[name] = Measure(
-            name=name, values=np.array(values, dtype=float), draws=np.stack(draws, axis=1)
+            name=name,
+            values=np.asarray(values, dtype=float),
+            draws=np.asfortranarray(draws),  # differences read columns
+            left_out=np.asfortranarray(left_out),
+            bounds=formulas[0].bounds if is_mean else None,
         )
     return found
+
+
+def _check_finite(
+    matrix: npt.NDArray[np.float64],
+    keys: Sequence[tuple[int, str]],
+    members: Sequence[LineageMember],
+) -> None:
+    rows, columns = np.nonzero(~np.isfinite(matrix))
+    if rows.size:
+        place, column = keys[columns[0]]
+        ids = sorted(each.prompt_id for each in members[place].statistics)
+        raise ComparabilityError(
+            f"{members[place].name}: {column} of prompt {ids[rows[0]]} is "
+            f"{matrix[rows[0], columns[0]]}, no finite number"
+        )

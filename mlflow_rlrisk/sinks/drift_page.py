@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlflow_rlrisk import __version__
-from mlflow_rlrisk.lineage.coverage import Estimate
 from mlflow_rlrisk.lineage.drift import Divergence, DriftReport
+from mlflow_rlrisk.lineage.measures import Estimate
 from mlflow_rlrisk.lineage.table import DISTINCT, ENTROPY, HELDOUT, LENGTH, SIGNAL, TRAIN
 from mlflow_rlrisk.metrics_catalogue import PREFIX
 from mlflow_rlrisk.sinks.plots import ACCENT, INK, LINE, MUTED, SATURATED, STARVED, one_figure

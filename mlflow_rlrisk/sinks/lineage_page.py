@@ -178,11 +178,14 @@ def _figure(name: str, title: str, svg: str, caption: str) -> dict[str, Any]:
 
 
 def _shown_pairs(lineage: LineageReport) -> list[Pair]:
-    """Resolved inversions first, then what may be one."""
+    """Resolved inversions first, then what may be one; none with a copy."""
+    copies = {each.name for each in lineage.rescaled}
     doubtful = [
         pair
         for pair in lineage.pairs
-        if pair.order is PairOrder.UNRESOLVED and pair.probability_inverted >= 0.5
+        if pair.order is PairOrder.UNRESOLVED
+        and pair.probability_inverted >= 0.5
+        and not copies & {pair.first, pair.second}
     ]
     doubtful.sort(key=lambda pair: -pair.probability_inverted)
     return [*lineage.inversions, *doubtful][:MAX_PAIRS]
@@ -199,6 +202,8 @@ def _pairs_note(lineage: LineageReport) -> str:
         "prompts, Holm over all pairs and measures); pairs that more than half of the resamples "
         "invert are listed too."
     )
+    if lineage.rescaled:
+        note += " Copies with scaled logits are left out."
     squeezed = [
         each
         for each in lineage.agreement
@@ -249,7 +254,7 @@ def _heldout(each: HeldoutLoss) -> dict[str, str]:
         "loss_interval": interval(each.loss.ci_low, each.loss.ci_high),
         "above": estimate(each.above_least.value),
         "above_interval": interval(each.above_least.ci_low, each.above_least.ci_high),
-        "relative": f"{each.relative.value:.1%}",
+        "relative": "undefined" if each.relative is None else f"{each.relative.value:.1%}",
         "resolved": "yes" if each.is_above else "no",
         "train": "" if each.train_loss is None else estimate(each.train_loss.value),
         "gap": "" if each.overfit_gap is None else estimate(each.overfit_gap.value),

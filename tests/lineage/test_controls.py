@@ -112,7 +112,11 @@ def test_the_report_says_once_what_each_control_is_and_starts_from_neither() -> 
         "epoch5",
         "epoch25",
     }
+    # Their entropy is against the order by pass@1, and that predicts nothing.
+    inverted = {name for pair in lineage.inversions for name in (pair.first, pair.second)}
+    assert inverted == {"base", "epoch1", "epoch5", "epoch25"}
     page = render_lineage(lineage)
+    assert "Copies with scaled logits are left out." in page
     assert "flattened copy of epoch25" in page
     assert "sharpened copy of base" in page
 

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from mlflow_rlrisk.lineage.coverage import Estimate
 from mlflow_rlrisk.lineage.drift import AnswerModes, Divergence, DriftReport, WeightDrift
+from mlflow_rlrisk.lineage.measures import Estimate
 from mlflow_rlrisk.sinks.drift_page import drift_steps, render_drift
 
 
