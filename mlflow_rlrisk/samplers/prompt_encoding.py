@@ -79,15 +79,8 @@ class PromptEncoder:
 
     def _closing(self, prompt: Prompt, response: str) -> int | None:
         """The stop token with which the chat template ends the assistant's turn."""
-        from jinja2 import TemplateError
-
         turns = [*_turns(prompt), {"role": "assistant", "content": response}]
-        try:
-            rendered = str(self._tokenizer.apply_chat_template(turns, tokenize=False))
-        except TemplateError as error:
-            raise CheckpointError(
-                f"{self._name}: its chat template fails on the response to {prompt.id}: {error}"
-            ) from error
+        rendered = self._templated(turns, f"the response to {prompt.id}")
         tail = rendered.rpartition(response.strip())[2]
         ids = self._tokenizer(tail, add_special_tokens=False)["input_ids"] if tail else []
         return next((int(token) for token in ids if token in self._stop_ids), None)
@@ -136,17 +129,29 @@ class PromptEncoder:
             raise CheckpointError(
                 f"{self._name}: prompt {prompt.id} is a chat and the tokenizer has no chat template"
             )
+        rendered = self._templated(turns, f"prompt {prompt.id}", add_generation_prompt=True)
+        self._check_question(prompt, turns[-1], rendered)
+        return rendered, True
+
+    def _templated(self, turns: list[dict[str, str]], what: str, **options: bool) -> str:
         from jinja2 import TemplateError
 
         try:
-            rendered = self._tokenizer.apply_chat_template(
-                turns, tokenize=False, add_generation_prompt=True
-            )
-        except TemplateError as error:
+            return str(self._tokenizer.apply_chat_template(turns, tokenize=False, **options))
+        except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:
             raise CheckpointError(
-                f"{self._name}: its chat template fails on prompt {prompt.id}: {error}"
+                f"{self._name}: its chat template fails on {what}: {error}"
             ) from error
-        return str(rendered), True
+
+    def _check_question(self, prompt: Prompt, turn: dict[str, str], rendered: str) -> None:
+        """A template may leave out a turn whose role it does not know; a tool's may be quoted."""
+        asked = turn["content"].strip()
+        if turn["role"] == "tool" or asked in rendered or _letters(asked) in _letters(rendered):
+            return
+        raise CheckpointError(
+            f"{self._name}: its chat template leaves out the last turn of prompt {prompt.id} "
+            f"(role {turn['role']!r}: {_shorten(asked)})"
+        )
 
     def _with_prefix(self, text: str, plain: list[int]) -> list[int]:
         """Add the tokenizer's own opening tokens; a closing one would end the answer at once."""

@@ -3,6 +3,7 @@
 from typing import Any
 
 from mlflow_rlrisk.checkpoint import Checkpoint
+from mlflow_rlrisk.errors import CheckpointError
 
 
 def stop_ids(config: Any, generation_config: Any, tokenizer: Any) -> dict[str, list[int]]:
@@ -12,16 +13,23 @@ def stop_ids(config: Any, generation_config: Any, tokenizer: Any) -> dict[str, l
         config: The model's configuration, a ``PreTrainedConfig``.
         generation_config: Its ``GenerationConfig``; of it only the stop tokens take part.
         tokenizer: The tokenizer.
+
+    Raises:
+        CheckpointError: One of them names something that is no token id.
     """
     sources = {
         "config": getattr(config.get_text_config(), "eos_token_id", None),
         "generation_config": getattr(generation_config, "eos_token_id", None),
         "tokenizer": tokenizer.eos_token_id,
     }
-    return {
-        name: [] if ids is None else [ids] if isinstance(ids, int) else sorted(ids)
-        for name, ids in sources.items()
-    }
+    return {name: _token_ids(name, ids) for name, ids in sources.items()}
+
+
+def _token_ids(name: str, given: Any) -> list[int]:
+    ids = [] if given is None else given if isinstance(given, list | tuple) else [given]
+    if not all(type(each) is int for each in ids):  # True would pass for token 1
+        raise CheckpointError(f"eos_token_id of its {name} is {given!r}; token ids are needed")
+    return sorted(ids)
 
 
 def stored_stop_ids(checkpoint: Checkpoint, tokenizer: Any) -> dict[str, list[int]]:

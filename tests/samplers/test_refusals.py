@@ -109,12 +109,34 @@ def test_a_chat_without_a_template_is_refused(tmp_path: Path) -> None:
         _sample(write_llama(tmp_path), chat)
 
 
-def test_a_template_that_raises_is_refused(tmp_path: Path) -> None:
-    folder = write_llama(tmp_path, template="{{ raise_exception('no system turns') }}")
-    chat = Prompt(id="p1", content=(Message(role="user", content="1+1?"),))
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{{ raise_exception('no system turns') }}", "fails on prompt p1: no system turns"),
+        ("{{ messages[0]['content'] + 1 }}", "fails on prompt p1"),
+        (
+            "{% for m in messages if m['role'] == 'user' %}{{ m['content'] }}{% endfor %}.",
+            r"leaves out the last turn of prompt p1 \(role 'human': '1\+1\?'\)",
+        ),
+    ],
+)
+def test_a_template_that_raises_or_drops_the_question_is_refused(
+    tmp_path: Path, template: str, message: str
+) -> None:
+    folder = write_llama(tmp_path, template=template)
+    chat = Prompt(id="p1", content=(Message(role="human", content=" 1+1?"),))
 
-    with pytest.raises(CheckpointError, match="no system turns"):
+    with pytest.raises(CheckpointError, match=message):
         _sample(folder, chat)
+
+
+@pytest.mark.parametrize("value", ["2", True, 2.0, [2, None]])
+def test_a_stop_token_that_is_no_token_id_is_refused(tmp_path: Path, value: object) -> None:
+    folder = write_llama(tmp_path)
+    _edit(folder / "generation_config.json", eos_token_id=value)
+
+    with pytest.raises(CheckpointError, match="eos_token_id of its generation_config is"):
+        _sample(folder)
 
 
 def test_a_missing_weight_is_refused_instead_of_filled_at_random(tmp_path: Path) -> None:
