@@ -149,7 +149,7 @@ _MUST_AGREE: dict[str, Callable[[RiskReport], object]] = {
 
 
 def _components(report: RiskReport) -> tuple[str, ...]:
-    return tuple(sorted(part.name for part in report.components))
+    return tuple(sorted(part.name for part in report.components if part.weight > 0.0))
 
 
 def _short(value: object) -> str:

@@ -66,7 +66,7 @@ class Judgement:
 
     Attributes:
         level: The verdict.
-        index: The risk index; ``None`` where a core component is missing.
+        index: The risk index; ``None`` where a core component that enters it is missing.
         index_undefined: Why it is missing.
         probabilities: Share of replicates at each level; empty when the level is ``unknown``,
             for a share of 99 % ``low`` beside it would read as a verdict.
@@ -119,7 +119,7 @@ def judge(
         made_at: Confidence of the index's interval, where it is not the stated one.
 
     Returns:
-        The judgement; without an index where a core component is missing.
+        The judgement; without an index where a core component that enters it is missing.
     """
     gaps = evidence_gaps(
         metrics,
@@ -130,7 +130,12 @@ def judge(
         expected_digest=context.expected_prompts_digest,
         prompts_digest=prompts_digest,
     )
-    missing = [name for name in CORE if name in assessed.not_assessed]
+    # A guard, of weight 0, is no part of the index: without it there is one, and no level.
+    missing = [
+        name
+        for name in CORE
+        if name in assessed.not_assessed and policy.components[name].weight > 0.0
+    ]
     if missing or not assessed.components:
         reason = "; ".join(f"{name}: {assessed.not_assessed[name]}" for name in missing)
         return Judgement(

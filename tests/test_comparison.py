@@ -7,8 +7,8 @@ import pytest
 from mlflow_rlrisk.comparison import check_comparable, rank
 from mlflow_rlrisk.config import PolicyConfig, SamplingConfig
 from mlflow_rlrisk.errors import ComparabilityError
-from mlflow_rlrisk.report import AssessmentContext, Evidence, RiskReport
-from tests.prompt_statistics import DIGESTS, ladder_rung, prompts, report_of
+from mlflow_rlrisk.report import AssessmentContext, Evidence, RiskLevel, RiskReport
+from tests.prompt_statistics import DIGESTS, ladder_rung, prompt, prompts, report_of
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +107,17 @@ def test_a_report_with_more_evidence_is_not_ranked_as_the_riskier_one() -> None:
     with pytest.raises(ComparabilityError, match=r"components of the index \(.*verifier"):
         rank([audited, plain])
     assert len(rank([audited, audited]).entries) == 2
+
+
+def test_a_report_without_entropies_is_ranked_by_its_index_and_after_every_known_level() -> None:
+    plain = [prompt(place, 12, 16, entropy=None) for place in range(60)]
+    unknown, known = report_of(plain, model="models:/a/1"), report_of(prompts([8] * 60, 16))
+
+    comparison = rank([unknown, known])
+
+    assert [entry.risk_level for entry in comparison.entries][-1] is RiskLevel.UNKNOWN
+    assert comparison.entries[-1].risk_index is not None
+    assert comparison.entries[-1].model == "models:/a/1"
 
 
 def test_another_seed_model_and_policy_name_are_comparable() -> None:

@@ -173,14 +173,24 @@ def test_more_truncation_than_allowed_is_unknown_not_bad() -> None:
 
 
 @pytest.mark.parametrize("component", sorted(CORE))
-def test_a_missing_core_metric_is_unknown_and_leaves_no_index(component: str) -> None:
+def test_a_missing_core_metric_is_unknown_and_leaves_an_index_only_where_it_is_a_guard(
+    component: str,
+) -> None:
+    # Rollouts without logprobs have no entropy: siblings can still be ranked, none is promoted.
     values = {name: value for name, value in HEALTHY.items() if name != component}
 
     judgement = judged(aggregates(values))
 
     assert judgement.level is RiskLevel.UNKNOWN
-    assert judgement.index is None
-    assert component in (judgement.index_undefined or "")
+    assert judgement.probabilities == {}
+    if component in ("entropy_abs", "headroom"):
+        whole = judged(aggregates(HEALTHY)).index
+        assert judgement.index is not None
+        assert whole is not None
+        assert judgement.index.value == whole.value
+    else:
+        assert judgement.index is None
+        assert component in (judgement.index_undefined or "")
 
 
 def test_evidence_that_is_not_given_is_listed_as_not_assessed() -> None:
