@@ -71,7 +71,7 @@ def run(argv: Sequence[str] | None = None) -> int:
     try:
         code = cli.main(args=arguments, prog_name="rlrisk", standalone_mode=False)
     except click.exceptions.Abort:
-        stopped = "stopped; the same command goes on from the stored rollouts"
+        stopped = "stopped; what is stored stays, and the same command goes on from it"
         code = _fail(arguments, INTERRUPTED, "interrupted", stopped)
     except click.ClickException as error:
         error.show()

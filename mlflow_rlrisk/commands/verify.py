@@ -1,5 +1,7 @@
 """``rlrisk verify``: is this version, byte for byte, what was attested?"""
 
+from tempfile import TemporaryDirectory
+
 import click
 
 from mlflow_rlrisk.commands.options import json_option
@@ -29,7 +31,9 @@ def verify(
     from mlflow_rlrisk.gate.trainer import verify as verify_in_full
 
     try:
-        folder = verify_in_full(model, alias=alias, policy=policy, dst_path=out)
+        with TemporaryDirectory(prefix="rlrisk-verify-") as private:
+            folder = verify_in_full(model, alias=alias, policy=policy, dst_path=out or private)
+            stays = not folder.is_relative_to(private)
     except PromotionRefusedError as error:
         if as_json:
             found = {"outcome": error.outcome, "reason": error.reason, "message": error.message}
@@ -38,7 +42,9 @@ def verify(
             click.echo(error.message)
         return OUTCOME_CODES[error.outcome]
     if as_json:
-        print_json({"model": model, "outcome": "promote", "reason": "proven", "path": str(folder)})
+        proven = {"model": model, "outcome": "promote", "reason": "proven"}
+        print_json({**proven, "path": str(folder) if stays else None})
     else:
-        click.echo(f"{model} is what was attested: {folder}")
+        where = f": {folder}" if stays else " (--out keeps what was downloaded)"
+        click.echo(f"{model} is what was attested{where}")
     return OK

@@ -85,18 +85,36 @@ class Gatekeeper:
         if not verdict.allows:
             self._settle(bar, "read", evidence.place, target, verdict)
 
-    def admit_renaming(self, name: str, new_name: str, held: Sequence[tuple[str, Target]]) -> None:
+    def admit_renaming(
+        self, name: str, new_name: str, held: Sequence[tuple[str, Target]], tags: Sequence[str]
+    ) -> None:
         """Let a model take a name under which what it holds may be protected, or raise.
 
         Args:
             name: The model's name.
             new_name: The name it shall have.
             held: Versions with every alias and stage they have.
+            tags: Keys of the model's own tags.
 
         Raises:
-            PromotionRefusedError: A version may not be there under the new name.
+            PromotionRefusedError: A version may not be there under the new name, or where no rule
+                spoke about the model verdicts were put on it that nobody signed.
         """
-        self._admit_each(f"rename to {new_name}", name, new_name, held)
+        action = f"rename to {new_name}"
+        self._admit_each(action, name, new_name, held)
+        bar, now, workspace = self.source.current(), self.clock(), self.workspace()
+        rules_for = bar.policy.rules_for_model
+        if rules_for(name, workspace) or not rules_for(new_name, workspace):
+            return
+        for key in tags:
+            self.admit_model_tag(action, new_name, key)
+        for version in dict.fromkeys(version for version, _ in held):
+            there = self._place(bar, name, version)
+            evidence = gather(self.registry, there, self.former_names, with_files=False)
+            shown = self.registry.get_model_version(name, version).tags
+            for key in verdict_tags.forged_tags(bar, evidence, shown, now):
+                place = replace(there, model=new_name)
+                self._refuse_tag(bar, action, place, key, "nobody signed what it says")
 
     def admit_archiving(self, name: str, held: Sequence[tuple[str, Target]]) -> None:
         """Let versions be moved to the stage ``Archived`` by another one's transition, or raise.

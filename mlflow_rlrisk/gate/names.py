@@ -17,9 +17,10 @@ _DROPPED = ("M", "C", "Z")
 
 _LOOK_LATIN = str.maketrans(
     "аеорсухіјѕԁԛԝһӏкмтвнгп"  # Cyrillic
-    "αενιοκρτυχωγσς"  # Greek
-    "ɑɡɩıĸ‐‑‒–—―−",  # Latin letters and dashes that pass for others
-    "aeopcyxijsdqwhikmtbhrnaeviokptuxwyccagiik-------",
+    "αβεζμνιοκρτυχωγσς"  # Greek
+    "ɑɡɩıĸɾ‐‑‒–—―−"  # Latin letters and dashes that pass for others
+    "ᴀʙᴄᴅᴇꜰɢʜɪᴊᴋʟᴍɴᴏᴘʀꜱᴛᴜᴠᴡʏᴢ",  # small capitals
+    "aeopcyxijsdqwhikmtbhrnabezmviokptuxwyccagiikr-------abcdefghijklmnoprstuvwyz",
 )
 
 

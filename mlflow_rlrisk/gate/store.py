@@ -131,7 +131,8 @@ class _GatedStore(SqlAlchemyStore):
     def rename_registered_model(self, name: str, new_name: str) -> Any:
         with refusing("rename"):
             held = self._held_places(name)
-            self.gatekeeper.admit_renaming(name, new_name, held)
+            tags = self.get_registered_model(name).tags
+            self.gatekeeper.admit_renaming(name, new_name, held, list(tags))
         renamed = super().rename_registered_model(name, new_name)
         self.gatekeeper.note("rename", DONE, name, target=new_name)
         return renamed

@@ -4,7 +4,7 @@ Pure. A tag proves nothing by itself, but people and dashboards read it; on a mo
 speaks about it may therefore only say what the version's attestation says.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 
 from mlflow_rlrisk.attestation import (
@@ -24,7 +24,9 @@ from mlflow_rlrisk.gate.names import readable
 from mlflow_rlrisk.gate.promotion_policy import Bar
 
 PREFIX = "rlrisk."
-FREE = frozenset({"rlrisk.step", "rlrisk.parent", "rlrisk.attempted_at", "rlrisk.outcome"})
+FREE = frozenset(
+    {"rlrisk.step", "rlrisk.parent", "rlrisk.series", "rlrisk.attempted_at", "rlrisk.outcome"}
+)
 """Tags that describe a version and carry no verdict; everybody may set them."""
 
 
@@ -104,6 +106,18 @@ def _override_fault(
     if may is not None and not any(each.key_id in may for each in given.signers):
         return "no key that signed it may override"
     return None
+
+
+def forged_tags(
+    bar: Bar, evidence: Evidence, tags: Mapping[str, str], now: datetime
+) -> Iterator[str]:
+    """Keys of tags that show a verdict nobody signed; envelopes are judged where they count."""
+    proven = genuine(bar, evidence.envelope, evidence.attested_places, now)
+    said = {} if isinstance(proven, str) else proven.statement.tags
+    for key, value in tags.items():
+        is_envelope = key == ATTESTATION_TAG or key.startswith(OVERRIDE_TAG)
+        if is_reserved(key) and not is_envelope and said.get(key) != text_digest(value):
+            yield key
 
 
 def copied_tags(

@@ -16,6 +16,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
 
 from mlflow_rlrisk.attestation import ATTESTATION_TAG
+from mlflow_rlrisk.cli import run
 from mlflow_rlrisk.content import FileEntry
 from tests.gate.world import World, checkpoint_folder, entries_of
 from tests.mlflow_server import migrated_database, pointed_at
@@ -123,3 +124,16 @@ def gated(
             uri=uri,
         )
         store.engine.dispose()
+
+
+@pytest.fixture
+def rlrisk(capsys: pytest.CaptureFixture[str]) -> Any:
+    """Run a command; returns exit code and standard output."""
+
+    def call(*arguments: str) -> tuple[int, str]:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            run(arguments)
+        return int(ended.value.code or 0), capsys.readouterr().out
+
+    return call

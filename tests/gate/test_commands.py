@@ -9,7 +9,6 @@ from mlflow.exceptions import MlflowException
 
 import mlflow_rlrisk
 from mlflow_rlrisk.attestation_keys import KeyRing, SigningKey
-from mlflow_rlrisk.cli import run
 from mlflow_rlrisk.errors import ConfigError, ModelReferenceError, PromotionRefusedError
 from tests.gate.conftest import RULES, Gated
 from tests.gate.world import one_object, ring_of
@@ -18,19 +17,6 @@ BOTH = [
     *RULES,
     {"name": "all", "models": ["*"], "aliases": ["rl-ready", "x"], "stages": ["Production"]},
 ]
-
-
-@pytest.fixture
-def rlrisk(capsys: pytest.CaptureFixture[str]) -> Any:
-    """Run a command; returns exit code and standard output."""
-
-    def call(*arguments: str) -> tuple[int, str]:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            run(arguments)
-        return int(ended.value.code or 0), capsys.readouterr().out
-
-    return call
 
 
 def test_keys_are_made_shown_rotated_and_revoked(

@@ -23,7 +23,7 @@ from mlflow_rlrisk.gate.promotion_policy import PolicySource
 from mlflow_rlrisk.gate.reconcile import Reconciler
 from mlflow_rlrisk.model_reference import ModelSource
 from tests.gate.conftest import Gated
-from tests.gate.world import PLACE, checkpoint_folder
+from tests.gate.world import PLACE, checkpoint_folder, one_object
 
 
 def test_a_folder_is_hashed_only_where_it_holds_files_and_nothing_else(tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def remote(gated: Gated, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_remote_artifacts_are_downloaded_before_they_are_hashed(
-    gated: Gated, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    gated: Gated, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, rlrisk: Any
 ) -> None:
     gated.version("prod-a", is_proven=True)
     gated.plain.set_registered_model_alias("prod-a", "champion", "1")
@@ -168,6 +168,11 @@ def test_remote_artifacts_are_downloaded_before_they_are_hashed(
     assert there.is_relative_to(tmp_path / "new" / "here")
     assert hash_folder(there) == hash_folder(private) == gated.files
     assert finding.action == "kept"
+    found = one_object(rlrisk("verify", "models:/prod-a/1", "--json")[1])
+    assert (found["outcome"], found["path"]) == ("promote", None)  # the download is gone
+    assert "--out" in rlrisk("verify", "models:/prod-a/1")[1]
+    told = rlrisk("verify", "models:/prod-a/1", "--out", str(tmp_path / "kept"))[1]
+    assert hash_folder(Path(told.split(": ")[1].strip())) == gated.files
     (gated.checkpoint / "config.json").write_text('{"model_type": "LLAMA"}')
     with pytest.raises(PromotionRefusedError, match=r"content of config\.json"):
         mlflow_rlrisk.verify("models:/prod-a/1")

@@ -44,6 +44,8 @@ RULES = [{"name": "r", "aliases": ["rl-ready"]}]
         "𝐜𝐡𝐚𝐦𝐩𝐢𝐨𝐧",
         "ⓒhampion",
         "champıon",
+        "ᴄʜᴀᴍᴘɪᴏɴ",
+        "CHA\u039c\u03a1\u0399\u039fN",
     ],
 )
 def test_what_reads_like_a_protected_name_is_one(spelling: str) -> None:

@@ -4,7 +4,9 @@ from typing import Any
 
 import pytest
 from mlflow.entities.model_registry import RegisteredModelTag
+from mlflow.entities.workspace import Workspace, WorkspaceDeletionMode
 from mlflow.exceptions import MlflowException
+from mlflow.store.workspace.sqlalchemy_store import SqlAlchemyStore as WorkspaceStore
 from mlflow.utils.workspace_context import WorkspaceContext
 
 from mlflow_rlrisk.attestation import ATTESTATION_TAG
@@ -232,6 +234,24 @@ def test_a_model_with_protected_places_is_renamed_only_with_proof_and_keeps_it(
         gated.store.set_registered_model_alias("prod-z", "champion", "2")
 
 
+def test_no_forged_verdict_is_brought_under_a_ruled_name(gated: Gated) -> None:
+    for name in ("dev-a", "dev-b"):
+        gated.version(name, is_proven=name == "dev-a")
+        gated.store.set_model_version_tag(name, "1", tag("rlrisk.risk_level", "low"))
+    gated.store.set_model_version_tag("dev-b", "1", tag(ATTESTATION_TAG, "{}"))
+
+    with refused("tag 'rlrisk.risk_level' of version 1 of 'prod-b' is blocked"):
+        gated.store.rename_registered_model("dev-b", "prod-b")
+    gated.store.delete_model_version_tag("dev-b", "1", "rlrisk.risk_level")
+    gated.store.set_registered_model_tag("dev-b", RegisteredModelTag("rlrisk.risk_level", "low"))
+    with refused("verdicts stand on versions"):
+        gated.store.rename_registered_model("dev-b", "prod-b")
+    gated.store.delete_registered_model_tag("dev-b", "rlrisk.risk_level")
+    gated.store.rename_registered_model("dev-b", "prod-b")
+    gated.store.rename_registered_model("dev-a", "prod-a")  # its attestation says so
+    gated.store.rename_registered_model("prod-a", "prod-c")
+
+
 def test_a_rename_that_failed_leaves_no_former_name(gated: Gated) -> None:
     gated.version("dev-a", is_proven=True)
     gated.version("prod-a")
@@ -279,6 +299,26 @@ def test_workspaces_are_part_of_the_place(gated: Gated, monkeypatch: pytest.Monk
         own = gated.world.sign(made, gated.files, workspace="team-a")
         store.set_model_version_tag("prod-a", "1", tag(ATTESTATION_TAG, own))
         store.set_registered_model_alias("prod-a", "champion", "1")
+
+
+def test_a_deleted_workspace_brings_no_unproven_alias_into_another_one(
+    gated: Gated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gated.world.write_policy([{"name": "a", "aliases": ["champion"], "workspaces": ["default"]}])
+    monkeypatch.setenv("MLFLOW_ENABLE_WORKSPACES", "true")
+    store: Any = make_store(f"rlrisk+{gated.uri}")
+    workspaces = WorkspaceStore(gated.uri)
+    workspaces.create_workspace(Workspace("team-a"))
+    with WorkspaceContext("team-a"):
+        store.create_registered_model("prod-a")
+        store.create_model_version("prod-a", gated.source, gated.run_id)
+        store.set_registered_model_alias("prod-a", "champion", "1")
+
+    # MLflow moves what it held by other means than the registry; nobody reads it there.
+    workspaces.delete_workspace("team-a", WorkspaceDeletionMode.SET_DEFAULT)
+
+    with WorkspaceContext("default"), refused("it has no signed attestation"):
+        store.get_model_version_by_alias("prod-a", "champion")
 
 
 @pytest.mark.parametrize(
