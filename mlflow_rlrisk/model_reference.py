@@ -6,7 +6,7 @@ copies of versions (``models:/name/version`` as source) are followed to their en
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -101,13 +101,50 @@ def all_versions(reference: str) -> list[str] | None:
 
 
 def parent_of(reference: str) -> str | None:
-    """What a registered version says it was trained from (tag ``rlrisk.parent``), if anything.
+    """What a registered version was trained from, if anything says so.
+
+    Its tag ``rlrisk.parent`` is asked first, then MLflow's lineage: the one LoggedModel that the
+    run which made the version took as its input.
 
     Raises:
         ModelReferenceError: The registry does not know the version.
     """
     found = _registered_version(reference)
-    return None if found is None else found.tags.get("rlrisk.parent")
+    if found is None:
+        return None
+    if (tagged := found.tags.get("rlrisk.parent")) is not None:
+        return str(tagged)
+    return _input_model(resolve_reference(reference))
+
+
+def named_as(parent: str | None, references: Sequence[str]) -> str | None:
+    """The one of the references that a parent under another name is, else the parent as it is."""
+    if parent is None or parent in references:
+        return parent
+    try:
+        wanted = _place(resolve_reference(parent))
+    except ModelReferenceError:
+        return parent
+    return next((e for e in references if _place(resolve_reference(e)) == wanted), parent)
+
+
+def _place(source: ModelSource) -> tuple[str, str]:
+    """What two references to the same artifacts share."""
+    if source.model_id is not None:
+        return "model", source.model_id
+    return "files", str(source.local_path or source.artifact_uri)
+
+
+def _input_model(source: ModelSource) -> str | None:
+    if source.run_id is None:
+        return None
+    from mlflow import MlflowClient
+
+    with _mlflow_errors(source.reference):
+        inputs = MlflowClient().get_run(source.run_id).inputs
+    taken = {each.model_id for each in inputs.model_inputs or ()} if inputs else set()
+    taken.discard(source.model_id)  # a run that trained and then evaluated what it had made
+    return f"models:/{taken.pop()}" if len(taken) == 1 else None
 
 
 def series_of(reference: str) -> str | None:

@@ -52,7 +52,7 @@ def compare(
     measured otherwise is refused by name.
     """
     from mlflow_rlrisk.lineage_evidence import with_heldout_rises
-    from mlflow_rlrisk.model_reference import parent_of
+    from mlflow_rlrisk.model_reference import named_as, parent_of
     from mlflow_rlrisk.sinks.lineage_page import render_lineage
     from mlflow_rlrisk.sinks.monitor_run import recorded_finals
 
@@ -64,7 +64,7 @@ def compare(
     references = _references(models, base)
     if len(references) < 2:
         raise click.UsageError("compare needs at least two models")
-    parents = {reference: parent_of(reference) for reference in references}
+    parents = {each: named_as(parent_of(each), references) for each in references}
     base = base or _recorded_base(parents)
     runs = _series(series, references)
     known = recorded_finals(references) if outcomes is None else _outcomes(outcomes)
@@ -107,15 +107,23 @@ def _references(models: tuple[str, ...], base: str | None) -> list[str]:
 
 
 def _recorded_base(parents: "Mapping[str, str | None]") -> str | None:
-    """The one parent that the versions' tags name, where it is among the models."""
-    named = {parent for child, parent in parents.items() if parent not in (None, child)}
-    if len(named) != 1:
+    """The one model that all recorded parents lead to, where it is among the models."""
+    roots = {_root(child, parents) for child, parent in parents.items() if parent is not None}
+    if len(roots) != 1:
         return None
-    (parent,) = named
-    if parent in parents:
-        return parent
-    console.say(f"lineage     the versions name {parent} as their parent; --base adds it")
+    (root,) = roots
+    if root in parents:
+        return root
+    console.say(f"lineage     the versions name {root} as their parent; --base adds it")
     return None
+
+
+def _root(child: str, parents: "Mapping[str, str | None]") -> str:
+    seen = {child}
+    while (parent := parents.get(child)) is not None and parent not in seen:
+        seen.add(parent)
+        child = parent
+    return child
 
 
 def _series(given: tuple[str, ...], references: list[str]) -> dict[str, str]:

@@ -7,14 +7,21 @@ from pathlib import Path
 import click
 import mlflow
 import pytest
+from mlflow.entities import LoggedModelInput
 
 from mlflow_rlrisk.commands.compare import _recorded_base, _series
 from mlflow_rlrisk.errors import ModelReferenceError
 from mlflow_rlrisk.lineage import trace_lineage
-from mlflow_rlrisk.model_reference import all_versions, parent_of
+from mlflow_rlrisk.model_reference import (
+    all_versions,
+    named_as,
+    parent_of,
+    resolve_reference,
+)
 from mlflow_rlrisk.sinks.html import render
 from mlflow_rlrisk.sinks.lineage_page import render_lineage
 from mlflow_rlrisk.sinks.lineage_run import log_lineage
+from mlflow_rlrisk.sinks.registry import log_checkpoint
 from mlflow_rlrisk.wiring import Assessment
 from tests.lineage.ladders import collapsing
 
@@ -98,6 +105,33 @@ def test_the_parent_that_all_versions_name_is_the_base(
     del every["models:/sft/1"]
     assert _recorded_base(every) is None
     assert "--base adds it" in capsys.readouterr().err
+
+
+def test_parents_come_from_what_the_training_run_took_in_and_lead_to_the_base(
+    store: mlflow.MlflowClient, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    with mlflow.start_run():
+        log_checkpoint(tmp_path, "lineage-base")
+    base = resolve_reference("models:/lineage-base/1").model_id
+    assert base is not None
+    with mlflow.start_run() as run:
+        log_checkpoint(tmp_path, "lineage-sft")
+        log_checkpoint(tmp_path, "lineage-sft", parent="models:/lineage-sft/1")
+        own = resolve_reference("models:/lineage-sft/1").model_id
+        assert own is not None
+        taken = [LoggedModelInput(base), LoggedModelInput(own)]  # trained from one, evaluated one
+        store.log_inputs(run.info.run_id, models=taken)
+    every = ["models:/lineage-base/1", "models:/lineage-sft/1", "models:/lineage-sft/2"]
+
+    found = {each: named_as(parent_of(each), every) for each in every}
+
+    assert parent_of(every[1]) == f"models:/{base}"
+    assert found == {every[0]: None, every[1]: every[0], every[2]: every[1]}
+    assert _recorded_base(found) == every[0]
+    assert _recorded_base({"a": "b", "b": "a"}) is None
+    assert named_as("models:/forgotten/1", every) == "models:/forgotten/1"
 
 
 def test_a_series_is_named_by_the_option_by_a_tag_or_by_the_registered_model(
