@@ -14,7 +14,6 @@ from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
@@ -67,10 +66,6 @@ class AttestedMetric(_Strict):
     num_prompts: int
 
 
-def _as_entry(value: object) -> object:
-    return FileEntry(*value) if isinstance(value, list) and len(value) == 3 else value
-
-
 class _Predicate(_Strict):
     """What both kinds of statement hold."""
 
@@ -78,7 +73,7 @@ class _Predicate(_Strict):
     workspace: str
     model: str
     version: Annotated[str, Field(pattern=r"^[1-9][0-9]*$")]
-    files: tuple[Annotated[FileEntry, BeforeValidator(_as_entry)], ...] = Field(min_length=1)
+    files: tuple[FileEntry, ...] = Field(min_length=1)
     """Every file of the version, sorted by path."""
     issued_at: Timestamp
     expires_at: Timestamp

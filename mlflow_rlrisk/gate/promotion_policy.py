@@ -115,8 +115,6 @@ class PromotionRule(_Section):
         """Whether the rule protects this alias or stage, or every version."""
         if self.every_version:
             return True
-        if target.kind == "version":
-            return False
         names = self.aliases if target.kind == "alias" else self.stages
         return readable(target.name) in [readable(name) for name in names]
 

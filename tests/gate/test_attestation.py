@@ -141,6 +141,16 @@ def test_signing_again_with_the_same_key_does_not_count_twice() -> None:
     assert len(verify_override(again, RING, PLACE, NOW).signers) == 1
 
 
+def test_nobody_signs_beside_a_signature_that_is_not_good() -> None:
+    with pytest.raises(AttestationError, match="not in the key ring"):
+        add_signature(sign_override(override_of(), [OTHER]), KEY, RING)
+
+
+def test_what_is_no_number_has_no_canonical_form() -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        canonical_json(float("nan"))
+
+
 def test_an_override_is_no_attestation_and_the_other_way_round() -> None:
     assert refusal(sign_override(override_of(), [KEY])) == "malformed"
     with pytest.raises(AttestationError, match="no override statement"):
@@ -194,6 +204,14 @@ def statement(kind: str = ATTESTATION_TYPE, **changes: Any) -> dict[str, Any]:
     ],
 )
 def test_a_good_signature_under_a_malformed_statement_is_refused(payload: dict[str, Any]) -> None:
+    assert refusal(sign_envelope(payload, [KEY])) == "malformed"
+
+
+@pytest.mark.parametrize("entries", [ENTRIES[::-1], ENTRIES[:1] * 2])
+def test_files_are_listed_once_and_in_order(entries: tuple[FileEntry, ...]) -> None:
+    payload = statement(files=[list(each) for each in entries])
+    payload["subject"][0]["digest"]["sha256"] = content_digest(entries)
+
     assert refusal(sign_envelope(payload, [KEY])) == "malformed"
 
 

@@ -98,6 +98,7 @@ def test_check_answers_with_the_exit_code_and_changes_nothing(gated: Gated, rlri
     assert check("models:/prod-a/9") == check("models:/nobody/1") == check("nobody") == 1
     assert check("a/b/c") == 1
     assert rlrisk("gate", "check", "prod-a/1", "--alias", "scratch")[0] == 0
+    assert rlrisk("gate", "check", "prod-a@champion", "--alias", "scratch")[0] == 0
     assert rlrisk("gate", "check", "prod-a/2", "--stage", "production")[0] == 0
     assert rlrisk("gate", "check", "prod-a", "--stage", "production")[0] == 1
     assert rlrisk("gate", "check", "prod-a/1", "--every-version")[0] == 0
@@ -149,7 +150,7 @@ def test_an_override_is_signed_logged_and_lifts_the_refusal(gated: Gated, rlrisk
     assert rlrisk(*override, *key, "--reason", "x", "--expires", "soon")[0] == 2
     assert rlrisk(*override, *key, "--reason", "x", "--expires", "8d")[0] == 2
     assert rlrisk(*override, "--key", str(gated.world.folder / "none"), "--reason", "x")[0] == 2
-    code, out = rlrisk(*override, *key, "--reason", "agreed", "--expires", "24h", "--json")
+    code, out = rlrisk(*override, *key, "--reason", "agreed", "--expires", "7d", "--json")
     told = one_object(out)
     assert (code, told["reason"], told["key_ids"]) == (0, "agreed", [gated.world.key.key_id])
     assert rlrisk("gate", "promote", "prod-a/1", "--alias", "champion")[0] == 0
@@ -260,6 +261,7 @@ def test_reconcile_restores_the_last_good_holder_or_removes_the_alias(
 
     (finding,) = one_object(out)["findings"]
     assert (code, finding["action"], finding["restored_to"]) == (10, "restored", "1")
+    assert gated.entries()[-1].message.startswith("restored 1: rlrisk gate: alias 'champion'")
     assert "the content of model.safetensors is not what was attested" in finding["message"]
     assert gated.plain.get_registered_model("prod-a").aliases == {"champion": 1}
     assert gated.entries()[-1].action == "reconcile"
@@ -305,6 +307,19 @@ def test_a_trainer_gets_the_folder_and_after_one_byte_changed_nothing(gated: Gat
     (gated.checkpoint / "extra.py").write_text("")
     with pytest.raises(PromotionRefusedError, match=r"extra\.py was added"):
         mlflow_rlrisk.verify("models:/prod-a@champion")  # the registry refuses to hand it out
+
+
+def test_verify_holds_a_version_to_the_rules_of_the_alias_it_is_read_by(gated: Gated) -> None:
+    bar = {"rlrisk/none": {"threshold": 0.5, "greater_is_better": True}}
+    gated.world.write_policy([*RULES, {"name": "g", "aliases": ["gold"], "required_metrics": bar}])
+    gated.version("prod-a", is_proven=True)
+    gated.store.set_registered_model_alias("prod-a", "champion", "1")
+
+    assert mlflow_rlrisk.verify("models:/prod-a@champion") == gated.checkpoint
+    assert mlflow_rlrisk.verify("models:/prod-a/1", alias="champion") == gated.checkpoint
+    for model, alias in (("models:/prod-a/1", None), ("models:/prod-a@champion", "gold")):
+        with pytest.raises(PromotionRefusedError, match="rlrisk/none is required"):
+            mlflow_rlrisk.verify(model, alias=alias)
 
 
 def test_verify_demands_a_proof_whatever_the_policy_says(

@@ -1,5 +1,6 @@
 """What happens seldom: remote artifacts, chains of copies, registries that do not answer."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -104,6 +105,7 @@ def test_listings_are_bounded_and_need_sizes(monkeypatch: pytest.MonkeyPatch) ->
     assert len(sizes({None: [(str(n), 1) for n in range(files.MAX_FILES)]})) == files.MAX_FILES
     with pytest.raises(CheckpointError, match="more than 10000 files"):
         sizes({None: [(str(n), 1) for n in range(files.MAX_FILES + 1)]})
+    assert sizes({None: [(str(n), -1) for n in range(files.MAX_FOLDERS - 1)]}) == {}  # and the top
     with pytest.raises(CheckpointError, match="or 1000 folders"):
         sizes({None: [(str(n), -1) for n in range(files.MAX_FOLDERS)]})
     with pytest.raises(CheckpointError, match="does not tell the size of a"):
@@ -160,6 +162,8 @@ def test_remote_artifacts_are_downloaded_before_they_are_hashed(
     gated.plain.set_registered_model_alias("prod-a", "champion", "1")
     remote(gated, monkeypatch)
     bar = PolicySource(gated.world.policy_path).current()
+    at_exit: list[Any] = []
+    monkeypatch.setattr("atexit.register", lambda *call, **named: at_exit.append((call, named)))
 
     there = mlflow_rlrisk.verify("models:/prod-a/1", dst_path=tmp_path / "new" / "here")
     private = mlflow_rlrisk.verify("models:/prod-a/1")
@@ -178,6 +182,32 @@ def test_remote_artifacts_are_downloaded_before_they_are_hashed(
         mlflow_rlrisk.verify("models:/prod-a/1")
     (gone,) = Reconciler(gated.client, None).run(bar)  # without a log nothing is restored
     assert (gone.action, gone.restored_to) == ("removed", None)
+    for (call, *given), named in at_exit:
+        if call is shutil.rmtree:
+            call(*given, **named)
+    assert not private.exists()
+
+
+def test_content_is_hashed_again_only_when_it_has_changed(
+    gated: Gated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gated.version("prod-a", is_proven=True)
+    gated.plain.set_registered_model_alias("prod-a", "champion", "1")
+    bar, reconciler = (
+        PolicySource(gated.world.policy_path).current(),
+        Reconciler(gated.client, None),
+    )
+    hashed: list[Path] = []
+
+    def counted(folder: Path) -> Any:
+        hashed.append(folder)
+        return hash_folder(folder)
+
+    monkeypatch.setattr("mlflow_rlrisk.gate.reconcile.hash_folder", counted)
+    found = [reconciler.run(bar)[0].action for _ in range(2)]
+    assert (found, hashed) == (["kept"] * 2, [gated.checkpoint])
+    (gated.checkpoint / "config.json").write_text('{"model_type": "LLAMA"}')
+    assert reconciler.run(bar)[0].action == "removed"
 
 
 def test_every_page_of_models_is_looked_at_and_what_cannot_be_changed_is_told(

@@ -151,3 +151,15 @@ def test_where_the_system_has_no_such_lock_writers_meet_sqlites_own(
 
     with turns_of(sa.make_url(f"sqlite:///{tmp_path}/a.db"))():
         assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("url", ["postgresql+psycopg://h/db", "sqlite://", "sqlite:///:memory:"])
+def test_only_writers_of_a_sqlite_file_queue_by_a_lock_beside_it(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    with turns_of(sa.make_url(url))():
+        assert list(tmp_path.iterdir()) == []
+    with turns_of(sa.make_url("sqlite:///here.db"))():
+        assert [each.name for each in tmp_path.iterdir()] == ["here.db.rlrisk-lock"]

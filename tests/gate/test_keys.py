@@ -93,6 +93,11 @@ def ring_text(**changes: Any) -> str:
     return json.dumps(raw)
 
 
+def respelled(text: str) -> str:
+    """The same 32 bytes in base64 whose spare bits are not zero."""
+    return f"{text[:-2]}{chr(ord(text[-2]) + 1)}="
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -107,6 +112,7 @@ def ring_text(**changes: Any) -> str:
         ring_text(key_id=OTHER.key_id),
         ring_text(public_key="AAAA"),
         ring_text(public_key="!"),
+        ring_text(public_key=respelled(ring_of(KEY).to_dict()["keys"][0]["public_key"])),
         ring_text(public_key=ring_of(OTHER).to_dict()["keys"][0]["public_key"]),
         ring_text(not_before="yesterday"),
         ring_text(not_after="2026-11-21T12:00:00+00:00"),
@@ -118,6 +124,20 @@ def ring_text(**changes: Any) -> str:
 def test_a_damaged_ring_is_refused_as_a_whole(text: str) -> None:
     with pytest.raises(ConfigError, match="key_ring"):
         KeyRing.parse(text)
+
+
+def test_a_damaged_ring_is_told_in_one_line() -> None:
+    with pytest.raises(ConfigError) as caught:
+        KeyRing.parse(ring_text(unknown=1))
+
+    assert "\n" not in str(caught.value)
+
+
+def test_folders_of_key_and_ring_are_made_for_their_owner(tmp_path: Path) -> None:
+    KEY.write(tmp_path / "a" / "b" / "key.pem")
+    ring_of(KEY).write(tmp_path / "c" / "d" / "ring.json")
+
+    assert {(tmp_path / each).stat().st_mode & 0o777 for each in ("a/b", "c/d")} == {0o700}
 
 
 def test_unknown_and_revoked_keys_are_told_apart() -> None:

@@ -32,8 +32,11 @@ def test_an_alias_is_set_for_a_proven_version_only_and_both_are_logged(gated: Ga
     assert promoted.actor
 
 
-def test_unprotected_places_are_not_logged_nor_looked_at(gated: Gated) -> None:
+def test_unprotected_places_are_not_logged_nor_looked_at(
+    gated: Gated, monkeypatch: pytest.MonkeyPatch
+) -> None:
     version = gated.version("dev-a")
+    monkeypatch.setattr("mlflow_rlrisk.gate.gatekeeper.gather", None)
 
     gated.store.set_registered_model_alias("dev-a", "champion", version.version)
     gated.store.transition_model_version_stage("dev-a", version.version, "Production", False)
@@ -153,6 +156,14 @@ def test_a_copy_keeps_what_its_original_proves_and_nothing_forged(gated: Gated) 
         )
 
 
+def test_a_refused_copy_names_the_report_of_its_original(gated: Gated) -> None:
+    gated.tag(gated.version("dev-a"), "rlrisk.report_uri", "runs:/f/rlrisk/report.html")
+    gated.client.copy_model_version("models:/dev-a/1", "prod-b")
+
+    with refused("; report: runs:/f/rlrisk/report.html; run: "):
+        gated.store.set_registered_model_alias("prod-b", "champion", "1")
+
+
 def test_a_copy_speaks_for_itself_where_it_was_attested_itself(gated: Gated) -> None:
     gated.version("dev-a", is_proven=True, risk_level="high")
     copied = gated.client.copy_model_version("models:/dev-a/1", "prod-b")
@@ -251,6 +262,8 @@ def test_no_forged_verdict_is_brought_under_a_ruled_name(gated: Gated) -> None:
     gated.store.rename_registered_model("dev-a", "prod-a")  # its attestation says so
     gated.store.rename_registered_model("prod-a", "prod-c")
 
+    assert {each.outcome for each in gated.entries()} == {"block", "done"}  # nothing was protected
+
 
 def test_a_rename_that_failed_leaves_no_former_name(gated: Gated) -> None:
     gated.version("dev-a", is_proven=True)
@@ -333,7 +346,9 @@ def test_no_registry_is_opened_without_a_usable_policy(
         make_store(f"rlrisk+{gated.uri}")
 
 
-def test_a_policy_that_is_damaged_later_refuses_everything_guarded(gated: Gated) -> None:
+def test_a_policy_that_is_damaged_later_refuses_everything_guarded(
+    gated: Gated, caplog: pytest.LogCaptureFixture
+) -> None:
     gated.version("prod-a", is_proven=True)
     gated.store.set_registered_model_alias("prod-a", "champion", "1")
     gated.world.policy_path.write_text("rules: [")
@@ -344,6 +359,8 @@ def test_a_policy_that_is_damaged_later_refuses_everything_guarded(gated: Gated)
         lambda: gated.store.create_model_version("dev-a", gated.source),
         lambda: gated.store.rename_registered_model("prod-a", "b"),
     ):
+        caplog.clear()
         with refused("it could not be decided .ConfigError"):
             move()
+        assert "could not be decided" in caplog.text
     gated.store.delete_registered_model_alias("prod-a", "champion")

@@ -108,6 +108,28 @@ def test_an_override_is_taken_from_a_key_that_may_and_kept_while_it_lasts(gated:
         gated.store.set_model_version_tag("prod-a", "1", tag(key, good))
 
 
+def test_every_judged_tag_is_logged_with_who_signed_it(gated: Gated) -> None:
+    version = gated.version("prod-a", is_proven=True)
+    level, override = "rlrisk.risk_level", "rlrisk.override.alias.champion"
+    signed = gated.world.sign_override(version, gated.files, "alias.champion")
+
+    with refused():
+        gated.store.set_model_version_tag("prod-a", "1", tag(level, "high"))
+    gated.store.set_model_version_tag("prod-a", "1", tag(level, "low"))
+    with refused():
+        gated.store.delete_model_version_tag("prod-a", "1", level)
+    gated.store.set_model_version_tag("prod-a", "1", tag(override, signed))
+
+    told = [(each.action, each.outcome, each.target) for each in gated.entries()]
+    assert told == [
+        ("set_tag", "block", level),
+        ("set_tag", "promote", level),
+        ("delete_tag", "block", level),
+        ("set_tag", "promote", override),
+    ]
+    assert "agreed with the owners" in gated.entries()[-1].message
+
+
 def test_tags_of_a_ruled_model_show_no_verdict(gated: Gated) -> None:
     with refused("verdicts stand on versions, not on models"):
         gated.store.create_registered_model(
