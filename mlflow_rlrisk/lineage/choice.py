@@ -12,6 +12,14 @@ from mlflow_rlrisk.report import RiskLevel
 
 MAX_STEPS = 3
 """Steps that are told of the best pass@1, where another version is to start from."""
+_CERTAINTY = {
+    PairOrder.INVERTED: "resolved against the order by pass@1",
+    PairOrder.UNRESOLVED: (
+        "not resolved by these prompts; {:.0%} of the resamples order the two against pass@1"
+    ),
+    PairOrder.SAME: "resolved, the same order as pass@1",
+}
+"""In the order in which a reader who asks "why not the best pass@1?" is told."""
 _WORDS = {SIGNAL: "groups that carry a reward difference", ENTROPY: "token entropy (nats)"}
 
 
@@ -67,21 +75,33 @@ def choose(
             best_pass_at_1=best,
             is_advised=False,
             reasons=(),
-            next_steps=("no version can be chosen: the level of every one is unknown",),
+            next_steps=(
+                "no version can be chosen: the level of every one is unknown",
+                *_what_is_missing(table),
+            ),
         )
     equals = as_safe_as_the_safest(own)
     chosen = min(equals, key=lambda entry: entry.pass_at_1_rank).model
-    reasons: list[str] = []
-    if best is not None and best != chosen:
-        reasons += [_copied(copies[best])] if best in copies else []
-        reasons += _reasons(table, pairs, best, chosen)
+    # A copy's pass@1 is its original's at another temperature: the rival is the best that is none.
+    rival = best if best not in copies else min(own, key=lambda entry: entry.pass_at_1_rank).model
+    reasons = [_copied(copies[best])] if best in copies else []
+    if rival is not None and rival != chosen:
+        reasons += _reasons(table, pairs, rival, chosen)
+    steps = _next_steps(table, chosen, rival, safest.risk_level, len(equals))
+    if best is not None and best in copies:
+        steps.insert(1, f"do not start from {best}: what it has, {copies[best].original} has too")
     return Choice(
         start_from=chosen,
         best_pass_at_1=best,
         is_advised=safest.risk_level is RiskLevel.LOW,
         reasons=tuple(reasons),
-        next_steps=tuple(_next_steps(table, chosen, best, safest.risk_level, len(equals))),
+        next_steps=tuple(steps),
     )
+
+
+def _what_is_missing(table: LineageTable) -> list[str]:
+    steps = dict.fromkeys(step for each in table.members for step in each.report.next_steps)
+    return list(steps)[:MAX_STEPS]
 
 
 def as_safe_as_the_safest(entries: Sequence[RankedReport]) -> list[RankedReport]:
@@ -114,13 +134,15 @@ def _copied(copy: Rescaling) -> str:
 def _reasons(table: LineageTable, pairs: Sequence[Pair], best: str, chosen: str) -> list[str]:
     here, there = table.names.index(chosen), table.names.index(best)
     orders = {pair.measure: pair for pair in pairs if {pair.first, pair.second} == {best, chosen}}
-    found = []
-    for measure in table.measures.values():
-        pair = orders.get(measure.name)
-        if pair is None:
-            continue
-        found.append(_sentence(measure, pair, chosen, best, here, there, table.coverage_name))
-    return found
+    found = [
+        (list(_CERTAINTY).index(pair.order), measure, pair)
+        for measure in table.measures.values()
+        if (pair := orders.get(measure.name)) is not None
+    ]
+    return [
+        _sentence(measure, pair, chosen, best, here, there, table.coverage_name)
+        for _, measure, pair in sorted(found, key=lambda each: each[0])
+    ]
 
 
 def _sentence(
@@ -130,14 +152,7 @@ def _sentence(
     if word is None:
         k = coverage.rpartition("_")[2]
         word = f"solved within {k} tries" if measure.name == coverage else measure.name
-    certainty = {
-        PairOrder.INVERTED: "resolved against the order by pass@1",
-        PairOrder.SAME: "resolved, the same order as pass@1",
-        PairOrder.UNRESOLVED: (
-            f"not resolved by these prompts; {pair.probability_inverted:.0%} of the resamples "
-            "order the two against pass@1"
-        ),
-    }[pair.order]
+    certainty = _CERTAINTY[pair.order].format(pair.probability_inverted)
     return (
         f"{word}: {measure.values[here]:.3f} for {chosen}, {measure.values[there]:.3f} for {best} "
         f"({certainty})"

@@ -128,7 +128,9 @@ class _Comparison:
         alpha: float,
     ) -> CoverageChange:
         estimates = [
-            mean_estimate(column, draw, confidence, (0.0, 1.0) if place < 2 else (-1.0, 1.0))
+            mean_estimate(column, draw, confidence, (0.0, 1.0))
+            if place < 2
+            else mean_estimate(column, draw, confidence, (-1.0, 1.0), is_difference=True)
             for place, (column, draw) in enumerate(zip(columns.T, draws.T, strict=True))
         ]
         curve = tuple(zip(self.ks, estimates[2:], strict=True))

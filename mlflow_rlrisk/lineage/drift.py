@@ -185,10 +185,12 @@ def mean_estimate(
     bootstrap: PromptBootstrap,
     confidence: float,
     bounds: Bounds | None = None,
+    *,
+    is_difference: bool = False,
 ) -> Estimate:
     """Mean over prompts with its interval."""
     draws = bootstrap.means(values[:, None])[:, 0]
-    return estimate_of_mean(values, draws, confidence, bounds)
+    return estimate_of_mean(values, draws, confidence, bounds, is_difference=is_difference)
 
 
 def reward_bound(

@@ -39,6 +39,8 @@ def estimate(
     left_out: FloatArray,
     confidence: float,
     bounds: Bounds | None = None,
+    *,
+    is_difference: bool = False,
 ) -> Estimate:
     """A value with the interval that its draws give.
 
@@ -48,8 +50,8 @@ def estimate(
         left_out: The value with each prompt left out, shape ``[P]``.
         confidence: Level of the interval.
         bounds: Smallest and largest value that a single prompt could give, where it is a mean of
-            such values: few prompts that carry it, or none, then do not pass for certainty. Without
-            them the interval allows for long tails.
+            such values: few prompts that carry it, or none, then do not pass for certainty.
+        is_difference: It is a difference of two checkpoints on the same prompts.
     """
     if np.ptp(draws) <= _NO_SPREAD * max(abs(value), 1.0):
         if bounds is None:
@@ -65,17 +67,24 @@ def estimate(
             usable,
             num_prompts=left_out.size,
             bounds=bounds,
+            is_difference=is_difference,
         ).draws
     low, high = interval(draws, confidence)
     return Estimate(value=value, ci_low=low, ci_high=high)
 
 
 def mean_estimate(
-    values: FloatArray, draws: FloatArray, confidence: float, bounds: Bounds | None = None
+    values: FloatArray,
+    draws: FloatArray,
+    confidence: float,
+    bounds: Bounds | None = None,
+    *,
+    is_difference: bool = False,
 ) -> Estimate:
     """`estimate` of a mean over prompts, shape ``[P]``, with draws of it, shape ``[B]``."""
     left_out = jackknife_means(values) if values.size > 1 else values
-    return estimate(float(values.mean()), draws, left_out, confidence, bounds)
+    value = float(values.mean())
+    return estimate(value, draws, left_out, confidence, bounds, is_difference=is_difference)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -115,6 +124,7 @@ class Measure:
             self.left_out[:, left] - self.left_out[:, right],
             confidence,
             None if reach is None else (-reach, reach),
+            is_difference=True,
         )
 
     def ratio(self, left: int, right: int, confidence: float) -> Estimate | None:

@@ -26,6 +26,7 @@ from mlflow_rlrisk.sinks.wording import estimate, interval, shown
 MAX_PAIRS = 60
 """Pairs shown; a page of thousands would not be read."""
 RISK_INDEX = PREFIX + "risk_index"
+PRESSURE = PREFIX + "entropy_pressure"
 
 
 def render_lineage(lineage: LineageReport) -> str:
@@ -53,6 +54,7 @@ def render_lineage(lineage: LineageReport) -> str:
         pairs_note=_pairs_note(lineage),
         coverage=[_coverage(change) for change in lineage.coverage],
         coverage_reference=shown(lineage.coverage[0].reference, 200) if lineage.coverage else "",
+        besides=_besides(lineage),
         heldout=[_heldout(each) for each in lineage.heldout],
         has_gap=any(each.overfit_gap is not None for each in lineage.heldout),
         has_within=any(each.within is not None for each in lineage.outcomes),
@@ -245,6 +247,29 @@ def _coverage(change: CoverageChange) -> dict[str, str]:
         "prompts": f"{len(change.lost_prompts)} / {len(change.gained_prompts)}",
         "crossings": f"between {between}" if between else "not resolved",
     }
+
+
+def _besides(lineage: LineageReport) -> list[dict[str, str]]:
+    """Entropy over the base's and entropy pressure, of versions that have one of them."""
+    entries = {entry.model: entry for entry in lineage.ranking.entries}
+    rows = []
+    for name in lineage.names:
+        ratio = lineage.relative_entropy.get(name)
+        pressure = entries[name].metrics.get(PRESSURE)
+        if ratio is None and pressure is None:
+            continue
+        rows.append(
+            {
+                "name": shown(name, 200),
+                "ratio": "" if ratio is None else estimate(ratio.value),
+                "ratio_interval": "" if ratio is None else interval(ratio.ci_low, ratio.ci_high),
+                "pressure": "" if pressure is None else estimate(pressure.value),
+                "pressure_interval": ""
+                if pressure is None
+                else interval(pressure.ci_low, pressure.ci_high),
+            }
+        )
+    return rows
 
 
 def _heldout(each: HeldoutLoss) -> dict[str, str]:

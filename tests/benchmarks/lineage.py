@@ -1,23 +1,37 @@
 """What a lineage costs: 100 versions x 10^4 prompts, and six versions beside assessing them.
 
-python -m tests.benchmarks.lineage [--versions 100] [--prompts 10000] [--skip-models]
+Comparing is finding scaled copies in the stored rollouts, tracing the lineage, drawing the page.
+
+    python -m tests.benchmarks.lineage [--versions 100] [--prompts 10000] [--rounds 3] [--json FILE]
 """
 
 import argparse
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mlflow_rlrisk.config import AssessmentConfig, SamplingConfig
 from mlflow_rlrisk.demo.make_base import BASE
 from mlflow_rlrisk.demo.make_data import HELDOUT
-from mlflow_rlrisk.demo.task import MAX_NEW_TOKENS, reward
+from mlflow_rlrisk.demo.task import MAX_NEW_TOKENS
 from mlflow_rlrisk.lineage import LineageMember, trace_lineage
+from mlflow_rlrisk.lineage_evidence import rescalings
 from mlflow_rlrisk.sinks.lineage_page import render_lineage
 from mlflow_rlrisk.wiring import Assessment, run_assessment
 from tests.prompt_statistics import prompts, report_of
+
+VERIFIER = "mlflow_rlrisk.demo.task:reward"
 
 
 def simulated(num_versions: int, num_prompts: int) -> list[LineageMember]:
@@ -25,75 +39,130 @@ def simulated(num_versions: int, num_prompts: int) -> list[LineageMember]:
     members = []
     for version in range(num_versions):
         rates = rng.beta(1.0 + version / 20, 2.0, size=num_prompts)
-        statistics = tuple(prompts(rng.binomial(16, rates), 16, 0.3))
-        report = report_of(statistics, model=f"models:/m/{version}", num_resamples=200)
+        counted = tuple(prompts(rng.binomial(16, rates), 16, 0.3))
+        report = report_of(counted, model=f"models:/m/{version}", num_resamples=200)
         members.append(
-            LineageMember(name=f"models:/m/{version}", report=report, statistics=statistics)
+            LineageMember(name=f"models:/m/{version}", report=report, statistics=counted)
         )
     return members
 
 
-def many(num_versions: int, num_prompts: int) -> None:
+def many(num_versions: int, num_prompts: int) -> dict[str, Any]:
     members = simulated(num_versions, num_prompts)
     wall, cpu = time.perf_counter(), time.process_time()
     lineage = trace_lineage(members, base="models:/m/0")
-    traced = (time.perf_counter() - wall, time.process_time() - cpu)
-    wall = time.perf_counter()
+    traced = time.process_time() - cpu
     page = render_lineage(lineage)
-    print(f"{num_versions} versions x {num_prompts} prompts, 2000 resamples:")
-    print(f"  traced in {traced[0]:.1f} s wall, {traced[1]:.1f} s CPU; {len(lineage.pairs)} pairs")
-    print(f"  page of {len(page) / 1e6:.2f} MB in {time.perf_counter() - wall:.1f} s")
+    found = {
+        "versions": num_versions,
+        "prompts": num_prompts,
+        "pairs": len(lineage.pairs),
+        "trace_cpu_s": round(traced, 1),
+        "trace_and_page_cpu_s": round(time.process_time() - cpu, 1),
+        "wall_s": round(time.perf_counter() - wall, 1),
+        "page_mb": round(len(page) / 1e6, 2),
+    }
+    print(f"{num_versions} versions x {num_prompts} prompts, 2000 resamples: {found}")
+    return found
 
 
-def beside_assessing(num_versions: int) -> None:
-    """CPU time of assessing, of opening the stored assessments again, and of the lineage."""
+def versions(root: Path, count: int) -> list[Path]:
+    """The demo's base, noisy neighbours of it, and at last its copy with all logits doubled."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    found = []
+    for place in range(count):
+        model = root / f"model-{place}"
+        shutil.copytree(BASE, model)
+        weights = load_file(model / "model.safetensors")
+        generator = torch.Generator().manual_seed(place)
+        if place == count - 1:
+            weights["model.norm.weight"] *= 2.0
+        elif place:
+            for name in sorted(weights):
+                noise = torch.randn(weights[name].shape, generator=generator)
+                weights[name] += 0.05 * weights[name].std(correction=0) * noise
+        save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
+        found.append(model)
+    return found
+
+
+def cpu_s() -> float:
+    """Of this process and of the verifier workers that have ended."""
+    used = os.times()
+    return used.user + used.system + used.children_user + used.children_system
+
+
+def beside_assessing(num_versions: int, rounds: int) -> dict[str, Any]:
+    """Compare beside assess: with the rollouts at hand, and opening stored assessments first."""
     config = AssessmentConfig(
         sampling=SamplingConfig(num_samples=64, max_new_tokens=MAX_NEW_TOKENS), group_size=8
     )
-    with tempfile.TemporaryDirectory() as folder:
-        import shutil
+    rows: list[dict[str, float]] = []
+    for _ in range(rounds):
+        with tempfile.TemporaryDirectory() as folder:
+            models = versions(Path(folder), num_versions)
 
-        models = []
-        for version in range(num_versions):
-            model = Path(folder, f"model-{version}")
-            shutil.copytree(BASE, model)
-            models.append(model)
+            def assess(model: Path, root: Path = Path(folder)) -> Assessment:
+                out = root / "out" / model.name
+                return run_assessment(model, HELDOUT, verifier=VERIFIER, config=config, out_dir=out)
 
-        def assess(model: Path) -> Assessment:
-            out = Path(folder, "out", model.name)
-            return run_assessment(model, HELDOUT, verifier=reward, config=config, out_dir=out)
+            started = cpu_s()
+            assessments = [assess(model) for model in models]
+            sampled = cpu_s()
+            compare(assessments)
+            compared = cpu_s()
+            again = [assess(model) for model in models]
+            opened = cpu_s()
+            compare(again)
+            row = {
+                "assess": sampled - started,
+                "compare": compared - sampled,
+                "open_stored": opened - compared,
+                "compare_stored": cpu_s() - compared,
+            }
+        rows.append({name: round(value, 2) for name, value in row.items()})
+        print(f"  {rows[-1]}")
+    shares = {
+        name: round(statistics.median(row[name] / row["assess"] for row in rows), 4)
+        for name in ("compare", "open_stored", "compare_stored")
+    }
+    print(f"{num_versions} versions, 200 prompts x 64 rollouts; CPU over assessing them: {shares}")
+    return {"versions": num_versions, "cpu_s": rows, "over_assessing": shares}
 
-        started = time.process_time()
-        assessments = [assess(model) for model in models]
-        sampled = time.process_time() - started
-        started = time.process_time()
-        assessments = [assess(model) for model in models]
-        reopened = time.process_time() - started
-        members = [
-            LineageMember(
-                name=each.report.provenance.model_reference,
-                report=each.report,
-                statistics=each.statistics,
-            )
-            for each in assessments
-        ]
-        started = time.process_time()
-        render_lineage(trace_lineage(members, base=members[0].name))
-        compared = time.process_time() - started
-    print(f"{num_versions} versions of the demo's base, 200 prompts x 64 rollouts (CPU time):")
-    print(f"  assessing them {sampled:.1f} s; opening them again {reopened:.1f} s")
-    print(f"  lineage and page {compared:.2f} s = {compared / sampled:.1%} of assessing")
+
+def compare(assessments: Sequence[Assessment]) -> None:
+    """What ``rlrisk compare`` does once all versions are assessed."""
+    named = {each.report.provenance.model_reference: each for each in assessments}
+    members = [
+        LineageMember(name=name, report=each.report, statistics=each.statistics)
+        for name, each in named.items()
+    ]
+    copies = rescalings(named)
+    assert [Path(each.name).name for each in copies] == [f"model-{len(named) - 1}"], copies
+    render_lineage(trace_lineage(members, base=members[0].name, rescalings=copies))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--versions", type=int, default=100)
     parser.add_argument("--prompts", type=int, default=10_000)
-    parser.add_argument("--skip-models", action="store_true")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", type=Path, default=None)
     options = parser.parse_args()
-    many(options.versions, options.prompts)
-    if not options.skip_models:
-        beside_assessing(6)
+    record = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "device": f"{platform.machine()}, {os.cpu_count()} cores, no GPU",
+        "commit": subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
+        ).stdout.strip(),
+        "command": "python -m tests.benchmarks.lineage",
+        "beside_assessing": beside_assessing(6, options.rounds),
+        "many": many(options.versions, options.prompts),
+    }
+    if options.json is not None:
+        options.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

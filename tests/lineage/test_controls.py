@@ -106,6 +106,12 @@ def test_the_report_says_once_what_each_control_is_and_starts_from_neither() -> 
     assert "base sharpened: the same policy with its logits times 2.5" in said["sharpened"][0]
     assert "no exploration lost by training" in said["sharpened"][0]
     assert lineage.choice.start_from == "epoch1"
+    assert lineage.choice.best_pass_at_1 == "sharpened"
+    copied, *against = lineage.choice.reasons
+    assert "sharpened is base with its logits times 2.5" in copied
+    assert all("for epoch1" in why and "for epoch25" in why for why in against)  # the best trained
+    assert "resolved against" in against[0]
+    assert any(each.startswith("if it has to be epoch25:") for each in lineage.choice.next_steps)
     assert {label.name for label in lineage.phases.labels} == {
         "base",
         "epoch1",

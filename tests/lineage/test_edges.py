@@ -28,6 +28,7 @@ def test_one_or_two_prompts_resolve_nothing_however_large_the_difference(num_pro
     assert {label.phase for label in lineage.phases.labels[1:]} == {Phase.UNCLEAR}
     assert {pair.order for pair in lineage.pairs} == {PairOrder.UNRESOLVED}
     assert lineage.choice.start_from is None
+    assert any("assess at least" in step for step in lineage.choice.next_steps)
     render_lineage(lineage)
 
 
