@@ -63,11 +63,13 @@ class ConsoleObserver:
             self._bar = None
 
     def planned(self, plan: Plan) -> None:
-        """Say what was understood and open the bar."""
+        """Say what was understood, and open the bar where there is something to sample."""
         from tqdm import tqdm
 
         for line in plan_lines(plan):
             say(line)
+        if plan.num_prompts == plan.num_stored:
+            return
         self._started = time.monotonic()
         self._bar = tqdm(
             total=(plan.num_prompts - plan.num_stored) * plan.num_samples,

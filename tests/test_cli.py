@@ -100,6 +100,7 @@ def test_the_same_command_again_samples_nothing_and_says_the_same(
     )
 
     assert "60 prompts are stored already" in again.stderr
+    assert "sampling:" not in again.stderr  # a bar over nothing
     assert one_object(again)["metrics"] == one_object(first)["metrics"]
 
 
