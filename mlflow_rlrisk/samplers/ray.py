@@ -230,8 +230,8 @@ def _as_ours(error: BaseException) -> RLRiskError:
     """The expected error that a worker raised, or that the cluster failed."""
     seen: BaseException | None = error
     while seen is not None:
-        cause = getattr(seen, "cause", None)
-        for found in (seen, cause):
+        # Ray's own error is of the cause's class as well, and its text is a traceback.
+        for found in (getattr(seen, "cause", None), seen):
             if isinstance(found, RLRiskError):
                 return found
         seen = seen.__cause__ or seen.__context__

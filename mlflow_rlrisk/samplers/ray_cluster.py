@@ -6,6 +6,7 @@ that feed them. Both are found out here, from what the nodes say they have.
 
 import logging
 import os
+import socket
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ CPUS_FOR_TASKS = 1
 
 RELEASE_S = 10.0
 """Seconds that actors which have just ended may take to give their resources back."""
+
+CONNECT_S = 10.0
+"""Seconds in which a cluster must answer; Ray itself tries a dead address for minutes."""
 
 OBJECT_STORE_BYTES = 2**29
 """Shared memory of a cluster that we start: rollouts are small and leave it at once."""
@@ -108,10 +112,18 @@ def _connect(address: str, demand: Demand) -> None:
             "object_store_memory": OBJECT_STORE_BYTES,
         }
     try:
+        _require_listener(address)
         ray.init(address=address or "local", **quiet)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         where = f"the Ray cluster at {address}" if address else "a Ray cluster on this machine"
         raise SamplerError(f"{where} cannot be reached: {error}") from error
+
+
+def _require_listener(address: str) -> None:
+    """Raise `OSError` where nobody listens at ``host:port``; of other addresses, Ray will say."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
 
 
 def check_room(demand: Demand, nodes: Iterable[Mapping[str, float]]) -> None:

@@ -4,7 +4,7 @@ Every route gets the same hidden states, weights and targets, in turn in one run
 the clock is process CPU time and a ratio the median over rounds. The errors are those of 32
 tokens against float64, for which the other routes get these tokens alone; it warms them up. Run
 with ``python -m tests.benchmarks.head [--H 1024] [--V 32768] [--T 512] [--dtype float32]
-[--reps 3] [--json FILE] [--assert]``.
+[--reps 3] [--baseline "F.linear alone"] [--json FILE] [--assert]``.
 """
 
 import argparse
@@ -135,6 +135,8 @@ def judge(seconds: dict[str, list[float]], errors: dict[str, float], dtype: str)
     is_binding = dtype == "float32" or has_bfloat16_unit()
     missed, rows = [], []
     for name, route, baseline, wanted in GOALS[dtype]:
+        if baseline not in seconds:
+            continue
         pairs = zip(seconds[route], seconds[baseline], strict=True)
         ratio = median(own / other for own, other in pairs)
         verdict = "reached" if ratio <= wanted else "MISSED"
@@ -158,6 +160,7 @@ def main() -> int:
     parser.add_argument("--T", type=int, default=512, help="tokens")
     parser.add_argument("--dtype", choices=GOALS, action="append")
     parser.add_argument("--reps", type=int, default=3)
+    parser.add_argument("--baseline", action="append", help="left out: all")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--assert", action="store_true", dest="check")
     args = parser.parse_args()
@@ -168,9 +171,13 @@ def main() -> int:
     for dtype in args.dtype or GOALS:
         tensors = operands(args.H, args.V, args.T, dtype)
         contenders = routes(*tensors)
+        if args.baseline:
+            kept = (EAGER, COMPILED, *args.baseline)
+            contenders = {name: contenders[name] for name in kept if name in contenders}
         hidden, weight, targets = tensors
         few = routes(hidden[:NUM_CHECKED], weight, targets[:NUM_CHECKED])
-        checked = few | {name: contenders[name] for name in (EAGER, COMPILED)}
+        checked = {name: few[name] for name in contenders}
+        checked |= {name: contenders[name] for name in (EAGER, COMPILED)}
         exact = float64_values(*tensors)
         with torch.no_grad():
             errors = {

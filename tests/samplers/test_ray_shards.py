@@ -1,14 +1,15 @@
 """Cutting the work and reading the options: no cluster is needed."""
 
+import socket
 from collections import Counter
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_rlrisk.errors import ConfigError
+from mlflow_rlrisk.errors import ConfigError, SamplerError
 from mlflow_rlrisk.records import Prompt
-from mlflow_rlrisk.samplers.ray_cluster import Demand, check_free, check_room
+from mlflow_rlrisk.samplers.ray_cluster import Demand, _connect, check_free, check_room
 from mlflow_rlrisk.samplers.ray_options import RayOptions
 from mlflow_rlrisk.samplers.ray_shards import cut_shards
 from tests.tiny_assessments import quick
@@ -115,3 +116,16 @@ def test_resources_that_others_hold_do_not_count() -> None:
     check_room(wanted, ONE)
     with pytest.raises(ConfigError, match="at most 0 CPUs can be claimed of 1 free ones"):
         check_free(wanted, {"CPU": 1.0})
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_a_cluster_where_nobody_listens_is_told_at_once(scheme: str) -> None:
+    # Ray itself goes on trying for minutes.
+    pytest.importorskip("ray.data")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        address = f"{scheme}127.0.0.1:{taken.getsockname()[1]}"
+
+        with pytest.raises(SamplerError, match=f"at {address} cannot be reached: .*refused"):
+            _connect(address, Demand(num_workers=1, num_cpus=1, num_gpus=0))
