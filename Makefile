@@ -2,6 +2,7 @@
 #   make demo          the main job on real checkpoints, on CPU, in minutes   (RL=1 goes on with GRPO)
 #   make serve         the demo's models in a gated MLflow, and the scoring service, until Ctrl-C
 #   make test          everything CI checks
+#   make gate-coverage branch coverage of gate and attestation: 100 %, or it fails
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -18,7 +19,7 @@ export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_OFFLINE ?= 1
 export DO_NOT_TRACK ?= 1
 
-.PHONY: demo serve test check lint types bubblewrap pytest pytest-vllm examples bench clean help
+.PHONY: demo serve test check lint types bubblewrap pytest pytest-vllm gate-coverage examples bench clean help
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -102,6 +103,11 @@ pytest-vllm: $(VLLM)/.done $(VLLM)/newest-$(VLLM_NEWEST)/.done
 	RLRISK_REQUIRE_VLLM=1 PYTHONPATH=$(VLLM)/newest-$(VLLM_NEWEST) $(VLLM)/bin/python -m pytest tests/vllm/test_contracts.py
 
 test: check pytest pytest-vllm
+
+# Not part of test: tracing costs more than a minute there.
+gate-coverage: $(VENV)/.dev
+	$(BIN)/python -m pytest tests/gate -n $(WORKERS) --dist loadgroup --cov=mlflow_rlrisk --cov-branch --cov-report=
+	$(BIN)/coverage report -m --fail-under=100 --include='mlflow_rlrisk/gate/*,mlflow_rlrisk/attestation*'
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m tests.benchmarks.passk

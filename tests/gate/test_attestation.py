@@ -207,6 +207,11 @@ def test_a_good_signature_under_a_malformed_statement_is_refused(payload: dict[s
     assert refusal(sign_envelope(payload, [KEY])) == "malformed"
 
 
+def test_an_envelope_longer_than_a_tag_is_not_read() -> None:
+    with pytest.raises(AttestationError, match=f"has {MAX_ENVELOPE + 1} characters"):
+        open_envelope("x" * (MAX_ENVELOPE + 1), RING)
+
+
 @pytest.mark.parametrize("entries", [ENTRIES[::-1], ENTRIES[:1] * 2])
 def test_files_are_listed_once_and_in_order(entries: tuple[FileEntry, ...]) -> None:
     payload = statement(files=[list(each) for each in entries])

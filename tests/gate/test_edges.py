@@ -127,6 +127,8 @@ def test_a_server_looks_where_it_stores_artifacts_itself(
     found = files.list_sizes("mlflow-artifacts:/1/checkpoint")
 
     assert found["model.safetensors"] == 512
+    elsewhere = checkpoint_folder(tmp_path / "elsewhere").as_uri()
+    assert files.list_sizes(elsewhere) == found  # what is not its own it looks up where it lies
 
 
 def test_the_actor_is_the_user_and_address_of_the_request() -> None:
