@@ -23,7 +23,7 @@ LOCK = "child.lock"
 LOCK_LIMIT_S = 60.0
 BEAT_S = 0.5
 OUT_OF_MEMORY, DISK_FULL = "out_of_memory", "disk_full"
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NICENESS = 5
 """A third of the processor time of a process that answers requests, where both want it all."""
 ORPHANED, ROOMLESS = 70, 71

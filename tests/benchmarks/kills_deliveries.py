@@ -29,7 +29,7 @@ SECRET_FILE = "webhook.secret"
 PATH = "/v1/webhooks/mlflow"
 LOST, REPLAYED = 0.3, 0.3
 """Chances that a delivery is never sent, and that one that was answered is sent once more."""
-MAX_TRIES = 6
+MAX_TRIES = 20
 REPAIR_LIMIT_S = 60.0
 """Within which the poller must have found what no delivery told."""
 
