@@ -109,7 +109,7 @@ def trace_lineage(
         relative_entropy=_relative_entropy(table, base, confidence),
         undefined=table.undefined,
         ranking=ranking,
-        choice=choose(table, ranking, pairs, rescalings),
+        choice=choose(table, ranking, pairs, rescalings, alpha=1.0 - confidence),
         pairs=pairs,
         agreement=agreement,
         phases=phases,

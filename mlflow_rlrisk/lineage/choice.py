@@ -12,14 +12,6 @@ from mlflow_rlrisk.report import RiskLevel
 
 MAX_STEPS = 3
 """Steps that are told of the best pass@1, where another version is to start from."""
-_CERTAINTY = {
-    PairOrder.INVERTED: "resolved against the order by pass@1",
-    PairOrder.UNRESOLVED: (
-        "not resolved by these prompts; {:.0%} of the resamples order the two against pass@1"
-    ),
-    PairOrder.SAME: "resolved, the same order as pass@1",
-}
-"""In the order in which a reader who asks "why not the best pass@1?" is told."""
 _WORDS = {SIGNAL: "groups that carry a reward difference", ENTROPY: "token entropy (nats)"}
 
 
@@ -47,6 +39,7 @@ def choose(
     ranking: Comparison,
     pairs: Sequence[Pair],
     rescalings: Sequence[Rescaling] = (),
+    alpha: float = 0.05,
 ) -> Choice:
     """Name the version to start from and say what speaks against the best pass@1.
 
@@ -60,6 +53,7 @@ def choose(
         ranking: Its members from the safest to the riskiest.
         pairs: What the prompts resolve of each pair.
         rescalings: Versions that are copies of others but for a factor on their logits.
+        alpha: Level at which the differences of the pairs count as resolved.
 
     Returns:
         The choice.
@@ -86,7 +80,7 @@ def choose(
     rival = best if best not in copies else min(own, key=lambda entry: entry.pass_at_1_rank).model
     reasons = [_copied(copies[best])] if best in copies else []
     if rival is not None and rival != chosen:
-        reasons += _reasons(table, pairs, rival, chosen)
+        reasons += _reasons(table, pairs, rival, chosen, alpha)
     steps = _next_steps(table, chosen, rival, safest.risk_level, len(equals))
     if best is not None and best in copies:
         steps.insert(1, f"do not start from {best}: what it has, {copies[best].original} has too")
@@ -131,28 +125,44 @@ def _copied(copy: Rescaling) -> str:
     )
 
 
-def _reasons(table: LineageTable, pairs: Sequence[Pair], best: str, chosen: str) -> list[str]:
+def _reasons(
+    table: LineageTable, pairs: Sequence[Pair], best: str, chosen: str, alpha: float
+) -> list[str]:
     here, there = table.names.index(chosen), table.names.index(best)
     orders = {pair.measure: pair for pair in pairs if {pair.first, pair.second} == {best, chosen}}
     found = [
-        (list(_CERTAINTY).index(pair.order), measure, pair)
+        (*_certainty(pair, alpha), measure)
         for measure in table.measures.values()
         if (pair := orders.get(measure.name)) is not None
     ]
     return [
-        _sentence(measure, pair, chosen, best, here, there, table.coverage_name)
-        for _, measure, pair in sorted(found, key=lambda each: each[0])
+        _sentence(measure, words, chosen, best, here, there, table.coverage_name)
+        for _, words, measure in sorted(found, key=lambda each: each[0])
     ]
 
 
+def _certainty(pair: Pair, alpha: float) -> tuple[int, str]:
+    """What is resolved of a pair, in words, after its rank: what speaks against pass@1 is first."""
+    is_opposite = pair.difference.value < 0.0
+    if pair.order is PairOrder.INVERTED:
+        return 0, "resolved against the order by pass@1"
+    if pair.order is PairOrder.SAME:
+        return 3, "resolved, the same order as pass@1"
+    share = f"{pair.probability_inverted:.0%} of the resamples order the two against pass@1"
+    if pair.difference.p_value > alpha:
+        return 2, f"not resolved by these prompts; {share}"
+    if is_opposite:
+        return 1, f"resolved; what is not is their difference in pass@1; {share}"
+    return 3, "resolved, the same order as pass@1, whose own difference is not resolved"
+
+
 def _sentence(
-    measure: Measure, pair: Pair, chosen: str, best: str, here: int, there: int, coverage: str
+    measure: Measure, certainty: str, chosen: str, best: str, here: int, there: int, coverage: str
 ) -> str:
     word = _WORDS.get(measure.name)
     if word is None:
         k = coverage.rpartition("_")[2]
         word = f"solved within {k} tries" if measure.name == coverage else measure.name
-    certainty = _CERTAINTY[pair.order].format(pair.probability_inverted)
     return (
         f"{word}: {measure.values[here]:.3f} for {chosen}, {measure.values[there]:.3f} for {best} "
         f"({certainty})"

@@ -12,6 +12,7 @@ import os
 import platform
 import random
 import shutil
+import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -139,7 +140,7 @@ def trace(root: Path) -> LineageReport:
     members = [
         LineageMember(
             name=model.name,
-            report=_named(each, model.name),
+            report=each.report,
             statistics=each.statistics,
             expert=each.expert,
             train=each.train,
@@ -149,13 +150,6 @@ def trace(root: Path) -> LineageReport:
     ]
     named = {model.name: each for model, each in zip(found, assessments, strict=True)}
     return trace_lineage(members, base="base", rescalings=rescalings(named))
-
-
-def _named(assessment: Assessment, name: str) -> Any:
-    from dataclasses import replace
-
-    report = assessment.report
-    return replace(report, provenance=replace(report.provenance, model_reference=name))
 
 
 def main() -> None:
@@ -182,10 +176,13 @@ def main() -> None:
 def _record(lineage: LineageReport) -> dict[str, Any]:
     """What the report says, without its 300 pairs, and where it was measured."""
     whole = lineage.to_dict()
-    said = ("measures", "rescaled", "notes", "choice", "phases", "series")
+    said = ("measures", "ranks", "rescaled", "notes", "choice", "phases", "series")
     return {
         "date": datetime.now(UTC).date().isoformat(),
         "device": f"{platform.machine()}, {os.cpu_count()} cores, no GPU",
+        "commit": subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
+        ).stdout.strip(),
         "command": "python -m tests.benchmarks.lineage_controls",
         "names": lineage.names,
         "levels": {each.model: str(each.risk_level) for each in lineage.ranking.entries},

@@ -11,7 +11,7 @@ from mlflow_rlrisk.lineage.measures import mean_estimate
 from mlflow_rlrisk.lineage.table import ENTROPY, PASS_AT_1, SIGNAL, build_table
 from mlflow_rlrisk.sinks.lineage_page import render_lineage
 from mlflow_rlrisk.statistics.bootstrap import PromptBootstrap, interval
-from tests.lineage.ladders import beta_rates, collapsing, member
+from tests.lineage.ladders import beta_rates, collapsing, drawn, member
 from tests.prompt_statistics import prompts
 
 
@@ -85,6 +85,17 @@ def test_a_metric_that_one_member_lacks_is_compared_of_none_and_said() -> None:
     assert "epoch1: token entropies were not recorded" in lineage.undefined[ENTROPY]
     assert ENTROPY not in {pair.measure for pair in lineage.pairs}
     assert lineage.relative_entropy == {}
+
+
+def test_a_reason_says_which_of_both_differences_is_not_resolved() -> None:
+    safe = member("safe", drawn(beta_rates(3.0, 3.0), 16, 0.4, seed=1))
+    deep = member("deep", drawn(beta_rates(0.1, 0.0985), 16, 0.05, seed=2))
+
+    choice = trace_lineage([safe, deep], num_resamples=400).choice
+
+    assert (choice.start_from, choice.best_pass_at_1) == ("safe", "deep")
+    assert len(choice.reasons) == 3
+    assert all("resolved; what is not is their difference in pass@1" in r for r in choice.reasons)
 
 
 def test_ranks_and_relative_entropy_are_those_of_the_values() -> None:
