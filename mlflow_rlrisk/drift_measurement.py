@@ -92,7 +92,7 @@ def measure_drift(
     )
     reach = span[1] - span[0]
     shift = rewards[1][0] - rewards[0][0]
-    change = mean_estimate(shift, bootstrap, config.confidence, (-reach, reach))
+    change = mean_estimate(shift, bootstrap, config.confidence, (-reach, reach), is_difference=True)
     bounds = reward_bound(forward, reverse, span)
     changes = _changes(members, config, bootstrap)
     forgotten = _forgotten(base, members, config, notes)

@@ -63,6 +63,7 @@ def confidence_draws(
     num_prompts: int,
     bounds: tuple[float, float] | None = None,
     sparse_below: float = SPARSE_BELOW,
+    is_difference: bool = False,
 ) -> ConfidenceDraws:
     """Map bootstrap draws to those of a confidence distribution, rank by rank.
 
@@ -71,8 +72,8 @@ def confidence_draws(
     at the levels of the expanded percentile interval (Hesterberg 2015,
     doi:10.1080/00031305.2015.1089789), ``t`` being Student's quantile at the degrees of freedom of
     the variance seen: ``P - 1``, or ``2 P/(kurtosis - 1)`` where tails are so long that this is
-    less (Satterthwaite 1946, doi:10.2307/3002019). Below `BCA_MINIMUM_PROMPTS` prompts, or where
-    all draws lie on one side of the estimate, ``a`` and ``b`` are 0.
+    less (Satterthwaite 1946, doi:10.2307/3002019). Below `BCA_MINIMUM_PROMPTS` prompts, where all
+    draws lie on one side of the estimate, or for a difference, ``a`` and ``b`` are 0.
 
     Where `num_carriers` is below ``sparse_below``, resampling cannot tell how much the prompts that
     were not drawn would add. The upper half of the draws is then not below, and the lower half not
@@ -88,6 +89,9 @@ def confidence_draws(
         bounds: Smallest and largest value a single prompt could give; ``None`` where there are
             none, or none that any prompt comes near, so that nothing is allowed for the unseen.
         sparse_below: Carriers from which on what is seen suffices.
+        is_difference: The estimate is a difference of two checkpoints on the same prompts. It has
+            long tails on both sides; the skewness that so few prompts show is mostly noise, and
+            correcting for it loses three points of coverage (``tests/benchmarks/paired.py``).
 
     Returns:
         Draws in the order of ``draws``, and the method.
@@ -109,7 +113,7 @@ def confidence_draws(
     sides = np.searchsorted(ordered, estimate), np.searchsorted(ordered, estimate, "right")
     below = float(sum(sides)) / (2 * sample.size)
     method, bias, slope = IntervalMethod.PERCENTILE, 0.0, 0.0
-    if prompts >= BCA_MINIMUM_PROMPTS and 0.0 < below < 1.0:
+    if not is_difference and prompts >= BCA_MINIMUM_PROMPTS and 0.0 < below < 1.0:
         method, bias, slope = IntervalMethod.BCA, float(ndtri(below)), acceleration
     spread = math.sqrt(1.0 + 1.0 / max(prompts - 1, 1))
     shifted = bias + spread * _student_scores(sample.size, freedom)

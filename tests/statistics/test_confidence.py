@@ -33,6 +33,7 @@ def expanded(confidence: float, num_prompts: int, freedom: int) -> float:
         (50, "BCa", IntervalMethod.BCA),
         (30, "BCa", IntervalMethod.BCA),
         (29, "percentile", IntervalMethod.PERCENTILE),
+        (49, "percentile of a difference", IntervalMethod.PERCENTILE),
     ],
 )
 def test_ends_are_those_of_scipys_bootstrap_at_the_expanded_level(
@@ -53,7 +54,7 @@ def test_ends_are_those_of_scipys_bootstrap_at_the_expanded_level(
         (values,),
         np.mean,
         n_resamples=801,
-        method=name,
+        method=name.split(" ")[0],
         confidence_level=expanded(confidence, num_prompts, freedom),
         rng=1,
     )
@@ -63,6 +64,7 @@ def test_ends_are_those_of_scipys_bootstrap_at_the_expanded_level(
         values.mean(),
         jackknife_means(values),
         num_prompts=num_prompts,
+        is_difference="difference" in name,
     )
 
     assert found.method is method
