@@ -2,22 +2,26 @@
 
 Each mutant changes one comparison, boolean, number or condition, or leaves out one ``raise`` or
 one call that is a statement. One run with coverage tells which tests execute which line; a mutant
-meets only the tests of its line, the quickest first, until one fails, in a forked process, so that
-libraries are imported once. Servers are left out.
-``python -m tests.benchmarks.gate_mutants [--sample 100] [--budget-s 600] [--json FILE]``. A mutant
-that no test notices is printed; those of `EQUIVALENT` mean the same as the original.
+meets only the tests of its line, the quickest first, until one fails, in a forked process: most of
+them within a pytest that has collected already (`mutants_in_place`), the rest in a fresh one.
+Servers are left out. ``python -m tests.benchmarks.gate_mutants [--sample 100] [--budget-s 600]
+[--json FILE]``. A mutant that no test notices is printed; those of `EQUIVALENT` mean the same as
+the original and are not tried.
 """
 
 import argparse
 import ast
+import hashlib
 import importlib
 import importlib.abc
 import importlib.util
 import io
+import itertools
 import json
 import os
 import random
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -26,10 +30,13 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.benchmarks.mutants_in_place import Session, changed_function
 
 ROOT = Path(__file__).parents[2]
 MODULES = [
@@ -47,7 +54,11 @@ TESTS = [
     *("guard", "attestation", "keys", "policy_file", "audit", "joined", "store", "store_tags"),
     *("edges", "commands", "judge_tier", "stages"),
 ]
-LIMIT_S = 120
+LIMIT_S = 300
+"""Wall time of a fresh pytest; one that is killed then was not noticed by a test, and is told."""
+TESTS_S = 40.0
+"""Tests of a mutant that together take longer than this are left out, the slowest first."""
+FIRST = "tests/gate/test_store.py::test_unprotected_places_are_not_logged_nor_looked_at"
 OPTIONS = ["-x", "-q", "-p", "no:cacheprovider", "--timeout", "0", "-W", "ignore"]
 EQUIVALENT = {
     "condition never holds: if TYPE_CHECKING:": "it never holds at run time",
@@ -57,6 +68,12 @@ EQUIVALENT = {
     ),
     "False becomes True: def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) "
     "-> dict[Any, Any]:": "keys are read deeply in any case, values by the loader's own call",
+    **{
+        f"{size} becomes {size + 1}: @lru_cache(maxsize={size})": "how much is kept, not what"
+        for size in (128, 1024, 4096)
+    },
+    "False becomes True: evidence = gather(self.registry, place, self.former_names, "
+    "with_files=False)": "files are listed and not looked at: slower, the same answer",
     "False becomes True: evidence = gather(client, place, with_files=False)": (
         "files are listed and not looked at: slower, the same answer"
     ),
@@ -91,6 +108,11 @@ class Mutant:
     line: int
     what: str
     source: str
+
+    @property
+    def digest(self) -> str:
+        """Names it."""
+        return hashlib.sha256(f"{self.module} {self.source}".encode()).hexdigest()
 
 
 def path_of(module: str) -> Path:
@@ -202,8 +224,8 @@ def in_child(run: Callable[[], int]) -> int:
                 code = int(run())
             except BaseException:  # noqa: BLE001  a mutant may break anything
                 out.write(traceback.format_exc())
-        if "--verbose" in sys.argv:
-            print(out.getvalue()[-2000:], flush=True)
+        if "RLRISK_VERBOSE" in os.environ:
+            os.write(2, out.getvalue()[-3000:].encode())
         os._exit(code)
     _, status = os.waitpid(child, 0)
     return status
@@ -246,15 +268,73 @@ def tests_by_line(folder: Path) -> tuple[dict[str, dict[int, set[str]]], dict[st
     return lines, noted["seconds"]
 
 
-def is_noticed(mutant: Mutant, tests: list[str]) -> bool:
-    """Run tests on a mutant in a child process; a time-out counts as noticed."""
+def fate_of(mutant: Mutant, tests: list[str]) -> str:
+    """Run tests on a mutant in a fresh pytest in a child process."""
 
     def run() -> int:
         signal.alarm(LIMIT_S)
         sys.meta_path.insert(0, _Replaced(mutant.module, mutant.source))
         return int(pytest.main([*OPTIONS, "-p", "no:cov", *tests]))
 
-    return in_child(run) != 0
+    return _fate(in_child(run))
+
+
+def _fate(status: int) -> str:
+    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGALRM:
+        return "hangs"
+    return "noticed" if status else "survived"
+
+
+class Score:
+    """What became of the mutants; kept in a file as it grows, two processes write it in turn."""
+
+    def __init__(self, path: Path, num_mutants: int) -> None:
+        self._path, self._started, self._num_mutants = path, time.monotonic(), num_mutants
+        self._tried: dict[str, str] = {}
+        self.lists: dict[str, list[dict[str, str]]] = {
+            "survived": [],
+            "hangs": [],
+            "equivalent": [],
+        }
+
+    def add(self, mutant: Mutant, fate: str) -> None:
+        """Count one; one that makes a test hang is noticed by whoever waits for it."""
+        here = {"module": mutant.module.removeprefix("mlflow_rlrisk."), "line": str(mutant.line)}
+        here["what"] = mutant.what
+        if fate in ("survived", "hangs"):
+            print(f"{fate}: {' '.join(here.values())}", flush=True)
+        if fate == "equivalent":
+            here["reason"] = EQUIVALENT[mutant.what]
+        if fate != "noticed":
+            self.lists[fate].append(here)
+        self._tried[mutant.digest] = fate
+        kept = {**self.to_dict(), "fates": self._tried}
+        self._path.write_text(json.dumps(kept, indent=1) + "\n")
+
+    def read(self) -> None:
+        """Go on with what the other process wrote."""
+        kept = json.loads(self._path.read_text())
+        self._tried, self.lists = kept["fates"], {name: kept[name] for name in self.lists}
+
+    def has(self, mutant: Mutant) -> bool:
+        """Whether it was counted."""
+        return mutant.digest in self._tried
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as JSON values."""
+        git = ["git", "rev-parse", "--short", "HEAD"]
+        fates = [each for each in self._tried.values() if each != "equivalent"]
+        noticed = sum(each != "survived" for each in fates)
+        return {
+            "command": "python -m tests.benchmarks.gate_mutants",
+            "commit": subprocess.check_output(git, cwd=ROOT, text=True).strip(),
+            "mutants": self._num_mutants,
+            "tried": len(fates),
+            "noticed": noticed,
+            "score": noticed / max(len(fates), 1),
+            "minutes": round((time.monotonic() - self._started) / 60, 1),
+            **self.lists,
+        }
 
 
 def main() -> None:
@@ -263,7 +343,6 @@ def main() -> None:
     parser.add_argument("--sample", type=int, default=None)
     parser.add_argument("--budget-s", type=float, default=float("inf"))
     parser.add_argument("--module", help="Only this one, such as gate.guard.")
-    parser.add_argument("--verbose", action="store_true")
     parser.add_argument("--coverage", type=Path, help="Folder in which the coverage is kept.")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
@@ -271,36 +350,51 @@ def main() -> None:
     cases = [each for name in chosen for each in mutants(f"mlflow_rlrisk.{name}")]
     with tempfile.TemporaryDirectory() as temporary:
         by_line, seconds = tests_by_line(given.coverage or Path(temporary))
-    for module in {each.module for each in cases}:  # nothing is told by a mutant never imported
-        tests = sorted(set().union(*by_line[module].values()), key=lambda test: seconds[test])
-        if not is_noticed(Mutant(module, 0, "broken", "raise RuntimeError"), tests[:1]):
-            raise SystemExit(f"{module} is not replaced by its mutants")
     random.Random(0).shuffle(cases)
-    started, tried, noticed = time.monotonic(), 0, 0
-    survived: list[dict[str, str]] = []
-    equivalent: list[dict[str, str]] = []
-    for mutant in cases[: given.sample]:
-        if time.monotonic() - started > given.budget_s:
-            break
-        name = mutant.module.removeprefix("mlflow_rlrisk.")
-        here = {"module": name, "line": str(mutant.line), "what": mutant.what}
+    deadline = time.monotonic() + given.budget_s
+    score = Score(given.json or Path(tempfile.mkstemp(suffix=".json")[1]), len(cases))
+
+    def tests_of(mutant: Mutant) -> list[str]:
         lines = by_line[mutant.module]
         tests = lines.get(mutant.line) or set().union(*lines.values())  # run when it is imported
-        if is_noticed(mutant, sorted(tests, key=lambda test: seconds[test])):
-            noticed, tried = noticed + 1, tried + 1
-        elif mutant.what in EQUIVALENT:
-            equivalent.append({**here, "reason": EQUIVALENT[mutant.what]})
-        else:
-            tried += 1
-            survived.append(here)
-            print(f"survived: {name} line {mutant.line}: {mutant.what}", flush=True)
-    print(f"{noticed} of {tried} mutants noticed ({noticed / max(tried, 1):.1%})")
-    print(f"{len(equivalent)} more mean the same as the original; {len(cases)} in all")
-    if given.json:
-        told = {"command": "python -m tests.benchmarks.gate_mutants", "mutants": len(cases)}
-        counts = {"tried": tried, "noticed": noticed, "score": noticed / max(tried, 1)}
-        lists = {"survived": survived, "equivalent": equivalent}
-        given.json.write_text(json.dumps({**told, **counts, **lists}, indent=1) + "\n")
+        ordered = sorted(tests, key=lambda test: seconds[test])
+        spent = itertools.accumulate(seconds[test] for test in ordered)
+        return [test for test, total in zip(ordered, spent, strict=True) if total <= TESTS_S]
+
+    cases = cases[: given.sample]
+    told = [each for each in cases if each.what in EQUIVALENT]
+    codes = {
+        each: changed_function(path_of(each.module).read_text(), each.source) for each in cases
+    }
+
+    def meet(session: Session) -> None:
+        every = sorted({test for each in cases for test in tests_of(each)}, key=seconds.__getitem__)
+        if in_child(lambda: session.run(every)):
+            raise SystemExit("the tests fail on the original")
+        for mutant, code in codes.items():
+            path = path_of(mutant.module)
+            if mutant in told:
+                score.add(mutant, "equivalent")
+            elif (
+                code is not None and session.can_replace(path, code) and time.monotonic() < deadline
+            ):
+                status = in_child(partial(session.run, tests_of(mutant), path, code))
+                score.add(mutant, _fate(status))
+
+    if (child := os.fork()) == 0:
+        files = [f"tests/gate/test_{name}.py" for name in TESTS]
+        session = Session(FIRST, meet, seconds, list(by_line))
+        code = pytest.main([*OPTIONS, "-p", "no:cov", "--capture", "no", *files], plugins=[session])
+        os._exit(code not in (0, 5))
+    if os.waitpid(child, 0)[1]:
+        raise SystemExit("pytest does not take the mutants")
+    score.read()
+    for mutant in cases:
+        if not score.has(mutant) and time.monotonic() < deadline:
+            score.add(mutant, fate_of(mutant, tests_of(mutant)))
+    found = score.to_dict()
+    print(f"{found['noticed']} of {found['tried']} mutants noticed ({found['score']:.1%})")
+    print(f"{len(score.lists['equivalent'])} more mean the same; {len(cases)} in all")
 
 
 if __name__ == "__main__":

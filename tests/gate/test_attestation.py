@@ -207,6 +207,12 @@ def test_a_good_signature_under_a_malformed_statement_is_refused(payload: dict[s
     assert refusal(sign_envelope(payload, [KEY])) == "malformed"
 
 
+def test_an_envelope_of_another_payload_type_is_not_read() -> None:
+    other = {**json.loads(ENVELOPE), "payloadType": "application/json"}
+
+    assert refusal(canonical_json(other)) == "malformed"
+
+
 def test_an_envelope_longer_than_a_tag_is_not_read() -> None:
     with pytest.raises(AttestationError, match=f"has {MAX_ENVELOPE + 1} characters"):
         open_envelope("x" * (MAX_ENVELOPE + 1), RING)
