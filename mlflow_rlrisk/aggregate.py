@@ -18,12 +18,7 @@ from mlflow_rlrisk.records import PromptStatistics
 from mlflow_rlrisk.report_record import Metric
 from mlflow_rlrisk.sampling_columns import add_sampling_columns
 from mlflow_rlrisk.statistics.bootstrap import PromptBootstrap, interval
-from mlflow_rlrisk.statistics.confidence import (
-    SPARSE_BELOW,
-    SPREAD_SPARSE_BELOW,
-    IntervalMethod,
-    confidence_draws,
-)
+from mlflow_rlrisk.statistics.confidence import IntervalMethod, confidence_draws
 from mlflow_rlrisk.statistics.counts import FloatVector
 from mlflow_rlrisk.statistics.intervals import constant_interval
 from mlflow_rlrisk.success_columns import add_success_columns
@@ -111,7 +106,7 @@ def _estimate(
             left_out,
             num_prompts=num_prompts,
             bounds=_reach(formula, value, means.point, num_prompts),
-            sparse_below=SPREAD_SPARSE_BELOW if formula.extremes else SPARSE_BELOW,
+            is_spread=bool(formula.extremes),
         )
         if formula.limits is not None:
             draws = np.clip(draws, *formula.limits)

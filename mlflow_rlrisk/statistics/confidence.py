@@ -62,7 +62,7 @@ def confidence_draws(
     *,
     num_prompts: int,
     bounds: tuple[float, float] | None = None,
-    sparse_below: float = SPARSE_BELOW,
+    is_spread: bool = False,
     is_difference: bool = False,
 ) -> ConfidenceDraws:
     """Map bootstrap draws to those of a confidence distribution, rank by rank.
@@ -75,11 +75,11 @@ def confidence_draws(
     less (Satterthwaite 1946, doi:10.2307/3002019). Below `BCA_MINIMUM_PROMPTS` prompts, where all
     draws lie on one side of the estimate, or for a difference, ``a`` and ``b`` are 0.
 
-    Where `num_carriers` is below ``sparse_below``, resampling cannot tell how much the prompts that
+    Where `num_carriers` is below `SPARSE_BELOW`, resampling cannot tell how much the prompts that
     were not drawn would add. The upper half of the draws is then not below, and the lower half not
     above, the limits for a share of unseen prompts at the far bound: none of ``P`` is one of them,
-    so that this share follows Beta(1/2, P + 1/2) (Jeffreys). That allows for tails already; the
-    degrees of freedom are ``P - 1``.
+    so that this share follows Beta(1/2, P + 1/2) (Jeffreys). That allows for the tails of a
+    mean already, whose degrees of freedom are then ``P - 1``.
 
     Args:
         draws: Bootstrap draws, shape ``[B]``.
@@ -88,7 +88,7 @@ def confidence_draws(
         num_prompts: Prompts that the estimate rests on, where some do not count.
         bounds: Smallest and largest value a single prompt could give; ``None`` where there are
             none, or none that any prompt comes near, so that nothing is allowed for the unseen.
-        sparse_below: Carriers from which on what is seen suffices.
+        is_spread: The estimate is a spread over prompts, no mean: `SPREAD_SPARSE_BELOW` applies.
         is_difference: The estimate is a difference of two checkpoints on the same prompts. It has
             long tails on both sides; the skewness that so few prompts show is mostly noise, and
             correcting for it loses three points of coverage (``tests/benchmarks/paired.py``).
@@ -104,9 +104,10 @@ def confidence_draws(
     left_out = finite_vector("jackknife", jackknife)
     prompts = check_at_least("num_prompts", num_prompts, 1)
     acceleration = _acceleration(left_out)
-    is_sparse = bounds is not None and _carriers(acceleration) < sparse_below
+    enough = SPREAD_SPARSE_BELOW if is_spread else SPARSE_BELOW
+    is_sparse = bounds is not None and _carriers(acceleration) < enough
     freedom = max(prompts - 1, 1)
-    if not is_sparse:
+    if is_spread or not is_sparse:
         freedom = min(freedom, _freedom_of_tails(left_out, prompts))
     order = np.argsort(sample, kind="stable")
     ordered = sample[order]

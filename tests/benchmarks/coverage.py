@@ -33,6 +33,7 @@ from mlflow_rlrisk.report import Metric
 from mlflow_rlrisk.risk import judge, risk_index
 from mlflow_rlrisk.statistics.bootstrap import PromptBootstrap
 from tests.coverage_populations import (
+    CRITICAL,
     GROUP,
     MAX_NEW_TOKENS,
     POPULATIONS,
@@ -46,6 +47,20 @@ WANTED = (0.93, 0.97)
 INDEX = "risk_index"
 NUM_SEEDS = 16
 SPARSE_METHODS = ("sparse", "constant")
+UNBOUNDED = ("token_entropy", "sequence_nll", "answer_distinct", "correct_diversity")
+WIDTHS = {"headroom": 1.0 / CRITICAL, "expected_group_variance": 0.5}
+"""Range of the metrics that are no shares."""
+CORE = (
+    "pass_at_1",
+    "pass_at_16",
+    "pass_at_64",
+    "group_signal_fraction",
+    "headroom",
+    "token_entropy",
+    "truncated_share",
+    INDEX,
+)
+"""What the level is made of."""
 
 
 def true_index(truth: dict[str, float]) -> float:
@@ -146,22 +161,43 @@ def simulate(
         }
 
 
+def unseen_share(num_prompts: int) -> float:
+    """Nearer to an end of its range than this, a mean cannot be covered by less than 97.5 %.
+
+    Of a population with this share of prompts at the far end and all others alike, no prompt of
+    the share is seen in 7 % of the assessments. An interval that covers the mean of that population
+    in 93 % must reach it from an assessment without any spread, and from every one that shows more.
+    So no truth nearer to the end is ever missed on that side, and the other side misses 2.5 %.
+    """
+    return float(1.0 - (1.0 - WANTED[0]) ** (1.0 / num_prompts))
+
+
+def is_at_an_end(row: dict[str, Any]) -> bool:
+    """Whether `unseen_share` speaks of this truth."""
+    if row["metric"] in UNBOUNDED:
+        return False
+    place = row["truth"] / WIDTHS.get(row["metric"], 1.0)
+    return bool(min(place, 1.0 - place) < unseen_share(row["N"]))
+
+
 def reason(row: dict[str, Any]) -> str:
-    """What is particular to a cell outside the wanted range; empty where chance explains it."""
+    """What is particular to a cell outside the wanted range."""
     low, high = WANTED
     if low <= row["coverage"] <= high:
         return ""
-    if row["coverage"] > high and row["sparse_or_constant"] > 0.05:
-        return "few prompts carry it: the interval allows for prompts that were not seen"
     if "true share" in row["metric"]:
         return "posterior shares lean to their prior: no estimate of the true share"
+    if row["coverage"] > high and is_at_an_end(row):
+        return "at an end of the range: every interval that holds for all populations covers 97.5 %"
+    nearest = low if row["coverage"] < low else high
+    if abs(row["coverage"] - nearest) <= 2 * row["error"]:
+        return "within two Monte Carlo errors of the range"
     if row["metric"] == INDEX and row["coverage"] > high:
         return "the index lies at an end of its range, or of a ramp in it, and cannot pass it"
     if row["coverage"] > high and row["metric"] == f"pass_at_{row['n']}":
         return "k = n: every prompt gives 0 or 1, and few give one of them"
-    nearest = low if row["coverage"] < low else high
-    if abs(row["coverage"] - nearest) <= 2 * row["error"]:
-        return "within two Monte Carlo errors of the range"
+    if row["coverage"] > high and row["sparse_or_constant"] > 0.05:
+        return "few prompts carry it: the interval allows for prompts that were not seen"
     return "not explained"
 
 
@@ -194,12 +230,19 @@ def print_table(rows: Sequence[dict[str, Any]], cells: Sequence[tuple[int, int]]
 def print_summary(rows: Sequence[dict[str, Any]]) -> None:
     """How many cells lie in the range, and every one that does not."""
     main = [row for row in rows if "true share" not in row["metric"]]
-    plain = [row for row in main if row["sparse_or_constant"] <= 0.05]
-    for title, part in (("all cells", main), ("cells that many prompts carry", plain)):
-        inside = sum(not reason(row) for row in part)
+    within = [row for row in main if not is_at_an_end(row)]
+    core = [row for row in within if row["metric"] in CORE]
+    for title, part in (
+        ("all cells", main),
+        ("truths not at an end of their range", within),
+        ("of these, what the level is made of", core),
+    ):
         span = [row["coverage"] for row in part]
+        inside = sum(WANTED[0] <= each <= WANTED[1] for each in span)
+        near = sum("Monte Carlo" in reason(row) for row in part)
         print(
             f"\n{title}: {inside} of {len(part)} within {WANTED[0]:.0%} to {WANTED[1]:.0%}, "
+            f"{near} more within two Monte Carlo errors of that, "
             f"from {min(span):.3f} to {max(span):.3f}, mean {np.mean(span):.4f}"
         )
     print("\noutside:")
