@@ -30,6 +30,16 @@ class Settings(BaseModel):
         except ValidationError as error:
             raise _first_fault(type(self), error) from error
 
+    @model_validator(mode="before")
+    @classmethod
+    def _no_boolean_is_a_number(cls, values: Any) -> Any:
+        """``yes`` in YAML is True, and pydantic would read it as 1."""
+        for name, field in cls.model_fields.items():
+            value = values.get(name) if isinstance(values, dict) else None
+            if isinstance(value, bool) and field.annotation in (int, float, float | None):
+                raise ConfigError(name, value, "a number is needed")
+        return values
+
     def digest(self) -> str:
         """SHA-256 over the canonical JSON of all settings."""
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))

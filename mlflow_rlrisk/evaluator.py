@@ -150,6 +150,12 @@ class Settings:
             raise ConfigError(
                 "verifier", None, "needed: a name, path/to/file.py:function, callable"
             )
+        for name in ("register", "progress"):
+            if raw.get(name) not in (None, True, False):
+                raise ConfigError(name, raw[name], "True or False is needed")
+        for name in ("mapping", "sampling"):
+            if not isinstance(raw.get(name), Mapping | SamplingConfig | None):
+                raise ConfigError(name, raw[name], "a mapping is needed")
         flat = {key: raw[key] for key in raw if key in SamplingConfig.model_fields}
         nested = raw.get("sampling") or {}
         if isinstance(nested, SamplingConfig):

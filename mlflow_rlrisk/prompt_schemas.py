@@ -67,6 +67,9 @@ def recognise(table: Table, mapping: Mapping[str, str] | None) -> Schema:
     Raises:
         PromptSetError: No known prompt column, a mapped column that is not there.
     """
+    if mapping is not None and not isinstance(mapping, Mapping):
+        need = "a mapping of prompt and truth to columns is needed"
+        raise PromptSetError(f"map {mapping!r}: {need}")
     chosen = dict(mapping or {})
     for name in chosen:
         if name not in MAPPABLE:

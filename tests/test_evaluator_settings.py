@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from mlflow_rlrisk.assess import rescore
+from mlflow_rlrisk.errors import ConfigError
 from mlflow_rlrisk.evaluator import RLRiskEvaluator, Settings, _assess, _call, known_keys
 from mlflow_rlrisk.model_reference import ModelSource, resolve_reference
 from tests.tiny_models import write_llama
@@ -54,6 +55,22 @@ def test_every_setting_of_the_library_is_a_key_and_reaches_it() -> None:
     assert given.config.group_size == 4
     assert given.policy.name == "x"
     assert len(set(known_keys())) == len(known_keys())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("register", "no"),
+        ("progress", "off"),
+        ("mapping", "prompt=q"),
+        ("sampling", "greedy"),
+        ("max_new_tokens", True),
+        ("success_threshold", True),
+    ],
+)
+def test_a_setting_of_another_type_is_refused_by_name(name: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=f"{name}={value!r}: "):
+        Settings.parse({"verifier": "exact", name: value})
 
 
 def test_the_call_in_the_report_has_the_settings_it_was_made_with() -> None:

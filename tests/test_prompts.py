@@ -308,6 +308,8 @@ def test_columns_that_are_no_plain_data_are_left_out_and_named() -> None:
 def test_mapping_errors_name_what_is_known() -> None:
     with pytest.raises(PromptSetError, match="no column 'gold'; columns seen: 'prompt'"):
         load_prompts([{"prompt": "a"}], {"truth": "gold"})
+    with pytest.raises(PromptSetError, match="map 'prompt=q': a mapping of prompt and truth"):
+        load_prompts([{"prompt": "a"}], "prompt=q")  # type: ignore[arg-type]
     with pytest.raises(PromptSetError, match="known: prompt, truth"):
         load_prompts([{"prompt": "a"}], {"question": "prompt"})
     with pytest.raises(PromptSetError, match="cannot read prompts from int"):

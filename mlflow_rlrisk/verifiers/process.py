@@ -22,10 +22,14 @@ from mlflow_rlrisk.verifiers.loading import LoadedVerifier
 STDERR_TAIL_BYTES = 2000
 """What is kept of a worker's output, to say why it died; the rest is read and dropped."""
 _CHUNK_BYTES = 1 << 16
+WORKER_MARK = "RLRISK_VERIFIER_WORKER"
+"""Holds the id of the process where that is a worker: a script that is imported there for a
+function in it, and assesses at its top level, would start workers of workers without end."""
 
 # The worker sees the import path of its parent, whatever environment or `-P` it runs under.
 _BOOTSTRAP = (
-    "import sys, json; sys.path[:] = json.loads(sys.argv.pop()); "
+    "import os, sys, json; sys.path[:] = json.loads(sys.argv.pop()); "
+    f"os.environ['{WORKER_MARK}'] = str(os.getpid()); "
     "from mlflow_rlrisk.verifiers.worker import main; main()"
 )
 
@@ -61,6 +65,11 @@ class WorkerProcess:
         Raises:
             VerifierError: It cannot be loaded; the message has the worker's reason.
         """
+        if os.environ.get(WORKER_MARK) == str(os.getpid()):
+            raise VerifierError(
+                "the file of the verifier starts an assessment when it is imported; put that under "
+                "if __name__ == '__main__':"
+            )
         self.kill()  # one that died while it was idle still has its pipes
         import_path = json.dumps(list(map(str, sys.path)))
         with self._lock:  # no process may appear after `stop`

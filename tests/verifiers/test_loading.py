@@ -93,6 +93,20 @@ def test_a_function_of_a_script_is_named_by_its_file(tmp_path: Path) -> None:
     assert done.stdout == "script.py:grade\n", done.stderr
 
 
+def test_a_script_that_assesses_when_it_is_imported_starts_no_workers_of_workers(
+    tmp_path: Path,
+) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from mlflow_rlrisk.verifiers import load_verifier\n"
+        "def grade(completion, truth):\n    return 1.0\n"
+        "load_verifier('script:grade')\n"
+    )
+
+    with pytest.raises(VerifierError, match="starts an assessment when it is imported"):
+        load_verifier(f"{script}:grade", timeout_s=60.0)
+
+
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
