@@ -204,9 +204,9 @@ def _in_sample_order(path: Path, frame: Any) -> Any:
 
 def _rollout(prompt: Prompt, place: int, row: Mapping[str, Any]) -> Rollout:
     try:
-        values = {name: _array(row.get(name)) for name in PER_TOKEN}
+        values = {name: _array(name, row.get(name)) for name in PER_TOKEN}
         _check_ranges(values)
-        reason = FinishReason(row["finish_reason"])
+        reason = _finish_reason(row["finish_reason"])
     except (TypeError, ValueError) as error:
         raise SamplerError(f"prompt {prompt.id}, rollout {place}: {error}") from error
     if not isinstance(row["completion"], str):
@@ -231,13 +231,22 @@ def _rollout(prompt: Prompt, place: int, row: Mapping[str, Any]) -> Rollout:
     )
 
 
-def _array(value: Any) -> Any:
+def _finish_reason(value: Any) -> FinishReason:
+    if value not in list(FinishReason):
+        raise ValueError(f"finish_reason={value!r}: {' or '.join(FinishReason)} is needed")
+    return FinishReason(value)
+
+
+def _array(name: str, value: Any) -> Any:
     """A per-token column of one row; ``None`` where it was not recorded."""
     if value is None or (isinstance(value, float) and np.isnan(value)):
         return None
-    values = np.asarray(value, dtype=np.float64)
-    if values.ndim != 1:
-        raise ValueError(f"{value!r} is no list of numbers")
+    try:
+        values = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        values = None
+    if values is None or values.ndim != 1:
+        raise ValueError(f"{name}: {str(value)[:60]!r} is no list of numbers")
     return values
 
 
