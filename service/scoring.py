@@ -30,7 +30,7 @@ from service.commit_points import CommitPoint, reached
 from service.gpu_claim import Claim, claimed
 from service.intake import IntakeError, fetch
 from service.problems import without_paths
-from service.references import has_links, refusal_of_source
+from service.references import has_links, refusal_of_source, version_of
 from service.sampling_process import (
     ChildLostError,
     StoppedError,
@@ -164,11 +164,14 @@ class Scorer:
         """The checkpoint as a local folder that passed the intake, and where it is from."""
         point_mlflow(self._settings)
         pinned = None if job.pinned is None else str(job.pinned["reference"])
+        reference = pinned or str(job.request["model"])
         try:
             with mlflow_may_be_away():
-                source = resolve_reference(pinned or str(job.request["model"]))
+                source = resolve_reference(reference)
         except ModelReferenceError as error:
             raise RefusedError("invalid_model", _shown(str(error))) from error
+        if version_of(reference) not in (None, (source.registered_name, source.version)):
+            raise AwayError("it answers with another version")
         if (why := refusal_of_source(source, self._settings)) is not None:
             raise RefusedError("model_uri_refused", why)
         if pinned is None:

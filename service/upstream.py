@@ -12,6 +12,7 @@ from service.settings import ServiceSettings
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +69,7 @@ def mlflow_may_be_away() -> Iterator[None]:
         yield
     except (RLRiskError, MlflowException) as error:
         cause = error if isinstance(error, MlflowException) else error.__cause__
-        if isinstance(cause, MlflowException) and cause.error_code not in _ABSENT:
+        if isinstance(cause, MlflowException) and not _is_about_the_thing(cause):
             raise AwayError(str(cause.message)) from error
         raise
     except OSError as error:  # those of `requests` have no number; others are of this machine
@@ -77,6 +78,12 @@ def mlflow_may_be_away() -> Iterator[None]:
         raise AwayError(str(error)) from error
     except Exception as error:  # a body of another kind fails anywhere in MLflow's client
         raise AwayError(f"it talks nonsense: {type(error).__name__}: {error}") from error
+
+
+def _is_about_the_thing(error: "MlflowException") -> bool:
+    """Whether MLflow itself refuses; a page that is missing says the same, but in no JSON."""
+    is_page = error.message.startswith("API request to ") and not hasattr(error, "json")
+    return error.error_code in _ABSENT and not is_page
 
 
 def wait_briefly() -> None:

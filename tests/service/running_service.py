@@ -28,7 +28,7 @@ ASSESSMENT: dict[str, Any] = {
     "verifier_workers": 1,
 }
 COMMAND = "from mlflow_rlrisk.cli import run; run()"
-START_LIMIT_S = 60.0
+START_LIMIT_S = 120.0
 
 
 @dataclass(frozen=True)

@@ -20,13 +20,15 @@ from flask.testing import FlaskClient
 
 import service.standing
 from service.app import create_app
-from service.assessment_table import AssessmentTable
-from service.database import open_database
+from service.assessment_table import AssessmentTable, State
+from service.database import open_database, write
 from service.deps import Dependencies
+from service.publishing import publish
+from service.scoring import Scorer
 from service.settings import Limits, PromptSetSettings, ServiceSettings
 from service.upstream import WAITS
 from tests.benchmarks.service_decisions import MODEL, decided
-from tests.mlflow_server import sqlite_store
+from tests.mlflow_server import pointed_at, sqlite_store
 from tests.service.dashboard_world import register
 
 pytestmark = pytest.mark.xdist_group("faults")  # its server is started once
@@ -34,19 +36,21 @@ pytestmark = pytest.mark.xdist_group("faults")  # its server is started once
 ASK = {"model": f"models:/{MODEL}/1", "policy": "lenient"}
 
 
-def application(folder: Path, uri: str, **more: Any) -> Flask:
+def settings_of(folder: Path, uri: str) -> ServiceSettings:
     (folder / "lenient.yaml").write_text("required_level: medium\n")
-    settings = ServiceSettings(
+    return ServiceSettings(
         tracking_uri=uri,
         data_dir=str(folder),
         prompt_sets={"p": PromptSetSettings(path="p.jsonl")},
         verifiers={"v": "exact"},
         policies={"lenient": str(folder / "lenient.yaml")},
-        limits=Limits(min_free_disk_bytes=0),
-        **more,
+        limits=Limits(min_free_disk_bytes=0, min_free_memory_bytes=0),
     )
+
+
+def application(folder: Path, uri: str) -> Flask:
     engine = open_database(f"sqlite:///{folder}/service.db")
-    return create_app(settings, Dependencies(jobs=AssessmentTable(engine)))
+    return create_app(settings_of(folder, uri), Dependencies(jobs=AssessmentTable(engine)))
 
 
 def decide(client: FlaskClient, asked: dict[str, str] = ASK) -> tuple[int, str]:
@@ -186,6 +190,34 @@ def test_while_mlflow_talks_nonsense_nothing_promotes(
     )
     assert int(during.headers["Retry-After"]) > 0
     assert decide(caller) == (200, "promote")
+
+
+@pytest.mark.parametrize("name", [*FAULTS][:-1])  # the last would keep each waiting its 5000 s
+def test_while_mlflow_talks_nonsense_an_assessment_waits_and_so_does_its_report(
+    name: str, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    app, settings = application(tmp_path, address), settings_of(tmp_path, address)
+    jobs = app.extensions["rlrisk"].jobs
+    body = {"model": f"models:/{MODEL}/1", "prompt_set": "p", "verifier": "v"}
+    asked = app.test_client().post("/v1/assessments", json=body).get_json()["id"]
+    decided(jobs, 1)
+    (done,) = jobs.page(state=State.SUCCEEDED)
+    with write(jobs.engine) as connection:
+        connection.execute(sa.text("UPDATE rlrisk_assessments SET published_at = NULL"))
+
+    monkeypatch.setattr(Registry, "fault", FAULTS[name])
+    with pointed_at(address):
+        is_over = Scorer(jobs, settings, lambda: False).score(asked)
+        is_published = publish(jobs, settings, done.id, tmp_path / "shards")
+
+    waits, unpublished = jobs.find(asked), jobs.find(done.id)
+    assert waits is not None
+    assert unpublished is not None
+    assert (is_over, waits.state, waits.stage) == (True, State.QUEUED, "wait for MLflow")
+    assert (waits.attempts, waits.error_code, waits.pinned) == (0, None, None)  # nobody died of it
+    assert (is_published, unpublished.published_at) == (False, None)
+    assert unpublished.publish_error
 
 
 def test_a_registry_that_is_down_promotes_nothing(tmp_path: Path) -> None:
