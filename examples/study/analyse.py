@@ -21,6 +21,7 @@ from examples.study.scoring import (
     OUTCOMES,
     PRIMARY,
     Study,
+    auroc_draws,
     by_lineage,
     resamples,
     scores,
@@ -29,7 +30,7 @@ from examples.study.scoring import (
     within_draws,
 )
 from examples.study.tables import everything, section
-from examples.study.verdicts import level_table
+from examples.study.verdicts import level_table, levels_then
 from mlflow_rlrisk.calibration import calibrate, read_rows
 from mlflow_rlrisk.config import DEFAULT_COMPONENTS
 
@@ -44,11 +45,12 @@ def figures(study: Study) -> dict[str, Any]:
     values = {name: values_of(study.rows, each) for name, each in PREDICTORS.items()}
     drawn = resamples(study)
     draws = {name: within_draws(study, each, drawn) for name, each in values.items()}
+    found_failed = {name: auroc_draws(study, values[name], drawn) for name in (OURS, REFERENCE)}
     predictors = {
         name: {
             **scores(study, each),
-            "interval": np.quantile(draws[name], [0.025, 0.975]).tolist(),
-            "less_reference": np.quantile(draws[name] - draws[REFERENCE], [0.025, 0.975]).tolist(),
+            "interval": _ends(draws[name]),
+            "less_reference": _ends(draws[name] - draws[REFERENCE]),
             "lineages": by_lineage(study, each, PRIMARY),
             "outcomes": {outcome: within(study, each, outcome) for outcome in OUTCOMES},
         }
@@ -70,11 +72,18 @@ def figures(study: Study) -> dict[str, Any]:
         },
         "frozen": frozen(),
         "chosen_elsewhere": comparison(study),
+        "auroc_interval": _ends(found_failed[OURS]),
+        "auroc_less_reference": _ends(found_failed[OURS] - found_failed[REFERENCE]),
         "levels": level_table(study),
+        "levels_then": levels_then(study),
         "noise": noise_floor(study),
         "calibration": calibrated(),
         "misranked": misranked(study, values[OURS]),
     }
+
+
+def _ends(draws: np.ndarray) -> list[float]:
+    return [float(end) for end in np.quantile(draws, [0.025, 0.975])]
 
 
 def calibrated() -> dict[str, Any]:
@@ -86,6 +95,7 @@ def calibrated() -> dict[str, Any]:
         "used": content["used"],
         "kind": content["model"]["kind"],
         "brier": {name: each["brier"] for name, each in predictors.items()},
+        "brier_interval": [predictors["risk_index"][f"brier_{end}"] for end in ("low", "high")],
         "skill": predictors["risk_index"]["skill"],
     }
 

@@ -42,9 +42,12 @@ def _failing(found: Mapping[str, Any]) -> str:
     own, best, value = _best(found, "auroc_failed")
     verb = "is ahead of" if own > value else "is level with" if own == value else "is behind"
     paper = found["predictors"][DURING]["auroc_failed"]
+    low, high = found["auroc_interval"]
+    least, most = found["auroc_less_reference"]
     return (
-        f"Finding runs that fail: AUROC {own:.3f}, which {verb} the best single predictor, {best} "
-        f"({value:.3f}). The published entropy rule, which looks into the run itself, has "
+        f"Finding runs that fail: AUROC {own:.3f} [{low:.2f}, {high:.2f}], which {verb} the best "
+        f"single predictor, {best} ({value:.3f}); the index less pass@64 lies in [{least:.2f}, "
+        f"{most:.2f}]. The published entropy rule, which looks into the run itself, has "
         f"{paper:.2f}."
     )
 
@@ -61,10 +64,11 @@ def _calibration(found: Mapping[str, Any]) -> str:
     own = briers.pop("risk_index")
     best = min(briers, key=lambda name: briers[name])
     verdict = "so a policy would use it" if calibration["used"] else "so no policy would use it"
+    low, high = calibration["brier_interval"]
     return (
         f"As a chance of failure (`rlrisk calibrate`, {calibration['kind']}, each lineage by the "
-        f"other two): Brier score {own:.3f}, skill {calibration['skill']:.2f}; the best rival is "
-        f"{best} with {briers[best]:.3f}, {verdict}."
+        f"other two): Brier score {own:.3f} [{low:.2f}, {high:.2f}], skill "
+        f"{calibration['skill']:.2f}; the best rival is {best} with {briers[best]:.3f}, {verdict}."
     )
 
 
@@ -89,8 +93,13 @@ def _levels(found: Mapping[str, Any]) -> list[str]:
     good_high = levels.get("high", {"good": 0})["good"]
     failed_high = levels.get("high", {"failed": 0})["failed"]
     which = "No checkpoint" if failed_low == 0 else f"**{failed_low} checkpoints**"
+    then = found["levels_then"]
+    low, high = (then.get(level, {"failed": 0, "good": 0}) for level in ("low", "high"))
     return [
         f"{which} whose run failed is called `low`; {failed_high} of {found['num_failed']} failed "
         f"ones are called `high`, and so are {good_high} of {num_good} that did not fail "
-        f"({good_high / num_good:.0%})."
+        f"({good_high / num_good:.0%}). These lines were moved after the outcomes were known.",
+        f"By the levels given before the runs, under the index of then, {low['failed']} of "
+        f"{sum(low.values())} `low` checkpoints failed; {high['failed']} of {found['num_failed']} "
+        f"failed ones were `high`, and so were {high['good']} of {num_good} others.",
     ]

@@ -145,6 +145,22 @@ def within_draws(
     return found
 
 
+def auroc_draws(
+    study: Study, values: np.ndarray, drawn: list[tuple[np.ndarray, np.ndarray]]
+) -> np.ndarray:
+    """AUROC for a failed run in each replicate, ``[B]``; without one of both kinds it is 1/2."""
+    rows: list[list[np.ndarray]] = [[] for _ in range(NUM_RESAMPLES)]
+    for replicates, members in drawn:
+        for replicate, chosen in zip(replicates, members, strict=True):
+            rows[replicate].append(chosen)
+    found = np.full(NUM_RESAMPLES, 0.5)
+    for replicate, parts in enumerate(rows):
+        chosen = np.concatenate(parts)
+        score = defined(lambda chosen=chosen: auroc(-values[chosen], study.failed[chosen]))
+        found[replicate] = 0.5 if score is None else score
+    return found
+
+
 def _unit_ranks(values: np.ndarray) -> np.ndarray:
     ranks = rankdata(values, axis=1)
     centred = ranks - ranks.mean(axis=1, keepdims=True)

@@ -95,6 +95,17 @@ def level_table(study: Study) -> dict[str, dict[str, int]]:
     }
 
 
+def levels_then(study: Study) -> dict[str, dict[str, int]]:
+    """Checkpoints by the level they had before any outcome was known, under the index of then."""
+    levels = [row["risk_level"] for row in study.rows]
+    pairs = list(zip(levels, study.failed.tolist(), strict=True))
+    return {
+        str(level): {"failed": pairs.count((level, True)), "good": pairs.count((level, False))}
+        for level in RiskLevel
+        if level in Counter(levels)
+    }
+
+
 def best_third(study: Study) -> np.ndarray:
     """Whether a checkpoint is among the best third of its lineage after RL, ``[C]``."""
     after = study.outcomes[PRIMARY]
