@@ -29,6 +29,10 @@ MOST_PROMPTS_ADVISED = 100_000
 _NO_STEP_UP_TO = {"starvation": 0.25, "uncovered": 0.05}
 """These two are graded to their very end; so little of them is no finding to act on."""
 
+MOST_SOLVED = "assess the sibling with the best pass@64 as the starting point"
+LEAST_LOSS = "assess the sibling with the lowest held-out SFT loss"
+"""A lineage knows the siblings and names them instead."""
+
 _SHALLOWER = (
     "assess a shallower checkpoint of the same SFT run (rlrisk compare): "
     "depth often narrows what is sampled"
@@ -137,8 +141,8 @@ def _for_component(
             "entropy_rel": _SHALLOWER,
             "uncovered": f"mix in easier prompts: {1.0 - part.x:.0%} of these are not solved in "
             f"{part.measure.removeprefix('pass@')} tries",
-            "coverage": "assess the sibling with the best pass@64 as the starting point",
-            "gen_loss": "assess the sibling with the lowest held-out SFT loss",
+            "coverage": MOST_SOLVED,
+            "gen_loss": LEAST_LOSS,
             "verifier": _AUDIT,
             "overlap": "take prompts out of the RL set that the SFT data already hold",
             "mismatch": "compare log probabilities of trainer and sampler on the same tokens",

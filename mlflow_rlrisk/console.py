@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mlflow_rlrisk.comparison import Comparison
-    from mlflow_rlrisk.lineage import LineageReport
+    from mlflow_rlrisk.lineage import LineageReport, RankEvidence
     from mlflow_rlrisk.lineage.drift import DriftReport
     from mlflow_rlrisk.lineage.measures import Estimate
     from mlflow_rlrisk.report import RiskReport
@@ -208,10 +208,24 @@ def lineage_lines(lineage: "LineageReport") -> list[str]:
             for label in lineage.phases.labels
         )
         lines.append(f"  phases   {told}")
+    elif lineage.base is not None:
+        lines.append(f"  phases   not told: {lineage.phases.undefined}")
+    lines += [_outcome_line(found) for found in lineage.outcomes]
     for each in lineage.series:
         if each.phases.recommended is not None:
             lines.append(f"  {each.series}: look from {' to '.join(each.phases.recommended)}")
     return lines + [f"  note     {note}" for note in lineage.notes]
+
+
+def _outcome_line(found: "RankEvidence") -> str:
+    def shown(value: float | None) -> str:
+        return "undefined" if value is None else f"{value:.2f}"
+
+    remark = f"; {found.remark}" if found.remark else ""
+    return (
+        f"  outcome  {found.measure}: regret {found.regret:.3g}, Spearman {shown(found.spearman)} "
+        f"(exact p {shown(found.p_value)}), Kendall {shown(found.kendall)}{remark}"
+    )
 
 
 def drift_lines(report: "DriftReport") -> list[str]:

@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mlflow_rlrisk.advice import LEAST_LOSS, MOST_SOLVED
 from mlflow_rlrisk.comparison import Comparison, RankedReport
 from mlflow_rlrisk.lineage.measures import Measure
 from mlflow_rlrisk.lineage.pairs import Pair, PairOrder
 from mlflow_rlrisk.lineage.scaling import Rescaling
-from mlflow_rlrisk.lineage.table import ENTROPY, PASS_AT_1, SIGNAL, LineageTable
+from mlflow_rlrisk.lineage.table import ENTROPY, HELDOUT, PASS_AT_1, SIGNAL, LineageTable
+from mlflow_rlrisk.metrics_catalogue import PREFIX
 from mlflow_rlrisk.report import RiskLevel
 
 MAX_STEPS = 3
@@ -194,11 +196,28 @@ def _next_steps(
         steps.append(
             f"{chosen} has the least risk of these, but its level is {level}: mend it before RL"
         )
-        steps += [f"{chosen}: {step}" for step in report.next_steps]
+        steps += [f"{chosen}: {_named(table, chosen, step)}" for step in report.next_steps]
     if best is not None and best != chosen:
         steps.append(f"do not start from {best} because of its pass@1 alone")
         other = next(member.report for member in table.members if member.name == best)
-        steps += [f"if it has to be {best}: {step}" for step in other.next_steps[:MAX_STEPS]]
+        told = [_named(table, best, step) for step in other.next_steps[:MAX_STEPS]]
+        steps += [f"if it has to be {best}: {step}" for step in told]
     if chosen == table.names[0] and len(table.members) > 1 and level is not RiskLevel.LOW:
         steps.append("the earliest version is the safest: train and assess a shallower one")
     return steps
+
+
+def _named(table: LineageTable, name: str, step: str) -> str:
+    """A step that speaks of a sibling, with the sibling's name and the figure that says so."""
+    sought = {LEAST_LOSS: (HELDOUT, -1.0), MOST_SOLVED: (table.coverage_name, 1.0)}
+    measure, sign = sought.get(step, ("", 1.0))
+    found = table.measures.get(measure)
+    if found is None:
+        return step
+    place = int((sign * found.values).argmax())
+    label = "held-out loss" if measure == HELDOUT else measure.removeprefix(PREFIX)
+    own = float(found.values[table.names.index(name)])
+    return (
+        f"weigh it against {table.names[place]}, which has the best {label} of these "
+        f"({found.values[place]:.3f}; here {own:.3f})"
+    )

@@ -5,9 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from mlflow_rlrisk.advice import LEAST_LOSS
 from mlflow_rlrisk.errors import ComparabilityError
 from mlflow_rlrisk.expert_profile import ExpertProfile, heldout_rises, paired_forget_ratio
 from mlflow_rlrisk.lineage import LineageMember, Phase, trace_lineage
+from mlflow_rlrisk.report import RiskLevel
 from mlflow_rlrisk.sinks.lineage_page import render_lineage
 from tests.lineage.ladders import beta_rates, drawn, member
 
@@ -92,6 +94,25 @@ def test_outcomes_rank_by_low_loss() -> None:
     found = {each.measure: each for each in lineage.outcomes}
     assert found["-rlrisk/heldout_nll"].regret == 0.0
     assert "rlrisk/heldout_nll" not in found
+
+
+def test_a_step_that_speaks_of_a_sibling_names_it() -> None:
+    members = [
+        replace(
+            each,
+            report=replace(each.report, risk_level=RiskLevel.MEDIUM, next_steps=(LEAST_LOSS,)),
+        )
+        for each in series([1.0, 0.8, 0.7])
+    ]
+
+    lineage = trace_lineage(members, num_resamples=50)
+
+    loss = {each.name: f"{each.loss.value:.3f}" for each in lineage.heldout}
+    start = lineage.choice.start_from
+    named = (
+        f"v2, which has the best held-out loss of these ({loss['v2']}; here {loss[start or '']})"
+    )
+    assert f"{start}: weigh it against {named}" in lineage.choice.next_steps
 
 
 def test_rises_hold_the_true_one_as_often_as_they_say() -> None:

@@ -2,6 +2,7 @@ import re
 
 import pytest
 
+from mlflow_rlrisk.console import lineage_lines
 from mlflow_rlrisk.lineage import LineageReport, trace_lineage
 from mlflow_rlrisk.sinks.lineage_page import render_lineage
 from tests.lineage.ladders import beta_rates, collapsing, drawn, member
@@ -50,3 +51,12 @@ def test_hostile_names_stay_text() -> None:
     assert "<script" not in page
     assert "\u202e" not in page
     assert "&lt;script&gt;" in page
+
+
+def test_the_console_tells_outcomes_and_why_there_are_no_phases(lineage: LineageReport) -> None:
+    told = "\n".join(lineage_lines(lineage))
+    short = "\n".join(lineage_lines(trace_lineage(collapsing()[:2], base="base")))
+
+    assert "outcome  rlrisk/pass_at_1: regret 0.2, Spearman -1.00" in told
+    assert "2 checkpoints cannot reach significance" in told
+    assert "phases   not told: 2 checkpoints" in short
