@@ -20,7 +20,12 @@ _EXTRAS: tuple[tuple[str, str, str], ...] = (
     ("torch", "hf", "sampling with transformers"),
     ("transformers", "hf", "sampling with transformers"),
     ("trl", "trl", "the RL part of the demo"),
+    ("math_verify", "math", "the verifier math"),
+    ("evaluate", "evaluate", "modules of Hugging Face evaluate"),
     ("httpx2", "openai", "sampling from OpenAI-compatible endpoints"),
+    ("vllm", "vllm", "sampling with vLLM"),
+    ("ray", "ray", "sampling on a cluster"),
+    ("dbos", "service", "the scoring service"),
 )
 WEBHOOK_SETTINGS = {
     "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",
@@ -36,7 +41,6 @@ _FERNET = (
     "$(python -c 'from cryptography.fernet import Fernet; print(Fernet.generate_key().decode())')"
 )
 _BASE = ("mlflow", "numpy", "scipy", "pandas", "pyarrow", "pydantic", "click", "matplotlib")
-_OPTIONAL_EXTRAS = frozenset({"trl", "openai"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +87,7 @@ def _packages() -> Iterator[Finding]:
 
 def _extras() -> Iterator[Finding]:
     for module, extra, purpose in _EXTRAS:
-        is_optional = extra in _OPTIONAL_EXTRAS
+        is_optional = extra != "hf"
         if importlib.util.find_spec(module) is not None:
             detail = _version(module.replace("_", "-")) or "installed"
             yield Finding(name=module, status="ok", detail=detail, is_optional=is_optional)

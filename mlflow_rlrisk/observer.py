@@ -12,12 +12,12 @@ class Plan:
 
     Attributes:
         model: The reference as the user gave it.
-        checkpoint: Digest of the checkpoint's files.
+        checkpoint: Digest of the checkpoint's files, or what is known of a model without files.
         prompts: What was recognised in the prompt set, as a sentence.
         verifier: Name of the verifier.
         preflight: What the gold answers said of the verifier, as a sentence.
         template: How prompts are turned into tokens.
-        backend: Sampler, device and dtype.
+        backend: Sampler, device, dtype and architecture, as far as they are known.
         num_prompts: Prompts of the set.
         num_stored: Prompts whose rollouts are stored already and are not sampled again.
         num_samples: Rollouts per prompt.

@@ -242,6 +242,7 @@ def test_doctor_names_the_command_that_mends_a_missing_extra(
     torch = next(finding for finding in findings if finding.name == "torch")
     assert torch.status == "missing"
     assert torch.mend == "pip install 'mlflow-rlrisk[hf]'"
+    assert {"math_verify", "evaluate", "ray", "vllm", "dbos"} <= {each.name for each in findings}
     assert not doctor.is_healthy(findings)
 
 

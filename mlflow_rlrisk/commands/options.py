@@ -38,8 +38,8 @@ _input_options = _options(
     click.option(
         "--verifier",
         required=True,
-        help="exact, numeric, math, regex[:PATTERN], path/to/file.py:function, module:function or "
-        "evaluate:path; DIALECT: before it where the signature does not tell.",
+        help="exact, numeric, math, regex[:PATTERN], code, path/to/file.py:function, "
+        "module:function or evaluate:path; DIALECT: before it where the signature does not tell.",
     ),
     click.option("--map", "mapping", default=None, help="Columns: prompt=COL,truth=COL"),
     click.option("--no-preflight", is_flag=True, help="Do not show the verifier its gold answers."),

@@ -4,7 +4,8 @@ A verification is plain data on both sides: a `VerificationRequest` (one prompt 
 completions of its group) goes in, one `Outcome` a completion comes out. A verifier that raises,
 hangs, dies or returns something that is no reward gives an outcome with a reason, never a zero.
 
-The built-in ones are ``exact``, ``numeric`` and ``regex`` (`mlflow_rlrisk.verifiers.builtin`); a
+The built-in ones are ``exact``, ``numeric``, ``regex`` and ``math``
+(`mlflow_rlrisk.verifiers.builtin`); ``code`` judges programs (`mlflow_rlrisk.verifiers.code`); a
 Python function is named ``path/to/file.py:function`` or ``package.module:function``
 (`mlflow_rlrisk.verifiers.functions`). A package offers more under the entry-point group
 ``mlflow_rlrisk.verifiers``: a factory that takes the text after the first ``:`` of the spec (or
