@@ -43,6 +43,7 @@ def test_unprotected_places_are_not_logged_nor_looked_at(
     gated.store.set_model_version_tag("dev-a", "1", tag("rlrisk.risk_level", "low"))
     gated.store.delete_model_version_tag("dev-a", "1", "rlrisk.risk_level")
     gated.store.create_registered_model("dev-b", [RegisteredModelTag("rlrisk.x", "1")])
+    gated.store.create_model_version("dev-b", gated.source, gated.run_id, [tag("rlrisk.x", "1")])
 
     assert gated.store.get_model_version_by_alias("dev-a", "champion").version == 1
     assert gated.store.get_latest_versions("dev-a", ["Production"])[0].version == 1
@@ -286,6 +287,7 @@ def test_a_rule_that_audits_lets_everything_pass_and_logs_it(gated: Gated) -> No
 
     assert made.tags == {"rlrisk.x": "1"}
     assert {each.reason for each in gated.entries()} == {"audit_only"}
+    assert [each.action for each in gated.entries()] == ["set_alias", "set_tag", "create_version"]
     assert gated.store.get_model_version_by_alias("watched-a", "champion").version == 1
 
 
