@@ -95,8 +95,7 @@ def _transformers_flavor(root: Path) -> Mapping[str, Any] | None:
     path = root / "MLmodel"
     if not path.is_file():
         return None
-    if path.stat().st_size > MAX_TEMPLATE_BYTES:
-        raise CheckpointError(f"{path.name} has {path.stat().st_size} bytes; that is no such file")
+    _refuse_size(path, MAX_TEMPLATE_BYTES)
     _inside(Layout(root=root, model_path=root, tokenizer_path=root), path)
     try:
         description = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -156,8 +155,7 @@ def read_json(layout: Layout, path: Path) -> dict[str, Any]:
         CheckpointError: It lies outside, is too large or is no JSON object.
     """
     _inside(layout, path)
-    if path.stat().st_size > MAX_JSON_BYTES:
-        raise CheckpointError(f"{path.name} has {path.stat().st_size} bytes; that is no such file")
+    _refuse_size(path, MAX_JSON_BYTES)
     try:
         value = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as error:
@@ -249,8 +247,7 @@ def read_template(layout: Layout) -> str | None:
 
 
 def _read_text(layout: Layout, path: Path) -> str:
-    if path.stat().st_size > MAX_TEMPLATE_BYTES:
-        raise CheckpointError(f"{path.name} has {path.stat().st_size} bytes; that is no such file")
+    _refuse_size(path, MAX_TEMPLATE_BYTES)
     try:
         return _inside(layout, path).read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -278,7 +275,13 @@ def _matching(
     for pattern in patterns:
         for path in folder.glob(pattern):
             if path.is_file():
+                _refuse_size(path, MAX_JSON_BYTES)  # before hours are spent on its digest
                 yield path.relative_to(folder).as_posix(), _inside(layout, path)
+
+
+def _refuse_size(path: Path, most: int) -> None:
+    if (size := path.stat().st_size) > most:
+        raise CheckpointError(f"{path.name} has {size} bytes; that is no such file")
 
 
 def _inside(layout: Layout, path: Path) -> Path:

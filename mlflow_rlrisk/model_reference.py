@@ -20,7 +20,7 @@ MAX_COPIES = 16
 
 _NAME = r"(?P<name>[^/@:%\\]+)"
 _MODEL = re.compile(rf"models:/{_NAME}")
-_VERSION = re.compile(rf"models:/{_NAME}/(?P<version>\d+)")
+_VERSION = re.compile(rf"models:/{_NAME}/(?P<version>[0-9]+)")
 _ALIAS = re.compile(rf"models:/{_NAME}@(?P<alias>[^/@:%\\]+)")
 _LOGGED = re.compile(r"models:/(?P<model_id>m-[A-Za-z0-9]+)")
 _RUN = re.compile(r"runs:/(?P<run_id>[A-Za-z0-9]+)/(?P<path>[^%\\]+)")

@@ -20,6 +20,8 @@ _VERSION = re.compile(rf"models:/({_NAME})/([1-9][0-9]{{0,9}})")
 _ALIAS = re.compile(rf"models:/({_NAME})@([A-Za-z0-9_-]{{1,255}})")
 _RUN = re.compile(r"runs:/[0-9a-f]{32}/[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+){0,8}")
 _LOGGED = re.compile(r"models:/m-[0-9a-f]{8,64}")
+_ODD = re.compile(r"[%?#\\\x00-\x1f\x7f]")
+"""What another reader of an address could take for something else."""
 _PROXIED = ("mlflow-artifacts",)
 
 
@@ -62,14 +64,20 @@ def refusal_of_source(source: "ModelSource", settings: ServiceSettings) -> str |
             return None
         return "the version's files lie in a folder that the operator did not list"
     where = source.artifact_uri or ""
+    is_plain = ".." not in where.split("/") and not _ODD.search(where)
     parts = urlparse(where)
-    if parts.scheme in _PROXIED and not parts.netloc:
+    if is_plain and parts.scheme in _PROXIED and not parts.netloc:
         return None
-    is_plain = "%" not in where and ".." not in where.split("/") and "@" not in parts.netloc
     for root in settings.artifact_roots:
-        if "://" in root and is_plain and where.startswith(root.rstrip("/") + "/"):
+        is_below = where.startswith(root.rstrip("/") + "/")
+        if "://" in root and is_plain and is_below and _host(where) == _host(root):
             return None
     return "the version's files lie in a store that the operator did not list"
+
+
+def _host(address: str) -> str:
+    """Host with user, for an operator's root may name one (``wasbs://container@account/``)."""
+    return urlparse(address).netloc
 
 
 def has_links(folder: Path) -> bool:

@@ -89,7 +89,7 @@ def _overlap(header: dict[str, Any]) -> None:
     entries[1]["data_offsets"] = entries[0]["data_offsets"]
 
 
-def _index(weight_map: dict[str, str]) -> Spoil:
+def _index(weight_map: dict[str, Any]) -> Spoil:
     text = json.dumps({"metadata": {}, "weight_map": weight_map}).encode()
     index = _write("model.safetensors.index.json", text)
     return _all(_remove("model.safetensors"), index)
@@ -135,6 +135,7 @@ LOOP = (
     "{% for a in range(99999) %}{% for b in range(99999) %}{% if b < 0 %}x{% endif %}"
     "{% endfor %}{% endfor %}"
 )
+EMPTY = {"dtype": "F32", "data_offsets": [0, 0]}
 AUTO = {"AutoModelForCausalLM": "evil.Evil", "AutoConfig": "evil.Evil"}
 
 REFUSED: dict[str, Spoil] = {
@@ -209,6 +210,25 @@ REFUSED: dict[str, Spoil] = {
     "a template of 10^11 characters": _template("{{ 'x' * 100000000000 }}"),
     "a template with a number of 10^9 digits": _template("{{ 10 ** (10 ** 9) }}"),
     "a template that is no text": _write("chat_template.jinja", b"\xff\xfe{{"),
+    "an index that names an address": _index({"model.norm.weight": f"{URL}/a.safetensors"}),
+    "an index that maps to a number": _index({"model.norm.weight": 7}),
+    "an index whose map is a list": _all(
+        _remove("model.safetensors"),
+        _write("model.safetensors.index.json", b'{"weight_map": ["model.safetensors"]}'),
+    ),
+    "code in the settings of generation": _json(
+        "generation_config.json", watermarking_config={"a": [{"auto_map": AUTO}]}
+    ),
+    "a template that calls the system": _template(
+        "{{ cycler.__init__.__globals__.os.popen('touch canary') }}"
+    ),
+    "a template that breaks out by format": _template("{{ '{0.__class__.__mro__}'.format(1) }}"),
+    "a template that breaks out by format_map": _template(
+        "{{ '{a.__class__.__mro__}'.format_map({'a': 1}) }}"
+    ),
+    "a template that changes its messages": _template("{{ messages.append(messages) }}"),
+    "a number of 10^5 digits": _write("config.json", b'{"model_type": ' + b"9" * 100_000 + b"}"),
+    "a configuration that is a folder": _special("config.json", Path.mkdir),
     "an MLmodel that makes objects": _all(
         _remove("config.json"),
         _write("MLmodel", b"flavors: !!python/object/apply:os.system ['touch canary']"),
@@ -250,6 +270,36 @@ CONTAINED: dict[str, Spoil] = {
         added_tokens_decoder={str(10**12): {"content": "x", "special": True}},
     ),
     "a tokenizer that is an empty object": _write("tokenizer.json", b"{}"),
+    "a template that reads a file": _template("{% include '/etc/passwd' %}"),
+    "another template that breaks out": _all(
+        _template("{{ messages[0].content }}"),
+        _write("additional_chat_templates/tool_use.jinja", ESCAPE.encode()),
+    ),
+    "a tokenizer of its own code": _all(
+        _write("tokenization_evil.py", lambda f: _python(f).encode()),
+        _json("tokenizer_config.json", tokenizer_class="EvilTokenizer"),
+    ),
+    "a processor that names code": _all(
+        _write("evil.py", lambda f: _python(f).encode()),
+        _json("processor_config.json", auto_map={"AutoProcessor": "evil.Evil"}),
+        _json("preprocessor_config.json", auto_map={"AutoProcessor": "evil.Evil"}),
+    ),
+    "a tokenizer that is a folder": _special("tokenizer.json", Path.mkdir),
+    "metadata that is no object": _header(lambda h: h.update(__metadata__=[URL])),
+    "a tensor of 2^63 rows of nothing": _header(
+        lambda h: h.update({"../../evil": {**EMPTY, "shape": [2**63 - 1, 0]}})
+    ),
+    "numbers that are none": _json("config.json", rms_norm_eps=float("nan"), rope_theta=-1e308),
+    "10^18 positions": _json("config.json", max_position_embeddings=10**18),
+    "padding beyond all words": _json("config.json", pad_token_id=10**9, eos_token_id=-7),
+    "an encoder": _json("config.json", model_type="t5", is_encoder_decoder=True),
+    "kernels by another name": _json(
+        "config.json", use_kernels=True, kernel_config={"RMSNorm": "evil/kernel:RMSNorm"}
+    ),
+    "quantized by objects": _json(
+        "config.json",
+        quantization_config={"quant_method": "torchao", "quant_type": {"_type": "os.system"}},
+    ),
     "a rope of nonsense": _json("config.json", rope_parameters={"rope_type": "../../x"}),
 }
 """Either refused with a reason by the loader, or assessed as if the trap were not there."""

@@ -69,12 +69,14 @@ def install_exact_head(model: Any) -> str:
     before = _last_logits(model, probe)
     head: Any = model.get_output_embeddings()
     kind: object = type(head)
-    if kind is not torch.nn.Linear:  # a quantized head is a subclass with weights of its own
+    finite = before[before.isfinite()]  # words that are never drawn have -inf
+    # A quantized head is a subclass with weights of its own; NaN is the sampler's to refuse.
+    if kind is not torch.nn.Linear or not len(finite):
         return _name(before)
     plain_forward = head.forward
     head.forward = LastPositionHead(head)
     after = _last_logits(model, probe)
-    tolerance = RELATIVE_TOLERANCE.get(str(before.dtype), 0.0) * before.abs().max().item()
+    tolerance = RELATIVE_TOLERANCE.get(str(before.dtype), 0.0) * finite.abs().max().item()
     is_same = after.shape == before.shape and after.dtype == torch.float32
     if is_same and torch.allclose(after, before.float(), rtol=0.0, atol=tolerance, equal_nan=True):
         return _name(after)
