@@ -67,10 +67,11 @@ def recognise(table: Table, mapping: Mapping[str, str] | None) -> Schema:
     Raises:
         PromptSetError: No known prompt column, a mapped column that is not there.
     """
-    if mapping is not None and not isinstance(mapping, Mapping):
+    try:
+        chosen = dict(mapping or {})
+    except (TypeError, ValueError) as error:
         need = "a mapping of prompt and truth to columns is needed"
-        raise PromptSetError(f"map {mapping!r}: {need}")
-    chosen = dict(mapping or {})
+        raise PromptSetError(f"map {mapping!r}: {need}") from error
     for name in chosen:
         if name not in MAPPABLE:
             raise PromptSetError(f"map {name}=...: unknown; known: {', '.join(MAPPABLE)}")
