@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from mlflow_rlrisk.checkpoint import open_checkpoint
 from mlflow_rlrisk.cli import cli
+from mlflow_rlrisk.errors import ConfigError
 from mlflow_rlrisk.samplers.endpoint.vllm_server import server_command
 from mlflow_rlrisk.samplers.vllm_recorder.in_band import IN_BAND
 from tests.tiny_models import character_tokenizer, write_llama
@@ -24,7 +25,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _serve(folder: Path, *options: str) -> tuple[int, str, str]:
     done = CliRunner().invoke(cli, ["serve-vllm", str(folder), *options], standalone_mode=False)
-    assert done.exception is None, done.exception
+    if done.exception is not None:
+        raise done.exception
     return done.return_value, done.stdout, done.stderr
 
 
@@ -62,6 +64,11 @@ def test_a_model_without_a_spare_word_is_told(tmp_path: Path) -> None:
 
     assert code == 0
     assert "none is left to carry entropies" in err
+
+
+def test_an_interpreter_that_is_not_there_is_named(folder: Path) -> None:
+    with pytest.raises(ConfigError, match="python='/no/such/python': does not start"):
+        _serve(folder, "--run", "--python", "/no/such/python")
 
 
 def test_weights_of_16_bits_get_logits_of_32(tmp_path: Path) -> None:

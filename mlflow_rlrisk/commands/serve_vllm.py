@@ -79,9 +79,11 @@ def serve_vllm(
     options = f"--backend-option base_url=http://{host}:{port}/v1 --backend-option model={served}"
     console.say(f"then        rlrisk assess {model} --backend openai {options} ...")
     if is_run:
-        done = subprocess.run(
-            command.arguments, env={**os.environ, **command.environment}, check=False
-        )
+        environment = {**os.environ, **command.environment}
+        try:
+            done = subprocess.run(command.arguments, env=environment, check=False)
+        except OSError as error:
+            raise ConfigError("python", command.arguments[0], f"does not start: {error}") from error
         return done.returncode
     if as_json:
         print_json(

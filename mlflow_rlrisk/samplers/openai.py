@@ -151,9 +151,10 @@ class OpenAISampler:
             is_over = not failed
         finally:
             if not is_over:  # nobody waits for what is under way
-                self._client.close()
+                self._client.stop()
             answers.close()
             if not is_over:
+                self._client.close()
                 self._client = EndpointClient(self._options)
         if failed:
             wanted = len(prompts) * len(samples)

@@ -1,9 +1,11 @@
 """An endpoint that returns 429, 500, garbage, half an answer, hangs or dies."""
 
 import json
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +17,8 @@ from mlflow_rlrisk.config import AssessmentConfig, SamplingConfig
 from mlflow_rlrisk.errors import SamplerError
 from mlflow_rlrisk.records import Prompt, RolloutGroup
 from mlflow_rlrisk.rollout_store import RolloutStore
+from mlflow_rlrisk.samplers.endpoint.client import EndpointClient
+from mlflow_rlrisk.samplers.endpoint.options import EndpointOptions
 from mlflow_rlrisk.samplers.openai import OpenAISampler
 from tests.samplers.toy_endpoint import ToyModel, served, write_checkpoint
 from tests.tiny_assessments import QUICK_OPTIONS, quick, rlrisk, sums, write_graders
@@ -171,6 +175,26 @@ def test_who_stops_listening_does_not_wait_for_requests_that_hang(folder: Path) 
         sampler.close()
 
         assert time.monotonic() - started < 10
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+def test_a_stopped_call_wakes_up_on_a_socket_that_keeps_its_number(is_late: bool) -> None:
+    # Closed, its number could be another file's, on which the call would wait for its timeout.
+    client = EndpointClient(EndpointOptions(base_url="http://127.0.0.1:1/v1", model="toy"))
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        stream = SimpleNamespace(get_extra_info=lambda name: ours)
+        connected = ("connection.connect_tcp.complete", {"return_value": stream})
+        if not is_late:
+            client._watch(*connected)
+        client.stop()
+        if is_late:  # it was under way when the others were stopped
+            client._watch(*connected)
+
+        ours.settimeout(5.0)
+        assert ours.recv(1) == b""
+        assert ours.fileno() >= 0
+    client.close()
 
 
 def test_retry_after_is_waited_for(folder: Path) -> None:

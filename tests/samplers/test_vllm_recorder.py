@@ -1,5 +1,6 @@
 """What the recorder computes and keeps, and what the client makes of it; vLLM is not needed."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,13 +9,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mlflow_rlrisk.checkpoint import open_checkpoint
 from mlflow_rlrisk.config import AssessmentConfig, SamplingConfig
 from mlflow_rlrisk.errors import CheckpointError, ConfigError, SamplerError
+from mlflow_rlrisk.records import Prompt
 from mlflow_rlrisk.samplers.entropy_table import EntropyTable
-from mlflow_rlrisk.samplers.vllm_engine import Records
+from mlflow_rlrisk.samplers.vllm_engine import Finished, Records
 from mlflow_rlrisk.samplers.vllm_options import VllmOptions
 from mlflow_rlrisk.samplers.vllm_recorder import core
 from mlflow_rlrisk.samplers.vllm_recorder.in_band import OFFSET, entropy_of, spare_token_id
+from mlflow_rlrisk.samplers.vllm_reference import ReferenceModel
+from mlflow_rlrisk.samplers.vllm_stream import Drawn, Row, fill_gaps
+from tests.tiny_models import write_llama
 
 
 def _records(*rows: tuple[int, int, float]) -> Records:
@@ -113,6 +119,30 @@ def test_missing_and_impossible_entropies_are_gaps_and_rows_are_reused_clean() -
     assert first[0] == pytest.approx(0.5)
     assert np.isnan(first[1:]).all()  # above log 10, missing, negative
     assert np.isnan(table.take(2, 4)).all()
+
+
+def test_tokens_without_a_record_get_the_entropy_of_a_forward_pass(tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    folder = write_llama(tmp_path / "model")
+    config = AssessmentConfig(sampling=SamplingConfig(temperature=0.7))
+    reference = ReferenceModel(open_checkpoint(folder), config, "float32", None)
+    prompt_ids, tokens = [5, 9, 12], np.array([7, 30, 8, 11])
+    finished = Finished(
+        uid=0, token_ids=tokens, logprobs=np.zeros(4, np.float32), finish_reason="length"
+    )
+    recorded = np.array([0.25, np.nan, 0.5, np.nan])
+    drawn = Drawn(Row(0, Prompt(id="p", content=""), prompt_ids, 0, None), finished, recorded)
+
+    fill_gaps([drawn], reference)
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64)
+    with torch.no_grad():
+        logits = model(torch.tensor([prompt_ids + tokens.tolist()])).logits[0, 2:-1]
+    logs = (logits / 0.7).log_softmax(-1)
+    exact = -(logs.exp() * logs).sum(-1).numpy()
+    assert drawn.entropies[[1, 3]] == pytest.approx(exact[[1, 3]], abs=1e-4)
+    assert drawn.entropies[[0, 2]].tolist() == [0.25, 0.5]  # what was recorded stays
 
 
 @pytest.mark.parametrize("logprob", [-3.0, -OFFSET + 0.1, -OFFSET - 9.0, float("-inf")])

@@ -121,18 +121,28 @@ class EndpointClient:
             f"{url}: no answer in {self._options.max_retries + 1} tries; the last: {fault}"
         )
 
-    def close(self) -> None:
-        """Let go of all connections; calls under way end with a `SamplerError`."""
+    def stop(self) -> None:
+        """End the calls under way with a `SamplerError`, and all later ones.
+
+        Their sockets are shut down, which wakes the threads that read from them, but not closed: a
+        number that is free again may be given to another file, on which such a thread would wait.
+        """
         self._stopped.set()
         for connected in list(self._sockets):
-            with suppress(OSError):  # it may have been closed meanwhile
-                connected.shutdown(socket.SHUT_RDWR)
+            _shut_down(connected)
+
+    def close(self) -> None:
+        """Let go of all connections, when no call is under way any more."""
+        self.stop()
         self._http.close()
 
     def _watch(self, event: str, info: Mapping[str, Any]) -> None:
-        """Remember sockets: closing one does not wake a thread that reads from it."""
+        """Remember sockets, for `stop`; one that was connected meanwhile is stopped here."""
         if event in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
-            self._sockets.add(info["return_value"].get_extra_info("socket"))
+            connected = info["return_value"].get_extra_info("socket")
+            self._sockets.add(connected)
+            if self._stopped.is_set():
+                _shut_down(connected)
 
     def _send(self, url: str, body: Mapping[str, Any]) -> tuple[int, Mapping[str, str], bytes]:
         """Status, headers and body; a body that drips for longer than the timeout is given up."""
@@ -165,6 +175,11 @@ class EndpointClient:
         if self._key:
             text = text.replace(self._key, "***")
         return text[:SHOWN] or "(empty)"
+
+
+def _shut_down(connected: socket.socket) -> None:
+    with suppress(OSError):  # the other side may have closed it
+        connected.shutdown(socket.SHUT_RDWR)
 
 
 def _retry_after_s(headers: Mapping[str, str]) -> float:
