@@ -116,8 +116,8 @@ def _kind(rows: Sequence[OutcomeRow]) -> tuple[Kind, list[str]]:
         ]
     if len(lineages) < MIN_LINEAGES:
         return Kind.NONE, [
-            f"the outcomes come from {len(lineages)} lineages: out of lineage nothing can be "
-            f"shown below {MIN_LINEAGES}"
+            f"{len(lineages)} {'lineage has' if len(lineages) == 1 else 'lineages have'} outcomes: "
+            f"out of lineage nothing can be shown below {MIN_LINEAGES}"
         ]
     if failed in (0, len(rows)):
         which = "none" if failed == 0 else "each"

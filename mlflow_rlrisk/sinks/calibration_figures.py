@@ -3,7 +3,7 @@
 from typing import Any
 
 from mlflow_rlrisk.calibration.record import CalibrationRecord
-from mlflow_rlrisk.sinks.plots import ACCENT, INK, LINE, MUTED, STARVED, one_figure
+from mlflow_rlrisk.sinks.plots import ACCENT, LINE, MUTED, STARVED, one_figure
 
 
 def reliability_figure(record: CalibrationRecord) -> str:
@@ -77,14 +77,9 @@ def decision_figure(record: CalibrationRecord) -> str:
         axes.text(0.97, curve["total_failed"] * 0.84, "by lot", color=MUTED, ha="right", fontsize=8)
         axes.plot(good, saved, color=ACCENT, linewidth=2, drawstyle="steps-post")
         axes.plot([0.0], [free], marker="o", color=STARVED, clip_on=False)
-        axes.annotate(
-            f"{free:.3g} at no good run",
-            (0.0, free),
-            (8, -12),
-            textcoords="offset points",
-            color=INK,
-            fontsize=8,
-        )
+        # In the corner that a useful score leaves free: at the dot the axes run.
+        note = f"dot: {free:.3g} with no good run blocked"
+        axes.text(0.97, 0.04, note, transform=axes.transAxes, color=MUTED, ha="right", fontsize=8)
         axes.set_xlim(-0.02, 1.02)
         axes.set_ylim(0, curve["total_failed"] * 1.06)
         axes.set_xlabel("share of good runs blocked")

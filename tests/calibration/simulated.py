@@ -58,11 +58,11 @@ def outcomes(
 
 
 def write_jsonl(path: Path, rows: list[OutcomeRow], *, seconds: float | None = 7200.0) -> Path:
-    """Rows in the form of a data file; the index is what their signal alone makes of it."""
+    """Rows in the form of a data file; full coverage leaves the index to their signal."""
     lines = []
     for row in rows:
-        signal = 0.75 - 0.5 * row.index
-        metrics = {**row.metrics, "rlrisk/group_signal_fraction": signal}
+        made = {"rlrisk/group_signal_fraction": 1.0 - row.index, "rlrisk/pass_at_64": 1.0}
+        metrics = {**row.metrics, **made}
         passes = {"pass_at_1": row.final, "pass_at_10": row.final}
         run = {
             "rl_seed": 0,

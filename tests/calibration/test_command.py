@@ -35,6 +35,12 @@ def test_a_file_of_outcomes_gives_a_record_and_two_figures(tmp_path: Path) -> No
     assert answer["schema_version"] == 1
     assert answer["formula"]["digest"] == formula_digest(DEFAULT_COMPONENTS)
     assert (answer["num_outcomes"], answer["model"]["kind"]) == (60, "isotonic")
+    # The file holds figures, no index: that is computed, and is what failure follows here.
+    wanted = sorted(row.index for row in outcomes(60, seed=1))
+    assert sorted(row["risk_index"] for row in answer["rows"]) == pytest.approx(wanted)
+    scores = answer["validation"]["predictors"]
+    assert record.is_used
+    assert scores["risk_index"]["brier"] == min(each["brier"] for each in scores.values())
     curve = answer["validation"]["decision_curve"]
     assert curve["unit"] == "device hours"
     assert curve["total_failed"] == pytest.approx(8.0 * answer["num_failed"])  # 2 h on 4 devices
