@@ -91,7 +91,7 @@ def confidence_draws(
         is_spread: The estimate is a spread over prompts, no mean: `SPREAD_SPARSE_BELOW` applies.
         is_difference: The estimate is a difference of two checkpoints on the same prompts. It has
             long tails on both sides; the skewness that so few prompts show is mostly noise, and
-            correcting for it loses three points of coverage (``tests/benchmarks/paired.py``).
+            correcting for it loses up to three points (``tests/benchmarks/paired.py``).
 
     Returns:
         Draws in the order of ``draws``, and the method.
