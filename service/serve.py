@@ -9,7 +9,6 @@ import socket
 import struct
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -37,6 +36,7 @@ SUPERVISED = "RLRISK_SUPERVISED_BY"
 SHARED_COUNTS = "PROMETHEUS_MULTIPROC_DIR"
 """Names the folder into which several API processes count; `prometheus_client` looks for it."""
 COMMAND = "from mlflow_rlrisk.cli import run; run()"
+MEMORY = Path("/dev/shm")
 GRACE_S = 30
 READ_LIMIT_S = 5
 RESTART_S = 1.0
@@ -190,6 +190,19 @@ def _limit_reading(worker: Any) -> None:
         )
 
 
+def _end_with_first(_: Any, worker: Any) -> None:
+    """Linux ends an API process with the first one; else it would keep the port from the next."""
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != worker.ppid:  # it died before we asked
+            os._exit(1)
+
+
+def _emptied(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(mode=0o700, parents=True)  # an error where it is another user's, or a link
+
+
 class _Gunicorn(BaseApplication):  # type: ignore[misc]
     def __init__(
         self, settings: ServiceSettings, host: str, port: int, processes: int, threads: int
@@ -207,13 +220,20 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]
             "limit_request_field_size": 8190,
             "limit_request_fields": 64,
             "logger_class": _PlainLogger,
+            "post_fork": _end_with_first,
             "post_worker_init": _limit_reading,
             "proc_name": "rlrisk-api",
             "control_socket_disable": True,
         }
         if processes > 1 and SHARED_COUNTS not in os.environ:
-            folder = os.environ[SHARED_COUNTS] = tempfile.mkdtemp(prefix="rlrisk-metrics-")
-            # In the first process only: with a `finally` the others' end would remove it too.
+            # In memory where there is such a place: a process that writes to a file mapped from a
+            # full disk dies.
+            parent = MEMORY if os.access(MEMORY, os.W_OK) else Path(settings.data_dir).absolute()
+            folder = parent / f"rlrisk-metrics-{os.getuid()}-{port}"
+            os.environ[SHARED_COUNTS] = str(folder)
+            # Once the port is ours, so that what still serves there keeps its counts; in the first
+            # process only, for a `finally` would remove them at the end of each.
+            self._options["when_ready"] = lambda _: _emptied(folder)
             self._options["on_exit"] = lambda _: shutil.rmtree(folder, ignore_errors=True)
         super().__init__()
 
