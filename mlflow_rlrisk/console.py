@@ -106,8 +106,10 @@ class ConsoleObserver:
 def plan_lines(plan: Plan) -> list[str]:
     """The plan as lines of text."""
     sample = plan.num_prompts - plan.num_stored
+    is_digest = len(plan.checkpoint) == 64  # an endpoint has a sentence in its place
+    content = plan.checkpoint[:12] if is_digest else plan.checkpoint
     lines = [
-        f"model       {plan.model}  (content {plan.checkpoint[:12]})",
+        f"model       {plan.model}  (content {content})",
         f"prompts     {plan.prompts}",
         f"verifier    {plan.verifier}; {plan.preflight}",
         f"template    {plan.template}",

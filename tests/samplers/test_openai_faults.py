@@ -215,7 +215,7 @@ def test_the_command_fails_with_counts_keeps_its_groups_and_goes_on(
     graders = write_graders(tmp_path)
     (tmp_path / "prompts.jsonl").write_text("\n".join(map(json.dumps, sums(12))))
     with served(model) as url:
-        options = _options(url, concurrency=1, max_retries=0)
+        options = _options(url, concurrency=1, max_retries=0, timeout_s=30.0)
         command = [
             *("assess", str(folder), "--backend", "openai", "--prompts", "prompts.jsonl"),
             *("--verifier", f"{graders}:digit", *QUICK_OPTIONS, "--no-preflight", "--json"),
