@@ -19,7 +19,7 @@ def job_row(row: Assessment) -> dict[str, Any]:
         "model": view.pinned or view.model,
         "link": (row.model_name, row.model_version) if view.pinned else None,
         "state": view.state,
-        "stage": "" if view.stage == view.state else view.stage,
+        "stage": "" if view.stage in (view.state, "done") else view.stage,  # the state says more
         "level": view.risk_level,
         "why": _why(view),
         "done": min(done, total) if total else done,
