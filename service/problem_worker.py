@@ -13,6 +13,9 @@ from gunicorn.workers.gthread import ThreadWorker
 
 from service.problems import MEDIA_TYPE, SLUGS, Problem, document_of
 
+LINGER_S = 0.5
+MAX_READS, READ_BYTES = 16, 65536
+
 
 class ProblemWorker(ThreadWorker):  # type: ignore[misc]
     """Answers what it cannot parse as the application answers what it does not take."""
@@ -28,6 +31,16 @@ class ProblemWorker(ThreadWorker):  # type: ignore[misc]
             self.log.exception("the request %s failed before it was one", request_id)
         with contextlib.suppress(OSError):  # whoever sent it need not wait for the answer
             client.sendall(_answer(Problem(_slug(exc)), request_id))
+            _read_the_rest(client)
+
+
+def _read_the_rest(client: socket.socket) -> None:
+    """Linger a little: closing over unread bytes takes the answer from who is still sending."""
+    client.shutdown(socket.SHUT_WR)
+    client.settimeout(LINGER_S)
+    for _ in range(MAX_READS):
+        if not client.recv(READ_BYTES):
+            return
 
 
 def _slug(exc: Exception) -> str:

@@ -22,7 +22,7 @@ from mlflow_rlrisk.verifiers.loading import LoadedVerifier
 STDERR_TAIL_BYTES = 2000
 """What is kept of a worker's output, to say why it died; the rest is read and dropped."""
 _CHUNK_BYTES = 1 << 16
-WORKER_MARK = "RLRISK_VERIFIER_WORKER"
+WORKER_MARK = "IN_RLRISK_VERIFIER_WORKER"
 """Holds the id of the process where that is a worker: a script that is imported there for a
 function in it, and assesses at its top level, would start workers of workers without end."""
 

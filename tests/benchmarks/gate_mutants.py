@@ -4,9 +4,8 @@ Each mutant changes one comparison, boolean, number or condition, or leaves out 
 one call that is a statement. One run with coverage tells which tests execute which line; a mutant
 meets only the tests of its line, the quickest first, until one fails, in a forked process: most of
 them within a pytest that has collected already (`mutants_in_place`), the rest in a fresh one.
-Servers are left out. ``python -m tests.benchmarks.gate_mutants [--sample 100] [--budget-s 600]
-[--json FILE]``. A mutant that no test notices is printed; those of `EQUIVALENT` mean the same as
-the original and are not tried.
+Servers are left out. ``python -m tests.benchmarks.gate_mutants [--sample 100] [--json FILE]``. A
+mutant that no test notices is printed; those of `EQUIVALENT` mean the same and are not tried.
 """
 
 import argparse

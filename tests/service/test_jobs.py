@@ -221,7 +221,7 @@ def test_metrics_and_readiness_tell_the_state_of_the_jobs(service: RunningServic
     assert ready["status"] == "ok"
     assert ready["checks"] == {
         **{"database": "ok", "disk": "ok", "workers": "ok"},
-        "signer": "not configured",
+        **{"sandbox": "not configured", "signer": "not configured"},
     }
     succeeded = 'rlrisk_assessments{state="succeeded"} '
     (count,) = [line for line in text.splitlines() if line.startswith(succeeded)]
