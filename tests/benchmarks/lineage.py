@@ -2,7 +2,11 @@
 
 Comparing is finding scaled copies in the stored rollouts, tracing the lineage, drawing the page.
 
-    python -m tests.benchmarks.lineage [--versions 100] [--prompts 10000] [--rounds 3] [--json FILE]
+    python -m tests.benchmarks.lineage [--versions 100] [--prompts 10000] [--rounds 3]
+        [--layers 6 --hidden 256] [--json FILE]
+
+With ``--layers`` the six are of an untrained Llama of that size with the demo's tokenizer, for the
+demo's own has 0.3 M parameters, beside which reading a rollout again is not little.
 """
 
 import argparse
@@ -12,6 +16,7 @@ import platform
 import shutil
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -66,15 +71,30 @@ def many(num_versions: int, num_prompts: int) -> dict[str, Any]:
     return found
 
 
-def versions(root: Path, count: int) -> list[Path]:
-    """The demo's base, noisy neighbours of it, and at last its copy with all logits doubled."""
+def larger(folder: Path, layers: int, hidden: int) -> Path:
+    """An untrained model of the demo's family with its tokenizer."""
+    from transformers import AutoConfig, AutoModelForCausalLM, set_seed
+
+    set_seed(0)
+    shutil.copytree(BASE, folder)
+    sizes = {"hidden_size": hidden, "intermediate_size": 4 * hidden, "num_hidden_layers": layers}
+    heads = {"num_attention_heads": hidden // 32, "num_key_value_heads": hidden // 32}
+    config = AutoConfig.from_pretrained(folder, **sizes, **heads, head_dim=32)
+    model = AutoModelForCausalLM.from_config(config)
+    print(f"{model.num_parameters() / 1e6:.1f} M parameters")
+    model.save_pretrained(folder)
+    return folder
+
+
+def versions(root: Path, count: int, base: Path = BASE) -> list[Path]:
+    """A base, noisy neighbours of it, and at last its copy with all logits doubled."""
     import torch
     from safetensors.torch import load_file, save_file
 
     found = []
     for place in range(count):
         model = root / f"model-{place}"
-        shutil.copytree(BASE, model)
+        shutil.copytree(base, model)
         weights = load_file(model / "model.safetensors")
         generator = torch.Generator().manual_seed(place)
         if place == count - 1:
@@ -94,7 +114,7 @@ def cpu_s() -> float:
     return used.user + used.system + used.children_user + used.children_system
 
 
-def beside_assessing(num_versions: int, rounds: int) -> dict[str, Any]:
+def beside_assessing(num_versions: int, rounds: int, layers: int, hidden: int) -> dict[str, Any]:
     """Compare beside assess: with the rollouts at hand, and opening stored assessments first."""
     config = AssessmentConfig(
         sampling=SamplingConfig(num_samples=64, max_new_tokens=MAX_NEW_TOKENS), group_size=8
@@ -102,7 +122,8 @@ def beside_assessing(num_versions: int, rounds: int) -> dict[str, Any]:
     rows: list[dict[str, float]] = []
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as folder:
-            models = versions(Path(folder), num_versions)
+            base = larger(Path(folder) / "base", layers, hidden) if layers else BASE
+            models = versions(Path(folder), num_versions, base)
 
             def assess(model: Path, root: Path = Path(folder)) -> Assessment:
                 out = root / "out" / model.name
@@ -149,6 +170,8 @@ def main() -> None:
     parser.add_argument("--versions", type=int, default=100)
     parser.add_argument("--prompts", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--layers", type=int, default=0)
+    parser.add_argument("--hidden", type=int, default=256)
     parser.add_argument("--json", type=Path, default=None)
     options = parser.parse_args()
     record = {
@@ -157,10 +180,11 @@ def main() -> None:
         "commit": subprocess.run(
             ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
         ).stdout.strip(),
-        "command": "python -m tests.benchmarks.lineage",
-        "beside_assessing": beside_assessing(6, options.rounds),
-        "many": many(options.versions, options.prompts),
+        "command": " ".join(["python -m tests.benchmarks.lineage", *sys.argv[1:]]),
+        "beside_assessing": beside_assessing(6, options.rounds, options.layers, options.hidden),
     }
+    if not options.layers:
+        record["many"] = many(options.versions, options.prompts)
     if options.json is not None:
         options.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
