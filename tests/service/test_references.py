@@ -20,7 +20,7 @@ REFUSED = [
     *(f"{RUN}//x", f"{RUN}/x/", f"{RUN.upper()}/x", "runs:/" + "g" * 32 + "/x", f"{RUN}/x?y"),
     *("dbfs:/m", "s3://AKIA:secret@b/m", "wasbs://c@a/m", "hdfs://h/m", "ftp://u:p@h/m"),
     *("file:/etc", "file://localhost/etc", "FILE:///etc", "data:,x", "jar:file:/m!/x"),
-    *("/proc/self/root/etc", "//host/share", "/dev/fd/0", "models:/m-zz", "models:/m-" + "0" * 65),
+    *("/proc/self/cwd/etc", "//host/share", "/dev/fd/0", "models:/m-zz", "models:/m-" + "0" * 65),
 ]
 
 
