@@ -56,20 +56,33 @@ def expert_profile(
     if checkpoint is None:
         need = "only a checkpoint with its files can be scored on expert data"
         raise ConfigError("expert_data", experts.sentence, need)
+    found = kept_profile(checkpoint, experts, config, kept)
+    if found is not None:
+        return found
+    return _score(checkpoint, experts, config, _identity(checkpoint, experts, config))
+
+
+def kept_profile(
+    checkpoint: Checkpoint,
+    experts: ExpertSet,
+    config: AssessmentConfig,
+    kept: Sequence[str | Path | None],
+) -> ExpertProfile | None:
+    """What one of the folders holds of these responses; arguments as of `expert_profile`."""
     identity = _identity(checkpoint, experts, config)
-    for path in _places(kept, _file_name(identity)):
-        if (found := _read(path, identity)) is not None:
-            return found
-    return _score(checkpoint, experts, config, identity)
+    read = (_read(path, identity) for path in _places(kept, _file_name(identity)))
+    return next((found for found in read if found is not None), None)
 
 
 def keep_profile(
     folder: Path,
-    profile: ExpertProfile,
+    profile: ExpertProfile | None,
     config: AssessmentConfig,
     train: ExpertProfile | None = None,
 ) -> None:
     """Keep sums and figures: for the next `expert_profile`, and for who judges the folder again."""
+    if profile is None:
+        return
     for each in (profile, train):
         if each is not None:
             store_profile(folder, each)

@@ -4,8 +4,8 @@ Two assessments that write into one folder would grade under each other's manife
 the operating system's: a killed process leaves none behind.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mlflow_rlrisk.errors import RolloutStoreError
@@ -17,7 +17,8 @@ LOCK = ".lock"
 def locked(folder: Path) -> Iterator[None]:
     """Hold the folder for the length of the ``with`` block; it is made where it is missing.
 
-    Systems and file systems without such locks go on without.
+    A block that puts nothing into the folder leaves nothing that was made for it. Systems and file
+    systems without such locks go on without.
 
     Raises:
         RolloutStoreError: Another process writes into it, or it cannot be made.
@@ -27,6 +28,7 @@ def locked(folder: Path) -> Iterator[None]:
     except ImportError:  # Windows
         yield
         return
+    made = [each for each in (folder / LOCK, folder, *folder.parents) if not each.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         stream = (folder / LOCK).open("w")
@@ -41,4 +43,15 @@ def locked(folder: Path) -> Iterator[None]:
             ) from error
         except OSError:  # some network file systems
             pass
-        yield
+        try:
+            yield
+        finally:
+            _take_back(folder, made)
+
+
+def _take_back(folder: Path, made: Sequence[Path]) -> None:
+    """Remove what was made, the innermost first, where there is nothing but the lock."""
+    with suppress(OSError):  # a neighbour's by now, or gone
+        if all(each.name == LOCK for each in folder.iterdir()):
+            for each in made:
+                each.rmdir() if each.is_dir() else each.unlink()

@@ -74,19 +74,27 @@ class RolloutStore:
         """What the stored grades belong to (the verifier's digest); empty without grades."""
         return _read_manifest(self._grades / MANIFEST)
 
+    def refuse_other(self, identity: Mapping[str, str]) -> None:
+        """Refuse to be the store of these inputs where it is that of others; writes nothing.
+
+        Raises:
+            RolloutStoreError: It is; names what differs.
+        """
+        known = self.identity
+        if known:
+            _refuse_difference(self.folder, known, identity)
+        elif next(self._rollouts.glob("*.parquet"), None) is not None:
+            raise RolloutStoreError(f"{self.folder} has rollouts and no {MANIFEST}")
+
     def bind(self, identity: Mapping[str, str]) -> None:
         """Declare what the rollouts belong to: digests of checkpoint, tokenizer, prompts, ...
 
         Raises:
             RolloutStoreError: The store holds rollouts of something else; names what differs.
         """
-        known = self.identity
-        if not known:
-            if next(self._rollouts.glob("*.parquet"), None) is not None:
-                raise RolloutStoreError(f"{self.folder} has rollouts and no {MANIFEST}")
+        self.refuse_other(identity)
+        if not self.identity:
             _write_manifest(self.folder / MANIFEST, identity)
-            return
-        _refuse_difference(self.folder, known, identity)
 
     def bind_grades(self, identity: Mapping[str, str]) -> None:
         """Declare what the grades belong to; grades of another verifier are discarded."""

@@ -35,15 +35,14 @@ def keep_evidence(folder: Path, name: str, evidence: Evidence) -> None:
     write_text_atomically(folder / EVIDENCE, text + "\n")
 
 
-def joined_evidence(folder: Path, context: AssessmentContext | None) -> AssessmentContext | None:
-    """`with_stored_evidence`, and the folder keeps the overlap that the caller gives.
+def keep_context(folder: Path, context: AssessmentContext | None) -> None:
+    """Keep what of the context belongs to the folder's prompts: the overlap.
 
     Raises:
-        RolloutStoreError: What is kept cannot be read.
+        RolloutStoreError: What is kept already cannot be read.
     """
     if context is not None and context.sft_rl_overlap is not None:
         keep_evidence(folder, "sft_rl_overlap", context.sft_rl_overlap)
-    return with_stored_evidence(folder, context)
 
 
 def with_stored_evidence(

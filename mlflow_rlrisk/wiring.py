@@ -40,7 +40,7 @@ from mlflow_rlrisk.rollout_shards import write_text_atomically
 from mlflow_rlrisk.rollout_store import RolloutStore
 from mlflow_rlrisk.samplers import Sampler, draws_ranges, load_sampler, needs_checkpoint
 from mlflow_rlrisk.stored_assessment import stored_groups
-from mlflow_rlrisk.stored_evidence import joined_evidence, with_stored_evidence
+from mlflow_rlrisk.stored_evidence import keep_context, with_stored_evidence
 from mlflow_rlrisk.verifiers import PreflightResult, VerifierPool, preflight
 
 REPORT = "report.json"
@@ -125,9 +125,8 @@ def run_assessment(
             stack.callback(close)
         sampler.on_tokens = watch.sampled
         provenance = provenance_of(str(model), source, prompt_set, pool, sampler, config, policy)
-        for name, each in (("expert", heldout), ("expert_train", trained)):
-            if each is not None:
-                provenance.digests[name] = each.digest
+        named = {"expert": heldout, "expert_train": trained}
+        provenance.digests.update({name: e.digest for name, e in named.items() if e is not None})
         inputs = AssessmentInputs(
             config=config,
             verifier=pool.spec.text,
@@ -137,21 +136,26 @@ def run_assessment(
         folder = assessment_folder(out_dir, out_root, str(model), provenance)
         if folder is not None:
             stack.enter_context(locked(folder))
-            if expert is not None:
-                keep_profile(folder, expert, config, train)
-            context = joined_evidence(folder, context)
+            context = with_stored_evidence(folder, context)
         if expert is not None:
             context = with_profile(context, expert, config, train)
         kept = folder
         if folder is None and config.budget == "auto":  # later rounds read what earlier ones drew
             kept = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        store = _open_store(kept, inputs)
+        store = None if kept is None else RolloutStore(kept)
+        if store is not None:
+            store.refuse_other(store_identity(inputs.provenance))
         num_samples = None if is_replay else config.sampling.num_samples
         gatherer = Gatherer(sampler, pool, store, num_samples)
         course = _course(inputs, policy, context, sampler, Path(model) if is_replay else None)
         most = course.rounds[-1].num_samples
         pending = gatherer.missing(course.order, most)
         watch.planned(_plan(inputs, course, source, sampler, pool, shown, pending))
+        if store is not None:  # not before: what is refused while planning leaves nothing behind
+            _bind(store, inputs)
+        if folder is not None:
+            keep_context(folder, context)
+            keep_profile(folder, expert, config, train)
         judged = _run_rounds(course, gatherer, inputs, policy, context, _remarks(shown), watch)
         if folder is not None:
             if judged.report.budget is not None:
@@ -318,18 +322,14 @@ def _remarks(shown: PreflightResult) -> tuple[str, ...]:
     return shown.warnings if shown.status == "passed" else (*shown.warnings, shown.detail)
 
 
-def _open_store(folder: Path | None, inputs: AssessmentInputs) -> RolloutStore | None:
-    if folder is None:
-        return None
-    store = RolloutStore(folder)
+def _bind(store: RolloutStore, inputs: AssessmentInputs) -> None:
     store.bind(store_identity(inputs.provenance))
     # A verifier that ran out of time may answer under another limit.
     timeout = str(inputs.config.verifier_timeout_s)
     known = inputs.provenance
     isolation = {} if known.judge_tier is None else {"judge_tier": known.judge_tier}
     store.bind_grades({"verifier": known.digests["verifier"], "timeout_s": timeout, **isolation})
-    inputs.save(folder)
-    return store
+    inputs.save(store.folder)
 
 
 def _plan(

@@ -126,9 +126,9 @@ class PromptEncoder:
             return prompt.content if isinstance(prompt.content, str) else prompt.text, False
         turns = _turns(prompt)
         if not self._tokenizer.chat_template:
-            raise CheckpointError(
-                f"{self._name}: prompt {prompt.id} is a chat and the tokenizer has no chat template"
-            )
+            is_text = isinstance(prompt.content, str)
+            why = "chat_template='always'" if is_text else f"prompt {prompt.id} is a chat"
+            raise CheckpointError(f"{self._name}: {why} and the tokenizer has no chat template")
         rendered = self._templated(turns, f"prompt {prompt.id}", add_generation_prompt=True)
         self._check_question(prompt, turns[-1], rendered)
         return rendered, True
