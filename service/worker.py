@@ -73,6 +73,7 @@ class _Parts:
 
 
 _parts = _Parts()
+_counting = threading.Lock()
 _stopping = threading.Event()
 
 
@@ -114,11 +115,16 @@ def _publishing_id(assessment_id: str) -> str:
 
 @contextlib.contextmanager
 def _running(workflow_id: str) -> Iterator[None]:
-    _parts.running[workflow_id] += 1
+    with _counting:
+        _parts.running[workflow_id] += 1
+    _parts.idle_since.pop(workflow_id, None)
     try:
         yield
     finally:
-        _parts.running[workflow_id] -= 1
+        with _counting:
+            _parts.running[workflow_id] -= 1
+            if not _parts.running[workflow_id]:
+                del _parts.running[workflow_id]  # a worker lives for months
 
 
 def run_worker(settings: ServiceSettings, *, name: str | None = None) -> None:
@@ -211,7 +217,7 @@ def _pick_up(queue: str, workflow_id: str) -> None:
     if now - _parts.idle_since.setdefault(workflow_id, now) > LOST_S:
         logger.warning("%s was left by its thread", workflow_id)
         DBOS.resume_workflow(workflow_id, queue_name=queue)
-        del _parts.idle_since[workflow_id]
+        _parts.idle_since.pop(workflow_id, None)
 
 
 def _delay_s(assessment_id: str) -> float:

@@ -81,3 +81,15 @@ def _check(api: RunningService, config: Path) -> None:
     assert experiment is not None
     query = f"tags.`rlrisk.assessment_id` = '{asked}'"
     assert len(mlflow.MlflowClient().search_runs([experiment.experiment_id], query)) == 1
+
+
+def test_a_worker_keeps_nothing_of_workflows_that_ended() -> None:
+    worker = pytest.importorskip("service.worker")
+    parts = worker._parts
+    parts.idle_since["score-a"] = 0.0  # a sweep came between its queue and its thread
+
+    with worker._running("score-a"), worker._running("score-a"):
+        assert parts.running["score-a"] == 2
+        assert not parts.idle_since
+
+    assert not parts.running
