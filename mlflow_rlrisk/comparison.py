@@ -141,6 +141,7 @@ _MUST_AGREE: dict[str, Callable[[RiskReport], object]] = {
         )
     },
     "number of prompts": lambda report: report.num_prompts if report.budget is None else "auto",
+    "rollouts a prompt": lambda report: _rollouts(report) if report.budget is None else "auto",
     "group size": lambda report: report.config.group_size,
     "success threshold": lambda report: report.config.success_threshold,
     "confidence": lambda report: report.config.confidence,
@@ -150,6 +151,11 @@ _MUST_AGREE: dict[str, Callable[[RiskReport], object]] = {
 
 def _components(report: RiskReport) -> tuple[str, ...]:
     return tuple(sorted(part.name for part in report.components if part.weight > 0.0))
+
+
+def _rollouts(report: RiskReport) -> str:
+    """As drawn: stored rollouts may be others than the settings ask for."""
+    return f"{report.num_rollouts / max(report.num_prompts, 1):g}"
 
 
 def _short(value: object) -> str:

@@ -76,6 +76,13 @@ def test_reports_that_measured_other_things_are_refused_with_what_differs(
         check_comparable([report_of(statistics), report_of(statistics, **changes)])
 
 
+def test_stored_rollouts_of_other_numbers_are_refused_whatever_the_settings_say() -> None:
+    few, many = report_of(prompts([4] * 60, 16)), report_of(prompts([16] * 60, 64))
+
+    with pytest.raises(ComparabilityError, match=r"rollouts a prompt \(16 vs 64\)"):
+        check_comparable([few, many])
+
+
 @pytest.mark.parametrize(
     ("dtypes", "is_refused"), [(("float32", "bfloat16"), True), (("float32", None), False)]
 )

@@ -201,10 +201,27 @@ def _outcomes(table: LineageTable, outcomes: Mapping[str, float]) -> tuple[RankE
 
 
 def _notes(table: LineageTable, outcomes: Mapping[str, float]) -> tuple[str, ...]:
-    notes = []
+    notes = _lacking_pass_at_k(table)
     if 0 < len(outcomes) < len(table.members):
         missing = [name for name in table.names if name not in outcomes]
         notes.append(f"no outcome is known of {', '.join(missing)}")
     if unknown := [name for name in outcomes if name not in table.names]:
         notes.append(f"outcomes of {', '.join(unknown)} belong to no member and were not used")
     return tuple(notes)
+
+
+def _lacking_pass_at_k(table: LineageTable) -> list[str]:
+    """Of every k that some members have a pass@k for: who has none, and why."""
+    reports = {member.name: member.report for member in table.members}
+    prefix = PASS_AT_1.removesuffix("1")
+    known = {name for report in reports.values() for name in report.metrics if prefix in name}
+    notes = []
+    for name in sorted(known, key=lambda each: int(each.removeprefix(prefix))):
+        lacking = [each for each, report in reports.items() if name not in report.metrics]
+        if lacking:
+            why = reports[lacking[0]].undefined.get(name, "was not measured")
+            notes.append(
+                f"pass@{name.removeprefix(prefix)} is undefined for {', '.join(lacking)}, whose "
+                f"coverage, and risk index, is read at fewer attempts than that of others: {why}"
+            )
+    return notes

@@ -11,6 +11,7 @@ from mlflow_rlrisk.lineage import LineageMember, PairOrder, Phase, trace_lineage
 from mlflow_rlrisk.lineage.table import PASS_AT_1, SIGNAL, build_table
 from mlflow_rlrisk.statistics import group_signal
 from tests.lineage.ladders import beta_rates, collapsing, drawn, member
+from tests.prompt_statistics import prompt, prompts
 
 
 @pytest.fixture(scope="module")
@@ -181,6 +182,19 @@ def test_an_outcome_of_a_stranger_and_a_missing_one_are_said(ladder: list[Lineag
 
     assert any("epoch5, epoch25" in note for note in lineage.notes)
     assert any("elsewhere" in note for note in lineage.notes)
+
+
+def test_a_pass_at_k_that_one_member_lacks_is_said_with_its_reason() -> None:
+    short = [*prompts([4] * 59, 16), prompt(59, 4, 15, num_failed=1)]
+    members = [
+        member("a", short, max_failed_share=0.5),
+        member("b", prompts([5] * 60, 16), max_failed_share=0.5),
+    ]
+
+    (note,) = [each for each in trace_lineage(members).notes if "pass@" in each]
+
+    assert "pass@16 is undefined for a," in note
+    assert "1 of 60 prompts have fewer" in note
 
 
 def test_a_flattened_collapsed_checkpoint_and_a_sharpened_base_are_told_for_what_they_are() -> None:
