@@ -1,16 +1,14 @@
 """Mutation score of gate and attestation: how many small faults do the tests notice?
 
-Each mutant changes one comparison, boolean, number or condition, or leaves out one ``raise`` or
-one call that is a statement. One run with coverage tells which tests execute which line; a mutant
-meets only the tests of its line, the quickest first, until one fails, in a forked process: most of
-them within a pytest that has collected already (`mutants_in_place`), the rest in a fresh one.
-Servers are left out. ``python -m tests.benchmarks.gate_mutants [--sample 100] [--json FILE]``. A
-mutant that no test notices is printed; those of `EQUIVALENT` mean the same and are not tried.
+One run with coverage tells which tests execute which line; a mutant (`mutations`) meets only the
+tests of its line, the quickest first, until one fails, in a forked process: most of them within a
+pytest that has collected already (`mutants_in_place`), the rest in a fresh one. Servers are left
+out. ``python -m tests.benchmarks.gate_mutants [--sample 100] [--json FILE]``. A mutant that no
+test notices is printed; those of `EQUIVALENT` mean the same and are not tried. A run that was
+stopped goes on where it was when it is given the same files at the same commit.
 """
 
 import argparse
-import ast
-import hashlib
 import importlib
 import importlib.abc
 import importlib.util
@@ -26,9 +24,8 @@ import tempfile
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout, suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,8 +33,8 @@ from typing import Any
 import pytest
 
 from tests.benchmarks.mutants_in_place import Session, changed_function
+from tests.benchmarks.mutations import ROOT, Mutant, mutants, path_of
 
-ROOT = Path(__file__).parents[2]
 MODULES = [
     *(f"attestation{part}" for part in ("", "_envelope", "_keys")),
     *(
@@ -45,7 +42,7 @@ MODULES = [
         for name in (
             *("guard", "promotion_policy", "names", "tags", "evidence", "files", "gatekeeper"),
             *("store", "joined", "turns", "refusals", "audit", "audit_entries", "audit_tables"),
-            *("client", "overrides", "reconcile", "registry_database", "trainer"),
+            *("client", "overrides", "reconcile", "registry_database", "selftest", "trainer"),
         )
     ),
 ]
@@ -71,6 +68,18 @@ EQUIVALENT = {
         f"{size} becomes {size + 1}: @lru_cache(maxsize={size})": "how much is kept, not what"
         for size in (128, 1024, 4096)
     },
+    **{
+        f"{size} becomes {size + 1}: sa.Column({column}, sa.String({size}), nullable=False),": (
+            "room for a character more than is ever written"
+        )
+        for column, size in (('"recorded_at"', 32), ('"previous"', 64), ('"hash"', 64))
+    },
+    **{
+        f"False becomes True: sa.Column({column}, sa.Integer, primary_key=True, "
+        "autoincrement=False),": "the gate gives the number"
+        for column in ('"sequence"', '"id"')
+    },
+    '2 becomes 3: _SEVERITY = {"low": 0, "medium": 1, "high": 2}': "only the order counts",
     "False becomes True: evidence = gather(self.registry, place, self.former_names, "
     "with_files=False)": "files are listed and not looked at: slower, the same answer",
     "False becomes True: evidence = gather(client, place, with_files=False)": (
@@ -78,103 +87,6 @@ EQUIVALENT = {
     ),
 }
 """Why no test can tell a mutant, given by its words, from the original."""
-_FLIPPED: dict[type[ast.cmpop], type[ast.cmpop]] = {
-    ast.Eq: ast.NotEq,
-    ast.NotEq: ast.Eq,
-    ast.Lt: ast.LtE,
-    ast.LtE: ast.Lt,
-    ast.Gt: ast.GtE,
-    ast.GtE: ast.Gt,
-    ast.In: ast.NotIn,
-    ast.NotIn: ast.In,
-    ast.Is: ast.IsNot,
-    ast.IsNot: ast.Is,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Mutant:
-    """One small fault.
-
-    Attributes:
-        module: Where, by its full name.
-        line: Of the original.
-        what: What was done, with the original's text.
-        source: The module as it is then.
-    """
-
-    module: str
-    line: int
-    what: str
-    source: str
-
-    @property
-    def digest(self) -> str:
-        """Names it."""
-        return hashlib.sha256(f"{self.module} {self.source}".encode()).hexdigest()
-
-
-def path_of(module: str) -> Path:
-    """The file of a module."""
-    return ROOT / f"{module.replace('.', '/')}.py"
-
-
-def mutants(module: str) -> Iterator[Mutant]:
-    """Every mutant of a module."""
-    source = path_of(module).read_text()
-    for position, node in enumerate(ast.walk(ast.parse(source))):
-        for number in range(len(_edits(node))):
-            tree = ast.parse(source)
-            target = list(ast.walk(tree))[position]
-            place, edit = _edits(target)[number]
-            line: int = place.lineno  # type: ignore[attr-defined]
-            what = f"{edit()}: {source.splitlines()[line - 1].strip()}"
-            yield Mutant(module, line, what, ast.unparse(tree))
-
-
-def _edits(node: ast.AST) -> list[tuple[ast.AST, Callable[[], str]]]:
-    """Edits of one node: what it is about, and a function that makes it and says what it was."""
-    found: list[tuple[ast.AST, Callable[[], str]]] = []
-    if isinstance(node, ast.Compare):
-        found.append((node, lambda: _flip(node)))
-    if isinstance(node, ast.BoolOp):
-        found.append((node, lambda: _swap_boolean(node)))
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
-        found.append((node, lambda: _set(node, "op", ast.UAdd(), "not dropped")))
-    if isinstance(node, ast.Constant) and type(node.value) in (bool, int):
-        value = not node.value if isinstance(node.value, bool) else node.value + 1
-        found.append((node, lambda: _set(node, "value", value, f"{node.value} becomes {value}")))
-    if isinstance(node, ast.If | ast.IfExp):
-        never = ast.Constant(value=False)
-        found.append((node, lambda: _set(node, "test", never, "condition never holds")))
-    for name in ("body", "orelse"):
-        block = getattr(node, name, None)
-        for number, statement in enumerate(block if isinstance(block, list) else []):
-            is_call = isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call)
-            if is_call or isinstance(statement, ast.Raise):
-                found.append((statement, lambda b=block, n=number: _drop(b, n)))  # type: ignore[misc]
-    return found
-
-
-def _flip(node: ast.Compare) -> str:
-    old = type(node.ops[0])
-    node.ops[0] = _FLIPPED[old]()
-    return f"{old.__name__} becomes {_FLIPPED[old].__name__}"
-
-
-def _swap_boolean(node: ast.BoolOp) -> str:
-    node.op = ast.Or() if isinstance(node.op, ast.And) else ast.And()
-    return f"becomes {type(node.op).__name__}"
-
-
-def _set(node: ast.AST, name: str, value: object, what: str) -> str:
-    setattr(node, name, value)
-    return what
-
-
-def _drop(block: list[ast.stmt], number: int) -> str:
-    block[number] = ast.Pass()
-    return "left out"
 
 
 class _Replaced(importlib.abc.MetaPathFinder, importlib.abc.SourceLoader):
@@ -289,12 +201,16 @@ class Score:
 
     def __init__(self, path: Path, num_mutants: int) -> None:
         self._path, self._started, self._num_mutants = path, time.monotonic(), num_mutants
+        git = ["git", "rev-parse", "--short", "HEAD"]
+        self._commit = subprocess.check_output(git, cwd=ROOT, text=True).strip()
         self._tried: dict[str, str] = {}
         self.lists: dict[str, list[dict[str, str]]] = {
             "survived": [],
             "hangs": [],
             "equivalent": [],
         }
+        if path.exists() and path.stat().st_size:
+            self._started -= 60 * self.read()
 
     def add(self, mutant: Mutant, fate: str) -> None:
         """Count one; one that makes a test hang is noticed by whoever waits for it."""
@@ -310,10 +226,13 @@ class Score:
         kept = {**self.to_dict(), "fates": self._tried}
         self._path.write_text(json.dumps(kept, indent=1) + "\n")
 
-    def read(self) -> None:
-        """Go on with what the other process wrote."""
+    def read(self) -> float:
+        """Go on with what another process wrote; returns the minutes that it took."""
         kept = json.loads(self._path.read_text())
+        if kept["commit"] != self._commit:
+            raise SystemExit(f"{self._path} is about commit {kept['commit']}")
         self._tried, self.lists = kept["fates"], {name: kept[name] for name in self.lists}
+        return float(kept["minutes"])
 
     def has(self, mutant: Mutant) -> bool:
         """Whether it was counted."""
@@ -321,12 +240,11 @@ class Score:
 
     def to_dict(self) -> dict[str, Any]:
         """All of it as JSON values."""
-        git = ["git", "rev-parse", "--short", "HEAD"]
         fates = [each for each in self._tried.values() if each != "equivalent"]
         noticed = sum(each != "survived" for each in fates)
         return {
             "command": "python -m tests.benchmarks.gate_mutants",
-            "commit": subprocess.check_output(git, cwd=ROOT, text=True).strip(),
+            "commit": self._commit,
             "mutants": self._num_mutants,
             "tried": len(fates),
             "noticed": noticed,
@@ -372,6 +290,8 @@ def main() -> None:
             raise SystemExit("the tests fail on the original")
         for mutant, code in codes.items():
             path = path_of(mutant.module)
+            if score.has(mutant):
+                continue
             if mutant in told:
                 score.add(mutant, "equivalent")
             elif (

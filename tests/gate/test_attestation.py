@@ -7,11 +7,13 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from mlflow_rlrisk.attestation import (
     ATTESTATION_TYPE,
     OVERRIDE_TYPE,
     STATEMENT_TYPE,
+    AttestedMetric,
     changed_files,
     is_expired,
     sign_attestation,
@@ -200,11 +202,45 @@ def statement(kind: str = ATTESTATION_TYPE, **changes: Any) -> dict[str, Any]:
         statement(expires_at=attestation().issued_at),
         statement(policy_digest="A" * 64),
         statement(num_prompts="200"),
+        statement(num_prompts=200.0),
+        statement(num_prompts=True),
         statement(metrics={"x": {"value": "1", "ci_low": 0, "ci_high": 1, "num_prompts": 1}}),
     ],
 )
 def test_a_good_signature_under_a_malformed_statement_is_refused(payload: dict[str, Any]) -> None:
     assert refusal(sign_envelope(payload, [KEY])) == "malformed"
+
+
+def test_a_version_of_one_file_is_attested_as_well() -> None:
+    single = attestation(files=ENTRIES[:1])
+
+    assert verify_attestation(sign_attestation(single, KEY), RING, PLACE, NOW).statement == single
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_a_figure_that_is_no_number_is_never_drawn_up(value: float) -> None:
+    with pytest.raises(ValidationError, match="finite number"):
+        AttestedMetric(value=value, ci_low=0.0, ci_high=1.0, num_prompts=1)
+
+
+def test_an_override_says_why_and_for_whom_be_it_in_one_letter() -> None:
+    short = override_of(reason="x", requested_by=("q",))
+
+    found = verify_override(sign_override(short, [KEY]), RING, PLACE, NOW).statement
+
+    assert (found.reason, found.requested_by) == ("x", ("q",))
+    for empty in ({"reason": ""}, {"requested_by": ("q", "")}):
+        with pytest.raises(ValidationError, match="at least 1 character"):
+            override_of(**empty)
+
+
+def test_nobody_changes_what_was_verified() -> None:
+    # One proof is kept for equal bytes and given to everybody who asks.
+    proven = verify_attestation(ENVELOPE, RING, PLACE, NOW)
+
+    for record, name in ((proven.statement, "risk_level"), (proven.signers[0], "not_after")):
+        with pytest.raises(ValidationError, match="frozen"):
+            setattr(record, name, "low")
 
 
 def test_an_envelope_of_another_payload_type_is_not_read() -> None:

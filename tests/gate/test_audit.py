@@ -56,9 +56,9 @@ def test_the_hash_is_sha256_over_the_canonical_json_of_what_is_told(log: AuditLo
     log.append(entry(), NOW)
 
     (first,) = log.read()
-    told = [1, "2026-11-21T12:00:00Z", asdict(entry()), GENESIS]
+    told = [1, "2026-11-21T12:00:00Z", asdict(entry()), "0" * 64]
     text = json.dumps(told, sort_keys=True, separators=(",", ":"))
-    assert first.hash == hashlib.sha256(text.encode()).hexdigest()
+    assert (first.previous, first.hash) == (told[-1], hashlib.sha256(text.encode()).hexdigest())
 
 
 def test_preparing_twice_keeps_what_is_there(log: AuditLog) -> None:
@@ -79,6 +79,27 @@ def test_the_database_itself_refuses_to_change_an_entry(
 
     with pytest.raises(sa.exc.DatabaseError, match="append-only"), engine.begin() as connection:
         connection.exec_driver_sql(verb)
+
+
+@pytest.mark.parametrize("table", ["rlrisk_gate_log", "rlrisk_gate_head"])
+def test_the_database_itself_takes_no_second_entry_of_a_number_and_none_with_a_gap(
+    log: AuditLog, engine: Any, table: str
+) -> None:
+    log.append(entry(), NOW)
+    key, *others = [each["name"] for each in sa.inspect(engine).get_columns(table)]
+
+    def insert(number: int, missing: str = "") -> None:
+        shown = ", ".join("NULL" if each == missing else each for each in others)
+        with engine.begin() as connection:
+            connection.exec_driver_sql(f"INSERT INTO {table} SELECT {number}, {shown} FROM {table}")
+
+    with pytest.raises(sa.exc.IntegrityError, match="UNIQUE"):
+        insert(1)
+    for name in others:
+        with pytest.raises(sa.exc.IntegrityError, match=f"NOT NULL .*{table}.{name}"):
+            insert(2, missing=name)
+    assert key == ("sequence" if table == "rlrisk_gate_log" else "id")
+    insert(2)  # nothing else stood in the way
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,11 @@ def test_the_default_policy_is_complete_and_usable(rlrisk: Any, tmp_path: Path) 
     assert default.model_fields_set == set(PromotionPolicy.model_fields)
     assert default.rules[0].model_fields_set == set(PromotionRule.model_fields)
     assert default.override.model_fields_set == set(OverrideSettings.model_fields)
+    # What is printed is what a setting that is left out means.
+    assert default.override == OverrideSettings()
+    left_out = PromotionRule(name="protected", aliases=["rl-ready"], stages=["Production"])
+    assert default.rules == [left_out]
+    assert default == PromotionPolicy(version=1, key_ring=default.key_ring, rules=[left_out])
 
     ring = ["--ring", str(tmp_path / "my ring.json")]
     several = parse_policy(rlrisk("policy", "init", "--protect", "a", "--protect", "b:c", *ring)[1])

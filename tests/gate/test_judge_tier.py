@@ -2,15 +2,18 @@
 
 import json
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mlflow_rlrisk import assess
-from mlflow_rlrisk.attestation import ATTESTATION_TAG
+from mlflow_rlrisk.attestation import ATTESTATION_TAG, verify_attestation
+from mlflow_rlrisk.attestation_keys import to_moment
 from mlflow_rlrisk.commands.signing import Signer
 from mlflow_rlrisk.errors import AttestationError, VerifierError
+from mlflow_rlrisk.gate.promotion_policy import max_age_of
 from mlflow_rlrisk.records import Prompt
 from mlflow_rlrisk.report import RiskReport
 from mlflow_rlrisk.risk import RiskLevel
@@ -21,6 +24,7 @@ from mlflow_rlrisk.verifiers.code.verifier import CodeVerifier
 from mlflow_rlrisk.verifiers.loading import LoadedVerifier
 from mlflow_rlrisk.verifiers.process import WorkerProcess
 from tests.gate.conftest import Gated, refused
+from tests.gate.world import PLACE
 from tests.tiny_assessments import quick
 from tests.tiny_models import write_llama
 
@@ -63,6 +67,13 @@ def test_a_policy_holds_a_version_to_the_tier_that_graded_it(
     report = replace(report, risk_level=RiskLevel.LOW)
     envelope = attest(report, report_uri="r", key=gated.world.key, registry="mlflow")
     gated.tag(version, ATTESTATION_TAG, envelope)
+    bar, place = (
+        gated.store.gatekeeper.source.current(),
+        replace(PLACE, model="prod-a", version="1"),
+    )
+    signed = verify_attestation(envelope, bar.ring, place, datetime.now(UTC)).statement
+    lasts = to_moment(signed.expires_at) - to_moment(signed.issued_at)
+    assert lasts == max_age_of(bar.policy.rules[0]) == timedelta(days=30)  # by default
     rule = {"name": "tiers", "aliases": ["champion"]}
 
     gated.world.write_policy([rule | {"allowed_judge_tiers": ["A", "C"]}])

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from mlflow_rlrisk.attestation_keys import KeyRing
 from mlflow_rlrisk.config import PolicyConfig
@@ -163,6 +164,31 @@ def test_an_unusable_setting_is_named(change: dict[str, Any], field: str) -> Non
         parse_policy(text)
 
     assert caught.value.field == field
+
+
+def test_settings_at_their_limits_are_usable() -> None:
+    least = {"required_signatures": 1, "min_reason_length": 1, "max_duration": "1s", "keys": []}
+    rule = {"name": "", "models": ["a"], "workspaces": ["w"], "aliases": ["x"], "max_age": "1s"}
+    given = {"version": 1, "registry": "r", "key_ring": "k", "rules": [rule], "override": least}
+
+    found = parse_policy(yaml.safe_dump(given))
+
+    assert found.model_dump(exclude_unset=True) == given
+    two = parse_policy(yaml.safe_dump({**given, "override": {"required_signatures": 2}}))
+    assert two.override.required_signatures == 2
+
+
+def test_nobody_changes_a_policy_that_was_read(tmp_path: Path) -> None:
+    # One bar is kept for equal bytes, and every thread of a server decides under it.
+    policy = PolicySource(World.make(tmp_path, RULES).policy_path).current().policy
+
+    for section, name in (
+        (policy, "registry"),
+        (policy.rules[0], "mode"),
+        (policy.override, "keys"),
+    ):
+        with pytest.raises(ValidationError, match="frozen"):
+            setattr(section, name, "audit")
 
 
 @pytest.mark.parametrize(

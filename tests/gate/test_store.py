@@ -165,6 +165,15 @@ def test_a_refused_copy_names_the_report_of_its_original(gated: Gated) -> None:
         gated.store.set_registered_model_alias("prod-b", "champion", "1")
 
 
+def test_a_report_that_nobody_signed_fills_no_more_than_one_line(gated: Gated) -> None:
+    # Whoever may edit may write this tag where no rule spoke; it is shown to whoever is refused.
+    gated.tag(gated.version("prod-a"), "rlrisk.report_uri", "https://x\n" + "y" * 5000)
+
+    shown = f"https://x {'y' * 190}"
+    with refused(f"it has no signed attestation; report: {shown}; run: rlrisk assess"):
+        gated.store.set_registered_model_alias("prod-a", "champion", "1")
+
+
 def test_a_copy_speaks_for_itself_where_it_was_attested_itself(gated: Gated) -> None:
     gated.version("dev-a", is_proven=True, risk_level="high")
     copied = gated.client.copy_model_version("models:/dev-a/1", "prod-b")
