@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -89,8 +89,13 @@ def _with_versions(
             for name, value in described.items()
         },
         code_version=_version("mlflow-rlrisk") or "source",
-        libraries={name: found for name in _LIBRARIES if (found := _version(name))},
+        libraries=library_versions(),
     )
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of the libraries that matter, of those that are installed."""
+    return {name: found for name in _LIBRARIES if (found := _version(name))}
 
 
 def _version(distribution: str) -> str | None:
@@ -108,9 +113,21 @@ def assessment_folder(
         return Path(out_dir)
     if out_root is None:
         return None
-    slug = re.sub(r"[^A-Za-z0-9.]+", "-", model.removeprefix("models:/")).strip("-.")[-40:]
     key = json.dumps(store_identity(provenance), sort_keys=True)
-    return Path(out_root) / f"{slug}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+    return Path(out_root) / f"{_slug(model)}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+
+
+def folders_of(
+    out_dir: str | Path | None, out_root: str | Path | None, model: str
+) -> Sequence[Path]:
+    """Folders that `assessment_folder` may have named for the model, whatever it depends on."""
+    if out_dir is not None:
+        return [Path(out_dir)]
+    return [] if out_root is None else sorted(Path(out_root).glob(f"{_slug(model)}-*"))
+
+
+def _slug(model: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.]+", "-", model.removeprefix("models:/")).strip("-.")[-40:]
 
 
 def store_identity(provenance: Provenance) -> dict[str, str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_rlrisk.assessment_inputs import INPUTS, AssessmentInputs
+from mlflow_rlrisk.assessment_plan import plan_of
 from mlflow_rlrisk.budget import (
     Round,
     assessed_part,
@@ -22,16 +23,17 @@ from mlflow_rlrisk.budget import (
     sampling_order,
 )
 from mlflow_rlrisk.budget_record import Look, SequentialBudget
-from mlflow_rlrisk.checkpoint import Checkpoint, open_checkpoint
+from mlflow_rlrisk.checkpoint import open_checkpoint
 from mlflow_rlrisk.collection import Collection
 from mlflow_rlrisk.config import AssessmentConfig, PolicyConfig
 from mlflow_rlrisk.errors import ConfigError
 from mlflow_rlrisk.expert_examples import load_experts
 from mlflow_rlrisk.expert_profile import ExpertProfile
 from mlflow_rlrisk.expert_scoring import expert_profile, keep_profile, with_profile
+from mlflow_rlrisk.finished_assessment import Finished, Request
 from mlflow_rlrisk.folder_lock import locked
-from mlflow_rlrisk.gathering import Batch, Gatherer
-from mlflow_rlrisk.observer import Observer, Plan, SilentObserver
+from mlflow_rlrisk.gathering import Gatherer
+from mlflow_rlrisk.observer import Observer, SilentObserver
 from mlflow_rlrisk.prompts import PromptSet, load_prompts
 from mlflow_rlrisk.provenance import assessment_folder, provenance_of, store_identity
 from mlflow_rlrisk.records import Prompt, PromptStatistics
@@ -106,12 +108,24 @@ def run_assessment(
     source = None
     if needs_checkpoint(build, str(model)):
         source = open_checkpoint(model, allow_pickle=config.allow_pickle)
+    pool = VerifierPool(
+        verifier, num_workers=config.verifier_workers, timeout_s=config.verifier_timeout_s
+    )
+    request = Request(
+        model=str(model),
+        checkpoint=source,
+        prompts=prompt_set,
+        verifier=pool.spec,
+        config=config,
+        policy=policy,
+        expert=heldout,
+        train=trained,
+        is_preflight_wanted=run_preflight,
+    )
+    if (before := request.recall(context, out_dir, out_root)) is not None:
+        return _answered(before, started, command, watch)
     with ExitStack() as stack:
-        pool = stack.enter_context(
-            VerifierPool(
-                verifier, num_workers=config.verifier_workers, timeout_s=config.verifier_timeout_s
-            )
-        )
+        stack.enter_context(pool)
         watch.stage("preflight")
         shown = _preflight(pool, prompt_set, config, is_wanted=run_preflight)
         watch.stage("expert data")  # before the sampler, which may take the whole device
@@ -150,7 +164,8 @@ def run_assessment(
         course = _course(inputs, policy, context, sampler, Path(model) if is_replay else None)
         most = course.rounds[-1].num_samples
         pending = gatherer.missing(course.order, most)
-        watch.planned(_plan(inputs, course, source, sampler, pool, shown, pending))
+        plan = plan_of(inputs, course.order, course.rounds, source, sampler, pool, shown, pending)
+        watch.planned(plan)
         if store is not None:  # not before: what is refused while planning leaves nothing behind
             _bind(store, inputs)
         if folder is not None:
@@ -161,8 +176,32 @@ def run_assessment(
             if judged.report.budget is not None:
                 replace(inputs, budget=judged.report.budget).save(folder)
             write_text_atomically(folder / REPORT, judged.report.to_json())
+            request.keep(folder, pool.verifier, plan, judged.report, judged.statistics, context)
     watch.stage("done")
     return replace(judged, folder=folder, context=context, expert=expert, train=train)
+
+
+def _answered(before: Finished, started: str, command: str, watch: Observer) -> Assessment:
+    """What was finished before, as the answer to this command."""
+    watch.planned(before.plan)
+    watch.stage("sample")
+    for each in before.statistics:
+        watch.graded(each)
+    made = replace(
+        before.report.provenance, started_at=started, finished_at=_now(), command=command
+    )
+    report = replace(before.report, provenance=made)
+    with locked(before.folder):
+        write_text_atomically(before.folder / REPORT, report.to_json())
+    watch.stage("done")
+    return Assessment(
+        report=report,
+        statistics=before.statistics,
+        folder=before.folder,
+        context=before.context,
+        expert=before.expert,
+        train=before.train,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -330,49 +369,6 @@ def _bind(store: RolloutStore, inputs: AssessmentInputs) -> None:
     isolation = {} if known.judge_tier is None else {"judge_tier": known.judge_tier}
     store.bind_grades({"verifier": known.digests["verifier"], "timeout_s": timeout, **isolation})
     inputs.save(store.folder)
-
-
-def _plan(
-    inputs: AssessmentInputs,
-    course: _Course,
-    checkpoint: Checkpoint | None,
-    sampler: Sampler,
-    pool: VerifierPool,
-    shown: PreflightResult,
-    pending: list[Batch],
-) -> Plan:
-    sampling, described = inputs.config.sampling, inputs.provenance.sampler
-    lacking = [prompt for batch in pending for prompt in batch.prompts]
-    rollouts = sum(
-        len(batch.prompts) * len(batch.samples or range(sampling.num_samples)) for batch in pending
-    )
-    warnings = "".join(f"; warning: {warning}" for warning in shown.warnings)
-    return Plan(
-        model=inputs.provenance.model_reference,
-        checkpoint=checkpoint.digest
-        if checkpoint
-        else str(described.get("model_identity", "none")),
-        prompts=inputs.prompts.schema,
-        verifier=pool.verifier.described,
-        preflight=shown.detail + warnings,
-        template=sampler.template(inputs.prompts.prompts),
-        backend=", ".join(
-            str(described[name])
-            for name in ("backend", "device_name", "dtype", "architecture")
-            if described.get(name)
-        ),
-        num_prompts=len(course.order),
-        num_stored=len(course.order) - len(lacking),
-        num_samples=sampling.num_samples,
-        max_tokens=rollouts * sampling.max_new_tokens,
-        estimated_s=sampler.estimate_s(lacking) if lacking else None,
-        budget=_rounds_sentence(course.rounds) if inputs.config.budget == "auto" else "",
-    )
-
-
-def _rounds_sentence(rounds: Sequence[Round]) -> str:
-    sizes = ", ".join(f"{each.num_prompts} x {each.num_samples}" for each in rounds)
-    return f"auto: stops when the level is decided, after {sizes} (prompts x rollouts)"
 
 
 def _report(

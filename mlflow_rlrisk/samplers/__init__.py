@@ -126,6 +126,14 @@ class SamplerFactory(Protocol):
         ...
 
 
+def is_settled(backend: str) -> bool:
+    """True where checkpoint, settings and library versions settle what the sampler would draw.
+
+    Of other samplers it shows only once they are started: an engine, an endpoint, an adapter.
+    """
+    return backend in ("auto", DEFAULT_SAMPLER)
+
+
 def needs_checkpoint(factory: SamplerFactory, reference: str) -> bool:
     """True unless the sampler class says with ``takes_reference`` that it reads this itself."""
     takes_reference: Callable[[str], bool] | None = getattr(factory, "takes_reference", None)

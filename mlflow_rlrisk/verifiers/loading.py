@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -86,6 +87,27 @@ def load_verifier(
         worker.kill()
 
 
+def source_digest(spec: VerifierSpec) -> str | None:
+    """The digest that loading would give, of files alone: nothing of the user's is imported.
+
+    Args:
+        spec: The spec, taken apart.
+
+    Returns:
+        The digest of `LoadedVerifier`. Of a function that the named file has from another one it
+        is never the one that loading gives. ``None`` where files do not tell: registered by a
+        package, a module of evaluate, or without a source file.
+    """
+    if spec.kind == "builtin":
+        return _builtin_digest(spec)
+    path = Path(spec.target) if spec.kind == "file" else None
+    if spec.kind == "module":
+        path = _module_file(spec.target)
+    if path is None or not path.is_file():
+        return None
+    return _digest(spec.detail, _options(spec), [path])
+
+
 def open_verifier(spec: VerifierSpec) -> tuple[Verifier, LoadedVerifier]:
     """Import and construct the verifier in this process; a worker does this.
 
@@ -103,12 +125,11 @@ def open_verifier(spec: VerifierSpec) -> tuple[Verifier, LoadedVerifier]:
 def _open_factory(spec: VerifierSpec) -> tuple[Verifier, LoadedVerifier]:
     if spec.kind == "builtin":
         factory = builtin.FACTORIES[spec.target]
-        modules = (builtin, extraction, stated_answers)
-        sources = [*(Path(str(m.__file__)) for m in modules), *_source_files(factory)]
+        digest = _builtin_digest(spec)
     else:
         (entry_point,) = metadata.entry_points(group=ENTRY_POINT_GROUP, name=spec.target)
         factory = entry_point.load()
-        sources = _source_files(factory)
+        digest = _digest(spec.target, spec.detail, _source_files(factory))
     verifier = factory(spec.detail)
     for method in ("problem_with", "verify"):
         if not callable(getattr(verifier, method, None)):
@@ -118,11 +139,18 @@ def _open_factory(spec: VerifierSpec) -> tuple[Verifier, LoadedVerifier]:
         name=str(getattr(verifier, "name", spec.text)),
         kind="builtin" if spec.kind == "builtin" else "plugin",
         dialect=None,
-        digest=_digest(spec.target, spec.detail + _library(spec), sources),
+        digest=digest,
         extracts_answers=bool(getattr(verifier, "extracts_answers", True)),
         wants_token_ids=bool(getattr(verifier, "wants_token_ids", False)),
         judge_tier=getattr(verifier, "judge_tier", None),
     )
+
+
+def _builtin_digest(spec: VerifierSpec) -> str:
+    modules = (builtin, extraction, stated_answers)
+    sources = [Path(str(module.__file__)) for module in modules]
+    sources += _source_files(builtin.FACTORIES[spec.target])
+    return _digest(spec.target, spec.detail + _library(spec), sources)
 
 
 def _library(spec: VerifierSpec) -> str:
@@ -236,6 +264,23 @@ def _import_module(name: str) -> ModuleType:
     if getattr(module, "__file__", None) is None:
         raise VerifierError(f"module {name} has no source file")
     return module
+
+
+def _module_file(name: str) -> Path | None:
+    """The source file that `_import_module` would import, found without importing its parents."""
+    here = str(Path.cwd())
+    places = None if here in sys.path or "" in sys.path else [here, *sys.path]
+    found: ModuleSpec | None = None
+    parts = name.split(".")
+    for depth in range(1, len(parts) + 1):
+        known = ".".join(parts[:depth])
+        specs = (finder.find_spec(known, places) for finder in sys.meta_path)
+        found = next(filter(None, specs), None)
+        try:
+            places = list((found and found.submodule_search_locations) or ())
+        except KeyError:  # a namespace inside one that is not imported
+            return None
+    return Path(str(found.origin)) if found is not None and found.has_location else None
 
 
 def _source_files(item: object) -> list[Path]:
