@@ -329,6 +329,15 @@ def test_an_envelope_in_another_spelling_is_refused(envelope: str) -> None:
     assert refusal(envelope) == "malformed"
 
 
+def test_a_stranger_writes_no_page_into_the_refusal_by_the_id_of_a_key() -> None:
+    long = raw_envelope(b"{}", signatures=[{"keyid": "k" * 5000, "sig": "AAAA"}])
+
+    with pytest.raises(AttestationError) as caught:
+        open_envelope(long, RING)
+
+    assert f"key '{'k' * 64}' is not in the key ring" in str(caught.value)
+
+
 def test_signatures_out_of_order_are_refused() -> None:
     ring = ring_of(KEY, OTHER)
     parsed = json.loads(add_signature(ENVELOPE, OTHER, ring))

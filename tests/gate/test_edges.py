@@ -22,6 +22,7 @@ from mlflow_rlrisk.gate.evidence import gather
 from mlflow_rlrisk.gate.gatekeeper import actor
 from mlflow_rlrisk.gate.promotion_policy import PolicySource
 from mlflow_rlrisk.gate.reconcile import Reconciler
+from mlflow_rlrisk.gate.refusals import refusing
 from mlflow_rlrisk.model_reference import ModelSource
 from tests.gate.conftest import Gated
 from tests.gate.world import PLACE, checkpoint_folder, one_object
@@ -84,6 +85,24 @@ def test_copies_of_copies_are_followed_to_a_limit() -> None:
         gather(Copies(17), place, with_files=False)
     with pytest.raises(MlflowException, match="gone"):
         gather(Copies(3, "INTERNAL_ERROR"), place, with_files=False)
+
+
+def test_what_a_store_or_a_fault_says_takes_no_more_than_a_line_of_a_refusal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object) -> Any:
+        raise RuntimeError("x\n" * 5000)
+
+    monkeypatch.setattr(Copies, "get_model_version_download_uri", fail)
+    found = gather(Copies(1), replace(PLACE, version="1"))
+    with pytest.raises(MlflowException) as caught, refusing("read"):
+        fail()
+
+    assert (found.files, found.files_fault) == (None, f"RuntimeError: {'x ' * 100}")
+    told = f"RuntimeError: {'x ' * 143}"
+    assert caught.value.message == (
+        f"rlrisk gate: 'read' is refused, it could not be decided ({told})"
+    )
 
 
 def listing(entries: dict[str | None, list[tuple[str, int | None]]]) -> Any:
@@ -168,10 +187,12 @@ def test_remote_artifacts_are_downloaded_before_they_are_hashed(
     monkeypatch.setattr("atexit.register", lambda *call, **named: at_exit.append((call, named)))
 
     there = mlflow_rlrisk.verify("models:/prod-a/1", dst_path=tmp_path / "new" / "here")
+    beside = mlflow_rlrisk.verify("models:/prod-a/1", dst_path=tmp_path / "new" / "here")
     private = mlflow_rlrisk.verify("models:/prod-a/1")
     (finding,) = Reconciler(gated.client, None).run(bar)
 
-    assert there.is_relative_to(tmp_path / "new" / "here")
+    assert there != beside  # what was verified before is not written over
+    assert all(each.is_relative_to(tmp_path / "new" / "here") for each in (there, beside))
     assert hash_folder(there) == hash_folder(private) == gated.files
     assert finding.action == "kept"
     found = one_object(rlrisk("verify", "models:/prod-a/1", "--json")[1])
@@ -187,6 +208,7 @@ def test_remote_artifacts_are_downloaded_before_they_are_hashed(
     for (call, *given), named in at_exit:
         if call is shutil.rmtree:
             call(*given, **named)
+            call(*given, **named)  # the trainer has removed it already
     assert not private.exists()
 
 
@@ -213,7 +235,7 @@ def test_content_is_hashed_again_only_when_it_has_changed(
 
 
 def test_every_page_of_models_is_looked_at_and_what_cannot_be_changed_is_told(
-    gated: Gated, monkeypatch: pytest.MonkeyPatch
+    gated: Gated, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     for name in ("prod-a", "prod-b"):
         gated.version(name)
@@ -242,6 +264,7 @@ def test_every_page_of_models_is_looked_at_and_what_cannot_be_changed_is_told(
         ("prod-b", "failed"),
     ]
     assert "cannot be taken back: model='prod-a': read-only" in findings[0].message
+    assert "alias 'champion' of prod-b cannot be taken back: model='prod-b'" in caplog.text
 
 
 def test_files_that_cannot_be_hashed_and_versions_that_are_gone_are_not_proven(
