@@ -54,8 +54,6 @@ def run_v2_without_gpu() -> None:
 def main(path: Path) -> None:
     """Answer the case of a file."""
     case = json.loads(path.read_text(encoding="utf-8"))
-    if case.get("options", {}).get("runner") == "v2":
-        run_v2_without_gpu()
     from mlflow_rlrisk.records import Prompt
     from mlflow_rlrisk.samplers import load_sampler
 
@@ -120,6 +118,9 @@ def _plain(rollout: Any) -> dict[str, Any]:
         "finish_reason": rollout.finish_reason.value,
     }
 
+
+if os.environ.get("TRITON_INTERPRET") == "1":  # in the engine's own processes too
+    run_v2_without_gpu()
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))

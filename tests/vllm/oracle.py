@@ -28,11 +28,12 @@ def reference(folder: Path, adapter: Path | None = None) -> Any:
 
 
 def worst_differences(
-    answer: dict[str, Any], model: Any, temperature: float = 0.7
+    answer: dict[str, Any], model: Any, temperature: float = 0.7, top_k: int | None = None
 ) -> tuple[float, float, int]:
     """Largest differences of entropy and logprob (nats) over all tokens, and how many these are.
 
-    A token without an entropy or logprob makes them NaN.
+    Entropies are of the full softmax, logprobs of the ``top_k`` likeliest words if so many were
+    sampled from. A token without an entropy or logprob makes them NaN.
     """
     entropy = logprob = 0.0
     num_tokens = 0
@@ -42,7 +43,10 @@ def worst_differences(
             logits = model(torch.tensor([prompt + tokens])).logits[0, len(prompt) - 1 : -1]
         logs = (logits / temperature).log_softmax(-1)
         expected = -(logs.exp() * logs).sum(-1).numpy()
-        chosen = logs.gather(1, torch.tensor(tokens)[:, None])[:, 0].numpy()
+        kept = logs if top_k is None else logs.topk(top_k, dim=-1).values
+        own = logs.gather(1, torch.tensor(tokens)[:, None])[:, 0]
+        assert (own > kept.amin(-1) - 1e-4).all(), "a token was drawn that had been cut away"
+        chosen = (own - kept.logsumexp(-1)).numpy()
         entropy = np.maximum(entropy, np.abs(expected - rollout["entropies"]).max())
         logprob = np.maximum(logprob, np.abs(chosen - rollout["logprobs"]).max())
         num_tokens += len(tokens)
