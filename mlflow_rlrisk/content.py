@@ -39,23 +39,35 @@ def file_entry(name: str, path: Path) -> FileEntry:
         return FileEntry(name, stream.tell(), digest)
 
 
+def plain_files(folder: Path) -> list[tuple[str, Path]]:
+    """Every file below ``folder`` as (name, path).
+
+    Raises:
+        CheckpointError: It holds nothing, a link, or what is neither file nor folder.
+    """
+    root = folder.resolve()
+    found = []
+    for path in sorted(root.rglob("*")):
+        name = path.relative_to(root).as_posix()
+        if path.is_symlink():
+            raise CheckpointError(
+                f"{name} is a link, whose target may change while {folder} does not: put the file "
+                f"itself there"
+            )
+        if path.is_dir():
+            continue
+        if not path.is_file():
+            raise CheckpointError(f"{name} is neither a file nor a folder")
+        found.append((name, path))
+    if not found:
+        raise CheckpointError(f"{folder} holds no files")
+    return found
+
+
 def hash_folder(folder: Path) -> tuple[FileEntry, ...]:
     """Hash every file below ``folder``, sorted by path.
 
     Raises:
         CheckpointError: It holds nothing, a link, or what is neither file nor folder.
     """
-    root = folder.resolve()
-    entries = []
-    for path in sorted(root.rglob("*")):
-        name = path.relative_to(root).as_posix()
-        if path.is_symlink():  # what it points to may change without the folder changing
-            raise CheckpointError(f"{name} is a link")
-        if path.is_dir():
-            continue
-        if not path.is_file():
-            raise CheckpointError(f"{name} is neither a file nor a folder")
-        entries.append(file_entry(name, path))
-    if not entries:
-        raise CheckpointError(f"{folder} holds no files")
-    return tuple(sorted(entries))
+    return tuple(sorted(file_entry(name, path) for name, path in plain_files(folder)))

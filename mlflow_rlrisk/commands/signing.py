@@ -10,6 +10,7 @@ import click
 
 from mlflow_rlrisk import console
 from mlflow_rlrisk.attestation_keys import KEY_VARIABLE, SigningKey, key_path
+from mlflow_rlrisk.content import plain_files
 from mlflow_rlrisk.errors import AttestationError
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ def find_signer(
     Raises:
         UsageError: Signing is asked for, and nothing will be registered.
         ConfigError: The key cannot be used.
+        CheckpointError: The version holds what cannot be signed, such as a link.
     """
     is_configured = key_file is not None or KEY_VARIABLE in os.environ or key_path().exists()
     if sign and not register:
@@ -82,8 +84,11 @@ def find_signer(
     from mlflow_rlrisk.gate.client import registry_name
     from mlflow_rlrisk.model_reference import resolve_reference
 
-    if resolve_reference(model).version is None:
+    source = resolve_reference(model)
+    if source.version is None:
         if sign:
             raise click.UsageError(f"--sign: {model} is no registered version")
         return None
+    if source.local_path is not None:
+        plain_files(source.local_path)
     return Signer(SigningKey.load(key_file or key_path()), registry_name(), is_asked_for=bool(sign))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from mlflow_rlrisk.attestation_keys import ring_path
 from mlflow_rlrisk.content import FileEntry, hash_folder
-from mlflow_rlrisk.errors import ModelReferenceError, PromotionRefusedError
+from mlflow_rlrisk.errors import CheckpointError, ModelReferenceError, PromotionRefusedError
 from mlflow_rlrisk.gate.client import (
     as_refusal,
     load_bar,
@@ -68,7 +68,15 @@ def verify(
     if source.registered_name is None or source.version is None:
         raise ModelReferenceError(f"model={model_uri!r}: only registered versions are attested")
     folder = source.local_path or source.download(_destination(dst_path))
-    verdict, files = _judged(bar, source, alias or source.alias, hash_folder(folder))
+    try:
+        hashed = hash_folder(folder)
+    except CheckpointError as error:
+        text = (
+            f"rlrisk gate: version {source.version} of '{source.registered_name}' is blocked: its "
+            f"content cannot be hashed: {error}; do not load it"
+        )
+        raise PromotionRefusedError(str(Outcome.BLOCK), "content_unreadable", text) from error
+    verdict, files = _judged(bar, source, alias or source.alias, hashed)
     if not verdict.allows:
         raise PromotionRefusedError(str(verdict.outcome), verdict.reason, verdict.message)
     if files != verdict.files:

@@ -9,7 +9,13 @@ from mlflow.exceptions import MlflowException
 
 import mlflow_rlrisk
 from mlflow_rlrisk.attestation_keys import KeyRing, SigningKey
-from mlflow_rlrisk.errors import ConfigError, ModelReferenceError, PromotionRefusedError
+from mlflow_rlrisk.commands.signing import find_signer
+from mlflow_rlrisk.errors import (
+    CheckpointError,
+    ConfigError,
+    ModelReferenceError,
+    PromotionRefusedError,
+)
 from tests.gate.conftest import RULES, Gated
 from tests.gate.world import one_object, ring_of
 
@@ -312,6 +318,24 @@ def test_a_trainer_gets_the_folder_and_after_one_byte_changed_nothing(gated: Gat
     (gated.checkpoint / "extra.py").write_text("")
     with pytest.raises(PromotionRefusedError, match=r"extra\.py was added"):
         mlflow_rlrisk.verify("models:/prod-a@champion")  # the registry refuses to hand it out
+
+
+def test_weights_behind_a_link_are_no_proof_and_nobody_signs_them(
+    gated: Gated, rlrisk: Any, tmp_path: Path
+) -> None:
+    gated.version("prod-a", is_proven=True)
+    weights = gated.checkpoint / "model.safetensors"
+    weights.rename(tmp_path / "blob")
+    weights.symlink_to(tmp_path / "blob")
+
+    code, out = rlrisk("verify", "models:/prod-a/1", "--json")
+
+    told = json.loads(out)
+    assert (code, told["outcome"], told["reason"]) == (10, "block", "content_unreadable")
+    assert "model.safetensors is a link" in told["message"]
+    assert "do not load it" in told["message"]
+    with pytest.raises(CheckpointError, match="is a link"):  # before anything is sampled
+        find_signer("models:/prod-a/1", sign=True, key_file=tmp_path / "key", register=True)
 
 
 def test_verify_holds_a_version_to_the_rules_of_the_alias_it_is_read_by(gated: Gated) -> None:
