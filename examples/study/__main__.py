@@ -1,4 +1,7 @@
-"""``python -m examples.study run|collect``: make the study's data, or write it down."""
+"""``python -m examples.study run|collect``: make the study's data, or write it down.
+
+``collect`` replaces the rows of the lineages that the folder holds and keeps all others.
+"""
 
 import argparse
 import os
@@ -20,25 +23,31 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--results", type=Path, default=RESULTS, help="where collect writes")
     options = parser.parse_args(arguments)
     results = options.results.resolve()
-    from examples.study.settings import FULL, TINY
+    from examples.study.settings import STUDIES, TINY
 
-    settings = TINY if options.tiny else FULL
-    if options.only and options.only not in {each.name for each in settings.lineages}:
-        parser.error(f"--only {options.only}: known {[each.name for each in settings.lineages]}")
+    studies = {"SETTINGS.json": TINY} if options.tiny else STUDIES
+    known = [each.name for settings in studies.values() for each in settings.lineages]
+    if options.only and options.only not in known:
+        parser.error(f"--only {options.only}: known {known}")
     if options.what != "settings":
         options.out.mkdir(parents=True, exist_ok=True)
         _use_folder(options.out)
     from examples.study import sweep
-    from examples.study.rows import write_pairs
+    from examples.study.rows import read_pairs, write_pairs
 
     if options.what == "run":
-        sweep.run_sweep(settings, only=options.only, workers=options.workers, say=_say)
+        for settings in studies.values():
+            if options.only in (None, *(each.name for each in settings.lineages)):
+                sweep.run_sweep(settings, only=options.only, workers=options.workers, say=_say)
         return
     results.mkdir(parents=True, exist_ok=True)
-    (results / "SETTINGS.json").write_text(sweep.settings_json(settings), encoding="utf-8")
+    for name, settings in studies.items():
+        (results / name).write_text(sweep.settings_json(settings), encoding="utf-8")
     if options.what == "collect":
-        rows = sweep.collected_rows(settings)
-        write_pairs(results / "pairs.jsonl", rows)
+        rows = [row for settings in studies.values() for row in sweep.collected_rows(settings)]
+        pairs, here = results / "pairs.jsonl", {row["lineage"] for row in rows}
+        kept = read_pairs(pairs) if pairs.is_file() else []
+        write_pairs(pairs, [*(row for row in kept if row["lineage"] not in here), *rows])
         for row in rows:
             target = results / row["report"]
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ from examples.study.models import load
 from examples.study.rows import Rivals
 from examples.study.sampling import count_correct, sampled_passes
 from examples.study.settings import StudySettings
-from examples.study.tasks.walks import WalkTask
+from examples.study.tasks.base import Task
 from mlflow_rlrisk.assess import assess
 from mlflow_rlrisk.demo.train import single_thread
 from mlflow_rlrisk.report_record import RiskReport
@@ -24,7 +24,7 @@ PACKAGES = ("mlflow-rlrisk", "torch", "transformers", "trl", "numpy")
 
 
 def assess_checkpoint(
-    checkpoint: Path, prompts: Path, expert: Path, task: WalkTask, settings: StudySettings
+    checkpoint: Path, prompts: Path, expert: Path, task: Task[Any], settings: StudySettings
 ) -> RiskReport:
     """Assess as the tool does, at the sampling settings of the RL run, with held-out expert data.
 
@@ -47,7 +47,7 @@ def assess_checkpoint(
 
 def rivals_of(
     checkpoint: Path,
-    task: WalkTask,
+    task: Task[Any],
     settings: StudySettings,
     *,
     assessed_prompts: list[str],

@@ -15,7 +15,7 @@ from examples.study.rows import CurvePoint, Passes, RunOutcome
 from examples.study.sampling import sampled_passes
 from examples.study.settings import LineageSettings, StudySettings
 from examples.study.tasks import TASKS
-from examples.study.tasks.walks import WalkTask
+from examples.study.tasks.base import Task
 from mlflow_rlrisk.demo.train import single_thread
 
 LOGGED = ("reward", "frac_reward_zero_std", "entropy")
@@ -76,7 +76,7 @@ def train_grpo(
 
 
 def grpo_arguments(
-    lineage: LineageSettings, settings: StudySettings, task: WalkTask, rl_seed: int
+    lineage: LineageSettings, settings: StudySettings, task: Task[Any], rl_seed: int
 ) -> dict[str, Any]:
     """Arguments of TRL's ``GRPOConfig``: no KL penalty, one update a batch."""
     return {
@@ -106,7 +106,7 @@ class _Curve:
     """Held-out passes, measured with the same random numbers at every point."""
 
     def __init__(
-        self, tokenizer: Any, task: WalkTask, prompts: list[str], settings: StudySettings
+        self, tokenizer: Any, task: Task[Any], prompts: list[str], settings: StudySettings
     ) -> None:
         self.tokenizer, self.task, self.prompts = tokenizer, task, prompts
         self.num_samples = settings.heldout_samples

@@ -11,13 +11,27 @@ MAX_POSITIONS = 64
 INITIALIZER_RANGE = 0.1
 """About one over the square root of the width; the default of 0.02 hardly starts to learn."""
 WEIGHTS = "model.safetensors"
-FINAL_NORMS = ("model.norm.", "transformer.ln_f.", "gpt_neox.final_layer_norm.")
-"""Scale and shift of the last norm: all logits are proportional to them."""
+LAST = (
+    "model.norm.",
+    "transformer.ln_f.",
+    "gpt_neox.final_layer_norm.",
+    "model.decoder.final_layer_norm.",
+    "model.final_layernorm.",
+    "lm_head.bias",
+)
+"""Scale and shift of the last norm, and of the head where it has one: logits are linear in them."""
 
 
 def new_model(architecture: Architecture, vocabulary_size: int, settings: StudySettings) -> Any:
     """An untrained model; torch's random state decides its weights."""
-    from transformers import AutoModelForCausalLM, GPT2Config, GPTNeoXConfig, LlamaConfig
+    from transformers import (
+        AutoModelForCausalLM,
+        GPT2Config,
+        GPTNeoXConfig,
+        LlamaConfig,
+        OPTConfig,
+        PhiConfig,
+    )
 
     hidden, layers, heads = settings.hidden_size, settings.num_layers, settings.num_heads
     special = {"bos_token_id": None, "eos_token_id": 1, "pad_token_id": 0}
@@ -30,10 +44,16 @@ def new_model(architecture: Architecture, vocabulary_size: int, settings: StudyS
     }
     config: Any
     neox: Any = GPTNeoXConfig  # transformers leaves its older arguments untyped
+    opt: Any = OPTConfig
     if architecture == "llama":
         config = LlamaConfig(intermediate_size=3 * hidden, tie_word_embeddings=True, **shape)
     elif architecture == "gpt_neox":
         config = neox(intermediate_size=4 * hidden, rotary_pct=1.0, **shape)
+    elif architecture == "opt":
+        config = opt(ffn_dim=4 * hidden, word_embed_proj_dim=hidden, dropout=0.0, **shape)
+        config.init_std = INITIALIZER_RANGE  # its name for the initializer range
+    elif architecture == "phi":
+        config = PhiConfig(intermediate_size=4 * hidden, **shape)
     else:
         config = GPT2Config(
             vocab_size=vocabulary_size,
@@ -97,11 +117,11 @@ def divide_logits(source: Path, target: Path, temperature: float) -> None:
     scaled = 0
     with torch.no_grad():
         for name, weight in model.named_parameters():
-            if name.startswith(FINAL_NORMS):
+            if name.startswith(LAST):
                 weight /= temperature
                 scaled += 1
     if not scaled:
-        raise ValueError(f"{source}: no final norm among {FINAL_NORMS}")
+        raise ValueError(f"{source}: no final norm among {LAST}")
     save(model, tokenizer, target)
 
 

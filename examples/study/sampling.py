@@ -3,7 +3,7 @@
 from typing import Any
 
 from examples.study.rows import Passes
-from examples.study.tasks.walks import WalkTask
+from examples.study.tasks.base import Task
 from mlflow_rlrisk.statistics.passk import pass_at_ks
 
 MAX_SEQUENCES = 1024
@@ -11,7 +11,7 @@ MAX_SEQUENCES = 1024
 
 
 def count_correct(
-    model: Any, tokenizer: Any, task: WalkTask, prompts: list[str], num_samples: int
+    model: Any, tokenizer: Any, task: Task[Any], prompts: list[str], num_samples: int
 ) -> list[int]:
     """Right answers of each prompt among ``num_samples`` drawn at temperature 1.
 
@@ -49,7 +49,7 @@ def count_correct(
 
 
 def sampled_passes(
-    model: Any, tokenizer: Any, task: WalkTask, prompts: list[str], num_samples: int, seed: int
+    model: Any, tokenizer: Any, task: Task[Any], prompts: list[str], num_samples: int, seed: int
 ) -> Passes:
     """Unbiased pass@1 and pass@10 over ``prompts``; leaves torch's random state as it was."""
     import torch

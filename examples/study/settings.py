@@ -9,7 +9,7 @@ from typing import Literal
 
 from mlflow_rlrisk.config import AssessmentConfig, SamplingConfig, Settings
 
-Architecture = Literal["llama", "gpt2", "gpt_neox"]
+Architecture = Literal["llama", "gpt2", "gpt_neox", "opt", "phi"]
 
 
 BASE_FIELDS = (
@@ -32,7 +32,10 @@ class LineageSettings(Settings):
     base_seed: int
     base_steps: int
     walk_lengths: tuple[int, ...]
-    """Steps of the base's walks relative to a prompt's distance, drawn evenly."""
+    """Steps of the base's walks relative to a prompt's distance, drawn evenly.
+
+    In tasks without walks: given cells of its grids relative to a prompt's.
+    """
     sft_learning_rate: float
     rl_learning_rate: float
 
@@ -164,6 +167,37 @@ FULL = StudySettings(
     failed_below=0.15,
     pass_at_10_noise=0.05,
 )
+
+PROSPECTIVE = FULL.model_copy(
+    update={
+        "lineages": (
+            LineageSettings(
+                name="latin-opt",
+                task="latin",
+                architecture="opt",
+                base_seed=4,
+                base_steps=300,
+                walk_lengths=(-2, -1, 0, 1, 2),
+                sft_learning_rate=1e-3,
+                rl_learning_rate=2e-4,
+            ),
+            LineageSettings(
+                name="arranging-phi",
+                task="arranging",
+                architecture="phi",
+                base_seed=5,
+                base_steps=600,
+                walk_lengths=(0,),
+                sft_learning_rate=1e-3,
+                rl_learning_rate=3e-4,
+            ),
+        )
+    }
+)
+"""Two further lineages, planned when the index was fixed; everything else is as in `FULL`."""
+
+STUDIES = {"SETTINGS.json": FULL, "SETTINGS-prospective.json": PROSPECTIVE}
+"""By the file in ``results`` that froze them."""
 
 TINY = FULL.model_copy(
     update={

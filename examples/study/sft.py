@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from examples.study.models import build_tokenizer, load, new_model, save
-from examples.study.prompts import crawl_example, draw_sets
+from examples.study.prompts import draw_sets
 from examples.study.settings import LineageSettings, StudySettings
 from examples.study.tasks import TASKS
 from mlflow_rlrisk.demo.train import IGNORED, Batch, Example, collate, single_thread
@@ -17,7 +17,7 @@ SFT_WARMUP_STEPS = 20
 
 
 def train_base(lineage: LineageSettings, settings: StudySettings, folder: Path) -> list[float]:
-    """Train a base from scratch on noisy walks; returns the loss of every step."""
+    """Train a base from scratch on noisy material; returns the loss of every step."""
     import torch
 
     single_thread()
@@ -34,7 +34,7 @@ def train_base(lineage: LineageSettings, settings: StudySettings, folder: Path) 
         for group in optimizer.param_groups:
             group["lr"] = settings.base_learning_rate * min((step + 1) / WARMUP_STEPS, left)
         examples = [
-            crawl_example(task, rng, unseen, settings, lineage.walk_lengths)
+            task.crawl_example(rng, unseen, settings, lineage.walk_lengths)
             for _ in range(settings.base_batch)
         ]
         losses.append(train_step(model, optimizer, collate(examples, tokenizer)))

@@ -11,6 +11,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 from examples.study import steps
 from examples.study.assessing import (
@@ -35,13 +36,13 @@ from examples.study.rows import PairRow, row_from_json, row_to_json
 from examples.study.settings import StudySettings
 from examples.study.sft import train_base, train_ladder
 from examples.study.tasks import TASKS
-from examples.study.tasks.walks import WalkTask
+from examples.study.tasks.base import Task
 
 Say = Callable[[str], None]
 
 
 @cache
-def _sets(task: WalkTask, settings: StudySettings) -> PromptSets:
+def _sets(task: Task[Any], settings: StudySettings) -> PromptSets:
     return draw_sets(task, settings)
 
 

@@ -1,20 +1,20 @@
-"""The study's tasks: their graders are held to enumeration, their prompt sets to disjointness."""
+"""The study's walks: their graders are held to enumeration, their prompt sets to disjointness."""
 
 import random
 from itertools import product
 
 import pytest
 
-from examples.study.prompts import crawl_example, diverse_examples, draw_sets, narrow_examples
+from examples.study.prompts import diverse_examples, draw_sets, narrow_examples
 from examples.study.settings import FULL
-from examples.study.tasks import TASKS
+from examples.study.tasks import WALKS
 from examples.study.tasks.chains import apply
 from examples.study.tasks.rewriting import LENGTH, RULES
 from examples.study.tasks.stack import INSTRUCTIONS
 from examples.study.tasks.stack import run as run_program
 from examples.study.tasks.walks import Pair, WalkTask, all_pairs, right_answers
 
-EVERY_TASK = pytest.mark.parametrize("task", TASKS.values(), ids=lambda task: task.name)
+EVERY_TASK = pytest.mark.parametrize("task", WALKS.values(), ids=lambda task: task.name)
 
 
 @EVERY_TASK
@@ -55,7 +55,7 @@ def test_no_prompt_is_in_two_sets_and_the_base_sees_none_that_is_graded(task: Wa
     sets = draw_sets(task, FULL)
     pairs = [pair for part in sets for pair in part]
     rng = random.Random(5)
-    seen = {crawl_example(task, rng, sets.unseen, FULL, (-1, 0, 1)).prompt for _ in range(300)}
+    seen = {task.crawl_example(rng, sets.unseen, FULL, (-1, 0, 1)).prompt for _ in range(300)}
 
     assert len(set(pairs)) == len(pairs)
     assert not seen & {task.prompt(pair) for pair in sets.unseen}
@@ -96,7 +96,7 @@ def test_arithmetic_and_rules_do_what_their_texts_say() -> None:
     assert [apply(12, operation, 5) for operation in "+-*/"] == [17, 7, 60, None]
     assert apply(12, "/", 6) == 2
     assert apply(40, "*", 3) is None
-    task = TASKS["rewriting"]
+    task = WALKS["rewriting"]
     for left, right in RULES:
         assert task.follow(tuple(f"{left}cd"), tuple(f"{right}cd")) == tuple(f"{right}cd")
     assert task.follow(tuple("abcd"), tuple("bacd")) is not None
@@ -106,7 +106,7 @@ def test_arithmetic_and_rules_do_what_their_texts_say() -> None:
 
 
 def test_the_words_of_a_task_are_all_in_its_vocabulary() -> None:
-    for task in TASKS.values():
+    for task in WALKS.values():
         pair = Pair(*all_pairs(task)[5])
         words = {w for answer in right_answers(task, pair) for w in answer.split()}
         assert words | set(task.prompt(pair).split()) <= set(task.words())

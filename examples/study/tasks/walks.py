@@ -1,16 +1,19 @@
-"""What the three tasks share: a walk from one state to another, with many right ways.
+"""What three tasks share: a walk from one state to another, with many right ways.
 
 A task names its states, the moves out of a state and how a move is written. Prompts, the
 expert's one answer, several other right answers and the noisy material of the base follow from
-that. Prompts of a task are equally long, so that nothing is ever padded on the left: models with
-learned positions would see something else in training than in generation.
+that.
 """
 
 import random
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence, Set
 from functools import cache
 from typing import NamedTuple
+
+from examples.study.settings import StudySettings
+from examples.study.tasks.base import Task
+from mlflow_rlrisk.demo.train import Example
 
 State = tuple[str, ...]
 
@@ -29,17 +32,15 @@ class Pair(NamedTuple):
     target: State
 
 
-class WalkTask(ABC):
-    """A task; its methods are pure, so that one instance serves everybody.
+class WalkTask(Task[Pair]):
+    """A task whose answers are walks.
 
     Attributes:
-        name: Also names the module with the task's ``reward``.
         max_steps: A right answer has 1..max_steps steps.
         distance: Prompts are pairs that are exactly this many steps apart.
         step_words: Words of one step.
     """
 
-    name: str
     max_steps: int
     distance: int
     step_words: int
@@ -51,18 +52,6 @@ class WalkTask(ABC):
     @abstractmethod
     def moves(self, state: State) -> tuple[Move, ...]:
         """Every possible step, in the order in which the expert prefers them."""
-
-    @abstractmethod
-    def prompt(self, pair: Pair) -> str:
-        """The text of a prompt."""
-
-    @abstractmethod
-    def parse(self, prompt: str) -> Pair:
-        """The pair of a prompt; `ValueError` where it is none of this task."""
-
-    @abstractmethod
-    def words(self) -> list[str]:
-        """The words of prompts and answers."""
 
     @abstractmethod
     def follow(self, state: State, words: Sequence[str]) -> State | None:
@@ -89,6 +78,47 @@ class WalkTask(ABC):
                 return False
             state = following
         return state == target
+
+    def problems(self) -> list[Pair]:
+        """Every pair at the task's distance."""
+        return all_pairs(self)
+
+    def expert_answer(self, pair: Pair) -> str:
+        """The shortest, ties go to the move that the task prefers."""
+        return expert_answer(self, pair)
+
+    def diverse_answers(self, pair: Pair, rng: random.Random, count: int) -> list[str]:
+        """Different right answers, drawn step by step."""
+        return diverse_answers(self, pair, rng, count)
+
+    def crawl_example(
+        self, rng: random.Random, unseen: Set[Pair], settings: StudySettings, sizes: Sequence[int]
+    ) -> Example:
+        """One walk as a crawl might hold it: any way, right or wrong, no pair of ``unseen``."""
+        states = _states(self)
+        while True:
+            start = rng.choice(states)
+            length = max(1, self.distance + rng.choice(sizes))
+            chain: list[Move] = []
+            state = start
+            for _ in range(length):
+                chain.append(rng.choice(self.moves(state)))
+                state = chain[-1].state
+            target = state
+            fate = rng.random()
+            words = render(chain).split()
+            if fate < settings.slip_share:
+                words[rng.randrange(len(words))] = rng.choice(words)
+            elif fate < settings.slip_share + settings.off_target_share:
+                target = rng.choice(self.moves(state)).state
+            pair = Pair(start, target)
+            if target != start and pair not in unseen:
+                return Example(self.prompt(pair), " ".join(words))
+
+
+@cache
+def _states(task: WalkTask) -> list[State]:
+    return task.states()
 
 
 def render(moves: Sequence[Move]) -> str:
