@@ -19,18 +19,18 @@ from mlflow_rlrisk.errors import CheckpointError, ComparabilityError
 from mlflow_rlrisk.expert_profile import ExpertProfile, ForgetRatio, paired_forget_ratio
 from mlflow_rlrisk.lineage import LineageMember
 from mlflow_rlrisk.lineage.drift import (
-    AnswerModes,
     Divergence,
     DriftReport,
     WeightDrift,
-    answer_modes,
     divergence,
     is_bound_kept,
     mean_estimate,
     reward_bound,
 )
 from mlflow_rlrisk.lineage.measures import Estimate
+from mlflow_rlrisk.lineage.modes import mode_changes
 from mlflow_rlrisk.lineage.table import HELDOUT, build_table
+from mlflow_rlrisk.lineage_evidence import answers_given
 from mlflow_rlrisk.records import GradedGroup, Prompt
 from mlflow_rlrisk.rollout_store import RolloutStore
 from mlflow_rlrisk.samplers.model_loading import load_model, load_tokenizer
@@ -96,6 +96,7 @@ def measure_drift(
     bounds = reward_bound(forward, reverse, span)
     changes = _changes(members, config, bootstrap)
     forgotten = _forgotten(base, members, config, notes)
+    modes = mode_changes(members[0], members[1:], bootstrap, confidence=config.confidence)
     return DriftReport(
         before=members[0].name,
         after=members[1].name,
@@ -111,7 +112,7 @@ def measure_drift(
         reward_bound=None if bounds is None else bounds[0],
         is_bound_kept=None if bounds is None else is_bound_kept(change, bounds[1]),
         is_reward_lower=change.ci_high < 0.0,
-        modes=_modes(groups, bootstrap, config.confidence),
+        modes=modes[0].modes if modes else None,
         heldout_nll=changes.get(HELDOUT),
         forget_ratio=None if forgotten is None else forgotten.value,
         forget_ratio_ci=None if forgotten is None else forgotten.ends,
@@ -126,6 +127,7 @@ def _member(assessment: Assessment) -> LineageMember:
         statistics=assessment.statistics,
         expert=assessment.expert,
         train=assessment.train,
+        answers=answers_given(assessment),
     )
 
 
@@ -266,24 +268,6 @@ def _mean_rewards(
         means.append(float(np.mean(rewards)))
         seen += rewards
     return np.array(means), float(min(seen)), float(max(seen))
-
-
-def _modes(
-    groups: Sequence[Sequence[GradedGroup]], bootstrap: PromptBootstrap, confidence: float
-) -> AnswerModes | None:
-    counted = [[_answers(group) for group in side] for side in groups]
-    if not any(any(side) for side in counted):
-        return None
-    return answer_modes(counted[0], counted[1], bootstrap, confidence)
-
-
-def _answers(group: GradedGroup) -> dict[str, tuple[int, bool]]:
-    found: dict[str, tuple[int, bool]] = {}
-    for grade in group.grades:
-        if grade.answer is not None and grade.reward is not None:
-            count, is_correct = found.get(grade.answer, (0, False))
-            found[grade.answer] = (count + 1, is_correct or grade.reward >= 1.0)
-    return found
 
 
 def _weights(checkpoints: tuple[Checkpoint, Checkpoint], notes: list[str]) -> WeightDrift | None:

@@ -1,4 +1,4 @@
-"""What only a whole lineage can say of one assessment: rises of its loss, copies of another one."""
+"""What a lineage needs of its members' folders: rises of the loss, answers, copies of another."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -41,6 +41,13 @@ def _token_logprobs(assessment: Assessment) -> TokenLogprobs:
         for place, (token, logprob) in enumerate(zip(ids, logprobs, strict=True)):
             found.setdefault((prompt_id, tuple(ids[:place])), {})[token] = logprob
     return found
+
+
+def answers_given(assessment: Assessment) -> dict[str, dict[str, tuple[int, bool]]] | None:
+    """By prompt the answers that were extracted, from the stored grades; ``None`` without them."""
+    if assessment.folder is None:
+        return None
+    return RolloutStore(assessment.folder).answers(assessment.report.config.success_threshold)
 
 
 def with_heldout_rises(assessments: Sequence[Assessment]) -> list[Assessment]:

@@ -211,6 +211,31 @@ class RolloutStore:
                 if first is not None and second is not None:
                     yield prompt_id, first[:depth].tolist(), second[:depth].tolist()
 
+    def answers(self, success_threshold: float | None) -> dict[str, dict[str, tuple[int, bool]]]:
+        """By prompt, how often each extracted answer was given and whether it is correct.
+
+        Answers that got no reward do not count; rollouts stay on disk.
+
+        Args:
+            success_threshold: Correct from this reward on; from 1 on where it is ``None``.
+        """
+        tables = [table for _, table in self._tables(self._grades, GRADE_SCHEMA)]
+        if not tables:
+            return {}
+        graded = pa.concat_tables(tables).select(["prompt_id", "sample_index", "answer", "reward"])
+        each = graded.drop_null().group_by(["prompt_id", "sample_index"], use_threads=False)
+        once = each.aggregate(
+            [("answer", "first"), ("reward", "first")]
+        )  # it may lie in two shards
+        kinds = once.group_by(["prompt_id", "answer_first"], use_threads=False)
+        counted = kinds.aggregate([("reward_first", "count"), ("reward_first", "max")])
+        line = 1.0 if success_threshold is None else success_threshold
+        found: dict[str, dict[str, tuple[int, bool]]] = {}
+        for row in counted.to_pylist():
+            figures = (row["reward_first_count"], row["reward_first_max"] >= line)
+            found.setdefault(row["prompt_id"], {})[row["answer_first"]] = figures
+        return found
+
     def graded_groups(
         self, prompts: Sequence[Prompt], num_samples: int | None = None
     ) -> Iterator[GradedGroup]:

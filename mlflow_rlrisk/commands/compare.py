@@ -181,7 +181,7 @@ def _trace(
     settings: dict[str, Any],
 ) -> "LineageReport":
     from mlflow_rlrisk.lineage import LineageMember, trace_lineage
-    from mlflow_rlrisk.lineage_evidence import rescalings
+    from mlflow_rlrisk.lineage_evidence import answers_given, rescalings
 
     members = [
         LineageMember(
@@ -192,6 +192,7 @@ def _trace(
             train=assessment.train,
             parent=parents.get(assessment.report.provenance.model_reference),
             series=series.get(assessment.report.provenance.model_reference),
+            answers=answers_given(assessment),
         )
         for assessment in assessments
     ]

@@ -11,10 +11,16 @@ from dataclasses import replace
 
 from mlflow_rlrisk.comparison import rank
 from mlflow_rlrisk.errors import ComparabilityError, ConfigError
-from mlflow_rlrisk.lineage.choice import Choice, as_safe_as_the_safest, choose
+from mlflow_rlrisk.lineage.choice import (
+    Choice,
+    as_safe_as_the_safest,
+    choose,
+    with_drift,
+)
 from mlflow_rlrisk.lineage.coverage import CoverageChange, coverage_changes
 from mlflow_rlrisk.lineage.heldout import HeldoutLoss, heldout_losses
 from mlflow_rlrisk.lineage.measures import Estimate
+from mlflow_rlrisk.lineage.modes import AnswerModes, ModeChange, mode_changes
 from mlflow_rlrisk.lineage.outcomes import RankEvidence, outcome_table, rank_evidence
 from mlflow_rlrisk.lineage.pairs import OrderAgreement, Pair, PairOrder, compare_orders
 from mlflow_rlrisk.lineage.phases import Phase, PhaseReport
@@ -36,12 +42,14 @@ from mlflow_rlrisk.lineage.table import (
 from mlflow_rlrisk.statistics.bootstrap import PromptBootstrap
 
 __all__ = [
+    "AnswerModes",
     "Choice",
     "CoverageChange",
     "Estimate",
     "HeldoutLoss",
     "LineageMember",
     "LineageReport",
+    "ModeChange",
     "OrderAgreement",
     "Pair",
     "PairOrder",
@@ -100,6 +108,9 @@ def trace_lineage(
         levels={entry.model: str(entry.risk_level) for entry in ranking.entries},
         alpha=1.0 - confidence,
     )
+    deep = table.measures.get(table.coverage_name)
+    beside = _beside(table, base, num_resamples, seed)
+    choice = choose(table, ranking, pairs, rescalings, alpha=1.0 - confidence)
     return LineageReport(
         names=table.names,
         base=base,
@@ -109,13 +120,14 @@ def trace_lineage(
         relative_entropy=_relative_entropy(table, base, confidence),
         undefined=table.undefined,
         ranking=ranking,
-        choice=choose(table, ranking, pairs, rescalings, alpha=1.0 - confidence),
+        choice=with_drift(choice, base),
         pairs=pairs,
         agreement=agreement,
         phases=phases,
         series=series,
         rescaled=tuple(rescalings),
-        coverage=_coverage(table, base, num_resamples, seed, confidence),
+        coverage=() if deep is None else coverage_changes(*beside, confidence=confidence),
+        modes=mode_changes(*beside, confidence=confidence),
         heldout=heldout_losses(table, confidence),
         outcomes=_outcomes(table, known),
         notes=(*remarks, *_notes(table, known)),
@@ -162,17 +174,15 @@ def _relative_entropy(
     return {name: ratio for name, ratio in ratios.items() if ratio is not None}
 
 
-def _coverage(
-    table: LineageTable, base: str | None, num_resamples: int, seed: int, confidence: float
-) -> tuple[CoverageChange, ...]:
-    """Beside the base; without one beside the member that solves most prompts."""
+def _beside(
+    table: LineageTable, base: str | None, num_resamples: int, seed: int
+) -> tuple[LineageMember, list[LineageMember], PromptBootstrap]:
+    """What all are held against (the base, else the member that solves most), and the others."""
     deep = table.measures.get(table.coverage_name)
-    if deep is None:
-        return ()
-    place = 0 if base is not None else int(deep.values.argmax())
-    bootstrap = PromptBootstrap(table.num_prompts, num_resamples, seed)
+    place = 0 if base is not None or deep is None else int(deep.values.argmax())
     others = [member for position, member in enumerate(table.members) if position != place]
-    return coverage_changes(table.members[place], others, bootstrap, confidence=confidence)
+    bootstrap = PromptBootstrap(table.num_prompts, num_resamples, seed)
+    return table.members[place], others, bootstrap
 
 
 def _check_outcomes(outcomes: Mapping[str, float]) -> None:

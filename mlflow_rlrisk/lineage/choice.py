@@ -1,7 +1,7 @@
 """Which version to start RL from, and why not the one with the best pass@1."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mlflow_rlrisk.advice import LEAST_LOSS, MOST_SOLVED
 from mlflow_rlrisk.comparison import Comparison, RankedReport
@@ -93,6 +93,20 @@ def choose(
         reasons=tuple(reasons),
         next_steps=tuple(steps),
     )
+
+
+def with_drift(choice: Choice, base: str | None) -> Choice:
+    """The choice with the command for what stored rollouts cannot tell: how far it moved."""
+    moved = [
+        each for each in (choice.start_from, choice.best_pass_at_1) if each not in (None, base)
+    ]
+    if base is None or not moved:
+        return choice
+    step = (
+        f"rlrisk drift {base} {moved[0]} tells how far it moved from the base, with both models "
+        "loaded: KL both ways, weights, and whether the reward moved no further than they allow"
+    )
+    return replace(choice, next_steps=(*choice.next_steps, step))
 
 
 def _what_is_missing(table: LineageTable) -> list[str]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from mlflow_rlrisk.lineage.measures import Bounds, Estimate, FloatArray, estimate
 from mlflow_rlrisk.lineage.measures import mean_estimate as estimate_of_mean
+from mlflow_rlrisk.lineage.modes import AnswerModes
 from mlflow_rlrisk.statistics.bootstrap import PromptBootstrap, jackknife_ratios
 from mlflow_rlrisk.statistics.drift import reward_shift_bound
 
@@ -57,21 +58,6 @@ class WeightDrift:
     num_tensors: int
     only_before: tuple[str, ...]
     only_after: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AnswerModes:
-    """Answers that a checkpoint gives at least twice to a prompt and the other never, per prompt.
-
-    Attributes:
-        lost: Given before and no more.
-        new: Given now and not before.
-        lost_correct: Lost ones that were correct.
-    """
-
-    lost: Estimate
-    new: Estimate
-    lost_correct: Estimate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,31 +203,6 @@ def reward_bound(
 def is_bound_kept(change: Estimate, upper_bound: float) -> bool:
     """False only where the whole interval of the change lies beyond the bound."""
     return change.ci_low <= upper_bound and change.ci_high >= -upper_bound
-
-
-def answer_modes(
-    before: Sequence[dict[str, tuple[int, bool]]],
-    after: Sequence[dict[str, tuple[int, bool]]],
-    bootstrap: PromptBootstrap,
-    confidence: float,
-) -> AnswerModes:
-    """Count answers that were lost or are new.
-
-    Args:
-        before: For each prompt the answers with how often they were given and whether correct.
-        after: The same of the later checkpoint.
-        bootstrap: Resamples of the prompts.
-        confidence: Level of the intervals.
-    """
-    lost, new, lost_correct = [], [], []
-    for old, now in zip(before, after, strict=True):
-        gone = [answer for answer, (count, _) in old.items() if count >= 2 and answer not in now]
-        lost.append(len(gone))
-        lost_correct.append(sum(old[answer][1] for answer in gone))
-        new.append(sum(count >= 2 and answer not in old for answer, (count, _) in now.items()))
-    columns = (np.array(column, dtype=float) for column in (lost, new, lost_correct))
-    first, second, third = (mean_estimate(column, bootstrap, confidence) for column in columns)
-    return AnswerModes(lost=first, new=second, lost_correct=third)
 
 
 def _column(ratios: Sequence[Sequence[FloatArray]], read: Any) -> FloatArray:

@@ -11,6 +11,7 @@ from mlflow_rlrisk.lineage.choice import Choice
 from mlflow_rlrisk.lineage.coverage import CoverageChange
 from mlflow_rlrisk.lineage.heldout import HeldoutLoss
 from mlflow_rlrisk.lineage.measures import Estimate
+from mlflow_rlrisk.lineage.modes import ModeChange
 from mlflow_rlrisk.lineage.outcomes import RankEvidence
 from mlflow_rlrisk.lineage.pairs import OrderAgreement, Pair, PairOrder
 from mlflow_rlrisk.lineage.phases import PhaseReport
@@ -41,6 +42,8 @@ class LineageReport:
         series: Phases of each series, where there are several.
         rescaled: Versions that are another one with its logits multiplied.
         coverage: What each version solves beside the base, or beside the best at deep pass@k.
+        modes: Answers that each version lost or has new beside the same one, where the verifier
+            extracts answers.
         heldout: Loss on held-out expert data, where all versions were scored on one set.
         outcomes: How each measure ranked what RL made of the versions, once that is known.
         notes: What a careful reader should also know.
@@ -61,6 +64,7 @@ class LineageReport:
     notes: tuple[str, ...]
     ranks: dict[str, tuple[int, ...]] = field(default_factory=dict)
     relative_entropy: dict[str, Estimate] = field(default_factory=dict)
+    modes: tuple[ModeChange, ...] = ()
     heldout: tuple[HeldoutLoss, ...] = ()
     series: tuple[SeriesPhases, ...] = ()
     rescaled: tuple[Rescaling, ...] = ()

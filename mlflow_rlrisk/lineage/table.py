@@ -6,7 +6,7 @@ intervals are never compared.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -31,6 +31,8 @@ DISTINCT = PREFIX + "answer_distinct"
 LENGTH = PREFIX + "completion_tokens"
 HELDOUT = PREFIX + "heldout_nll"
 TRAIN = PREFIX + "train_nll"
+Answers = Mapping[str, tuple[int, bool]]
+"""Of one prompt: how often each answer was given, and whether it is correct."""
 DEEPEST_K = 64
 """pass@64 is the best-replicated predictor of RL's outcome (arXiv:2510.01624)."""
 
@@ -47,6 +49,7 @@ class LineageMember:
         expert: How it sees the expert data, where some were given.
         train: How it sees the examples that it was trained on, where some were given.
         series: Name of the run of training it is a rung of, where there are several.
+        answers: The answers it gave, by prompt id; ``None`` where they were not kept.
     """
 
     name: str
@@ -56,6 +59,7 @@ class LineageMember:
     expert: ExpertProfile | None = None
     train: ExpertProfile | None = None
     series: str | None = None
+    answers: Mapping[str, Answers] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -163,9 +163,12 @@ def _samples(report: DriftReport) -> list[Step]:
             scale, unit = name, ""
         steps.append(_changed("samples", label, change, scale, unit))
     if report.modes is not None:
+        modes = report.modes
+        lost = f"answers lost, per prompt (by chance {estimate(modes.lost_by_chance)})"
+        new = f"answers new, per prompt (by chance {estimate(modes.new_by_chance)})"
         steps += [
-            _changed("samples", "answers lost, per prompt", report.modes.lost, "answers"),
-            _changed("samples", "answers new, per prompt", report.modes.new, "answers"),
+            _changed("samples", lost, modes.lost, "answers"),
+            _changed("samples", new, modes.new, "answers"),
         ]
     return steps
 

@@ -11,6 +11,7 @@ from mlflow_rlrisk.lineage import (
     CoverageChange,
     HeldoutLoss,
     LineageReport,
+    ModeChange,
     Pair,
     PairOrder,
     RankEvidence,
@@ -54,6 +55,8 @@ def render_lineage(lineage: LineageReport) -> str:
         pairs_note=_pairs_note(lineage),
         coverage=[_coverage(change) for change in lineage.coverage],
         coverage_reference=shown(lineage.coverage[0].reference, 200) if lineage.coverage else "",
+        modes=[_modes(change) for change in lineage.modes],
+        modes_reference=shown(lineage.modes[0].reference, 200) if lineage.modes else "",
         besides=_besides(lineage),
         heldout=[_heldout(each) for each in lineage.heldout],
         has_gap=any(each.overfit_gap is not None for each in lineage.heldout),
@@ -246,6 +249,18 @@ def _coverage(change: CoverageChange) -> dict[str, str]:
         "gained_interval": interval(change.gained.ci_low, change.gained.ci_high),
         "prompts": f"{len(change.lost_prompts)} / {len(change.gained_prompts)}",
         "crossings": f"between {between}" if between else "not resolved",
+    }
+
+
+def _modes(change: ModeChange) -> dict[str, str]:
+    found = change.modes
+    parts = {"lost": found.lost, "correct": found.lost_correct, "new": found.new}
+    return {
+        "name": shown(change.checkpoint, 200),
+        "lost_chance": estimate(found.lost_by_chance),
+        "new_chance": estimate(found.new_by_chance),
+        **{name: estimate(part.value) for name, part in parts.items()},
+        **{f"{name}_interval": interval(p.ci_low, p.ci_high) for name, p in parts.items()},
     }
 
 

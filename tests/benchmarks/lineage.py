@@ -31,7 +31,7 @@ from mlflow_rlrisk.demo.make_base import BASE
 from mlflow_rlrisk.demo.make_data import HELDOUT
 from mlflow_rlrisk.demo.task import MAX_NEW_TOKENS
 from mlflow_rlrisk.lineage import LineageMember, trace_lineage
-from mlflow_rlrisk.lineage_evidence import rescalings
+from mlflow_rlrisk.lineage_evidence import answers_given, rescalings
 from mlflow_rlrisk.sinks.lineage_page import render_lineage
 from mlflow_rlrisk.wiring import Assessment, run_assessment
 from tests.prompt_statistics import prompts, report_of
@@ -157,7 +157,12 @@ def compare(assessments: Sequence[Assessment]) -> None:
     """What ``rlrisk compare`` does once all versions are assessed."""
     named = {each.report.provenance.model_reference: each for each in assessments}
     members = [
-        LineageMember(name=name, report=each.report, statistics=each.statistics)
+        LineageMember(
+            name=name,
+            report=each.report,
+            statistics=each.statistics,
+            answers=answers_given(each),
+        )
         for name, each in named.items()
     ]
     copies = rescalings(named)

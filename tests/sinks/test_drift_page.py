@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from mlflow_rlrisk.lineage.drift import AnswerModes, Divergence, DriftReport, WeightDrift
+from mlflow_rlrisk.lineage.drift import Divergence, DriftReport, WeightDrift
 from mlflow_rlrisk.lineage.measures import Estimate
+from mlflow_rlrisk.lineage.modes import AnswerModes
 from mlflow_rlrisk.sinks.drift_page import drift_steps, render_drift
 
 
@@ -52,7 +53,13 @@ REPORT = DriftReport(
     reward_bound=0.31,
     is_bound_kept=True,
     is_reward_lower=False,
-    modes=AnswerModes(lost=estimate(1.5), new=estimate(0.5), lost_correct=estimate(0.4)),
+    modes=AnswerModes(
+        lost=estimate(1.5),
+        new=estimate(0.5),
+        lost_correct=estimate(0.4),
+        lost_by_chance=0.7,
+        new_by_chance=0.6,
+    ),
     forget_ratio=0.375,
     forget_ratio_ci=(0.2, 0.5),
     notes=("a note",),

@@ -1,0 +1,149 @@
+"""Which answers does a checkpoint no longer give, and which does it give instead?
+
+A mode is an answer that one side gives to a prompt at least twice; it is lost where the other side
+never gives it. With few rollouts an equal policy loses modes too: what both sides gave, dealt out
+to them at random, would lose so many by chance, which stands beside every figure.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import comb
+
+import numpy as np
+
+from mlflow_rlrisk.lineage.measures import Estimate, FloatArray, mean_estimate
+from mlflow_rlrisk.lineage.table import Answers, LineageMember
+from mlflow_rlrisk.statistics.bootstrap import PromptBootstrap
+
+MODE_SIZE = 2
+"""An answer given once is mostly gone in the next sample of the same policy."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerModes:
+    """Answers that a checkpoint gives at least twice to a prompt and the other never, per prompt.
+
+    Attributes:
+        lost: Given before and no more.
+        new: Given now and not before.
+        lost_correct: Lost ones that were correct.
+        lost_by_chance: What ``lost`` would be if both were one policy: the answers of both, dealt
+            out at random.
+        new_by_chance: The same of ``new``.
+    """
+
+    lost: Estimate
+    new: Estimate
+    lost_correct: Estimate
+    lost_by_chance: float
+    new_by_chance: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModeChange:
+    """The modes of a checkpoint beside those of a reference."""
+
+    reference: str
+    checkpoint: str
+    modes: AnswerModes
+
+
+def answer_modes(
+    before: Sequence[Answers],
+    after: Sequence[Sequence[Answers]],
+    bootstrap: PromptBootstrap,
+    confidence: float,
+) -> list[AnswerModes]:
+    """Count answers that were lost or are new.
+
+    Args:
+        before: For each prompt the answers of the reference.
+        after: For each checkpoint the same.
+        bootstrap: Resamples of the prompts.
+        confidence: Level of the intervals.
+
+    Returns:
+        One record a checkpoint.
+    """
+    if not after:
+        return []
+    counted = [[_counted(*pair) for pair in zip(before, own, strict=True)] for own in after]
+    table = np.array(counted, dtype=float)  # [checkpoint, prompt, figure]
+    figures = table[:, :, :3]
+    # One pass over the resamples for all: drawing them costs more than the products.
+    draws = bootstrap.means(np.concatenate(list(figures), axis=1))
+    blocks = np.split(draws, len(after), axis=1)
+    return [
+        _modes(own, block, chance, confidence)
+        for own, block, chance in zip(figures, blocks, table[:, :, 3:].mean(axis=1), strict=True)
+    ]
+
+
+def mode_changes(
+    reference: LineageMember,
+    checkpoints: Sequence[LineageMember],
+    bootstrap: PromptBootstrap,
+    *,
+    confidence: float = 0.95,
+) -> tuple[ModeChange, ...]:
+    """The modes of checkpoints beside those of a reference.
+
+    Args:
+        reference: The base, or a sibling.
+        checkpoints: Assessed on the same prompts.
+        bootstrap: Resamples of these prompts, ordered by id.
+        confidence: Level of the intervals.
+
+    Returns:
+        The change of every checkpoint; none where the verifier extracts no answers or they were
+        not kept.
+    """
+    known = [each for each in checkpoints if each.answers is not None]
+    if reference.answers is None or not any(each.answers for each in (reference, *known)):
+        return ()
+    prompt_ids = sorted(each.prompt_id for each in reference.statistics)
+    before, *after = (
+        [(member.answers or {}).get(prompt_id, {}) for prompt_id in prompt_ids]
+        for member in (reference, *known)
+    )
+    found = answer_modes(before, after, bootstrap, confidence)
+    return tuple(
+        ModeChange(reference=reference.name, checkpoint=member.name, modes=modes)
+        for member, modes in zip(known, found, strict=True)
+    )
+
+
+def _counted(old: Answers, now: Answers) -> tuple[float, ...]:
+    """Lost, new, lost and correct; lost and new by chance."""
+    gone = [is_correct for answer, (n, is_correct) in old.items() if _is_lost(answer, n, now)]
+    new = sum(_is_lost(answer, n, old) for answer, (n, _) in now.items())
+    sizes = [sum(count for count, _ in side.values()) for side in (old, now)]
+    together = [
+        old.get(answer, (0, False))[0] + now.get(answer, (0, False))[0]
+        for answer in old.keys() | now.keys()
+    ]
+    # All copies of an answer fall to one side: hypergeometric.
+    chances = [
+        sum(comb(own, n) / comb(sum(sizes), n) for n in together if n >= MODE_SIZE) for own in sizes
+    ]
+    return (len(gone), new, sum(gone), *chances)
+
+
+def _is_lost(answer: str, count: int, other: Answers) -> bool:
+    return count >= MODE_SIZE and answer not in other
+
+
+def _modes(
+    columns: FloatArray, draws: FloatArray, chances: FloatArray, confidence: float
+) -> AnswerModes:
+    lost, new, correct = (
+        mean_estimate(column, draw, confidence)
+        for column, draw in zip(columns.T, draws.T, strict=True)
+    )
+    return AnswerModes(
+        lost=lost,
+        new=new,
+        lost_correct=correct,
+        lost_by_chance=float(chances[0]),
+        new_by_chance=float(chances[1]),
+    )

@@ -1,0 +1,148 @@
+"""Answers lost and new: counted by hand, chance by enumeration, from grades as they are stored."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlflow_rlrisk.lineage import LineageMember, trace_lineage
+from mlflow_rlrisk.lineage.modes import answer_modes
+from mlflow_rlrisk.lineage.table import Answers
+from mlflow_rlrisk.records import FinishReason, Grade, GradedGroup, GradeStatus, Prompt, Rollout
+from mlflow_rlrisk.rollout_store import RolloutStore
+from mlflow_rlrisk.sinks.lineage_page import render_lineage
+from mlflow_rlrisk.statistics.bootstrap import PromptBootstrap
+from tests.lineage.ladders import collapsing
+
+
+def counted(answers: Sequence[str]) -> dict[str, tuple[int, bool]]:
+    return {answer: (count, answer == "right") for answer, count in Counter(answers).items()}
+
+
+def lost(before: Sequence[str], after: Sequence[str]) -> int:
+    return sum(count >= 2 and answer not in after for answer, count in Counter(before).items())
+
+
+@given(
+    st.lists(st.sampled_from("abc"), min_size=1, max_size=5),
+    st.lists(st.sampled_from("abc"), min_size=1, max_size=4),
+)
+def test_chance_is_the_mean_over_all_ways_to_deal_the_answers_out(
+    before: list[str], after: list[str]
+) -> None:
+    together = before + after
+    deals = []
+    for chosen in combinations(range(len(together)), len(before)):
+        sides = [[], []]  # type: list[list[str]]
+        for place, answer in enumerate(together):
+            sides[place not in chosen].append(answer)
+        deals.append((lost(sides[0], sides[1]), lost(sides[1], sides[0])))
+
+    (found,) = answer_modes(
+        [counted(before)], [[counted(after)]], PromptBootstrap(1, 200, 0), confidence=0.95
+    )
+
+    assert (found.lost_by_chance, found.new_by_chance) == pytest.approx(np.mean(deals, axis=0))
+    assert found.lost.value == lost(before, after)
+    assert found.new.value == lost(after, before)
+
+
+def test_two_samples_of_one_policy_lose_what_chance_says() -> None:
+    rng = np.random.default_rng(0)
+    rates = 1.0 / np.arange(1, 13)
+    sides = [
+        [
+            counted([str(each) for each in rng.choice(12, 16, p=rates / rates.sum())])
+            for _ in range(400)
+        ]
+        for _ in range(2)
+    ]
+
+    (found,) = answer_modes(sides[0], sides[1:], PromptBootstrap(400, 2000, 0), confidence=0.999)
+
+    assert found.lost.ci_low <= found.lost_by_chance <= found.lost.ci_high
+    assert found.new.ci_low <= found.new_by_chance <= found.new.ci_high
+    assert found.lost_by_chance > 0.3
+
+
+def graded(prompt: Prompt, grades: Sequence[Grade]) -> GradedGroup:
+    rollouts = tuple(
+        Rollout(
+            prompt_id=prompt.id,
+            sample_index=index,
+            completion="",
+            token_ids=np.array([1], dtype=np.int64),
+            logprobs=None,
+            entropies=None,
+            finish_reason=FinishReason.STOP,
+        )
+        for index in range(len(grades))
+    )
+    return GradedGroup(prompt=prompt, rollouts=rollouts, grades=tuple(grades))
+
+
+def test_stored_answers_are_counted_once_and_judged_at_the_threshold(tmp_path: Path) -> None:
+    store = RolloutStore(tmp_path)
+    first, second = (Prompt(id=each * 16, content=each) for each in "pq")
+    failed = Grade(status=GradeStatus.FAILED, reason="no reward")
+    group = graded(
+        first, [Grade.scored(1.0, "7"), Grade.scored(0.4, "8"), Grade.scored(1.0, "7"), failed]
+    )
+    other = graded(second, [Grade.scored(0.0), Grade.scored(0.0, "9")])
+
+    store.append([group])
+    store.append([group, other])  # the first lies in two shards, as after a kill
+
+    assert store.answers(None) == {
+        first.id: {"7": (2, True), "8": (1, False)},
+        second.id: {"9": (1, False)},
+    }
+    assert store.answers(0.3)[first.id]["8"] == (1, True)
+    assert RolloutStore(tmp_path / "none").answers(None) == {}
+
+
+def with_answers(
+    members: Sequence[LineageMember], kept: Mapping[str, Answers]
+) -> list[LineageMember]:
+    """The first member gives each answer twice; of the others the answers of ``kept`` are left."""
+    prompt_ids = [each.prompt_id for each in members[0].statistics]
+    whole = counted(["right", "right", "other", "other"])
+    return [
+        replace(
+            member,
+            answers=dict.fromkeys(prompt_ids, whole if place == 0 else kept.get(member.name, {})),
+        )
+        for place, member in enumerate(members)
+    ]
+
+
+def test_a_lineage_tells_which_answers_a_version_lost_beside_the_base() -> None:
+    kept = {"epoch5": counted(["right"] * 4), "epoch1": counted(["right", "other", "new", "new"])}
+    members = with_answers(collapsing(), kept)
+
+    lineage = trace_lineage(members, base="base")
+
+    found = {each.checkpoint: each.modes for each in lineage.modes}
+    assert {each.reference for each in lineage.modes} == {"base"}
+    assert [found[name].lost.value for name in ("epoch1", "epoch5", "epoch25")] == [0, 1, 2]
+    assert [found[name].lost_correct.value for name in ("epoch1", "epoch5", "epoch25")] == [0, 0, 1]
+    assert [found[name].new.value for name in ("epoch1", "epoch5", "epoch25")] == [1, 0, 0]
+    page = render_lineage(lineage)
+    assert "Answers, beside base" in page
+    assert lineage.to_dict()["modes"][0]["modes"]["lost"]["value"] == 0.0
+
+
+def test_without_answers_no_modes_are_told_and_divergence_is_left_to_drift() -> None:
+    lineage = trace_lineage(collapsing(), base="base")
+
+    assert lineage.modes == ()
+    assert "Answers, beside" not in render_lineage(lineage)
+    moved = next(name for name in (lineage.choice.start_from, "epoch25") if name != "base")
+    assert f"rlrisk drift base {moved} " in lineage.choice.next_steps[-1]
+    assert "rlrisk drift" not in " ".join(trace_lineage(collapsing()).choice.next_steps)
