@@ -1,6 +1,7 @@
 """What a lineage costs: 100 versions x 10^4 prompts, and six versions beside assessing them.
 
-Comparing is finding scaled copies in the stored rollouts, tracing the lineage, drawing the page.
+Comparing is finding scaled copies in the stored rollouts, tracing the lineage, drawing the page;
+by command it is a whole ``rlrisk compare`` after an ``rlrisk assess`` of every version.
 
     python -m tests.benchmarks.lineage [--versions 100] [--prompts 10000] [--rounds 3]
         [--layers 6 --hidden 256] [--json FILE]
@@ -153,6 +154,36 @@ def beside_assessing(num_versions: int, rounds: int, layers: int, hidden: int) -
     return {"versions": num_versions, "cpu_s": rows, "over_assessing": shares}
 
 
+def by_command(num_versions: int) -> dict[str, Any]:
+    """``rlrisk assess`` of every version, then ``rlrisk compare``, each in a process of its own."""
+    script = str(Path(sys.executable).with_name("rlrisk"))
+    options = ["--num-samples", "64", "--group-size", "8", "--max-new-tokens", str(MAX_NEW_TOKENS)]
+    with tempfile.TemporaryDirectory() as folder:
+        models = [str(each) for each in versions(Path(folder), num_versions)]
+
+        def cpu_of(*command: str) -> float:
+            started = os.times()
+            arguments = [*command, "--prompts", str(HELDOUT), "--verifier", VERIFIER, *options]
+            done = subprocess.run(
+                [script, *arguments], cwd=folder, capture_output=True, check=False
+            )
+            assert done.returncode in (0, 10, 11), done.stderr
+            ended = os.times()
+            return (ended.children_user - started.children_user) + (
+                ended.children_system - started.children_system
+            )
+
+        assessed = sum(cpu_of("assess", model) for model in models)
+        compared = cpu_of("compare", *models, "--base", models[0])
+    found = {
+        "versions": num_versions,
+        "cpu_s": {"assess": round(assessed, 2), "compare": round(compared, 2)},
+        "over_assessing": round(compared / assessed, 4),
+    }
+    print(f"by command, a process each: {found}")
+    return found
+
+
 def compare(assessments: Sequence[Assessment]) -> None:
     """What ``rlrisk compare`` does once all versions are assessed."""
     named = {each.report.provenance.model_reference: each for each in assessments}
@@ -189,6 +220,7 @@ def main() -> None:
         "beside_assessing": beside_assessing(6, options.rounds, options.layers, options.hidden),
     }
     if not options.layers:
+        record["by_command"] = by_command(6)
         record["many"] = many(options.versions, options.prompts)
     if options.json is not None:
         options.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
