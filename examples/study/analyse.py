@@ -16,7 +16,9 @@ import numpy as np
 from examples.study.choosing import candidate_values, comparison, frozen
 from examples.study.misranked import misranked, noise_floor
 from examples.study.predictors import OURS, PREDICTORS, RESULTS, values_of
-from examples.study.rows import read_pairs
+from examples.study.prospective import prospective_figures
+from examples.study.prospective_tables import prospective_candidates, prospective_section
+from examples.study.rows import PairRow, read_pairs
 from examples.study.scoring import (
     OUTCOMES,
     PRIMARY,
@@ -29,6 +31,7 @@ from examples.study.scoring import (
     within,
     within_draws,
 )
+from examples.study.settings import FULL
 from examples.study.tables import everything, section
 from examples.study.verdicts import level_table, levels_then
 from mlflow_rlrisk.calibration import calibrate, read_rows
@@ -77,7 +80,7 @@ def figures(study: Study) -> dict[str, Any]:
         "levels": level_table(study),
         "levels_then": levels_then(study),
         "noise": noise_floor(study),
-        "calibration": calibrated(),
+        "calibration": calibrated(study.names),
         "misranked": misranked(study, values[OURS]),
     }
 
@@ -86,9 +89,10 @@ def _ends(draws: np.ndarray) -> list[float]:
     return [float(end) for end in np.quantile(draws, [0.025, 0.975])]
 
 
-def calibrated() -> dict[str, Any]:
-    """What ``rlrisk calibrate --data pairs.jsonl`` makes of the same rows."""
-    rows, _ = read_rows(RESULTS / "pairs.jsonl", DEFAULT_COMPONENTS, min_gain=0.0)
+def calibrated(lineages: list[str]) -> dict[str, Any]:
+    """What ``rlrisk calibrate`` makes of the rows of the lineages."""
+    known, _ = read_rows(RESULTS / "pairs.jsonl", DEFAULT_COMPONENTS, min_gain=0.0)
+    rows = [row for row in known if row.lineage in lineages]
     content = calibrate(rows, DEFAULT_COMPONENTS).content
     predictors = content["validation"]["predictors"]
     return {
@@ -100,20 +104,43 @@ def calibrated() -> dict[str, Any]:
     }
 
 
+def of_the_choice(rows: list[PairRow]) -> list[PairRow]:
+    """Rows of the lineages that were known when the index was chosen."""
+    names = {each.name for each in FULL.lineages}
+    return [row for row in rows if row["lineage"] in names]
+
+
+def readme_block(found: dict[str, Any], tested: dict[str, Any] | None) -> str:
+    """What stands between the markers of the README."""
+    return section(found) + _after(prospective_section(tested))
+
+
+def evidence_page(found: dict[str, Any], tested: dict[str, Any] | None) -> str:
+    """``EVIDENCE.md``."""
+    parts = (prospective_section(tested), prospective_candidates(tested))
+    return everything(found) + "".join(_after(part) for part in parts)
+
+
+def _after(part: str) -> str:
+    return "\n" + part if part else ""
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Parse, compute, write or compare; 0 where the README is as computed."""
     parser = argparse.ArgumentParser(prog="python -m examples.study.analyse", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing")
     parser.add_argument("--json", action="store_true", help="print all figures, write nothing")
     options = parser.parse_args(arguments)
-    found = figures(study_of(read_pairs(RESULTS / "pairs.jsonl")))
+    rows = read_pairs(RESULTS / "pairs.jsonl")
+    found = figures(study_of(of_the_choice(rows)))
+    tested = prospective_figures(rows)
     if options.json:
-        print(json.dumps(found, allow_nan=False))
+        print(json.dumps({**found, "prospective": tested}, allow_nan=False))
         return 0
     text = README.read_text(encoding="utf-8")
     before, rest = text.split(BEGIN)
     current, after = rest.split(END)
-    computed, page = section(found), everything(found)
+    computed, page = readme_block(found, tested), evidence_page(found, tested)
     if options.check:
         is_same = current == computed and PAGE.read_text(encoding="utf-8") == page
         print("as computed" if is_same else "README or EVIDENCE.md differs", file=sys.stderr)

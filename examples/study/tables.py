@@ -28,8 +28,8 @@ def _size(found: Mapping[str, Any]) -> str:
     if noise["num_pairs"]:
         second += (
             f": the finals differ by a standard deviation of {noise['sd']:.3f}, the seeds rank "
-            f"them alike with {_value(noise['within'])} within a lineage (nothing predicts better "
-            f"than that), and {noise['num_disagreeing']} disagree on failure"
+            f"them alike with {value_text(noise['within'])} within a lineage (nothing predicts "
+            f"better than that), and {noise['num_disagreeing']} disagree on failure"
         )
     return (
         f"{found['num_checkpoints']} checkpoints ({lineages}), {found['num_runs']} GRPO runs, "
@@ -43,28 +43,28 @@ def _main(found: Mapping[str, Any]) -> str:
     head += ["ρ given pass@1", "AUROC failed", "regret"]
     rows = []
     for name, each in found["predictors"].items():
-        alone = [_value(each["lineages"][lineage]) for lineage in names]
+        alone = [value_text(each["lineages"][lineage]) for lineage in names]
         rows.append(
             [
                 f"**{name}**" if name == OURS else name,
-                f"{_value(each['within'])} {_interval(each['interval'])}",
+                f"{value_text(each['within'])} {interval_text(each['interval'])}",
                 *alone,
-                _interval(each["less_reference"]) if name != "pass@64" else "",
-                *[_value(each[key]) for key in ("spearman", "kendall", "demeaned", "partial")],
-                _value(each["auroc_failed"]),
+                interval_text(each["less_reference"]) if name != "pass@64" else "",
+                *[value_text(each[key]) for key in ("spearman", "kendall", "demeaned", "partial")],
+                value_text(each["auroc_failed"]),
                 f"{each['regret']:.3f}",
             ]
         )
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def _outcomes(found: Mapping[str, Any]) -> str:
     rows = [
-        [name, *[_value(each["outcomes"][outcome]) for outcome in OUTCOMES]]
+        [name, *[value_text(each["outcomes"][outcome]) for outcome in OUTCOMES]]
         for name, each in found["predictors"].items()
     ]
     head = ["within ρ with", *[name.replace("pass_at_", "pass@") for name in OUTCOMES]]
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def _chosen(found: Mapping[str, Any]) -> str:
@@ -73,7 +73,7 @@ def _chosen(found: Mapping[str, Any]) -> str:
     for pool, each in found["chosen_elsewhere"].items():
         mean = sum(score for _, score in each.values()) / len(each)
         rows.append([pool, *[f"{each[n][0]} {each[n][1]:.2f}" for n in names], f"{mean:.2f}"])
-    return _table(["chosen on the other lineages", *names, "mean"], rows)
+    return table(["chosen on the other lineages", *names, "mean"], rows)
 
 
 def _levels(found: Mapping[str, Any]) -> str:
@@ -81,7 +81,7 @@ def _levels(found: Mapping[str, Any]) -> str:
         [f"`{level}`", *[str(counts[key]) for key in ("failed", "good", "best_third")]]
         for level, counts in found["levels"].items()
     ]
-    return _table(["level", "failed", "did not fail", "best third of its lineage"], rows)
+    return table(["level", "failed", "did not fail", "best third of its lineage"], rows)
 
 
 def _candidates(found: Mapping[str, Any]) -> str:
@@ -90,16 +90,16 @@ def _candidates(found: Mapping[str, Any]) -> str:
     rows = [
         [
             f"`{name}`",
-            *[_value(each["lineages"][lineage]) for lineage in names],
-            *[_value(each["outcomes"][outcome]) for outcome in shown],
-            _value(each["auroc_failed"]),
+            *[value_text(each["lineages"][lineage]) for lineage in names],
+            *[value_text(each["outcomes"][outcome]) for outcome in shown],
+            value_text(each["auroc_failed"]),
         ]
         for name, each in found["candidates"].items()
     ]
     digest = found["frozen"]["sha256"][:12]
     head = [f"candidate (frozen as {digest})", *names]
     head += [f"within ρ, {name.replace('pass_at_', 'pass@')}" for name in shown]
-    return _table([*head, "AUROC failed"], rows)
+    return table([*head, "AUROC failed"], rows)
 
 
 def _misplaced_kinds(found: Mapping[str, Any]) -> str:
@@ -107,7 +107,7 @@ def _misplaced_kinds(found: Mapping[str, Any]) -> str:
         [kind, str(each["count"]), f"{each['mean']:+.2f}", f"{each['mean_size']:.2f}"]
         for kind, each in found["misranked"]["by_kind"].items()
     ]
-    return _table(["kind", "n", "rank promised less rank held", "size"], rows)
+    return table(["kind", "n", "rank promised less rank held", "size"], rows)
 
 
 def _misplaced(found: Mapping[str, Any]) -> str:
@@ -123,17 +123,20 @@ def _misplaced(found: Mapping[str, Any]) -> str:
         for each in found["misranked"]["worst"]
     ]
     head = ["most misplaced", "kind", "rank error", "pass@1 before", "pass@64", "pass@1 after"]
-    return _table(head, worst)
+    return table(head, worst)
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 
-def _value(value: float | None) -> str:
+def value_text(value: float | None) -> str:
+    """Two digits, a dash where a figure is undefined."""
     return "–" if value is None else f"{value:.2f}"
 
 
-def _interval(ends: Sequence[float]) -> str:
+def interval_text(ends: Sequence[float]) -> str:
+    """Both ends, two digits."""
     return f"[{ends[0]:.2f}, {ends[1]:.2f}]"

@@ -11,6 +11,7 @@ from examples.study import analyse
 from examples.study.candidates import CANDIDATES
 from examples.study.choosing import candidate_values, chosen_elsewhere, frozen
 from examples.study.predictors import PREDICTORS, RESULTS, report_of, values_of
+from examples.study.prospective import prospective_figures
 from examples.study.rows import read_pairs
 from examples.study.scoring import PRIMARY, Study, study_of
 from mlflow_rlrisk.calibration import index_of
@@ -18,7 +19,7 @@ from mlflow_rlrisk.calibration import index_of
 
 @pytest.fixture(scope="module")
 def study() -> Study:
-    return study_of(read_pairs(RESULTS / "pairs.jsonl"))
+    return study_of(analyse.of_the_choice(read_pairs(RESULTS / "pairs.jsonl")))
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +30,10 @@ def found(study: Study) -> dict[str, Any]:
 def test_the_readme_is_as_computed_to_the_digit(found: dict[str, Any]) -> None:
     text = analyse.README.read_text(encoding="utf-8")
 
+    tested = prospective_figures(read_pairs(RESULTS / "pairs.jsonl"))
     written = text.split(analyse.BEGIN)[1].split(analyse.END)[0]
-    assert written == analyse.section(found)
-    assert analyse.PAGE.read_text(encoding="utf-8") == analyse.everything(found)
+    assert written == analyse.readme_block(found, tested)
+    assert analyse.PAGE.read_text(encoding="utf-8") == analyse.evidence_page(found, tested)
 
 
 def test_the_candidates_are_those_that_were_frozen() -> None:
@@ -80,6 +82,6 @@ def test_each_row_holds_the_index_of_its_report(study: Study) -> None:
 def test_every_run_that_broke_off_failed_and_is_counted(study: Study) -> None:
     rows = read_pairs(RESULTS / "pairs.jsonl")
 
-    assert len(study.rows) == sum(bool(row["outcomes"]) for row in rows)
+    assert len(study.rows) == sum(bool(row["outcomes"]) for row in analyse.of_the_choice(rows))
     for run in (run for row in rows for run in row["outcomes"]):
         assert run["failed"] or run["error"] is None

@@ -12,7 +12,7 @@ import pytest
 from examples.study.grpo import has_failed, outcome_of
 from examples.study.layout import checkpoints_of, rl_seeds_of, sweep_order
 from examples.study.rows import CurvePoint, PairRow, read_pairs
-from examples.study.settings import FULL, TINY
+from examples.study.settings import FULL, STUDIES, TINY, StudySettings
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "examples" / "study" / "results"
@@ -135,28 +135,30 @@ def test_the_sweep_is_balanced_wherever_it_stops() -> None:
         assert len(twice) >= len(found) / 3
 
 
-def test_the_committed_settings_are_those_of_the_code() -> None:
-    record = json.loads((RESULTS / "SETTINGS.json").read_text(encoding="utf-8"))
+@pytest.mark.parametrize(("name", "settings"), STUDIES.items(), ids=list(STUDIES))
+def test_the_committed_settings_are_those_of_the_code(name: str, settings: StudySettings) -> None:
+    record = json.loads((RESULTS / name).read_text(encoding="utf-8"))
 
-    assert record["digest"] == FULL.digest()
-    assert record["settings"] == FULL.model_dump(mode="json")
+    assert record["digest"] == settings.digest()
+    assert record["settings"] == settings.model_dump(mode="json")
 
 
 def test_the_committed_rows_are_whole_and_of_the_frozen_settings() -> None:
     rows = read_pairs(RESULTS / "pairs.jsonl")
-    names = {(each.lineage, each.name): each for each in sweep_order(FULL)}
+    planned = [(each, settings) for settings in STUDIES.values() for each in sweep_order(settings)]
+    names = {(each.lineage, each.name): (each, settings) for each, settings in planned}
 
     assert len({(row["lineage"], row["checkpoint"]) for row in rows}) == len(rows) >= 60
     for row in rows:
-        known = names[row["lineage"], row["checkpoint"]]
+        known, settings = names[row["lineage"], row["checkpoint"]]
         assert (row["kind"], row["depth"], row["trap"]) == (known.kind, known.depth, known.trap)
-        assert row["digests"]["settings"] == FULL.digest()
+        assert row["digests"]["settings"] == settings.digest()
         assert (RESULTS / row["report"]).is_file()
         for run in row["outcomes"]:
             again = outcome_of(
                 run["curve"],
                 {name: run[name] for name in ("reward", "frac_reward_zero_std", "entropy")},  # type: ignore[literal-required]
-                settings=FULL,
+                settings=settings,
                 rl_seed=run["rl_seed"],
                 error=run["error"],
                 seconds=run["seconds"],

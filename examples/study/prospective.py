@@ -1,0 +1,125 @@
+"""The test that was planned before its runs: the index of the plan on lineages it never saw.
+
+Index and levels are those that the reports stated before any of these runs, so that no later
+change of the tool reaches them.
+"""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from examples.study.candidates import CANDIDATES
+from examples.study.layout import checkpoints_of
+from examples.study.misranked import noise_floor
+from examples.study.predictors import DURING, OURS, PREDICTORS, values_of
+from examples.study.rows import PairRow
+from examples.study.scoring import (
+    NUM_RESAMPLES,
+    PRIMARY,
+    SEED,
+    Study,
+    auroc_draws,
+    by_lineage,
+    defined,
+    scores,
+    study_of,
+    within,
+    within_draws,
+)
+from examples.study.settings import PROSPECTIVE
+from mlflow_rlrisk.calibration import formula_digest
+from mlflow_rlrisk.config import DEFAULT_COMPONENTS
+from mlflow_rlrisk.report_record import RiskLevel
+from mlflow_rlrisk.statistics import auroc
+
+REFERENCE = "pass@64"
+GAIN = "gain pass_at_1"
+NAMES = tuple(each.name for each in PROSPECTIVE.lineages)
+
+
+def plan() -> dict[str, Any]:
+    """What was written down before the first run."""
+    path = Path(__file__).parent / "prospective.json"
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def prospective_figures(rows: list[PairRow]) -> dict[str, Any] | None:
+    """Every figure of the test as JSON values; ``None`` while there are no runs."""
+    study = study_of([row for row in rows if row["lineage"] in NAMES])
+    if not study.rows:
+        return None
+    values = {name: values_of(study.rows, each) for name, each in PREDICTORS.items()}
+    values[OURS] = -np.array([row["metrics"]["rlrisk/risk_index"] for row in study.rows])
+    drawn = stratified(study)
+    draws = {name: within_draws(study, each, drawn) for name, each in values.items()}
+    finding = {name: auroc_draws(study, values[name], drawn) for name in (OURS, REFERENCE)}
+    risks = {
+        name: -np.array([risk(row["metrics"]) for row in study.rows])
+        for name, risk in CANDIDATES.items()
+    }
+    return {
+        "num_planned": sum(len(checkpoints_of(name, PROSPECTIVE)) for name in NAMES),
+        "num_runs": sum(len(row["outcomes"]) for row in study.rows),
+        "lineages": {name: int((study.lineages == name).sum()) for name in study.names},
+        "failed": {name: int(study.failed[study.lineages == name].sum()) for name in study.names},
+        "noise": noise_floor(study),
+        "is_shipped": formula_digest(DEFAULT_COMPONENTS) == plan()["formula"],
+        "formula": plan()["formula"],
+        "predictors": {
+            name: {
+                **_one(study, each),
+                "interval": _ends(draws[name]),
+                "less_reference": _ends(draws[name] - draws[REFERENCE]),
+            }
+            for name, each in values.items()
+            if name != DURING
+        },
+        "candidates": {name: _one(study, each) for name, each in risks.items()},
+        "auroc_interval": _ends(finding[OURS]),
+        "auroc_less_reference": _ends(finding[OURS] - finding[REFERENCE]),
+        "levels": _levels(study),
+    }
+
+
+def stratified(study: Study) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Replicates as in `scoring.resamples`, but every lineage stays: two cannot be resampled."""
+    rng = np.random.default_rng(SEED)
+    every = np.arange(NUM_RESAMPLES)
+    members = [np.flatnonzero(study.lineages == name) for name in study.names]
+    return [(every, own[rng.integers(own.size, size=(every.size, own.size))]) for own in members]
+
+
+def _one(study: Study, values: np.ndarray) -> dict[str, Any]:
+    found = scores(study, values)
+    return {
+        "within": found["within"],
+        "lineages": by_lineage(study, values, PRIMARY),
+        "gain": within(study, values, GAIN),
+        "auroc_failed": found["auroc_failed"],
+        "auroc_lineages": {name: _auroc_in(study, values, name) for name in study.names},
+        "regret": found["regret"],
+    }
+
+
+def _auroc_in(study: Study, values: np.ndarray, name: str) -> float | None:
+    own = study.lineages == name
+    return defined(lambda: auroc(-values[own], study.failed[own]))
+
+
+def _levels(study: Study) -> dict[str, dict[str, int]]:
+    pairs = Counter(
+        zip([row["risk_level"] for row in study.rows], study.failed.tolist(), strict=True)
+    )
+    return {
+        level.value: {"failed": pairs[level.value, True], "good": pairs[level.value, False]}
+        for level in RiskLevel
+        if pairs[level.value, True] + pairs[level.value, False]
+    }
+
+
+def _ends(draws: np.ndarray) -> list[float]:
+    return [float(end) for end in np.quantile(draws, [0.025, 0.975])]

@@ -1,0 +1,138 @@
+"""The planned test as Markdown: sentences and a table that follow from the figures."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from examples.study.predictors import OURS
+from examples.study.prospective import REFERENCE
+from examples.study.tables import interval_text, table, value_text
+
+
+def prospective_section(found: Mapping[str, Any] | None) -> str:
+    """What stands in the README of the test; nothing while there are no runs."""
+    if found is None:
+        return ""
+    sentences = [_ranking(found), _failing(found), _levels(found), _candidates(found)]
+    listed = "".join(f"* {sentence}\n" for sentence in sentences)
+    return "\n".join([_size(found), listed, _main(found)])
+
+
+def _size(found: Mapping[str, Any]) -> str:
+    lineages = ", ".join(
+        f"{name} {count}, of which {found['failed'][name]} failed"
+        for name, count in found["lineages"].items()
+    )
+    count, planned = sum(found["lineages"].values()), found["num_planned"]
+    whole = "" if count == planned else f" of {planned} planned"
+    shipped = "which is shipped" if found["is_shipped"] else "**which was changed since**"
+    floor = found["noise"]["sd"]
+    seeds = "" if floor is None else f"; two RL seeds of a checkpoint differ by {floor:.3f}"
+    return (
+        f"**Out of sample.** {count} checkpoints{whole} ({lineages}), {found['num_runs']} GRPO runs"
+        f"{seeds}. Index formula `{found['formula'][:12]}`, frozen before the first run, "
+        f"{shipped}. Intervals resample the checkpoints of each lineage.\n"
+    )
+
+
+def _ranking(found: Mapping[str, Any]) -> str:
+    own, other = (found["predictors"][name] for name in (OURS, REFERENCE))
+    verb = (
+        "ranks at least as well as" if own["within"] >= other["within"] else "**ranks worse than**"
+    )
+    best, most = _best(found, "within")
+    ends = interval_text(own["less_reference"])
+    return (
+        f"The planned test: by final pass@1 the index {verb} pass@64, {own['within']:.3f} and "
+        f"{other['within']:.3f} within a lineage, difference in {ends}. Best of all is {best} "
+        f"({most:.3f}). Against the gain of pass@1: {own['gain']:.2f} and {other['gain']:.2f}."
+    )
+
+
+def _failing(found: Mapping[str, Any]) -> str:
+    own, other = (found["predictors"][name]["auroc_failed"] for name in (OURS, REFERENCE))
+    if own is None:
+        return "Finding runs that fail: all runs ended alike, so nothing can be said."
+    best, most = _best(found, "auroc_failed")
+    ends, apart = (interval_text(found[f"auroc_{key}"]) for key in ("interval", "less_reference"))
+    return (
+        f"Finding runs that fail: AUROC {own:.3f} {ends}, pass@64 {other:.3f}, difference in "
+        f"{apart}; best is {best} ({most:.3f})."
+    )
+
+
+def _best(found: Mapping[str, Any], key: str) -> tuple[str, float]:
+    known = {name: each[key] for name, each in found["predictors"].items() if each[key] is not None}
+    best = max(known, key=lambda name: known[name])
+    return best, known[best]
+
+
+def _levels(found: Mapping[str, Any]) -> str:
+    none = {"failed": 0, "good": 0}
+    low, medium, high = (found["levels"].get(level, none) for level in ("low", "medium", "high"))
+    failed, good = (sum(each[key] for each in found["levels"].values()) for key in none)
+    which = (
+        "no checkpoint whose run failed was called `low`"
+        if low["failed"] == 0
+        else f"**{low['failed']} of {failed} checkpoints whose run failed were called `low`**"
+    )
+    if sum(low.values()) == 0:
+        which += ", for none was called so at all"
+    return (
+        f"Levels as given before the runs: {which}. `low` {sum(low.values())} ({low['failed']} "
+        f"failed), `medium` {sum(medium.values())} ({medium['failed']}), `high` "
+        f"{sum(high.values())} ({high['failed']}); of {good} that did not fail {high['good']} were "
+        f"called `high`."
+    )
+
+
+def _candidates(found: Mapping[str, Any]) -> str:
+    own = found["predictors"][OURS]["within"]
+    ahead = {
+        name: each["within"] for name, each in found["candidates"].items() if each["within"] > own
+    }
+    if not ahead:
+        return "None of the frozen candidates would have ranked the finals better."
+    listed = ", ".join(
+        f"`{name}` {ahead[name]:.2f}" for name in sorted(ahead, key=lambda n: -ahead[n])
+    )
+    return f"Frozen candidates that would have ranked the finals better: {listed}."
+
+
+def _main(found: Mapping[str, Any]) -> str:
+    names = list(found["lineages"])
+    head = ["predictor", "within [95 %]", *names, "− pass@64 [95 %]", "ρ with gain", "AUROC failed"]
+    rows = []
+    for name, each in found["predictors"].items():
+        rows.append(
+            [
+                f"**{name}**" if name == OURS else name,
+                f"{value_text(each['within'])} {interval_text(each['interval'])}",
+                *[value_text(each["lineages"][lineage]) for lineage in names],
+                interval_text(each["less_reference"]) if name != REFERENCE else "",
+                value_text(each["gain"]),
+                value_text(each["auroc_failed"]),
+                *[value_text(each["auroc_lineages"][lineage]) for lineage in names],
+                f"{each['regret']:.3f}",
+            ]
+        )
+    return table([*head, *[f"AUROC {name}" for name in names], "regret"], rows)
+
+
+def prospective_candidates(found: Mapping[str, Any] | None) -> str:
+    """The frozen candidates on the lineages of the test, for the page of all tables."""
+    if found is None:
+        return ""
+    names = list(found["lineages"])
+    rows = [
+        [
+            f"`{name}`",
+            value_text(each["within"]),
+            *[value_text(each["lineages"][lineage]) for lineage in names],
+            value_text(each["gain"]),
+            value_text(each["auroc_failed"]),
+            f"{each['regret']:.3f}",
+        ]
+        for name, each in found["candidates"].items()
+    ]
+    head = ["candidate, out of sample", "within ρ", *names, "ρ with gain", "AUROC failed", "regret"]
+    return table(head, rows)
