@@ -19,7 +19,7 @@ export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_OFFLINE ?= 1
 export DO_NOT_TRACK ?= 1
 
-.PHONY: demo serve test check lint types bubblewrap pytest pytest-vllm gate-coverage examples bench clean help
+.PHONY: demo serve test check lint types bubblewrap chromium pytest pytest-vllm gate-coverage examples bench clean help
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -64,14 +64,21 @@ types: $(VENV)/.dev
 
 check: lint types
 
-# The code judge's tier A is tested inside bubblewrap, a Debian package; root may fetch it here.
-bubblewrap:
-	@command -v bwrap >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
-		&& { apt-get install -qq -y bubblewrap >/dev/null 2>&1 \
-		|| { apt-get update -qq && apt-get install -qq -y bubblewrap >/dev/null; }; }; } \
-		|| echo "bubblewrap is missing: tests of the code judge's tier A are skipped"
+# Debian packages that tests need; root may fetch them here.
+define fetched
+	@command -v $(1) >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+		&& { apt-get install -qq -y $(2) >/dev/null 2>&1 \
+		|| { apt-get update -qq && apt-get install -qq -y $(2) >/dev/null; }; }; } \
+		|| echo "$(2) is missing: $(3)"
+endef
 
-pytest: $(VENV)/.dev bubblewrap
+bubblewrap:
+	$(call fetched,bwrap,bubblewrap,tests of the code judge's tier A are skipped)
+
+chromium:
+	$(call fetched,chromium,chromium,tests of the dashboard in a browser are skipped)
+
+pytest: $(VENV)/.dev bubblewrap chromium
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
 # vLLM pins torch and transformers, so it has an environment of its own. Its CPU build installs a

@@ -49,7 +49,7 @@ SLUGS: Mapping[str, tuple[int, str]] = {
 """Slug -> status and title. The OpenAPI document lists the same."""
 
 _BY_STATUS = {404: "not-found", 405: "method", 413: "too-large", 415: "media-type"}
-_PATH = re.compile(r"(?<![\w:/])(?:[A-Za-z]:\\|~?/)[^\s'\",;()]+")
+_PATH = re.compile(r"(?:(?<![\w:/])(?:[A-Za-z]:\\|~?/)|(?<=\bfile:)/)[^\s'\",;()]+")
 _USERINFO = re.compile(r"(?<=://)[^/@\s]+@")
 
 

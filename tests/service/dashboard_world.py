@@ -1,6 +1,5 @@
 """A registry to look at: a ladder and its lineage, hostile names, broken reports, an RL run."""
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -288,7 +287,7 @@ def _jobs(jobs: AssessmentTable) -> None:
         done.id,
         done.fence,
         State.SUCCEEDED,
-        report=json.dumps({}),
+        report=about(_report(), LADDER, "2").to_json(),
         risk_level="low",
         model_name=LADDER,
         model_version="2",

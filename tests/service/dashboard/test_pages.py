@@ -2,64 +2,35 @@
 
 import base64
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from flask import Flask
 from flask.testing import FlaskClient
 from mlflow.exceptions import MlflowException
 from werkzeug.datastructures import Headers
 
 from mlflow_rlrisk.errors import ModelReferenceError, SinkError
-from service.dashboard import blueprint
 from service.deps import Dependencies
 from service.registry import StoredReport, VersionRecord
-from tests.mlflow_server import migrated_database, sqlite_store
+from tests.service.dashboard.addresses import address, application, every_page
 from tests.service.dashboard_world import (
     BROKEN,
-    EMPTY,
     HOSTILE_NAME,
     LADDER,
     SIGNED,
     DashboardWorld,
-    make_world,
 )
 
 pytestmark = [pytest.mark.mlflow, pytest.mark.xdist_group("dashboard")]
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DashboardWorld]:
-    folder = tmp_path_factory.mktemp("dashboard")
-    (folder / "store").mkdir()
-    with sqlite_store(migrated_database(folder), folder / "store") as uri:
-        yield make_world(uri, folder / "store")
-
-
-@pytest.fixture(scope="module")
 def browser(world: DashboardWorld) -> FlaskClient:
     return application(world.deps).test_client()
-
-
-def application(deps: Dependencies) -> Flask:
-    app = Flask("test", static_folder=None)
-    app.register_blueprint(blueprint(deps))
-    return app
-
-
-def address(endpoint: str, **values: Any) -> str:
-    app = Flask("addresses")
-    app.register_blueprint(blueprint(Dependencies(jobs=None, registry=object())))  # type: ignore[arg-type]
-    with app.test_request_context():
-        from flask import url_for
-
-        return url_for(f"dashboard.{endpoint}", **values)
 
 
 class _Page(HTMLParser):
@@ -85,16 +56,6 @@ def read(browser: FlaskClient, path: str, status: int = 200) -> _Page:
     assert answer.status_code == status, path
     assert answer.mimetype == "text/html"
     return _Page(answer.text)
-
-
-def every_page(world: DashboardWorld) -> list[str]:
-    paths = [address(each) for each in ("models", "jobs", "runs", "audit")]
-    paths.append("/audit?page=2&outcome=block")
-    paths.append(address("run", run_id=world.run_id))
-    for name, count in ((LADDER, 5), (HOSTILE_NAME, 1), (BROKEN, 6), (EMPTY, 0), (SIGNED, 4)):
-        paths.append(address("model", name=name))
-        paths += [address("version", name=name, number=each) for each in range(1, count + 1)]
-    return paths
 
 
 def test_the_models_show_the_levels_of_all_their_versions_and_of_who_holds_an_alias(
@@ -184,6 +145,7 @@ def test_a_version_shows_level_reasons_components_and_figures(browser: FlaskClie
     assert f"{HOSTILE_NAME} , version 1" in page.text
     for heading in ("Why", "What to do next", "What the index is made of", "Gate decisions"):
         assert heading in page.text
+    assert "Source file:<path>" in page.text
     assert sum(tag == "svg" for tag, _ in page.tags) >= 5
     assert [tag for tag, _ in page.tags].count("h1") == 1
     ids = [attrs["id"] for _, attrs in page.tags if attrs.get("id")]
