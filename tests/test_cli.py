@@ -171,6 +171,7 @@ def test_compare_reports_every_model_and_finds_no_disagreement_of_a_model_with_i
         (["assess", BASE], 2, "--prompts"),
         (["assess", BASE, "--prompts", "none.jsonl", "--verifier", "exact"], 1, "none.jsonl"),
         (["compare", BASE, "--prompts", "x", "--verifier", "exact"], 2, "at least two"),
+        (["compare", BASE, f"{BASE}/.", "--prompts", "x", "--verifier", "exact"], 2, "two models"),
         (["rescore", "nowhere"], 2, "nowhere"),
         (["frobnicate"], 2, "frobnicate"),
         (["compare", BASE, "gone", "--prompts", "x", "--verifier", "exact"], 1, "no such folder"),

@@ -1,6 +1,7 @@
 """``rlrisk compare``: several versions read as one lineage."""
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +64,7 @@ def compare(
         )
     references = _references(models, base)
     if len(references) < 2:
-        raise click.UsageError("compare needs at least two models")
+        raise click.UsageError("compare needs at least two models, each of them another")
     parents = {each: named_as(parent_of(each), references) for each in references}
     base = base or _recorded_base(parents)
     runs = _series(series, references)
@@ -93,17 +94,35 @@ def compare(
 
 
 def _references(models: tuple[str, ...], base: str | None) -> list[str]:
-    """Every reference once, the base first; all of them resolved before anything is sampled."""
-    from mlflow_rlrisk.model_reference import all_versions, resolve_reference
+    """Every model once, the base first; all of them resolved before anything is sampled.
+
+    A model that two references lead to would be compared with itself, and its copy would stand
+    between the others.
+    """
+    from mlflow_rlrisk.model_reference import all_versions
 
     found = [] if base is None else [base]
     for model in models:
         found += all_versions(model) or [model]
-    references = list(dict.fromkeys(found))
-    for reference in references:
-        if not Path(reference).exists():
-            resolve_reference(reference)
-    return references
+    references: dict[object, str] = {}
+    for reference in dict.fromkeys(found):
+        first = references.setdefault(_place(reference), reference)
+        if first != reference:
+            console.say(f"counted once: {reference} is {first}, spelled another way")
+    return list(references.values())
+
+
+def _place(reference: str) -> object:
+    """What the reference leads to: a folder, or a version of a registered model."""
+    from mlflow_rlrisk.model_reference import resolve_reference
+
+    path = Path(reference).expanduser()
+    if path.exists():
+        return os.path.normpath(path.absolute())  # a link is another name that somebody wants
+    source = resolve_reference(reference)
+    if source.version is None:
+        return reference
+    return source.registered_name, source.version
 
 
 def _recorded_base(parents: "Mapping[str, str | None]") -> str | None:

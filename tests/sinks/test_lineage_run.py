@@ -9,7 +9,7 @@ import mlflow
 import pytest
 from mlflow.entities import LoggedModelInput
 
-from mlflow_rlrisk.commands.compare import _recorded_base, _series
+from mlflow_rlrisk.commands.compare import _recorded_base, _references, _series
 from mlflow_rlrisk.errors import ModelReferenceError
 from mlflow_rlrisk.lineage import trace_lineage
 from mlflow_rlrisk.model_reference import (
@@ -148,3 +148,30 @@ def test_a_series_is_named_by_the_option_by_a_tag_or_by_the_registered_model(
     for wrong in ("a=models:/other/1", "models:/narrow/1", f"a={tmp_path},{tmp_path}"):
         with pytest.raises(click.UsageError, match="NAME=MODEL"):
             _series((wrong,), models)
+
+
+def test_a_model_that_is_spelled_two_ways_is_counted_once_and_said(
+    store: mlflow.MlflowClient,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "ck").mkdir()
+    (tmp_path / "other").symlink_to(tmp_path / "ck")
+    monkeypatch.chdir(tmp_path)
+    ways = ("ck", "./ck", "ck/", "ck/../ck", str(tmp_path / "ck"))
+
+    assert _references(ways, None) == ["ck"]
+    said = capsys.readouterr().err
+    assert said.splitlines()[0] == "counted once: ./ck is ck, spelled another way"
+    assert len(said.splitlines()) == 4
+    assert _references(("ck", "other"), "./ck") == ["./ck", "other"]  # a link is a name of its own
+    store.create_registered_model("twice")
+    store.create_model_version("twice", str(tmp_path / "ck"))
+    store.create_model_version("twice", str(tmp_path / "ck"))
+    store.set_registered_model_alias("twice", "best", "2")
+    assert _references(("models:/twice",), "models:/twice@best") == [
+        "models:/twice@best",
+        "models:/twice/1",
+    ]
+    assert "models:/twice/2 is models:/twice@best" in capsys.readouterr().err
