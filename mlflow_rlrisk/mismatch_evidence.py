@@ -2,11 +2,33 @@
 
 from dataclasses import replace
 
+from mlflow_rlrisk.config import AssessmentConfig
 from mlflow_rlrisk.errors import ConfigError
-from mlflow_rlrisk.rescored_rollouts import rescore_mismatch
+from mlflow_rlrisk.rescored_rollouts import refuse_unscorable, rescore_mismatch
 from mlflow_rlrisk.rollout_shards import write_text_atomically
+from mlflow_rlrisk.samplers.openai import OpenAISampler
 from mlflow_rlrisk.train_inference_mismatch import MismatchReport
 from mlflow_rlrisk.wiring import REPORT, Assessment, rescore_stored
+
+
+def require_scorable(model: str, config: AssessmentConfig) -> None:
+    """Refuse before hours of sampling what `with_mismatch` would refuse after them.
+
+    What an endpoint tells of its tokens is found out by asking it.
+
+    Raises:
+        ComparabilityError: The figures would not be the mismatch of sampler and trainer.
+        ConfigError: A setting of the endpoint does not fit.
+        SamplerError: The endpoint does not answer.
+    """
+    described = {"adapter": config.backend_options.get("lora_adapter")}
+    refuse_unscorable(config.sampling, described)
+    if config.backend == "openai":
+        sampler = OpenAISampler(model, config)
+        try:
+            refuse_unscorable(config.sampling, sampler.describe())
+        finally:
+            sampler.close()
 
 
 def with_mismatch(assessment: Assessment) -> tuple[Assessment, MismatchReport]:

@@ -162,6 +162,37 @@ def rescore_mismatch(
     return report
 
 
+def refuse_unscorable(sampling: SamplingConfig, sampler: Mapping[str, Any]) -> None:
+    """Refuse rollouts whose logprobs no forward pass of the checkpoint could give.
+
+    Args:
+        sampling: Settings they are sampled with.
+        sampler: What the sampler says of itself.
+
+    Raises:
+        ComparabilityError: They are such.
+    """
+    if sampling.top_p < 1.0 or sampling.top_k > 0:
+        raise ComparabilityError(
+            f"sampled with top_p={sampling.top_p}, top_k={sampling.top_k}: the sampler's logprobs "
+            "are of a truncated distribution, the trainer's are not"
+        )
+    if sampler.get("adapter") is not None:
+        raise ComparabilityError(
+            "sampled with a LoRA adapter, which the trainer's model lacks; merge it first"
+        )
+    if sampler.get("has_token_ids", True) is False:
+        raise ComparabilityError(
+            "the endpoint does not tell token ids, so its tokens cannot be scored again (a vLLM "
+            "server does)"
+        )
+    if sampler.get("has_logprobs", True) is False:
+        raise ComparabilityError(
+            "the endpoint does not tell the logprobs of the distribution that it samples from "
+            f"at temperature {sampling.temperature:g} (vLLM: --logprobs-mode processed_logprobs)"
+        )
+
+
 def _described(sampler: Mapping[str, Any]) -> dict[str, Any]:
     """What the sampler said of itself, its identity unfolded."""
     identity = sampler.get("identity")
@@ -190,15 +221,11 @@ def _refuse_incomparable(
                 f"the rollouts are of another {name} ({known[:12]}) than "
                 f"{checkpoint.display_name} ({digest[:12]}): drift, not mismatch"
             )
-    sampling = stored.sampling
-    if sampling.top_p < 1.0 or sampling.top_k > 0:
-        raise ComparabilityError(
-            f"sampled with top_p={sampling.top_p}, top_k={sampling.top_k}: the sampler's logprobs "
-            "are of a truncated distribution, the trainer's are not"
-        )
-    if stored.sampler.get("adapter") is not None:
-        raise ComparabilityError(
-            "sampled with a LoRA adapter, which the trainer's model lacks; merge it first"
+    refuse_unscorable(stored.sampling, stored.sampler)
+    if stored.sampler.get("backend") == "openai" and stored.sampler.get("weights_check") is None:
+        notes.append(
+            "that the endpoint served these weights is declared, not checked: a large mismatch "
+            "may be another model"
         )
     own = _quantization(checkpoint)
     sampled = stored.sampler.get("quantization", own)

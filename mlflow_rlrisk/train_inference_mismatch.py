@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from mlflow_rlrisk.errors import StatisticsError
 from mlflow_rlrisk.evidence import Evidence
-from mlflow_rlrisk.records import UNKNOWN_TOKEN, Prompt, Rollout, RolloutGroup
+from mlflow_rlrisk.records import Prompt, Rollout, RolloutGroup
 from mlflow_rlrisk.report_record import Metric
 from mlflow_rlrisk.statistics.bootstrap import PromptBootstrap, interval
 from mlflow_rlrisk.statistics.mismatch import LogprobMismatch, logprob_mismatch, mismatch_sums
@@ -194,7 +194,7 @@ def _require_recorded(rollout: Rollout) -> None:
     where = f"rollout {rollout.sample_index} of {rollout.prompt_id}"
     if rollout.logprobs is None:
         raise StatisticsError(f"{where}: the sampler's logprobs were not recorded")
-    if (rollout.token_ids == UNKNOWN_TOKEN).any():
+    if (rollout.token_ids < 0).any():  # unknown, or known by name only
         raise StatisticsError(f"{where}: its token ids were not recorded")
 
 

@@ -54,6 +54,10 @@ def assess(
     folders = {"out_dir": out} if out else {"out_root": DEFAULT_OUT}
     if is_mismatch_wanted and (settings["backend"] == "replay" or model.startswith("endpoint:")):
         raise click.UsageError("--mismatch needs the files of the checkpoint that is sampled")
+    if is_mismatch_wanted:
+        from mlflow_rlrisk.mismatch_evidence import require_scorable
+
+        require_scorable(model, _config(settings))
     assessment = assess_one(model, settings, folders=folders)
     if is_mismatch_wanted:
         assessment = _compared(assessment, as_json)

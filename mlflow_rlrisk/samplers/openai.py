@@ -193,6 +193,7 @@ class OpenAISampler:
             "entropy": "; ".join(sorted({known.why for known in self._known.values()})),
             "logprobs_mode": {api: known.mode for api, known in self._known.items()},
             "num_top": {api: known.phrasing.num_top for api, known in self._known.items()},
+            "has_logprobs": all(known.has_logprobs for known in self._known.values()),
             "has_token_ids": all(k.phrasing.has_extensions for k in self._known.values()),
             "sends_seed": self._options.send_seed,
             "weights_check": self._weights,

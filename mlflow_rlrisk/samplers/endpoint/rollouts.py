@@ -6,13 +6,13 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from mlflow_rlrisk.errors import SamplerError, StatisticsError
 from mlflow_rlrisk.records import (
     UNKNOWN_TOKEN,
     EntropyBounds,
     FinishReason,
+    FloatArray,
     IntArray,
     Prompt,
     Rollout,
@@ -36,8 +36,6 @@ numbers, and none can be mistaken for an id of a vocabulary."""
 
 SAME_LOGPROB = 1e-5
 """The sampled token stands among the most likely ones with its own logprob, up to rounding."""
-
-Vector = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +93,7 @@ class RolloutReader:
             entropy_bounds=self._bounds(knowledge, tokens, len(token_ids)),
         )
 
-    def _exact(self, knowledge: Knowledge, tokens: Sequence[TokenTold] | None) -> Vector | None:
+    def _exact(self, knowledge: Knowledge, tokens: Sequence[TokenTold] | None) -> FloatArray | None:
         if knowledge.entropy != "exact":
             return None
         key = f"token_id:{knowledge.phrasing.entropy_id}"
@@ -108,7 +106,7 @@ class RolloutReader:
                 values.append(entropy_of(carried, self.vocab_size))
             except SamplerError as error:
                 raise AnswerError(str(error)) from error
-        return np.array(values)
+        return _as_stored(np.array(values))
 
     def _bounds(
         self, knowledge: Knowledge, tokens: Sequence[TokenTold] | None, length: int
@@ -119,11 +117,16 @@ class RolloutReader:
             highest = np.full(length, np.log(self.vocab_size))
             return EntropyBounds(lower=np.zeros(length), upper=highest, estimate=None)
         try:
-            return entropy_bounds(
+            found = entropy_bounds(
                 tokens,
                 knowledge.num_known,
                 self.vocab_size,
                 has_estimate=knowledge.has_estimate,
+            )
+            return EntropyBounds(
+                lower=_as_stored(found.lower),
+                upper=_as_stored(found.upper),
+                estimate=None if found.estimate is None else _as_stored(found.estimate),
             )
         except StatisticsError as error:
             logger.warning("the endpoint's logprobs are those of no distribution: %s", error)
@@ -177,11 +180,16 @@ def _is_among(token: TokenTold, num_top: int) -> bool:
     )
 
 
-def _logprobs(knowledge: Knowledge, tokens: Sequence[TokenTold] | None) -> Vector | None:
+def _logprobs(knowledge: Knowledge, tokens: Sequence[TokenTold] | None) -> FloatArray | None:
     if not knowledge.has_logprobs or tokens is None:
         return None
     values = np.array([token.logprob for token in tokens])
-    return values if (values > IMPOSSIBLE).all() else None
+    return _as_stored(values) if (values > IMPOSSIBLE).all() else None
+
+
+def _as_stored(values: FloatArray) -> FloatArray:
+    """As rollouts are stored, so that a run that is taken up again gives the same report."""
+    return np.asarray(values, dtype=np.float32)
 
 
 def _token_ids(choice: Choice, charged: int | None) -> IntArray:
