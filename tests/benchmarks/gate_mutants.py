@@ -48,7 +48,7 @@ MODULES = [
 ]
 TESTS = [
     *("guard", "attestation", "keys", "policy_file", "audit", "joined", "store", "store_tags"),
-    *("edges", "commands", "judge_tier", "stages"),
+    *("edges", "commands", "judge_tier", "stages", "selftest"),
 ]
 LIMIT_S = 300
 """Wall time of a fresh pytest; one that is killed then was not noticed by a test, and is told."""

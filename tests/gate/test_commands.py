@@ -19,11 +19,6 @@ from mlflow_rlrisk.errors import (
 from tests.gate.conftest import RULES, Gated
 from tests.gate.world import one_object, ring_of
 
-BOTH = [
-    *RULES,
-    {"name": "all", "models": ["*"], "aliases": ["rl-ready", "x"], "stages": ["Production"]},
-]
-
 
 def test_keys_are_made_shown_rotated_and_revoked(
     rlrisk: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -217,37 +212,6 @@ def test_a_bad_signature_cannot_be_overridden(gated: Gated, rlrisk: Any) -> None
         gated.world.sign_override(version, gated.files, "alias.champion"),
     )
     assert rlrisk("gate", "promote", "prod-a/1", "--alias", "champion")[0] == 10
-
-
-def test_the_selftest_ticks_every_move_and_leaves_nothing_behind(gated: Gated, rlrisk: Any) -> None:
-    gated.world.write_policy(BOTH)
-
-    code, out = rlrisk("gate", "selftest", "--json")
-
-    told = one_object(out)
-    failed = [move for move in told["moves"] if not move["passed"]]
-    assert failed == []
-    assert (code, told["passed"]) == (0, True)
-    assert len(told["moves"]) > 30
-    assert {move["is_allowed"] for move in told["moves"]} == {True, False}
-    assert gated.plain.search_registered_models() == []
-    assert "✓ refused: rename a model" in rlrisk("gate", "selftest")[1]
-
-
-def test_the_selftest_finds_a_gate_that_is_not_there(
-    gated: Gated, rlrisk: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import mlflow
-
-    mlflow.set_registry_uri(gated.uri)
-
-    code, out = rlrisk("gate", "selftest")
-
-    assert code == 1
-    assert "✗ refused: set alias 'champion' as it is" in out
-    assert "it went through" in out
-    gated.world.write_policy([{"name": "one", "models": ["coder"], "aliases": ["x"]}])
-    assert rlrisk("gate", "selftest")[0] == 2
 
 
 def test_reconcile_restores_the_last_good_holder_or_removes_the_alias(

@@ -1,0 +1,95 @@
+"""``rlrisk gate selftest``: which moves are tried, and what is left of them."""
+
+from collections import Counter
+from typing import Any
+
+import mlflow
+import pytest
+
+from tests.gate.conftest import RULES, Gated
+from tests.gate.world import one_object
+
+EVERYWHERE = {"name": "all", "models": ["*"], "aliases": ["rl-ready", "x"]}
+NAMED = {"name": "one", "models": ["coder"], "aliases": ["y"]}
+
+
+def spellings(alias: str) -> list[str]:
+    hows = ["as it is", "in capitals", "with a line break", "in full-width letters"]
+    hows += ["with a Cyrillic letter"] if set(alias) & {"a", "e"} else []
+    return [f"set alias '{alias}' {how}" for how in hows]
+
+
+TAGS = ["rlrisk.risk_level", "rlrisk.attestation", "RLRISK.Risk_Level"]
+TAG_MOVES = [
+    *(move for key in TAGS for move in (f"set tag '{key}'", f"create a version with tag '{key}'")),
+    "delete tag 'rlrisk.attestation'",
+    "set tag 'rlrisk.risk_level' of the model",
+]
+FREE = ["set an unprotected alias", "delete an alias"]
+
+
+def left_behind(gated: Gated) -> list[Any]:
+    client = mlflow.MlflowClient(tracking_uri=gated.uri, registry_uri=gated.uri)
+    experiments = [each.experiment_id for each in client.search_experiments()]
+    runs = [run.info.run_id for run in client.search_runs(experiments)]
+    return [*client.search_registered_models(), *(run for run in runs if run != gated.run_id)]
+
+
+def test_the_selftest_tries_every_move_and_leaves_nothing_behind(gated: Gated, rlrisk: Any) -> None:
+    gated.world.write_policy([*RULES, EVERYWHERE, NAMED])
+
+    code, out = rlrisk("gate", "selftest", "--json")
+
+    told = one_object(out)
+    assert [move for move in told["moves"] if not move["passed"]] == []
+    assert (code, told["passed"]) == (0, True)
+    assert [move["name"] for move in told["moves"]] == [
+        *spellings("champion"),
+        "transition to stage 'Production'",
+        "transition to stage 'PRODUCTION'",
+        *TAG_MOVES,
+        "set alias 'champion' of a copy",
+        "rename a model that has alias 'champion' to a protected name",
+        *FREE,
+        "create a version",
+        *spellings("rl-ready"),
+        *spellings("x"),
+        *TAG_MOVES,
+        "set alias 'rl-ready' of a copy",
+        *FREE,
+    ]
+    assert {move["name"] for move in told["moves"] if move["is_allowed"]} == set(FREE)
+    # What was really tried, by the gate's own log.
+    blocked = Counter(each.action.split()[0] for each in gated.entries() if each.outcome == "block")
+    assert blocked == {
+        "set_alias": 5 + 1 + 5 + 4 + 1,
+        "transition_stage": 2,
+        "set_tag": 6,
+        "create_version": 6 + 1,
+        "delete_tag": 2,
+        "set_model_tag": 2,
+        "rename": 1,
+    }
+    assert left_behind(gated) == []
+
+
+def test_the_selftest_finds_a_gate_that_is_not_there(gated: Gated, rlrisk: Any) -> None:
+    mlflow.set_registry_uri(gated.uri)
+
+    code, out = rlrisk("gate", "selftest")
+
+    assert code == 1
+    assert "✗ refused: set alias 'champion' as it is" in out
+    assert "✗ refused: rename a model" in out
+    assert "✓ allowed: delete an alias" in out
+    assert "it went through" in out
+    assert left_behind(gated) == []
+
+
+@pytest.mark.parametrize("rule", [NAMED, {**EVERYWHERE, "mode": "audit"}])
+def test_a_selftest_that_would_try_nothing_passes_nobody(
+    gated: Gated, rlrisk: Any, rule: dict[str, Any]
+) -> None:
+    gated.world.write_policy([rule])
+
+    assert rlrisk("gate", "selftest")[0] == 2
