@@ -1,12 +1,13 @@
 """``rlrisk calibrate``: outcomes of RL runs become a calibration record."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from mlflow_rlrisk import console
-from mlflow_rlrisk.commands.options import json_option
+from mlflow_rlrisk.commands.options import FiniteFloat, json_option
 from mlflow_rlrisk.commands.output import INCONCLUSIVE, OK, print_json
 from mlflow_rlrisk.config import PolicyConfig
 
@@ -30,14 +31,14 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--min-gain",
-    type=float,
+    type=FiniteFloat(),
     default=0.0,
     show_default=True,
     help="A run that gains no more than this failed, collapsed or not.",
 )
 @click.option(
     "--devices",
-    type=click.FloatRange(min=0.0, min_open=True),
+    type=FiniteFloat(min=0.0, min_open=True),
     default=1.0,
     show_default=True,
     help="GPUs of one RL run, for the hours saved.",
@@ -80,6 +81,7 @@ def calibrate(
     if data is not None:
         rows, left_out = read_rows(data, components, min_gain=min_gain, devices=devices)
     else:
+        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # one a report
         from mlflow_rlrisk.sinks.registered_outcomes import registered_outcomes
 
         rows, left_out, quantity = registered_outcomes(

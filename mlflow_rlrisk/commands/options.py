@@ -1,10 +1,27 @@
 """The options of the ``rlrisk`` command, grouped by what they set."""
 
+import math
 from collections.abc import Callable
+from typing import Any
 
 import click
 
 Command = Callable[..., int]
+
+
+class FiniteFloat(click.FloatRange):
+    """A number; NaN, which is within every range, and infinity are none."""
+
+    name = "float"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Refuse what is not finite."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is no finite number.", param, ctx)
+        return number
 
 
 def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:

@@ -1,12 +1,17 @@
 """How a run came out, with the definition it was measured by (R10)."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
+from mlflow_rlrisk.errors import HistoryError
+
 OUTCOME_VERSION = 1
+_MEANS = ("peak", "final", "gain", "regression_from_peak")
+"""What a record averages over the runs of a version."""
 RUN_DEFINITION = (
     "training success of every logged step, not smoothed: peak is the highest, final the last, "
     "mean the area under the curve over its length; regression is peak less final"
@@ -96,16 +101,32 @@ def run_outcome(
 
 
 def recorded_outcomes(tag: str | None) -> list[dict[str, Any]]:
-    """The runs of an outcome tag of a model version, oldest first; none for no or foreign text.
+    """The runs of an outcome tag of a model version, oldest first; none where there is no tag.
 
     Each is a `RunOutcome` as a mapping, with ``run`` (its id or the RL checkpoint) and
     ``recorded_at``.
+
+    Raises:
+        HistoryError: The tag holds something else, so that what it says of RL is not known.
     """
-    try:
-        runs = json.loads(tag or "{}")["runs"]
-    except (json.JSONDecodeError, KeyError, TypeError):
+    if tag is None:
         return []
-    return [run for run in runs if isinstance(run, dict) and "final" in run]
+    try:
+        runs = json.loads(tag)["runs"]
+    except (ValueError, RecursionError, KeyError, TypeError, IndexError):
+        runs = None
+    if not isinstance(runs, list) or not all(map(_is_outcome, runs)):
+        raise HistoryError(f"tag rlrisk.outcome={tag[:60]!r}: what rlrisk outcome writes is needed")
+    return runs
+
+
+def _is_outcome(run: Any) -> bool:
+    if not isinstance(run, dict) or run.get("collapsed") not in (True, False, None):
+        return False
+    figures = [run.get(name) for name in ("start", *_MEANS)]
+    return all(isinstance(run.get(name), str) for name in ("run", "quantity")) and all(
+        isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x) for x in figures
+    )
 
 
 def outcome_record(known: Sequence[dict[str, Any]], run: dict[str, Any]) -> dict[str, Any]:
@@ -121,10 +142,7 @@ def outcome_record(known: Sequence[dict[str, Any]], run: dict[str, Any]) -> dict
         "status": outcome_word(run),
         "quantity": run["quantity"],
         "num_runs": len(alike),
-        **{
-            f"mean_{name}": sum(each[name] for each in alike) / len(alike)
-            for name in ("peak", "final", "gain", "regression_from_peak")
-        },
+        **{f"mean_{name}": sum(each[name] for each in alike) / len(alike) for name in _MEANS},
         "runs": runs,
     }
 

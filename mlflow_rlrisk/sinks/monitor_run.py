@@ -4,11 +4,12 @@ Writing the same again leaves the same: the tags are replaced, the artifacts ove
 """
 
 import json
+import logging
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from mlflow_rlrisk.errors import SinkError
+from mlflow_rlrisk.errors import HistoryError, SinkError
 from mlflow_rlrisk.model_reference import resolve_reference
 from mlflow_rlrisk.monitor.judgement import Judgement
 from mlflow_rlrisk.monitor.outcome import RunOutcome, outcome_record, recorded_outcomes
@@ -17,6 +18,8 @@ from mlflow_rlrisk.sinks.plots import run_figure
 
 if TYPE_CHECKING:
     from mlflow_rlrisk.report_record import RiskReport
+
+logger = logging.getLogger(__name__)
 
 ALARMS_TAG = "rlrisk.alarms"
 """Alarms of a run as ``R1@128 warn``, in the order in which they were sure; ``none``."""
@@ -107,7 +110,10 @@ def record_outcome(reference: str, outcome: RunOutcome, *, run: str) -> dict[str
     with mlflow_errors(f"the outcome cannot be written to version {version} of {name}"):
         known = client.get_model_version(name, version).tags.get(OUTCOME_TAG)
         entry = {"run": run, "recorded_at": _now(), **outcome.to_dict()}
-        record = outcome_record(recorded_outcomes(known), entry)
+        try:
+            record = outcome_record(recorded_outcomes(known), entry)
+        except HistoryError as error:
+            raise SinkError(f"version {version} of {name}: {error}; delete the tag") from error
         client.set_model_version_tag(name, version, OUTCOME_TAG, json.dumps(record))
     return record
 
@@ -135,7 +141,11 @@ def recorded_finals(references: Iterable[str]) -> dict[str, float]:
         with mlflow_errors(f"the tags of {reference} cannot be read"):
             client = mlflow.MlflowClient()
             tags = client.get_model_version(source.registered_name, source.version).tags
-        runs = recorded_outcomes(tags.get(OUTCOME_TAG))
+        try:
+            runs = recorded_outcomes(tags.get(OUTCOME_TAG))
+        except HistoryError as error:  # no reason to compare nothing
+            logger.warning("%s has no outcome: %s", reference, error)
+            continue
         if runs:
             record = outcome_record(runs[:-1], runs[-1])
             values = found.setdefault(record["quantity"], [])
@@ -177,6 +187,8 @@ def report_of(reference: str) -> "RiskReport":
         uri = tags.get("rlrisk.report_uri")
         if uri is None:
             raise SinkError(f"{reference} was not assessed with --register: it names no report")
+        if not uri.startswith("runs:/"):  # a tag is anybody's: no file or address of their choice
+            raise SinkError(f"{reference}: rlrisk.report_uri={uri!r}: runs:/<id>/... is needed")
         text: str = load_text(uri.replace("report.html", "report.json"))
     return RiskReport.from_json(text)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mlflow_rlrisk.calibration.formula import formula_digest
 from mlflow_rlrisk.calibration.rows import LeftOut, OutcomeRow, merged
 from mlflow_rlrisk.config import ComponentConfig
-from mlflow_rlrisk.errors import ModelReferenceError, ReportError, SinkError
+from mlflow_rlrisk.errors import HistoryError, ModelReferenceError, ReportError, SinkError
 from mlflow_rlrisk.model_reference import all_versions, resolve_reference
 from mlflow_rlrisk.monitor.outcome import recorded_outcomes
 from mlflow_rlrisk.sinks.mlflow_store import mlflow_errors
@@ -63,15 +63,19 @@ def registered_outcomes(
     import mlflow
 
     client = mlflow.MlflowClient()
-    recorded = [
-        found
-        for reference in _references(client, models)
-        if (found := _recorded(client, reference, lineage_tag)) is not None
-    ]
+    recorded: list[_Recorded] = []
+    left_out: list[LeftOut] = []
+    for reference in _references(client, models):
+        try:
+            found = _recorded(client, reference, lineage_tag)
+        except HistoryError as error:
+            left_out.append(LeftOut(checkpoint=reference, reason=str(error)))
+            continue
+        if found is not None:
+            recorded.append(found)
     quantities = Counter(run.get("quantity") for each in recorded for run in each.runs)
     quantity = str(quantities.most_common(1)[0][0]) if quantities else "pass_at_1"
     rows: list[OutcomeRow] = []
-    left_out: list[LeftOut] = []
     for each in recorded:
         runs = [run for run in each.runs if run.get("quantity") == quantity]
         if not runs:

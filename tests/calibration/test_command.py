@@ -12,14 +12,29 @@ from click.testing import CliRunner, Result
 from mlflow_rlrisk.calibration import CalibrationRecord, formula_digest, read_rows
 from mlflow_rlrisk.cli import cli
 from mlflow_rlrisk.config import DEFAULT_COMPONENTS, PolicyConfig
-from mlflow_rlrisk.errors import ConfigError
-from mlflow_rlrisk.monitor.outcome import RunOutcome, run_outcome
+from mlflow_rlrisk.errors import ConfigError, HistoryError, SinkError
+from mlflow_rlrisk.monitor.outcome import RunOutcome, recorded_outcomes, run_outcome
 from tests.calibration.simulated import outcomes, write_jsonl
 from tests.prompt_statistics import ladder_rung, report_of
 
 
 def run(*arguments: str) -> Result:
     return CliRunner().invoke(cli, ["calibrate", *arguments], standalone_mode=False)
+
+
+GOOD = RunOutcome(
+    quantity="success",
+    start=0.4,
+    peak=0.8,
+    final=0.8,
+    mean=0.6,
+    step_of_peak=9,
+    regression_from_peak=0.0,
+    first_step=0,
+    last_step=9,
+    num_points=2,
+    definition="training success",
+)
 
 
 def test_a_file_of_outcomes_gives_a_record_and_two_figures(tmp_path: Path) -> None:
@@ -177,3 +192,63 @@ def test_the_index_of_a_report_can_be_had_from_its_figures_alone() -> None:
         values = {name: metric.value for name, metric in report.metrics.items()}
 
         assert index_of(values, PolicyConfig().components) == pytest.approx(report.risk_index)
+
+
+@pytest.mark.mlflow
+def test_a_tag_that_nobody_of_ours_wrote_is_told_and_never_read(store: str, tmp_path: Path) -> None:
+    import mlflow
+
+    from mlflow_rlrisk.sinks.monitor_run import record_outcome, recorded_finals
+
+    client = mlflow.MlflowClient()
+    client.create_registered_model("a")
+    for _ in range(2):
+        recorded(client, tmp_path, "a", 6.0, 8.0, GOOD)
+    client.set_model_version_tag("a", "1", "rlrisk.outcome", '{"runs": null}')
+    client.set_model_version_tag("a", "2", "rlrisk.report_uri", str(tmp_path / "secret"))
+
+    answer = run("models:/a", "--json", "--out", str(tmp_path / "c.json"))
+
+    assert answer.return_value == 11
+    reasons = {each["checkpoint"]: each["reason"] for each in json.loads(answer.stdout)["left_out"]}
+    assert "what rlrisk outcome writes is needed" in reasons["models:/a/1"]
+    assert "runs:/<id>/... is needed" in reasons["models:/a/2"]
+    assert recorded_finals(["models:/a/1", "models:/a/2"]) == {"models:/a/2": GOOD.final}
+    with pytest.raises(SinkError, match=r"version 1 of a: .*; delete the tag"):
+        record_outcome("models:/a/1", GOOD, run="again")
+
+
+@pytest.mark.parametrize(
+    "tag",
+    [
+        "",
+        "[]",
+        "no JSON",
+        "[" * 4000,
+        '{"runs": 5}',
+        '{"runs": ["x"]}',
+        '{"runs": [{"run": "r", "quantity": "success", "final": 0.5}]}',
+        *(
+            json.dumps({"runs": [{"run": "r", **GOOD.to_dict(), **changes}]})
+            for changes in (
+                {"final": "abc"},
+                {"final": float("nan")},
+                {"gain": float("inf")},
+                {"start": True},
+                {"quantity": 7},
+                {"run": None},
+                {"collapsed": "no"},
+            )
+        ),
+    ],
+)
+def test_what_is_no_record_of_outcomes_is_refused(tag: str) -> None:
+    with pytest.raises(HistoryError, match="what rlrisk outcome writes is needed"):
+        recorded_outcomes(tag)
+
+
+@pytest.mark.parametrize(
+    "options", [("--min-gain", "nan"), ("--min-gain", "inf"), ("--devices", "nan")]
+)
+def test_a_figure_that_is_not_finite_is_misuse(options: tuple[str, str]) -> None:
+    assert "no finite number" in str(run("models:/a", *options).exception)
