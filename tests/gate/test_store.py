@@ -271,6 +271,8 @@ def test_no_forged_verdict_is_brought_under_a_ruled_name(gated: Gated) -> None:
     gated.store.rename_registered_model("dev-b", "prod-b")
     gated.store.rename_registered_model("dev-a", "prod-a")  # its attestation says so
     gated.store.rename_registered_model("prod-a", "prod-c")
+    gated.tag(gated.plain.get_model_version("prod-b", "1"), "rlrisk.risk_level", "low")
+    gated.store.rename_registered_model("prod-b", "prod-d")  # it was shown under a ruled name
 
     assert {each.outcome for each in gated.entries()} == {"block", "done"}  # nothing was protected
 
