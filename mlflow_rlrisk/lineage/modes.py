@@ -1,8 +1,9 @@
 """Which answers does a checkpoint no longer give, and which does it give instead?
 
 A mode is an answer that one side gives to a prompt at least twice; it is lost where the other side
-never gives it. With few rollouts an equal policy loses modes too: what both sides gave, dealt out
-to them at random, would lose so many by chance, which stands beside every figure.
+never gives it. With few rollouts an equal policy loses modes too: the rollouts of both sides, those
+without an answer included, would lose so many if they were dealt out to them at random, which
+stands beside every figure.
 """
 
 from collections.abc import Sequence
@@ -15,6 +16,8 @@ from mlflow_rlrisk.lineage.measures import Estimate, FloatArray, mean_estimate
 from mlflow_rlrisk.lineage.table import Answers, LineageMember
 from mlflow_rlrisk.statistics.bootstrap import PromptBootstrap
 
+Sample = tuple[int, Answers]
+"""Scored rollouts of one prompt and the answers in them."""
 MODE_SIZE = 2
 """An answer given once is mostly gone in the next sample of the same policy."""
 
@@ -27,8 +30,8 @@ class AnswerModes:
         lost: Given before and no more.
         new: Given now and not before.
         lost_correct: Lost ones that were correct.
-        lost_by_chance: What ``lost`` would be if both were one policy: the answers of both, dealt
-            out at random.
+        lost_by_chance: What ``lost`` would be if both were one policy: the rollouts of both,
+            dealt out at random.
         new_by_chance: The same of ``new``.
     """
 
@@ -49,15 +52,15 @@ class ModeChange:
 
 
 def answer_modes(
-    before: Sequence[Answers],
-    after: Sequence[Sequence[Answers]],
+    before: Sequence[Sample],
+    after: Sequence[Sequence[Sample]],
     bootstrap: PromptBootstrap,
     confidence: float,
 ) -> list[AnswerModes]:
     """Count answers that were lost or are new.
 
     Args:
-        before: For each prompt the answers of the reference.
+        before: For each prompt what the reference gave.
         after: For each checkpoint the same.
         bootstrap: Resamples of the prompts.
         confidence: Level of the intervals.
@@ -102,10 +105,7 @@ def mode_changes(
     if reference.answers is None or not any(each.answers for each in (reference, *known)):
         return ()
     prompt_ids = sorted(each.prompt_id for each in reference.statistics)
-    before, *after = (
-        [(member.answers or {}).get(prompt_id, {}) for prompt_id in prompt_ids]
-        for member in (reference, *known)
-    )
+    before, *after = (_samples(member, prompt_ids) for member in (reference, *known))
     found = answer_modes(before, after, bootstrap, confidence)
     return tuple(
         ModeChange(reference=reference.name, checkpoint=member.name, modes=modes)
@@ -113,18 +113,25 @@ def mode_changes(
     )
 
 
-def _counted(old: Answers, now: Answers) -> tuple[float, ...]:
+def _samples(member: LineageMember, prompt_ids: Sequence[str]) -> list[Sample]:
+    scored = {each.prompt_id: each.num_scored for each in member.statistics}
+    answers = member.answers or {}
+    return [(scored[prompt_id], answers.get(prompt_id, {})) for prompt_id in prompt_ids]
+
+
+def _counted(before: Sample, after: Sample) -> tuple[float, ...]:
     """Lost, new, lost and correct; lost and new by chance."""
+    (num_before, old), (num_after, now) = before, after
     gone = [is_correct for answer, (n, is_correct) in old.items() if _is_lost(answer, n, now)]
     new = sum(_is_lost(answer, n, old) for answer, (n, _) in now.items())
-    sizes = [sum(count for count, _ in side.values()) for side in (old, now)]
     together = [
         old.get(answer, (0, False))[0] + now.get(answer, (0, False))[0]
         for answer in old.keys() | now.keys()
     ]
     # All copies of an answer fall to one side: hypergeometric.
     chances = [
-        sum(comb(own, n) / comb(sum(sizes), n) for n in together if n >= MODE_SIZE) for own in sizes
+        sum(comb(own, n) / comb(num_before + num_after, n) for n in together if n >= MODE_SIZE)
+        for own in (num_before, num_after)
     ]
     return (len(gone), new, sum(gone), *chances)
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlflow_rlrisk.lineage import LineageMember, trace_lineage
-from mlflow_rlrisk.lineage.modes import answer_modes
+from mlflow_rlrisk.lineage.modes import Sample, answer_modes
 from mlflow_rlrisk.lineage.table import Answers
 from mlflow_rlrisk.records import FinishReason, Grade, GradedGroup, GradeStatus, Prompt, Rollout
 from mlflow_rlrisk.rollout_store import RolloutStore
@@ -21,31 +21,40 @@ from mlflow_rlrisk.statistics.bootstrap import PromptBootstrap
 from tests.lineage.ladders import collapsing
 
 
-def counted(answers: Sequence[str]) -> dict[str, tuple[int, bool]]:
-    return {answer: (count, answer == "right") for answer, count in Counter(answers).items()}
+def counted(answers: Sequence[str | None]) -> dict[str, tuple[int, bool]]:
+    return {
+        answer: (count, answer == "right")
+        for answer, count in Counter(filter(None, answers)).items()
+    }
 
 
-def lost(before: Sequence[str], after: Sequence[str]) -> int:
-    return sum(count >= 2 and answer not in after for answer, count in Counter(before).items())
+def sample(answers: Sequence[str | None]) -> Sample:
+    return len(answers), counted(answers)
 
 
+def lost(before: Sequence[str | None], after: Sequence[str | None]) -> int:
+    kinds = Counter(filter(None, before)).items()
+    return sum(count >= 2 and answer not in after for answer, count in kinds)
+
+
+@settings(deadline=None, max_examples=50)
 @given(
-    st.lists(st.sampled_from("abc"), min_size=1, max_size=5),
-    st.lists(st.sampled_from("abc"), min_size=1, max_size=4),
+    st.lists(st.sampled_from(["a", "b", "c", None]), min_size=1, max_size=5),
+    st.lists(st.sampled_from(["a", "b", "c", None]), min_size=1, max_size=4),
 )
 def test_chance_is_the_mean_over_all_ways_to_deal_the_answers_out(
-    before: list[str], after: list[str]
+    before: list[str | None], after: list[str | None]
 ) -> None:
     together = before + after
     deals = []
     for chosen in combinations(range(len(together)), len(before)):
-        sides = [[], []]  # type: list[list[str]]
+        sides = [[], []]  # type: list[list[str | None]]
         for place, answer in enumerate(together):
             sides[place not in chosen].append(answer)
         deals.append((lost(sides[0], sides[1]), lost(sides[1], sides[0])))
 
     (found,) = answer_modes(
-        [counted(before)], [[counted(after)]], PromptBootstrap(1, 200, 0), confidence=0.95
+        [sample(before)], [[sample(after)]], PromptBootstrap(1, 200, 0), confidence=0.95
     )
 
     assert (found.lost_by_chance, found.new_by_chance) == pytest.approx(np.mean(deals, axis=0))
@@ -58,7 +67,7 @@ def test_two_samples_of_one_policy_lose_what_chance_says() -> None:
     rates = 1.0 / np.arange(1, 13)
     sides = [
         [
-            counted([str(each) for each in rng.choice(12, 16, p=rates / rates.sum())])
+            sample([str(each) for each in rng.choice(12, 16, p=rates / rates.sum())])
             for _ in range(400)
         ]
         for _ in range(2)
