@@ -251,8 +251,12 @@ def test_a_mapping_is_read_and_its_faults_are_named() -> None:
     assert parse_mapping("prompt=q, truth=a.b") == {"prompt": "q", "truth": "a.b"}
     assert parse_mapping("truth=") == {"truth": ""}
     assert parse_mapping(None) is None
-    with pytest.raises(ConfigError, match="expected prompt=COLUMN"):
-        parse_mapping("question")
+    for text, need in (
+        ("question", "expected prompt=COLUMN"),
+        ("prompt=a,prompt=b", "stands twice"),
+    ):
+        with pytest.raises(ConfigError, match=need):
+            parse_mapping(text)
 
 
 def test_a_policy_file_that_goes_away_while_sampling_does_not_cost_the_verdict(

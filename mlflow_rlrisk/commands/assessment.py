@@ -220,7 +220,7 @@ def parse_mapping(text: str | None) -> dict[str, str] | None:
     """Read ``prompt=COL,truth=COL``; ``truth=`` reads a set without truths.
 
     Raises:
-        ConfigError: A part has no ``=`` or names neither ``prompt`` nor ``truth``.
+        ConfigError: A part has no ``=``, names neither ``prompt`` nor ``truth``, or comes twice.
     """
     if text is None:
         return None
@@ -230,6 +230,8 @@ def parse_mapping(text: str | None) -> dict[str, str] | None:
         is_empty = not column.strip() and (role.strip() != "truth" or "=" not in part)
         if role.strip() not in ("prompt", "truth") or is_empty:
             raise ConfigError("map", text, "expected prompt=COLUMN,truth=COLUMN")
+        if role.strip() in mapping:
+            raise ConfigError("map", text, f"{role.strip()} stands twice")
         mapping[role.strip()] = column.strip()
     return mapping
 
