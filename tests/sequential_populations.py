@@ -59,10 +59,11 @@ POPULATIONS = (CLEAR_LOW, CLEAR_HIGH, CLEAR_MEDIUM, AT_THE_LOW_LINE, AT_THE_VETO
 
 @dataclass(frozen=True)
 class Ended:
-    """A report, and the rollouts that it took."""
+    """A report, and the rollouts and tokens that it took."""
 
     report: RiskReport
     num_rollouts: int
+    num_tokens: int
 
 
 class Drawn:
@@ -76,6 +77,9 @@ class Drawn:
         means = rng.normal(population.entropy, population.entropy / 4, size=NUM_PROMPTS)
         spread = population.entropy / 8
         self._entropies = means[:, None] + rng.normal(0, spread, (NUM_PROMPTS, NUM_SAMPLES))
+        # Harder prompts have longer answers, 100 to 300 tokens; a third are off by more than x1.6.
+        typical = rng.lognormal(0.0, 0.5, size=(NUM_PROMPTS, NUM_SAMPLES))
+        self._lengths = np.ceil((300 - 200 * rates[:, None]) * typical).astype(int)
         self._config = AssessmentConfig(
             sampling=SamplingConfig(num_samples=NUM_SAMPLES),
             group_size=GROUP,
@@ -111,7 +115,8 @@ class Drawn:
             provenance=Provenance(digests=DIGESTS),
             look_confidence=confidence,
         )
-        return Ended(report, num_prompts * num_samples)
+        num_tokens = int(self._lengths[:num_prompts, :num_samples].sum())
+        return Ended(report, num_prompts * num_samples, num_tokens)
 
 
 def covers(report: RiskReport, name: str, truth: float) -> bool:

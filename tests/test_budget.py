@@ -118,6 +118,7 @@ def test_a_clear_cut_checkpoint_gets_the_same_level_for_a_third_or_less(
 
         assert str(ended.report.risk_level) == str(fixed.report.risk_level) == population.level()
         assert 3 * ended.num_rollouts <= fixed.num_rollouts
+        assert 3 * ended.num_tokens <= fixed.num_tokens
 
 
 @pytest.mark.slow

@@ -3,7 +3,8 @@
 Whole assessments of simulated checkpoints whose true figures are known in closed form: both
 budgets read the same draws, the one in rounds their beginnings. Coverage counts how often the
 reported interval holds the truth, at the look that stopped; a method that forgot its looks would
-fall below the stated level, most of all at a decision line.
+fall below the stated level, most of all at a decision line. Cost is counted in rollouts and in
+tokens, whose number differs from prompt to prompt and from answer to answer.
 
     python -m tests.benchmarks.budget --simulations 400 --out budget.json
 """
@@ -54,11 +55,13 @@ def simulate(population: Population, simulations: int, num_resamples: int) -> di
             / simulations,
             "rollouts": sum(each.num_rollouts for each in ended) / simulations,
             "most rollouts": max(each.num_rollouts for each in ended),
+            "tokens": sum(each.num_tokens for each in ended) / simulations,
         }
     pairs = zip(sides["auto"], sides["fixed"], strict=True)
     same = sum(a.report.risk_level == f.report.risk_level for a, f in pairs)
     result["same level as fixed"] = same / simulations
-    result["fewer rollouts"] = result["fixed"]["rollouts"] / result["auto"]["rollouts"]
+    for name in ("rollouts", "tokens"):
+        result[f"fewer {name}"] = result["fixed"][name] / result["auto"][name]
     return result
 
 
@@ -71,8 +74,18 @@ def main() -> None:
     given = parser.parse_args()
     started = time.process_time()
     print(f"{NUM_PROMPTS} prompts x {NUM_SAMPLES} rollouts, {given.simulations} simulations each")
-    header = [*METRICS, "right", "wrong", "rollouts", "most", "same", "fewer"]
-    print(f"{'population':<18}{'true':<8}{'budget':<8}" + "".join(f"{h:>9}" for h in header))
+    header = [
+        *METRICS,
+        "right",
+        "wrong",
+        "rollouts",
+        "most",
+        "tokens",
+        "same",
+        "fewer",
+        "in tokens",
+    ]
+    print(f"{'population':<18}{'true':<8}{'budget':<8}" + "".join(f"{h:>10}" for h in header))
     results = []
     for population in POPULATIONS:
         row = simulate(population, given.simulations, given.num_resamples)
@@ -81,11 +94,12 @@ def main() -> None:
             one = row[side]
             cells = [f"{share:.3f}" for share in one["coverage"].values()]
             cells += [f"{one['true level found']:.3f}", f"{one['called low or high wrongly']:.3f}"]
-            cells += [f"{one['rollouts']:.0f}", f"{one['most rollouts']}"]
+            cells += [f"{one['rollouts']:.0f}", f"{one['most rollouts']}", f"{one['tokens']:.0f}"]
             if side == "auto":
                 cells += [f"{row['same level as fixed']:.3f}", f"{row['fewer rollouts']:.2f}"]
+                cells += [f"{row['fewer tokens']:.2f}"]
             names = f"{population.name:<18}{row['true level']:<8}{side:<8}"
-            print(names + "".join(f"{cell:>9}" for cell in cells), flush=True)
+            print(names + "".join(f"{cell:>10}" for cell in cells), flush=True)
     print(f"{time.process_time() - started:.0f} s of CPU time")
     if given.out:
         given.out.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
