@@ -24,6 +24,7 @@ from service.database import open_database
 from service.deps import LOOPBACK, Dependencies
 from service.logs import log_as_json
 from service.registry import RegistryReader
+from service.restarts import Pauses
 from service.settings import ServiceSettings, load_settings
 from service.signer_client import SOCKET_VARIABLE, default_socket, signer_of
 from service.tokens import TokenTable
@@ -39,7 +40,9 @@ COMMAND = "from mlflow_rlrisk.cli import run; run()"
 MEMORY = Path("/dev/shm")
 GRACE_S = 30
 READ_LIMIT_S = 5
-RESTART_S = 1.0
+TICK_S = 0.2
+RESTART_S, LONGEST_RESTART_S, HEALTHY_S = 1.0, 30.0, 60.0
+"""Pause before a process is started again: the first, the longest; the life that resets it."""
 MLFLOW_BOUNDS = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
@@ -252,6 +255,8 @@ class _Supervisor:
     def __init__(self, commands: Mapping[str, list[str]], settings: ServiceSettings) -> None:
         self._commands, self._settings = commands, settings
         self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._pauses = Pauses(first_s=RESTART_S, longest_s=LONGEST_RESTART_S, healthy_s=HEALTHY_S)
+        self._due: dict[str, float] = {}
         self._stops = False
 
     def run(self) -> int:
@@ -259,14 +264,8 @@ class _Supervisor:
             signal.signal(each, self._stop)
         while not self._stops:
             for role in self._commands:
-                child = self._children.get(role)
-                if child is None or child.poll() is not None:
-                    if child is not None:
-                        logger.error("the %s ended with %s", role, child.returncode)
-                        time.sleep(RESTART_S)
-                    if not self._stops:
-                        self._children[role] = self._start(role)
-            time.sleep(0.2)
+                self._tend(role, time.monotonic())
+            time.sleep(TICK_S)
         for child in self._children.values():
             child.send_signal(signal.SIGTERM)
         for child in self._children.values():
@@ -275,6 +274,19 @@ class _Supervisor:
             except subprocess.TimeoutExpired:
                 child.kill()
         return 0
+
+    def _tend(self, role: str, now: float) -> None:
+        child = self._children.get(role)
+        if child is not None and child.poll() is None:
+            return
+        if child is not None and role not in self._due:
+            pause = self._pauses.after(role, now)
+            logger.error("the %s ended with %s, again in %g s", role, child.returncode, pause)
+            self._due[role] = now + pause
+        if not self._stops and now >= self._due.get(role, now):
+            self._due.pop(role, None)
+            self._children[role] = self._start(role)
+            self._pauses.started(role, now)
 
     def _start(self, role: str) -> "subprocess.Popen[bytes]":
         command = [sys.executable, "-c", COMMAND, *self._commands[role]]

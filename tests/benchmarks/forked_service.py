@@ -66,7 +66,7 @@ def main() -> int:
     for name in PRELOADED:
         __import__(name)
     del os.environ["PROMETHEUS_MULTIPROC_DIR"]
-    module.RESTART_S = RESTART_S
+    module.RESTART_S = module.LONGEST_RESTART_S = RESTART_S
     module._Supervisor._start = lambda self, role: _fork(self, role, folder)
     chosen = command.make_context("serve", sys.argv[2:]).params
     return module.serve(chosen.pop("config"), **chosen)
