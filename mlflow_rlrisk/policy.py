@@ -61,6 +61,17 @@ class Decision:
         }
 
 
+class NoRepeatedKeys(yaml.SafeLoader):
+    """YAML in which a key that stands twice is an error: the second would win silently."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Refuse the mapping, or make it."""
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        if len({str(key) for key in keys}) != len(keys):
+            raise yaml.YAMLError(f"a key stands twice, line {node.start_mark.line + 1}")
+        return super().construct_mapping(node, deep=deep)
+
+
 def load_policy(path: str | PathLike[str]) -> PolicyConfig:
     """Read a policy from a YAML file; settings that are absent keep their defaults.
 
@@ -73,8 +84,8 @@ def load_policy(path: str | PathLike[str]) -> PolicyConfig:
         ConfigError: The file cannot be read, is no mapping, or a setting is unknown or unusable.
     """
     try:
-        raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raw = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=NoRepeatedKeys)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         raise ConfigError("policy", str(path), f"cannot be read: {error}") from error
     if raw is None:
         raise ConfigError("policy", str(path), "the file is empty")

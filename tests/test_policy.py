@@ -134,6 +134,8 @@ def test_a_policy_file_changes_what_it_names_and_keeps_the_rest(tmp_path: Path) 
         ("a: [", "cannot be read"),
         ("!!python/object/apply:os.getcwd []", "cannot be read"),
         ("1: 2", "mapping"),
+        ("low_below: 0.1\nlow_below: 0.2", "a key stands twice, line 1"),
+        ("a: " + "[" * 5000, "cannot be read"),
     ],
 )
 def test_a_policy_file_that_is_wrong_is_refused_with_the_field(

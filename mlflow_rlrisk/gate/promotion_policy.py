@@ -21,6 +21,7 @@ from mlflow_rlrisk.attestation_keys import KeyRing
 from mlflow_rlrisk.config import PolicyConfig
 from mlflow_rlrisk.errors import ConfigError
 from mlflow_rlrisk.gate.names import matches, readable
+from mlflow_rlrisk.policy import NoRepeatedKeys
 
 POLICY_VARIABLE = "RLRISK_POLICY"
 DEFAULT_REGISTRY = "mlflow"
@@ -262,19 +263,9 @@ def _bytes(path: Path, what: str) -> bytes:
         raise ConfigError(what, str(path), f"cannot be read: {error.strerror}") from error
 
 
-class _NoRepeatedKeys(yaml.SafeLoader):
-    """YAML in which a key that stands twice is an error: the second would win silently."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        if len({str(key) for key in keys}) != len(keys):
-            raise yaml.YAMLError(f"a key stands twice, line {node.start_mark.line + 1}")
-        return super().construct_mapping(node, deep=deep)
-
-
 def _mapping(text: str | bytes, what: str) -> dict[str, Any]:
     try:
-        raw = yaml.load(text, Loader=_NoRepeatedKeys)
+        raw = yaml.load(text, Loader=NoRepeatedKeys)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(what, "file", f"is no YAML: {error}") from error
     if not isinstance(raw, dict) or not all(isinstance(key, str) for key in raw):
