@@ -24,12 +24,12 @@ def _size(found: Mapping[str, Any]) -> str:
     )
     count, planned = sum(found["lineages"].values()), found["num_planned"]
     whole = "" if count == planned else f" of {planned} planned"
-    shipped = "which is shipped" if found["is_shipped"] else "**which was changed since**"
+    shipped = "and shipped unchanged" if found["is_shipped"] else "**but changed since**"
     floor = found["noise"]["sd"]
     seeds = "" if floor is None else f"; two RL seeds of a checkpoint differ by {floor:.3f}"
     return (
         f"**Out of sample.** {count} checkpoints{whole} ({lineages}), {found['num_runs']} GRPO runs"
-        f"{seeds}. Index formula `{found['formula'][:12]}`, frozen before the first run, "
+        f"{seeds}. Index formula `{found['formula'][:12]}`, frozen before the first run "
         f"{shipped}. Intervals resample the checkpoints of each lineage.\n"
     )
 

@@ -1,0 +1,87 @@
+"""The planned test is of the index that was written down, on rows that came after the plan."""
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import mannwhitneyu, spearmanr
+
+from examples.study.predictors import OURS, RESULTS, report_of
+from examples.study.prospective import NAMES, plan, prospective_figures
+from examples.study.prospective_tables import prospective_section
+from examples.study.rows import PairRow, read_pairs
+from examples.study.settings import FULL, PROSPECTIVE
+from mlflow_rlrisk.calibration import formula_digest
+
+STUDY = RESULTS.parent
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[PairRow]:
+    return [row for row in read_pairs(RESULTS / "pairs.jsonl") if row["lineage"] in NAMES]
+
+
+@pytest.fixture(scope="module")
+def found(rows: list[PairRow]) -> dict[str, Any]:
+    figures = prospective_figures(rows)
+    assert figures is not None
+    return figures
+
+
+def test_settings_and_candidates_are_those_of_the_plan() -> None:
+    candidates = (STUDY / "candidates.py").read_bytes()
+
+    assert plan()["settings"] == PROSPECTIVE.digest()
+    assert plan()["candidates"] == hashlib.sha256(candidates).hexdigest()
+    same = PROSPECTIVE.model_dump(exclude={"lineages"})
+    assert same == FULL.model_dump(exclude={"lineages"})
+    assert not set(NAMES) & {each.name for each in FULL.lineages}
+
+
+def test_every_report_was_made_by_the_formula_of_the_plan(rows: list[PairRow]) -> None:
+    for row in rows:
+        report = report_of(row["report"])
+        assert formula_digest(report.policy.components) == plan()["formula"]
+        assert report.risk_level == row["risk_level"]
+        assert report.metrics["rlrisk/risk_index"].value == row["metrics"]["rlrisk/risk_index"]
+
+
+def test_figures_are_those_of_scipy(rows: list[PairRow], found: dict[str, Any]) -> None:
+    correlations, failed = [], []
+    for name in sorted(NAMES):
+        own = [row for row in rows if row["lineage"] == name]
+        index = [row["metrics"]["rlrisk/risk_index"] for row in own]
+        after = [np.mean([run["final"]["pass_at_1"] for run in row["outcomes"]]) for row in own]
+        correlations.append(spearmanr(index, after).statistic)
+    for row in rows:
+        share = np.mean([run["failed"] for run in row["outcomes"]])
+        failed.append((row["metrics"]["rlrisk/risk_index"], bool(share >= 0.5)))
+    bad, good = ([index for index, each in failed if each is side] for side in (True, False))
+    pairs = mannwhitneyu(bad, good).statistic / (len(bad) * len(good))
+
+    assert found["predictors"][OURS]["within"] == pytest.approx(-np.mean(correlations))
+    assert found["predictors"][OURS]["auroc_failed"] == pytest.approx(pairs)
+
+
+def test_a_failed_run_that_was_called_low_would_be_said(found: dict[str, Any]) -> None:
+    levels = {"low": {"failed": 2, "good": 1}, "high": {"failed": 3, "good": 0}}
+
+    said = prospective_section({**found, "levels": levels})
+
+    assert "**2 of 5 checkpoints whose run failed were called `low`**" in said
+
+
+def test_a_worse_rank_and_a_changed_index_would_be_said(found: dict[str, Any]) -> None:
+    predictors = {**found["predictors"]}
+    predictors[OURS] = {**predictors[OURS], "within": predictors["pass@64"]["within"] - 0.001}
+
+    said = prospective_section({**found, "predictors": predictors, "is_shipped": False})
+
+    assert "the index **ranks worse than** pass@64" in said
+    assert "**but changed since**" in said
+
+
+def test_before_the_runs_nothing_is_said() -> None:
+    assert prospective_figures([]) is None
+    assert prospective_section(None) == ""
