@@ -77,11 +77,11 @@ def all_versions(reference: str) -> list[str] | None:
     Raises:
         ModelReferenceError: The registry does not know the model, or it has no version.
     """
-    from mlflow import MlflowClient
-
     match = _MODEL.fullmatch(reference)
     if match is None or _LOGGED.fullmatch(reference):
         return None
+    from mlflow import MlflowClient  # not for folders: it takes seconds to load
+
     name = match["name"]
     with _mlflow_errors(reference):
         client = MlflowClient()

@@ -129,12 +129,13 @@ def recorded_finals(references: Iterable[str]) -> dict[str, float]:
     Raises:
         SinkError: The registry refuses.
     """
-    import mlflow
+    registered = [each for each in references if each.startswith("models:/")]
+    if not registered:
+        return {}
+    import mlflow  # not for folders: it takes seconds to load
 
     found: dict[str, list[tuple[str, float]]] = {}
-    for reference in references:
-        if not reference.startswith("models:/"):
-            continue
+    for reference in registered:
         source = resolve_reference(reference)
         if source.registered_name is None or source.version is None:
             continue
