@@ -6,13 +6,17 @@ version cannot fill the disk.
 
 import errno
 import fnmatch
+import os
 import posixpath
 import shutil
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from mlflow_rlrisk import ModelReferenceError, ModelSource, RLRiskError
 from service.settings import Limits
+from service.upstream import CALL_LIMIT_S, SLOWEST_BYTES_PER_S, in_time
 
 SAFE = (
     *("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json"),
@@ -30,7 +34,12 @@ class IntakeError(RLRiskError):
 
 
 def fetch(
-    source: ModelSource, folder: Path, *, limits: Limits, is_pickle_allowed: bool = False
+    source: ModelSource,
+    folder: Path,
+    *,
+    limits: Limits,
+    is_pickle_allowed: bool = False,
+    keep_waiting: Callable[[], None] = lambda: None,
 ) -> Path:
     """Download the allowed files of a source.
 
@@ -39,6 +48,7 @@ def fetch(
         folder: Private; created where it is not there.
         limits: How many files and bytes.
         is_pickle_allowed: The operator's setting.
+        keep_waiting: Called every second; what it raises ends the wait.
 
     Returns:
         The folder.
@@ -46,6 +56,7 @@ def fetch(
     Raises:
         IntakeError: Too many or too large, no usable weights, or a name that leads elsewhere.
         ModelReferenceError: The store does not answer.
+        AwayError: It answers, but its answer comes to no end.
         OSError: There is no room for them.
     """
     from mlflow.artifacts import download_artifacts
@@ -55,7 +66,7 @@ def fetch(
     patterns = (*SAFE, *PICKLED) if is_pickle_allowed else SAFE
     root = str(source.artifact_uri).rstrip("/")
     try:
-        files = dict(_listed(root, limits))
+        files = dict(_listed(root, limits, keep_waiting))
         wanted = {path: size for path, size in files.items() if _matches(path, patterns)}
         _check(files, wanted, limits)
         _check_room(folder, wanted)
@@ -64,13 +75,20 @@ def fetch(
             target.mkdir(mode=0o700, parents=True, exist_ok=True)
             done = folder / path
             if not done.is_file() or done.stat().st_size != wanted[path]:
-                download_artifacts(artifact_uri=f"{root}/{path}", dst_path=str(target))
+                limit_s = CALL_LIMIT_S + wanted[path] / SLOWEST_BYTES_PER_S
+                # Beside the folder: a call that is given up goes on writing.
+                apart = tempfile.mkdtemp(prefix="fetching-", dir=folder.parent)
+                ask = partial(download_artifacts, artifact_uri=f"{root}/{path}", dst_path=apart)
+                os.replace(in_time(ask, limit_s, keep_waiting=keep_waiting), done)
+                os.rmdir(apart)
     except MlflowException as error:
         raise ModelReferenceError(f"model={source.reference!r}: {error.message}") from error
     return folder
 
 
-def _listed(root: str, limits: Limits) -> Iterator[tuple[str, int]]:
+def _listed(
+    root: str, limits: Limits, keep_waiting: Callable[[], None]
+) -> Iterator[tuple[str, int]]:
     """Path relative to ``root`` and size of every file, never more than the limit and one."""
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
@@ -78,7 +96,8 @@ def _listed(root: str, limits: Limits) -> Iterator[tuple[str, int]]:
     folders: list[str | None] = [None]
     num = 0
     while folders:
-        for info in repository.list_artifacts(folders.pop()):
+        ask = partial(repository.list_artifacts, folders.pop())
+        for info in in_time(ask, CALL_LIMIT_S, keep_waiting=keep_waiting):
             num += 1
             if num > limits.max_checkpoint_files:
                 raise IntakeError(f"more than {limits.max_checkpoint_files} files")

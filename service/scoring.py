@@ -40,7 +40,7 @@ from service.sampling_process import (
     run_child,
 )
 from service.settings import ServiceSettings
-from service.upstream import AwayError, mlflow_may_be_away, point_mlflow
+from service.upstream import CALL_LIMIT_S, AwayError, in_time, point_mlflow
 
 logger = logging.getLogger(__name__)
 
@@ -166,8 +166,11 @@ class Scorer:
         pinned = None if job.pinned is None else str(job.pinned["reference"])
         reference = pinned or str(job.request["model"])
         try:
-            with mlflow_may_be_away():
-                source = resolve_reference(reference)
+            source = in_time(
+                lambda: resolve_reference(reference),
+                CALL_LIMIT_S,
+                keep_waiting=lambda: self._tell(job, stage="fetch"),
+            )
         except ModelReferenceError as error:
             raise RefusedError("invalid_model", _shown(str(error))) from error
         if version_of(reference) not in (None, (source.registered_name, source.version)):
@@ -176,7 +179,7 @@ class Scorer:
             raise RefusedError("model_uri_refused", why)
         if pinned is None:
             self._pin(job, source)
-        path = source.local_path or self._download(source, folder / "model")
+        path = source.local_path or self._download(job, source, folder / "model")
         if has_links(path):
             raise RefusedError("checkpoint_refused", "the checkpoint has links or special files")
         origin = {name: getattr(source, name) for name in _ORIGIN}
@@ -193,12 +196,17 @@ class Scorer:
         )
         reached(CommitPoint.MODEL_PINNED)
 
-    def _download(self, source: ModelSource, folder: Path) -> Path:
+    def _download(self, job: Assessment, source: ModelSource, folder: Path) -> Path:
         allowed = self._settings.base_config().allow_pickle
         limits = self._settings.limits
         try:
-            with mlflow_may_be_away():
-                return fetch(source, folder, limits=limits, is_pickle_allowed=allowed)
+            return fetch(
+                source,
+                folder,
+                limits=limits,
+                is_pickle_allowed=allowed,
+                keep_waiting=lambda: self._tell(job, stage="fetch"),
+            )
         except (IntakeError, ModelReferenceError) as error:
             raise RefusedError(error.code, _shown(str(error))) from error
 
