@@ -1,9 +1,11 @@
 """The Flask application: limits, request ids and logs around the routes."""
 
 import logging
+import os
 import re
 import time
-import uuid
+from collections.abc import Mapping
+from typing import Any
 
 from flask import Flask, Response, g, jsonify, request
 
@@ -28,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 MAX_HEADER_BYTES = 8 * 1024
 FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
+_HEADER = "HTTP_"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
@@ -84,9 +87,9 @@ def _frame(app: Flask, metrics: ServiceMetrics) -> None:
     @app.before_request
     def arrive() -> None:
         given = request.headers.get("X-Request-Id", "")
-        g.request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        g.request_id = given if _REQUEST_ID.fullmatch(given) else os.urandom(16).hex()
         g.arrived = time.perf_counter()
-        if sum(len(name) + len(value) for name, value in request.headers) > MAX_HEADER_BYTES:
+        if _header_bytes(request.environ) > MAX_HEADER_BYTES:
             raise Problem("header-too-large")
         if (request.content_length or 0) > app.config["MAX_CONTENT_LENGTH"]:
             raise Problem("too-large")
@@ -101,8 +104,7 @@ def _frame(app: Flask, metrics: ServiceMetrics) -> None:
         route = request.url_rule.rule if request.url_rule else "unknown"
         method = request.method if request.url_rule else "other"
         seconds = time.perf_counter() - g.get("arrived", time.perf_counter())
-        metrics.requests.labels(method, route, str(answer.status_code)).inc()
-        metrics.seconds.labels(method, route).observe(seconds)
+        metrics.answered(method, route, str(answer.status_code), seconds)
         who = getattr(g.get("caller"), "id", None)
         logger.info(
             "%s %s %s",
@@ -112,3 +114,12 @@ def _frame(app: Flask, metrics: ServiceMetrics) -> None:
             extra={"seconds": round(seconds, 6), "caller": who},
         )
         return answer
+
+
+def _header_bytes(environ: Mapping[str, Any]) -> int:
+    """Of names and values, as WSGI gives them."""
+    return sum(
+        len(name) - len(_HEADER) + len(value)
+        for name, value in environ.items()
+        if name.startswith(_HEADER)
+    )

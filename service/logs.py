@@ -8,6 +8,7 @@ from typing import Any
 
 from flask import g, has_request_context
 
+_ENCODER = json.JSONEncoder(default=str)
 _KNOWN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 
 
@@ -24,14 +25,19 @@ class JsonFormatter(logging.Formatter):
         }
         if has_request_context() and "request_id" in g:
             line["request_id"] = g.request_id
-        line |= {name: value for name, value in vars(record).items() if name not in _KNOWN}
+        extra = vars(record).keys() - _KNOWN
+        line |= {name: getattr(record, name) for name in sorted(extra)}
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str)
+        return _ENCODER.encode(line)
 
 
 def log_as_json(level: str) -> None:
-    """Send the whole process's log to standard error as JSON."""
+    """Send the whole process's log to standard error as JSON.
+
+    What a line does not show is not looked up for it (``Optimization`` in Python's logging howto).
+    """
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     stream = logging.StreamHandler(sys.stderr)
     stream.setFormatter(JsonFormatter())
     root = logging.getLogger()

@@ -6,6 +6,7 @@ imported, and whichever is asked answers for all of them.
 
 import os
 from collections.abc import Iterator
+from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily
@@ -22,25 +23,38 @@ class ServiceMetrics:
 
     def __init__(self, jobs: AssessmentTable) -> None:
         own = CollectorRegistry()
-        self.requests = Counter(
+        self._requests = Counter(
             "rlrisk_http_requests_total",
             "Answered requests",
             ("method", "route", "status"),
             registry=own,
         )
-        self.seconds = Histogram(
+        self._seconds = Histogram(
             "rlrisk_http_request_seconds",
             "Time to the first byte of an answer",
             ("method", "route"),
             buckets=_BUCKETS,
             registry=own,
         )
-        self.decisions = Counter("rlrisk_decisions_total", "Decisions", ("outcome",), registry=own)
+        self._decisions = Counter("rlrisk_decisions_total", "Decisions", ("outcome",), registry=own)
         self.registry = own
         if folder := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
             self.registry = CollectorRegistry()
             MultiProcessCollector(self.registry, folder)  # type: ignore[no-untyped-call]
         self.registry.register(_Jobs(jobs))
+        # Finding a counter by its labels costs as much as counting; routes and statuses are few.
+        self._request = cache(self._requests.labels)
+        self._second = cache(self._seconds.labels)
+        self._decision = cache(self._decisions.labels)
+
+    def answered(self, method: str, route: str, status: str, seconds: float) -> None:
+        """Count a request that was answered."""
+        self._request(method, route, status).inc()
+        self._second(method, route).observe(seconds)
+
+    def decided(self, outcome: str) -> None:
+        """Count a decision."""
+        self._decision(outcome).inc()
 
 
 class _Jobs(Collector):

@@ -1,14 +1,20 @@
 """The OpenAPI 3.1 document, made by spectree from the models that also check the requests."""
 
-from typing import Any
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar
 
-from flask import Flask
+from flask import Flask, request
+from flask import Response as FlaskResponse
+from pydantic import BaseModel, ValidationError
+from spectree import Response as Answers
 from spectree import SecurityScheme, SpecTree
 from spectree.models import SecureType, SecuritySchemeData
 
 from mlflow_rlrisk import __version__
 from service.problems import MEDIA_TYPE, SLUGS, FieldFault, Problem, ProblemDocument
 
+_Model = TypeVar("_Model", bound=BaseModel)
 _ALWAYS = (500, 503, 507)
 _CHECKED = (400, 401, 403, 404, 413, 415, 422, 429, 409, 502)
 _OPEN_PATHS = ("/livez", "/readyz", "/metrics", "/openapi.json")
@@ -22,8 +28,11 @@ _OWN_KINDS: dict[str, dict[str, Any]] = {
 
 def _refuse(_request: Any, _response: Any, error: Any, _instance: Any, _adapter: Any) -> None:
     """Answer a request that its model does not take with ``invalid-field``."""
-    if error is None:
-        return
+    if error is not None:
+        raise _refusal(error)
+
+
+def _refusal(error: ValidationError) -> Problem:
     faults = [
         FieldFault(
             pointer="".join(f"/{part}" for part in each["loc"])[:256],
@@ -32,7 +41,7 @@ def _refuse(_request: Any, _response: Any, error: Any, _instance: Any, _adapter:
         )
         for each in error.errors(include_url=False, include_context=False, include_input=False)
     ]
-    raise Problem("invalid-field", errors=faults)
+    return Problem("invalid-field", errors=faults)
 
 
 def _failed(_request: Any, _response: Any, error: Any, _instance: Any, _adapter: Any) -> None:
@@ -58,6 +67,37 @@ API = SpecTree(
     naming_strategy=lambda model: model.__name__,
     nested_naming_strategy=lambda _, child: child,
 )
+
+
+def documented(
+    view: Callable[[], FlaskResponse], *, body: type[BaseModel], answer: type[BaseModel], tag: str
+) -> Callable[[], FlaskResponse]:
+    """Put a route into the document that reads its body by `body_of` and writes its answer itself.
+
+    For what is asked a thousand times a second: spectree's own way checks every answer again and
+    collects cookies, headers and query first, which takes a third of the time.
+    """
+    described = API.validate(
+        json=body, resp=Answers(HTTP_200=answer), tags=[tag], skip_validation=True
+    )(view)
+
+    @wraps(described)
+    def plain() -> FlaskResponse:
+        return view()
+
+    return plain
+
+
+def body_of(model: type[_Model]) -> _Model:
+    """The body of the request that is being answered.
+
+    Raises:
+        Problem: ``invalid-field``, and what `StrictRequest.get_json` raises.
+    """
+    try:
+        return model.model_validate(request.get_json())
+    except ValidationError as error:
+        raise _refusal(error) from error
 
 
 def document(app: Flask) -> dict[str, Any]:

@@ -24,9 +24,7 @@ def parse(body: bytes) -> Any:
     try:
         text = body.decode("utf-8")
         _check_depth(text)
-        value = json.loads(
-            text, parse_constant=_refuse, parse_float=_finite, object_pairs_hook=_unique
-        )
+        value = _DECODER.decode(text)
     except (ValueError, RecursionError) as error:
         raise Problem("invalid-json", "the body cannot be parsed as strict JSON") from error
     _check_strings(value, "")
@@ -68,6 +66,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         raise ValueError("a key stands twice")
     return found
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite, object_pairs_hook=_unique)
 
 
 def _check_strings(value: Any, pointer: str) -> None:

@@ -10,16 +10,16 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from threading import Lock
+from typing import Self
 
-from flask import Blueprint
-from spectree import Response as Answers
+from flask import Blueprint, Response
 from sqlalchemy import URL
 
 from mlflow_rlrisk import PolicyConfig, RiskReport, decide
 from service.assessment_table import Assessment
 from service.auth import dependencies, requires
 from service.metrics import ServiceMetrics
-from service.openapi import API
+from service.openapi import body_of, documented
 from service.problems import FieldFault, Problem
 from service.references import alias_of, version_of
 from service.schemas import DecisionRequest, DecisionView
@@ -34,10 +34,23 @@ LOGGED_MODEL = f"{_MODELS}m-"
 
 
 @dataclass(frozen=True, slots=True)
+class _Answer:
+    """What is sent, and the outcome that it tells."""
+
+    body: bytes
+    outcome: str
+
+    @classmethod
+    def of(cls, view: DecisionView) -> Self:
+        return cls(view.model_dump_json().encode(), view.outcome)
+
+
+@dataclass(frozen=True, slots=True)
 class _Judged:
     """A report under a policy, and the run and LoggedModel that it is about."""
 
     view: DecisionView
+    answer: _Answer
     run_id: str | None
     model_id: str | None
 
@@ -83,20 +96,20 @@ def blueprint(settings: ServiceSettings, metrics: ServiceMetrics, database: URL)
         unchanged=Unchanged(database),
     )
 
-    @routes.post("")
-    @requires(Scope.READ)
-    @API.validate(resp=Answers(HTTP_200=DecisionView), tags=["decisions"])
-    def create(json: DecisionRequest) -> DecisionView:
+    def create() -> Response:
         """Decide by the newest report of the version."""
-        if json.policy not in bench.policies:
+        asked = body_of(DecisionRequest)
+        if asked.policy not in bench.policies:
             fault = FieldFault(
                 pointer="/policy", code="unknown_name", message=f"known: {sorted(bench.policies)}"
             )
             raise Problem("invalid-field", errors=[fault])
-        view = _decide(bench, *_version(bench.standing, json.model), json.policy)
-        metrics.decisions.labels(view.outcome).inc()
-        return view
+        answer = _decide(bench, *_version(bench.standing, asked.model), asked.policy)
+        metrics.decided(answer.outcome)
+        return Response(answer.body, mimetype="application/json")
 
+    described = documented(create, body=DecisionRequest, answer=DecisionView, tag="decisions")
+    routes.post("")(requires(Scope.READ)(described))
     return routes
 
 
@@ -108,32 +121,36 @@ def _version(standing: RegistryStanding, reference: str) -> tuple[str, str]:
     raise Problem("model-uri-refused", "models:/name/version or models:/name@alias is needed")
 
 
-def _decide(bench: _Bench, name: str, version: str, policy: str) -> DecisionView:
+def _decide(bench: _Bench, name: str, version: str, policy: str) -> _Answer:
     jobs = dependencies().jobs
     found = bench.unchanged.get((name, version), lambda: jobs.latest_report(name, version))
     if found is None:
-        return DecisionView(
-            model=f"models:/{name}/{version}",
-            outcome="inconclusive",
-            reasons=["the service has no report of this version"],
-            next_steps=["assess it: POST /v1/assessments"],
-            policy=policy,
-            policy_digest=bench.policies[policy].digest(),
-            report_digest=None,
-            assessment_id=None,
-            risk_level=None,
-        )
+        return _Answer.of(_unassessed(f"models:/{name}/{version}", policy, bench.policies[policy]))
     judged = bench.decided.get((found.id, policy))
     if judged is None:
         judged = _judged(found, f"models:/{name}/{version}", policy, bench.policies[policy])
         bench.decided.put((found.id, policy), judged)
-    if judged.view.outcome != "promote":
-        return judged.view
+    if judged.answer.outcome != "promote":
+        return judged.answer
     why = _objection(bench.standing.of(name, version), judged, found)
     if why is None:
-        return judged.view
+        return judged.answer
     again = {"outcome": "inconclusive", "reasons": [why], "next_steps": ["assess what is there"]}
-    return judged.view.model_copy(update=again)
+    return _Answer.of(judged.view.model_copy(update=again))
+
+
+def _unassessed(reference: str, policy_name: str, policy: PolicyConfig) -> DecisionView:
+    return DecisionView(
+        model=reference,
+        outcome="inconclusive",
+        reasons=["the service has no report of this version"],
+        next_steps=["assess it: POST /v1/assessments"],
+        policy=policy_name,
+        policy_digest=policy.digest(),
+        report_digest=None,
+        assessment_id=None,
+        risk_level=None,
+    )
 
 
 def _objection(standing: Standing | None, judged: _Judged, found: Assessment) -> str | None:
@@ -168,4 +185,4 @@ def _judged(found: Assessment, reference: str, policy_name: str, policy: PolicyC
             "risk_level": str(report.risk_level),
         }
     )
-    return _Judged(view, report.provenance.run_id, report.provenance.model_id)
+    return _Judged(view, _Answer.of(view), report.provenance.run_id, report.provenance.model_id)
