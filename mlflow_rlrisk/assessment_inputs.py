@@ -99,6 +99,21 @@ class AssessmentInputs:
             raise RolloutStoreError(f"the inputs in {folder} are damaged: {error}") from error
 
 
+def as_sampled(config: AssessmentConfig, rollouts: Path) -> AssessmentConfig:
+    """The settings with the sampling of stored rollouts, where their folder says it.
+
+    What is replayed was drawn as it was: a report that named other settings would be compared with
+    what it cannot be compared with, and advise on limits that nobody set. A dump does not say.
+
+    Raises:
+        RolloutStoreError: The folder is damaged.
+    """
+    if not (rollouts / INPUTS).is_file():
+        return config
+    sampling = AssessmentInputs.load(rollouts).config.sampling
+    return config.model_copy(update={"sampling": sampling})
+
+
 def _budget_from_json(raw: dict[str, Any] | None) -> SequentialBudget | None:
     if raw is None:
         return None

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mlflow_rlrisk.assessment_inputs import INPUTS, AssessmentInputs
+from mlflow_rlrisk.assessment_inputs import INPUTS, AssessmentInputs, as_sampled
 from mlflow_rlrisk.assessment_plan import plan_of
 from mlflow_rlrisk.budget import (
     Round,
@@ -95,6 +95,8 @@ def run_assessment(
     watch = observer or SilentObserver()
     started = _now()
     is_replay = config.backend == "replay"
+    if is_replay:
+        config = as_sampled(config, Path(model))
     if not is_replay and config.sampling.num_samples < config.group_size:
         raise ConfigError(
             "num_samples",

@@ -257,6 +257,15 @@ def test_replayed_rollouts_give_the_metrics_of_the_assessment(
     assert replayed.undefined == assessed.report.undefined
 
 
+def test_a_replayed_folder_says_how_its_rollouts_were_sampled(assessed: Assessed) -> None:
+    stated = quick(backend="replay", num_samples=4, temperature=0.5, max_new_tokens=99)
+
+    replayed = assess(assessed.folder, PROMPTS, verifier=assessed.digit, config=stated)
+
+    assert replayed.config.sampling == assessed.report.config.sampling
+    assert replayed.metrics == assessed.report.metrics
+
+
 @pytest.mark.parametrize(
     ("missing", "undefined"),
     [("entropies", "token_entropy"), ("logprobs", "sampled_nll")],
