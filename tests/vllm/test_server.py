@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import time
@@ -60,7 +61,12 @@ def url(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with (
         log.open("w") as stream,
         subprocess.Popen(
-            command.arguments, stdout=stream, stderr=stream, env=environment, cwd=log.parent
+            command.arguments,
+            stdout=stream,
+            stderr=stream,
+            env=environment,
+            cwd=log.parent,
+            start_new_session=True,
         ) as server,
     ):
         try:
@@ -70,8 +76,8 @@ def url(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             server.terminate()
             try:
                 server.wait(30)
-            except subprocess.TimeoutExpired:
-                server.kill()
+            except subprocess.TimeoutExpired:  # its engine and workers would live on
+                os.killpg(server.pid, signal.SIGKILL)
 
 
 def _await_ready(address: str, server: "subprocess.Popen[bytes]", log: Path) -> None:
