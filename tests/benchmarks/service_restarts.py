@@ -18,6 +18,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from service.serve import MEMORY
 from tests.service.running_service import Client, RunningService, free_port, write_settings
 
 NUM_CALLERS = 4
@@ -49,7 +50,7 @@ def main() -> None:
                 os.kill(pid, signal.SIGKILL)
         found |= {
             "processes_left_after_sigterm": len(left),
-            "metrics_folders_left": len(list((folder / "tmp").glob("rlrisk-metrics-*"))),
+            "metrics_folders_left": len(list(MEMORY.glob(f"rlrisk-metrics-*-{service.port}"))),
         }
     print(json.dumps(found, indent=1))
     if chosen.out is not None:
