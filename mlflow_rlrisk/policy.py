@@ -5,6 +5,7 @@
 rollouts anew.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from os import PathLike
@@ -22,6 +23,8 @@ from mlflow_rlrisk.thresholds import REGISTRY
 
 _SEVERITY = {RiskLevel.LOW: 0, RiskLevel.MEDIUM: 1, RiskLevel.HIGH: 2}
 _NOT_A_LINE = ("name", "required_level")
+CALIBRATION = "calibration"
+"""The setting that names a file."""
 
 
 class Outcome(StrEnum):
@@ -91,13 +94,21 @@ def load_policy(path: str | PathLike[str]) -> PolicyConfig:
         raise ConfigError("policy", str(path), "the file is empty")
     if not isinstance(raw, dict) or not all(isinstance(key, str) for key in raw):
         raise ConfigError("policy", str(path), "must be a mapping from settings to values")
-    named = raw.pop("calibration", None)
-    policy = PolicyConfig(**raw)
-    if named is not None:
+    return policy_of(raw, Path(path).parent)
+
+
+def policy_of(settings: Mapping[str, Any], folder: Path) -> PolicyConfig:
+    """The policy that settings of a file in ``folder`` make, as `load_policy` says.
+
+    Raises:
+        ConfigError: A setting is unknown or unusable, or its calibration cannot be used.
+    """
+    lines = {name: value for name, value in settings.items() if name != CALIBRATION}
+    policy = PolicyConfig(**lines)
+    if (named := settings.get(CALIBRATION)) is not None:
         if not isinstance(named, str):
-            raise ConfigError("calibration", named, "must be the path of a calibration record")
-        use = _calibration_use(Path(path).parent / named, policy)
-        policy = policy.model_copy(update={"calibration": use})
+            raise ConfigError(CALIBRATION, named, "must be the path of a calibration record")
+        policy = policy.model_copy(update={CALIBRATION: _calibration_use(folder / named, policy)})
     for name in policy.components:
         if f"component.{name}" not in REGISTRY:
             known = ", ".join(PolicyConfig().components)

@@ -1,13 +1,13 @@
 """The policy file of the gate (``RLRISK_POLICY``): which places are protected, and by what.
 
 It is not the risk policy (`PolicyConfig`), which draws the lines between risk levels; the gate's
-file names the risk policy under which a version must have been assessed. The file, the key ring
-and the risk policy are read for every decision, so that a revoked key counts at once, and parsed
-anew only when their bytes have changed.
+file names the risk policy under which a version must have been assessed. The file, the key ring,
+the risk policy and its calibration are read for every decision, so that a revoked key counts at
+once, and parsed anew only when their bytes have changed.
 """
 
 import hashlib
-from collections.abc import Hashable
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -21,7 +21,7 @@ from mlflow_rlrisk.attestation_keys import KeyRing
 from mlflow_rlrisk.config import PolicyConfig
 from mlflow_rlrisk.errors import ConfigError
 from mlflow_rlrisk.gate.names import matches, readable
-from mlflow_rlrisk.policy import NoRepeatedKeys
+from mlflow_rlrisk.policy import CALIBRATION, NoRepeatedKeys, policy_of
 
 POLICY_VARIABLE = "RLRISK_POLICY"
 DEFAULT_REGISTRY = "mlflow"
@@ -194,7 +194,7 @@ class PolicySource:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._cached: tuple[Hashable, Bar] | None = None
+        self._cached: tuple[dict[tuple[Path, str], bytes], Bar] | None = None
 
     def current(self) -> Bar:
         """The bar as it stands on disk now.
@@ -202,20 +202,33 @@ class PolicySource:
         Raises:
             ConfigError: A file cannot be read or used.
         """
-        raw, cached = _bytes(self.path, POLICY_VARIABLE), self._cached
-        if cached is not None and (raw, *self._others(cached[1].policy)) == cached[0]:
-            return cached[1]
-        policy = parse_policy(raw)
-        others = self._others(policy)
-        bar = _bar(policy, *others)
-        self._cached = ((raw, *others), bar)
+        if self._cached is not None:
+            known, bar = self._cached
+            if all(_bytes(*place) == content for place, content in known.items()):
+                return bar
+        read: dict[tuple[Path, str], bytes] = {}
+
+        def take(name: str | Path, what: str) -> bytes:
+            place = (self.path.parent / name, what)
+            read[place] = _bytes(*place)
+            return read[place]
+
+        policy = parse_policy(take(self.path.name, POLICY_VARIABLE))
+        bar = _bar(policy, take(policy.key_ring, "key_ring"), self._risk_policy(policy, take))
+        self._cached = (read, bar)
         return bar
 
-    def _others(self, policy: PromotionPolicy) -> tuple[bytes, bytes | None]:
-        folder = self.path.parent
-        ring = _bytes(folder / policy.key_ring, "key_ring")
-        risk = policy.risk_policy
-        return ring, _bytes(folder / risk, "risk_policy") if isinstance(risk, str) else None
+    def _risk_policy(
+        self, policy: PromotionPolicy, take: Callable[[str | Path, str], bytes]
+    ) -> PolicyConfig:
+        """The risk policy with the calibration it names; both files count as read."""
+        settings, folder = policy.risk_policy, self.path.parent
+        if isinstance(settings, str):
+            folder = (folder / settings).parent
+            settings = _mapping(take(settings, "risk_policy"), "risk_policy")
+        if isinstance(named := settings.get(CALIBRATION), str):
+            take(folder.absolute() / named, CALIBRATION)
+        return policy_of(settings, folder)
 
 
 def bar_without_file(ring: Path, registry: str) -> Bar:
@@ -226,15 +239,13 @@ def bar_without_file(ring: Path, registry: str) -> Bar:
     """
     rule = PromotionRule(name="default", every_version=True)
     policy = PromotionPolicy(version=1, registry=registry, key_ring=str(ring), rules=[rule])
-    return _bar(policy, _bytes(ring, "key_ring"), None)
+    return _bar(policy, _bytes(ring, "key_ring"), PolicyConfig())
 
 
-def _bar(policy: PromotionPolicy, ring: bytes, risk: bytes | None) -> Bar:
-    settings = policy.risk_policy if risk is None else _mapping(risk, "risk_policy")
-    risk_digest = PolicyConfig(**settings).digest()  # type: ignore[arg-type]
-    parts = [canonical_json(policy.model_dump(mode="json")), ring.decode(), risk_digest]
+def _bar(policy: PromotionPolicy, ring: bytes, risk: PolicyConfig) -> Bar:
+    parts = [canonical_json(policy.model_dump(mode="json")), ring.decode(), risk.digest()]
     digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()
-    return Bar(policy, KeyRing.parse(ring), risk_digest, digest)
+    return Bar(policy, KeyRing.parse(ring), risk.digest(), digest)
 
 
 def parse_policy(text: str | bytes) -> PromotionPolicy:
