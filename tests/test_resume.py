@@ -126,10 +126,13 @@ def test_a_stopped_assessment_goes_on_and_ends_as_if_it_had_not_been(
 ) -> None:
     pids = Path(f"{setup.graders}.pids")
     pids.unlink()
+    hold = Path(f"{setup.graders}.hold")
+    hold.touch()  # however late the signal comes, the last group is not graded by then
     with setup.start(tmp_path / "out") as process:
         wait_for_some(process, tmp_path / "out")
         process.send_signal(how)
         out, err = process.communicate(timeout=30)
+    hold.unlink()
     workers = set(pids.read_text(encoding="utf-8").split())
     kept = stored_ids(tmp_path / "out")
     graded = stored_ids(tmp_path / "out", "grades")

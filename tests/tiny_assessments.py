@@ -27,6 +27,8 @@ def slow_digit(prompts, completions, **columns):
     with open(__file__ + ".pids", "a") as stream:
         stream.write(f"{os.getpid()}\\n")
     time.sleep(1.2)
+    if "9+10" in str(prompts[0]) and os.path.exists(__file__ + ".hold"):
+        time.sleep(600)
     return digit(prompts, completions)
 
 
