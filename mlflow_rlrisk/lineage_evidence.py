@@ -44,10 +44,15 @@ def _token_logprobs(assessment: Assessment) -> TokenLogprobs:
 
 
 def answers_given(assessment: Assessment) -> dict[str, dict[str, tuple[int, bool]]] | None:
-    """By prompt the answers that were extracted, from the stored grades; ``None`` without them."""
+    """By prompt the answers that were extracted, from the stored grades; ``None`` without them.
+
+    A folder may hold more than was assessed, where an earlier run drew more than a round.
+    """
     if assessment.folder is None:
         return None
-    return RolloutStore(assessment.folder).answers(assessment.report.config.success_threshold)
+    report = assessment.report
+    most = None if report.budget is None else report.budget.looks[-1].num_samples
+    return RolloutStore(assessment.folder).answers(report.config.success_threshold, most)
 
 
 def with_heldout_rises(assessments: Sequence[Assessment]) -> list[Assessment]:

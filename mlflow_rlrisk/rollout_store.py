@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Self
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mlflow_rlrisk.errors import RolloutStoreError
@@ -211,22 +212,26 @@ class RolloutStore:
                 if first is not None and second is not None:
                     yield prompt_id, first[:depth].tolist(), second[:depth].tolist()
 
-    def answers(self, success_threshold: float | None) -> dict[str, dict[str, tuple[int, bool]]]:
+    def answers(
+        self, success_threshold: float | None, num_samples: int | None = None
+    ) -> dict[str, dict[str, tuple[int, bool]]]:
         """By prompt, how often each extracted answer was given and whether it is correct.
 
         Answers that got no reward do not count; rollouts stay on disk.
 
         Args:
             success_threshold: Correct from this reward on; from 1 on where it is ``None``.
+            num_samples: Only the first so many of each prompt; ``None`` for all.
         """
         tables = [table for _, table in self._tables(self._grades, GRADE_SCHEMA)]
         if not tables:
             return {}
         graded = pa.concat_tables(tables).select(["prompt_id", "sample_index", "answer", "reward"])
+        if num_samples is not None:
+            graded = graded.filter(pc.field("sample_index") < num_samples)
         each = graded.drop_null().group_by(["prompt_id", "sample_index"], use_threads=False)
-        once = each.aggregate(
-            [("answer", "first"), ("reward", "first")]
-        )  # it may lie in two shards
+        # It may lie in two shards.
+        once = each.aggregate([("answer", "first"), ("reward", "first")])
         kinds = once.group_by(["prompt_id", "answer_first"], use_threads=False)
         counted = kinds.aggregate([("reward_first", "count"), ("reward_first", "max")])
         line = 1.0 if success_threshold is None else success_threshold

@@ -113,6 +113,10 @@ def test_stored_answers_are_counted_once_and_judged_at_the_threshold(tmp_path: P
         second.id: {"9": (1, False)},
     }
     assert store.answers(0.3)[first.id]["8"] == (1, True)
+    assert store.answers(None, num_samples=2) == {
+        first.id: {"7": (1, True), "8": (1, False)},
+        second.id: {"9": (1, False)},
+    }
     assert RolloutStore(tmp_path / "none").answers(None) == {}
 
 
