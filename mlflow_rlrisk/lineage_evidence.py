@@ -51,7 +51,7 @@ def answers_given(assessment: Assessment) -> dict[str, dict[str, tuple[int, bool
     if assessment.folder is None:
         return None
     report = assessment.report
-    most = None if report.budget is None else report.budget.looks[-1].num_samples
+    most = None if report.budget is None else report.budget.last.num_samples
     return RolloutStore(assessment.folder).answers(report.config.success_threshold, most)
 
 
