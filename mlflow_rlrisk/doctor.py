@@ -169,8 +169,6 @@ def _tracking() -> Iterator[Finding]:
         # Asking would create the database; a doctor leaves no traces.
         yield Finding(name="MLflow store", status="ok", detail=f"{where} (made at first use)")
         return
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
     try:
         mlflow.MlflowClient().search_registered_models(max_results=1)
     except (MlflowException, OSError) as error:

@@ -1,5 +1,7 @@
 """``rlrisk doctor``: what is installed, what is missing, which command mends it."""
 
+import os
+
 import click
 
 from mlflow_rlrisk.commands.options import json_option
@@ -12,6 +14,9 @@ def doctor(as_json: bool) -> int:
     """Say what is installed, what is missing and which command mends it."""
     from mlflow_rlrisk.doctor import examine, is_healthy, to_json
 
+    # A store that does not answer is told soon.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
     findings = examine()
     if as_json:
         print_json(to_json(findings))

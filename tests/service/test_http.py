@@ -108,9 +108,10 @@ def test_a_revoked_token_is_refused_at_once_and_no_secret_is_stored(url: str, co
     after = Client(url, made["token"]).ask("GET", "/v1/assessments")
 
     assert (before, after.slug) == (200, "unauthorized")
-    secret = made["token"].rsplit("_", 1)[1].encode()
+    secret = made["token"].removeprefix(f"rlr_{made['id']}_").encode()
     stored = b"".join(path.read_bytes() for path in config.parent.glob("rlrisk-service.db*"))
     assert made["id"].encode() in stored
+    assert len(secret) == 43
     assert secret not in stored
 
 

@@ -60,9 +60,10 @@ def test_without_a_place_for_the_secret_nothing_is_registered(settings: ServiceS
 
 
 def test_doctor_names_what_mlflow_lacks_and_calls_the_machine_healthy(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("mlflow_rlrisk.doctor._sandbox", lambda: iter(()))
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
 
     def webhooks() -> tuple[str, str, str]:
         found = next(each for each in examine() if each.name == "MLflow webhooks")
