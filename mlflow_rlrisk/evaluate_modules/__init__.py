@@ -12,13 +12,16 @@ They take rewards as ``evaluate`` takes anything, as lists, and give the numbers
 an estimate that is undefined raises, it is never left out. One instance serves one thread.
 """
 
+import math
 from collections.abc import Sequence
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
 
 from mlflow_rlrisk.errors import ConfigError, StatisticsError
 from mlflow_rlrisk.statistics.counts import IntVector
+from mlflow_rlrisk.statistics.ragged import Ragged
 
 MODULES = (
     "rlrisk_pass_at_k",
@@ -49,14 +52,17 @@ def solve_counts(
         threshold: Correct from this reward on; ``None`` takes rewards 0 and 1 only.
 
     Raises:
-        StatisticsError: Other rewards and no threshold.
+        StatisticsError: Other rewards and no threshold, or a reward that is no finite number.
+        ConfigError: The threshold is no finite number.
     """
+    given = Ragged.of("rewards", rewards)
     if threshold is None:
-        others = {float(reward) for each in rewards for reward in each} - {0.0, 1.0}
-        if others:
+        others = given.flat[~np.isin(given.flat, (0.0, 1.0))]
+        if others.size:
             raise StatisticsError(
-                f"rewards hold {min(others)}: state threshold=, from which a reward is correct"
+                f"rewards hold {others.min()}: state threshold=, from which a reward is correct"
             )
     line = 1.0 if threshold is None else threshold
-    correct = [sum(reward >= line for reward in each) for each in rewards]
-    return np.array(correct, dtype=np.int64), np.array([len(e) for e in rewards], dtype=np.int64)
+    if not isinstance(line, Real) or not math.isfinite(line):
+        raise ConfigError("threshold", threshold, "a finite number is needed")
+    return given.sums((given.flat >= line).astype(np.float64)).astype(np.int64), given.lengths

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import betainc, betaln, xlog1py, xlogy
 
-from mlflow_rlrisk.errors import ConfigError
+from mlflow_rlrisk.errors import ConfigError, StatisticsError
 from mlflow_rlrisk.statistics.counts import (
     CountPairs,
     FloatVector,
@@ -214,7 +214,7 @@ def reward_variance(values: Sequence[npt.ArrayLike], group_size: int, ddof: int 
 
     Raises:
         InsufficientRolloutsError: A prompt has fewer than 2 rewards.
-        StatisticsError: There is no prompt, or a reward is not finite.
+        StatisticsError: There is no prompt, or a reward or its square is not finite.
         ConfigError: ``g < 2`` or ``ddof`` is neither 0 nor 1.
 
     >>> reward_variance([[0, 1], [2, 2]], group_size=2)
@@ -226,9 +226,12 @@ def reward_variance(values: Sequence[npt.ArrayLike], group_size: int, ddof: int 
     require_lengths(rewards.lengths, 2, "reward_variance")
     # Centring twice keeps equal rewards at exactly 0: the mean of equal numbers may round.
     first = rewards.flat[rewards.starts][rewards.row]
-    shifted = rewards.flat - first
-    mean = rewards.sums(shifted) / rewards.lengths
-    squares = rewards.sums((shifted - mean[rewards.row]) ** 2)
+    with np.errstate(over="ignore", invalid="ignore"):
+        shifted = rewards.flat - first
+        mean = rewards.sums(shifted) / rewards.lengths
+        squares = rewards.sums((shifted - mean[rewards.row]) ** 2)
+    if not np.isfinite(squares).all():
+        raise StatisticsError("values are too large: their squares are no finite numbers")
     return np.asarray(squares / (rewards.lengths - 1) * share / whole)
 
 

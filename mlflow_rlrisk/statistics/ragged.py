@@ -44,7 +44,7 @@ class Ragged:
             flat = np.fromiter(
                 chain.from_iterable(sequences), dtype=np.float64, count=int(lengths.sum())
             )
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise StatisticsError(
                 f"{name} must hold one flat sequence of numbers for each prompt: {error}"
             ) from error

@@ -1,4 +1,5 @@
 import json
+import math
 import os
 import subprocess
 import sys
@@ -38,6 +39,20 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("rlrisk_rank_inversion", {"predictions1": BINARY, "predictions2": OTHER, "k": 4}),
     ("rlrisk_rank_inversion", {"predictions1": SCORES[0], "predictions2": SCORES[1]}),
 ]
+UNUSABLE: list[tuple[str, dict[str, Any], str]] = [
+    ("rlrisk_pass_at_k", {"predictions": [[math.nan, 0.0]], "threshold": 0.5}, "StatisticsError"),
+    ("rlrisk_pass_at_k", {"predictions": [[math.inf, 0.0]], "threshold": 0.5}, "StatisticsError"),
+    ("rlrisk_pass_at_k", {"predictions": [[None, 0.0]], "threshold": 0.5}, "StatisticsError"),
+    ("rlrisk_pass_at_k", {"predictions": BINARY, "threshold": math.nan}, "ConfigError"),
+    ("rlrisk_pass_at_k", {"predictions": BINARY, "threshold": "1"}, "ConfigError"),
+    ("rlrisk_pass_at_k", {"predictions": BINARY, "k": []}, "ConfigError"),
+    ("rlrisk_pass_at_k", {"predictions": BINARY, "k": None}, "ConfigError"),
+    ("rlrisk_group_signal", {"predictions": [[None, 1.0]], "group_size": 2}, "StatisticsError"),
+    ("rlrisk_group_signal", {"predictions": [[-1e308, 1e308]], "group_size": 2}, "StatisticsError"),
+    ("rlrisk_rank_inversion", {"predictions1": [None], "predictions2": [1.0]}, "StatisticsError"),
+    ("rlrisk_token_entropy", {"data": [[[1.0, 2.0]], [[1.0, 2.0, 3.0]]]}, "StatisticsError"),
+    ("rlrisk_token_entropy", {"data": [[None, 1.0]]}, "StatisticsError"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +62,7 @@ def computed(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     script = Path(__file__).parent / "offline.py"
     done = subprocess.run(
         [sys.executable, str(script)],
-        input=json.dumps(CASES),
+        input=json.dumps([*CASES, *[(name, given) for name, given, _ in UNUSABLE]]),
         capture_output=True,
         text=True,
         check=False,
@@ -80,6 +95,16 @@ def test_pass_at_k_is_that_of_statistics(computed: list[dict[str, Any]]) -> None
 def test_what_is_undefined_raises_and_is_not_left_out(computed: list[dict[str, Any]]) -> None:
     assert computed[2] == {"error": "InsufficientRolloutsError"}
     assert computed[3] == {"error": "StatisticsError"}
+
+
+def test_rewards_and_settings_that_are_no_numbers_give_no_estimate(
+    computed: list[dict[str, Any]],
+) -> None:
+    # NaN is at least no threshold: it would count as a wrong answer, and a threshold of NaN as
+    # a checkpoint that solves nothing.
+    found = zip(UNUSABLE, computed[len(CASES) :], strict=True)
+
+    assert {i: r for i, (case, r) in enumerate(found) if r != {"error": case[2]}} == {}
 
 
 def test_group_signal_is_that_of_statistics(computed: list[dict[str, Any]]) -> None:

@@ -16,6 +16,7 @@ from mlflow_rlrisk.statistics import (
     group_signal_from_values,
     reward_variance,
 )
+from mlflow_rlrisk.statistics.ragged import Ragged
 
 _INPUTS = """
 Args:
@@ -47,7 +48,7 @@ class RlriskGroupSignal(evaluate.Metric):  # type: ignore[misc]  # evaluate has 
             "critical_success": float(critical),
             "num_prompts": len(predictions),
         }
-        if {float(reward) for each in predictions for reward in each} - {0.0, 1.0}:
+        if not np.isin(Ragged.of("rewards", predictions).flat, (0.0, 1.0)).all():
             signal = float(np.mean(group_signal_from_values(predictions, group_size)))
             variance = float(np.mean(reward_variance(predictions, group_size)))
             return _signal(signal, variance) | common

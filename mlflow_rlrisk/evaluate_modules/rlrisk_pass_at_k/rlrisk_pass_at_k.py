@@ -6,6 +6,7 @@ import datasets
 import evaluate
 import numpy as np
 
+from mlflow_rlrisk.errors import ConfigError
 from mlflow_rlrisk.evaluate_modules import solve_counts
 from mlflow_rlrisk.statistics import pass_at_k
 
@@ -38,7 +39,9 @@ class RlriskPassAtK(evaluate.Metric):  # type: ignore[misc]  # evaluate has no t
         threshold: float | None = None,
     ) -> dict[str, float | int]:
         correct, scored = solve_counts(predictions, threshold)
-        ks = [k] if isinstance(k, int) else list(k)
+        ks = list(k) if isinstance(k, Sequence | np.ndarray) else [k]
+        if not ks:
+            raise ConfigError("k", k, "at least one number of attempts is needed")
         estimates = {f"pass_at_{each}": pass_at_k(correct, scored, each) for each in ks}
         values = {name: float(np.mean(estimate)) for name, estimate in estimates.items()}
         return {**values, "num_prompts": len(predictions)}

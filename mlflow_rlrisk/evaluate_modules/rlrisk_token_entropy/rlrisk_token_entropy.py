@@ -7,6 +7,7 @@ import datasets
 import evaluate
 import numpy as np
 
+from mlflow_rlrisk.errors import StatisticsError
 from mlflow_rlrisk.statistics import (
     entropy_from_logits,
     prompt_mean,
@@ -51,6 +52,12 @@ class RlriskTokenEntropy(evaluate.Measurement):  # type: ignore[misc]  # evaluat
         prompt_index: Sequence[int] | None = None,
     ) -> dict[str, float | int]:
         rollouts = [np.asarray(each, dtype=np.float64) for each in data]
+        sizes = sorted({each.shape[1] for each in rollouts if each.ndim == 2})
+        if len(sizes) > 1:  # the most likely tokens only: no entropy can be had of them
+            raise StatisticsError(
+                f"data hold logits of {sizes[0]} and of {sizes[1]} words; those of the whole "
+                "vocabulary are needed"
+            )
         entropies = [
             entropy_from_logits(each, temperature) if each.ndim == 2 else each for each in rollouts
         ]
