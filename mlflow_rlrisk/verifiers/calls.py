@@ -134,7 +134,7 @@ def _verl(callee: Callee, request: VerificationRequest) -> Values:
     source = request.columns.get("data_source") or ""
     info = decoded(request.columns.get("extra_info"))
     info = dict(info) if isinstance(info, Mapping) else {}
-    part = Part(callee.part or "score")
+    part = Part(callee.part, usual="score")
     texts = list(request.completions)
     infos = [{"num_turns": None, "rollout_reward_scores": {}, **copy.deepcopy(info)} for _ in texts]
     if "solution_strs" in callee.signature.named:
@@ -154,7 +154,7 @@ def _verl(callee: Callee, request: VerificationRequest) -> Values:
 
 def _openrlhf(callee: Callee, request: VerificationRequest) -> Values:
     """One completion a call, as OpenRLHF's executor does."""
-    prompt, part = prompt_text(request), Part(callee.part or "rewards")
+    prompt, part = prompt_text(request), Part(callee.part, usual="rewards")
     return [
         part_of(only(callee.run_by_place([prompt + text], [prompt], [request.truth])), part)
         for text in request.completions
@@ -228,7 +228,7 @@ def _open_instruct(callee: Callee, request: VerificationRequest) -> Values:
         scores = [
             part_of(
                 callee.run({**shared, "label": label, "query": prompt_text(request)}),
-                Part(callee.part or "score"),
+                Part(callee.part, usual="score"),
             )
             for label in labels
         ]

@@ -190,6 +190,9 @@ def _adapted(
     parser = parser if callable(getattr(parser, "parse_answer", None)) else None
     parts = None if spec.dialect else rubric.functions_of(function)
     if parts is not None:
+        if spec.part or not parts:
+            need = "all its weights are 0" if not parts else f"it has no part {spec.part!r}"
+            raise VerifierError(f"{name} is a Rubric, whose functions are added up: {need}")
         parser = getattr(function, "parser", None) or parser
         adapted = [
             (functions.adapt(f, f"{name} ({f.__name__})", dialect="verifiers", parser=parser), w)

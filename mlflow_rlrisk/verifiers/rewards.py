@@ -27,30 +27,38 @@ class Part:
     """Which part of a reward in several parts counts.
 
     Attributes:
-        key: Its name; ``None`` takes ``score`` or ``reward``, else the only number.
+        key: The one that the spec names; a reward without it is no reward.
+        usual: The one that the framework takes where none is named; ``None`` takes ``score`` or
+            ``reward``, else the only number.
         sums: Without such a part the reward is the sum of all, as verifiers v1 adds them.
         name: Name of an evaluate module: its score often has its name.
     """
 
     key: str | None = None
+    usual: str | None = None
     sums: bool = False
     name: str | None = None
 
 
 def part_of(value: Any, part: Part) -> Any:
-    """The number in ``value``; whatever is no mapping and no record comes back as it is."""
-    value = as_plain(value)
+    """The number in ``value``; what is no mapping and no record comes back as it is.
+
+    A number, where the spec names a part of several, is another reward function's.
+    """
+    value, wanted = as_plain(value), part.key or part.usual
     if not isinstance(value, Mapping):
-        own = getattr(value, part.key or "score", None)
+        own = getattr(value, wanted or "score", None)
+        if own is None and part.key is not None and _is_number(value):
+            return NoReward(f"returned {describe(value)}, no reward with a part {part.key!r}")
         return value if own is None else as_plain(own)
-    keys = (part.key,) if part.key else (*TOTALS, *((part.name,) if part.name else ()))
+    keys = (wanted,) if wanted else (*TOTALS, *((part.name,) if part.name else ()))
     for key in keys:
         if key in value:
             return only(value[key])
     numbers = {k: n for k, v in value.items() if _is_number(n := only(v))}
     seen = ", ".join(map(str, value)) or "none"
-    if part.key is not None:
-        return NoReward(f"returned a mapping without {part.key!r}; its keys: {seen}")
+    if wanted is not None:
+        return NoReward(f"returned a mapping without {wanted!r}; its keys: {seen}")
     if part.sums and numbers and len(numbers) == len(value):
         return float(sum(numbers.values()))
     if len(numbers) == 1:

@@ -128,6 +128,32 @@ def test_a_part_of_a_reward_in_several_parts_can_be_chosen() -> None:
     assert [grade.reward for grade in grades] == [1.0, 0.0]
 
 
+def test_a_part_of_a_reward_that_is_one_number_is_no_reward(tmp_path: Path) -> None:
+    path = tmp_path / "own.py"
+    path.write_text("def whole(completion, truth):\n    return float(completion == truth)\n")
+
+    with VerifierPool(f"{path}:whole#format") as pool:
+        (grade,) = pool.grade_completions(PROMPT, ["17"])
+
+    assert grade.reward is None
+    assert grade.reason == "returned float 1.0, no reward with a part 'format'"
+
+
+@pytest.mark.parametrize(("weight", "part"), [("0.0", ""), ("1.0", "#format")])
+def test_a_rubric_that_would_add_up_something_else_is_refused(
+    tmp_path: Path, weight: str, part: str
+) -> None:
+    path = tmp_path / "own.py"
+    path.write_text(
+        "def right(completion, answer, **kwargs):\n    return 1.0\n"
+        f"class Both:\n    funcs, weights = [right], [{weight}]\n"
+        "both = Both()\n"
+    )
+
+    with pytest.raises(VerifierError, match="is a Rubric, whose functions are added up"):
+        load_verifier(f"{path}:both{part}")
+
+
 @pytest.mark.parametrize(
     ("spec", "seen"),
     [
