@@ -95,7 +95,7 @@ def _strata(
 
 def _counts(name: str, text: str) -> tuple[int, int]:
     correct, _, audited = text.partition("/")
-    if not (correct.strip().isdigit() and audited.strip().isdigit()):
+    if not (correct.strip().isdecimal() and audited.strip().isdecimal()):
         raise ConfigError(name, text, "expected CORRECT/AUDITED, such as 98/100")
     return int(correct), int(audited)
 

@@ -5,9 +5,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from mlflow_rlrisk.assessment_inputs import AssessmentInputs
+from mlflow_rlrisk.config import PositiveInt, Settings
 from mlflow_rlrisk.errors import ConfigError, RLRiskError
 from mlflow_rlrisk.records import GradedGroup, Prompt
 from mlflow_rlrisk.statistics.counts import IntVector
@@ -35,31 +38,27 @@ class AuditVerdict(StrEnum):
     """Nothing could be shown to the verifier."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AuditSettings:
-    """How to audit.
+class AuditSettings(Settings):
+    """How to audit."""
 
-    Attributes:
-        samples: Prompts whose gold answers are shown, spread evenly over the set.
-        success_threshold: Accepted from this reward on; ``None`` accepts every reward above 0.
-        group_size: Rollouts per prompt and step of the RL run.
-        confidence: Of every interval.
-        timeout_s: Of one verifier call.
-        workers: Worker processes.
-        accept_rate: Share that the verifier accepts, for an audit sample by stratum; ``None``
-            takes that of the rollouts.
-        strata: ``(correct, audited)`` among the accepted and among the rejected, in place of
-            an audit sample.
-    """
-
-    samples: int = 64
+    samples: PositiveInt = 64
+    """Prompts whose gold answers are shown, spread evenly over the set."""
     success_threshold: float | None = None
-    group_size: int = 8
-    confidence: float = 0.95
-    timeout_s: float = 10.0
-    workers: int = 2
-    accept_rate: float | None = None
+    """Accepted from this reward on; ``None`` accepts every reward above 0."""
+    group_size: Annotated[int, Field(ge=2)] = 8
+    """Rollouts per prompt and step of the RL run."""
+    confidence: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.95
+    """Of every interval."""
+    timeout_s: Annotated[float, Field(gt=0.0)] = 10.0
+    """Of one verifier call."""
+    workers: PositiveInt = 2
+    """Worker processes."""
+    accept_rate: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+    """Share that the verifier accepts, for an audit sample by stratum; ``None`` takes that of the
+    rollouts."""
     strata: tuple[tuple[int, int], tuple[int, int]] | None = None
+    """``(correct, audited)`` among the accepted and among the rejected, in place of an audit
+    sample."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +112,11 @@ def audit_verifier(
         RLRiskError: The prompt set, a verifier, the sample or the rollouts cannot be used.
     """
     settings = settings or AuditSettings()
+    if audit is not None and settings.strata is not None:
+        raise ConfigError("strata", settings.strata, "an audit sample is given: rates of one only")
+    if settings.accept_rate is not None and audit is None and settings.strata is None:
+        need = "it turns an audit sample, or counts by stratum, into rates; there is neither"
+        raise ConfigError("accept_rate", settings.accept_rate, need)
     labelled = read_labels(prompts, mapping)
     with ExitStack() as stack:
         judge = _judge(stack, verifier, settings)
@@ -333,6 +337,9 @@ def _warnings(
     found = evidence["disagreement"]
     if found is not None and found["value"] > DISAGREEMENT_LINE:
         warnings.append(f"the second verifier disagrees on {found['value']:.1%} of the texts")
+    failed = ((evidence["rates"] or {}).get("counts") or {}).get("num_failed", 0)
+    if failed:
+        warnings.append(f"the verifier failed on {failed} labelled completions: no rate has them")
     return tuple(warnings)
 
 

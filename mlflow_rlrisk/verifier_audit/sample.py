@@ -6,12 +6,12 @@ are right, which becomes rates only with the share that is accepted.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
-from mlflow_rlrisk.errors import ConfigError, PromptSetError
+from mlflow_rlrisk.errors import ConfigError, PromptSetError, VerifierError
 from mlflow_rlrisk.prompt_schemas import value_at
 from mlflow_rlrisk.prompt_sources import Row, Table, read_table
 from mlflow_rlrisk.records import Prompt
@@ -170,18 +170,30 @@ def rates_of_file(
     Raises:
         PromptSetError: A column is missing, a row names no prompt of the set, or a label is no
             yes or no.
+        VerifierError: It failed on every completion.
         ConfigError: A sample by stratum without the accepted share, or one kind is missing.
     """
     table = read_table(source)
     columns = _Columns.of(table)
-    labelled = [
-        (_yes(row, columns.label), accepted)
-        for row, accepted in zip(table.rows, _accepted(table, columns, prompts, judge), strict=True)
-        if accepted is not None
-    ]
-    by_stratum = columns.stratum is not None or is_by_stratum
-    pairs = [(is_correct, accepted) for is_correct, accepted in labelled]
-    if not by_stratum:
+    labels = [_yes(row, columns.label) for row in table.rows]
+    said = zip(labels, _accepted(table, columns, prompts, judge), strict=True)
+    pairs = [(is_correct, accepted) for is_correct, accepted in said if accepted is not None]
+    failed = len(labels) - len(pairs)
+    if labels and not pairs:
+        raise VerifierError(f"it failed on all {failed} completions of the audit sample")
+    is_by_stratum = is_by_stratum or columns.stratum is not None
+    found = _rates_of_pairs(pairs, accept_rate, is_by_stratum, confidence)
+    return replace(found, counts={**found.counts, "num_failed": failed})
+
+
+def _rates_of_pairs(
+    pairs: Sequence[tuple[bool, bool]],
+    accept_rate: float | None,
+    is_by_stratum: bool,
+    confidence: float,
+) -> Rates:
+    """Rates of what is correct and what is accepted, by the design of the sample."""
+    if not is_by_stratum:
         right = [accepted for is_correct, accepted in pairs if is_correct]
         wrong = [accepted for is_correct, accepted in pairs if not is_correct]
         return random_sample_rates(sum(right), len(right), sum(wrong), len(wrong), confidence)
@@ -231,13 +243,24 @@ def _accepted(
     if columns.stratum is not None:
         return [_yes(row, columns.stratum) for row in table.rows]
     by_id = {prompt.id: prompt for prompt in prompts}
-    by_text = {normalised(prompt.content): prompt for prompt in prompts}
+    by_text: dict[str, Prompt] = {}
+    contradictory: set[str] = set()
+    for prompt in prompts:
+        known = by_text.setdefault(normalised(prompt.content), prompt)
+        if known.truth != prompt.truth:
+            contradictory.add(normalised(prompt.content))
     found: list[bool | None] = []
     for row in table.rows:
         prompt = by_id.get(str(row.columns.get("prompt_id")))
         if prompt is None and columns.prompt is not None:
             text = value_at(row.columns, columns.prompt)
-            prompt = by_text.get(normalised(text)) if isinstance(text, str) else None
+            asked = normalised(text) if isinstance(text, str) else ""
+            if asked in contradictory:
+                raise PromptSetError(
+                    f"audit sample, {row.place}: the prompt set has several truths for its prompt; "
+                    "a prompt_id says which"
+                )
+            prompt = by_text.get(asked)
         if prompt is None:
             raise PromptSetError(f"audit sample, {row.place}: its prompt is not in the prompt set")
         text = row.columns[columns.completion]

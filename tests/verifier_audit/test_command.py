@@ -174,6 +174,7 @@ def test_rates_come_from_a_labelled_sample(
         "num_correct": 2,
         "accepted_wrong": 1,
         "num_wrong": 2,
+        "num_failed": 0,
     }
     assert (rates["tpr"]["value"], rates["fpr"]["value"]) == (0.5, 0.5)
     assert (
@@ -236,6 +237,71 @@ def test_a_sample_that_cannot_be_read_is_named(
 
     assert code == 1
     assert message in found["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--samples", "0"], "samples=0"),
+        (["--group-size", "1"], "group_size=1"),
+        (["--success-threshold", "nan"], "success_threshold=nan"),
+        (["--accept-rate", "30", "--accepted", "1/2", "--rejected", "1/2"], "accept_rate=30"),
+        (["--accept-rate", ".3"], "accept_rate=0.3"),
+        (["--accepted", "²/3", "--rejected", "1/2"], "accepted='²/3'"),
+        (
+            ["--audit", __file__, "--accept-rate", ".3", "--accepted", "1/2", "--rejected", "1/2"],
+            "strata=((1, 2), (1, 2))",
+        ),
+    ],
+)
+def test_settings_that_no_audit_can_have_are_misuse(
+    folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], named: str
+) -> None:
+    # A threshold of NaN accepts nothing: every verifier would come out faulty.
+    code, found = audit(capsys, "--verifier", "exact", *arguments, prompts=f"{folder}/p.jsonl")
+
+    assert (code, found["error"]["code"]) == (2, "invalid_config")
+    assert found["error"]["message"].startswith(named)
+
+
+def test_labelled_completions_that_the_verifier_cannot_judge_are_counted_apart(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "choosy.py").write_text(
+        "def grade(completion, answer):\n"
+        "    if completion == 'boom':\n        raise ValueError('no')\n"
+        "    return float(completion == answer)\n"
+    )
+    rows = [
+        {"question": "1+1", "completion": "2", "correct": True},
+        {"question": "1+1", "completion": "3", "correct": False},
+        {"question": "1+1", "completion": "boom", "correct": True},
+    ]
+    verifier = ("--verifier", f"{folder}/choosy.py:grade", "--audit")
+
+    sample = write(folder / "audit.jsonl", rows)
+    _, found = audit(capsys, *verifier, sample, prompts=f"{folder}/p.jsonl")
+    nothing = write(folder / "audit.jsonl", rows[2:])
+    code, refused = audit(capsys, *verifier, nothing, prompts=f"{folder}/p.jsonl")
+
+    assert found["rates"]["counts"]["num_failed"] == 1
+    assert found["rates"]["tpr"]["value"] == 1.0
+    assert any("failed on 1 labelled completions" in each for each in found["warnings"])
+    assert (code, refused["error"]["code"]) == (1, "verifier_failed")
+
+
+def test_a_labelled_completion_of_a_prompt_with_two_truths_needs_its_id(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Either truth would give rates; which one was meant is for the person who labelled.
+    prompts = write(folder / "p.jsonl", [*ROWS, {"question": "1+1", "answer": "3"}])
+    rows = [{"question": "1+1", "completion": "2", "correct": right} for right in (True, False)]
+
+    sample = write(folder / "audit.jsonl", rows)
+    code, found = audit(capsys, "--verifier", "numeric", "--audit", sample, prompts=prompts)
+
+    assert (code, found["error"]["code"]) == (1, "invalid_prompts")
+    assert "several truths for its prompt" in found["error"]["message"]
 
 
 @pytest.mark.slow
