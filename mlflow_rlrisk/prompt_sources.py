@@ -160,15 +160,20 @@ def _jsonl_rows(text: str) -> Iterator[tuple[str, object]]:
     # Only "\n" separates: str.splitlines would cut at U+2028, which JSON strings may hold.
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
-            yield f"line {number}", _parse_json(line, f"line {number}")
+            yield f"line {number}", parse_json(line, f"line {number}")
 
 
 def _json_array(text: str) -> list[object]:
-    rows: list[object] = _parse_json(text, "the file")
+    rows: list[object] = parse_json(text, "the file")
     return rows
 
 
-def _parse_json(text: str, place: str) -> Any:
+def parse_json(text: str, place: str) -> Any:
+    """JSON in which no key stands twice.
+
+    Raises:
+        PromptSetError: It is none; ``place`` says where.
+    """
     try:
         return _STRICT_JSON.decode(text)
     except _RepeatedKeyError as error:

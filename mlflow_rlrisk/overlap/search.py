@@ -106,14 +106,14 @@ def find_overlap(rl_prompts: Sequence[str], sft_prompts: Iterable[str]) -> Overl
 
     Args:
         rl_prompts: Texts; at least one.
-        sft_prompts: Texts, read once.
+        sft_prompts: Texts, read once; empty ones are none.
 
     Raises:
         PromptSetError: There are no RL prompts or no SFT prompts.
     """
     if not rl_prompts:
         raise PromptSetError("the RL prompt set is empty")
-    stream = map(normalised, sft_prompts)
+    stream = filter(None, map(normalised, sft_prompts))
     sample = list(islice(stream, SAMPLE))
     if not sample:
         raise PromptSetError("the SFT data have no prompts")
@@ -225,10 +225,15 @@ class _Search:
             num_exact=int(self.is_exact.sum()),
             num_near=int((self.is_near & ~self.is_exact).sum()),
             examples=tuple(
-                Match(rl_prompt=rl_prompts[rl], sft_prompt=sft, similarity=similarity)
+                Match(rl_prompt=rl_prompts[rl], sft_prompt=_printable(sft), similarity=similarity)
                 for rl, sft, similarity in [*near, *self.exact][:NUM_EXAMPLES]
             ),
         )
+
+
+def _printable(text: str) -> str:
+    """Without lone surrogates, which JSON can hold and no output can."""
+    return text.encode(errors="replace").decode()
 
 
 def _boilerplate(texts: list[str]) -> Hashes:

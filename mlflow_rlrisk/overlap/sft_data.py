@@ -5,6 +5,7 @@ Alpaca's ``instruction`` with ``input``. Only what the user says is compared wit
 same task has other system prompts in SFT and in RL.
 """
 
+import codecs
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 from mlflow_rlrisk import dataset_folders
 from mlflow_rlrisk.errors import PromptSetError
-from mlflow_rlrisk.prompt_sources import JSON_SUFFIXES, PARQUET_SUFFIXES, read_table
+from mlflow_rlrisk.prompt_sources import JSON_SUFFIXES, PARQUET_SUFFIXES, parse_json, read_table
 from mlflow_rlrisk.records import Message, Prompt
 
 COLUMNS = (
@@ -83,17 +84,31 @@ def _texts(row: Mapping[str, Any], column: str, place: int) -> list[str]:
             f"SFT data, row {place}, column {column!r}: text or a list of messages is needed"
         )
     said = [
-        str(turn.get("content", turn.get("value")) or "")
+        _said(turn.get("content", turn.get("value")), column, place)
         for turn in value
-        if turn.get("role", turn.get("from")) in _USERS
+        if str(turn.get("role", turn.get("from"))) in _USERS
     ]
     return said if len(said) < 2 else ["\n".join(said), *said]
+
+
+def _said(content: Any, column: str, place: int) -> str:
+    """What a turn says: its text, or that of its parts; pictures say nothing."""
+    if isinstance(content, str) or content is None:
+        return content or ""
+    if isinstance(content, list) and all(isinstance(part, Mapping) for part in content):
+        return "\n".join(part["text"] for part in content if isinstance(part.get("text"), str))
+    raise PromptSetError(
+        f"SFT data, row {place}, column {column!r}: a message of {type(content).__name__}; text or "
+        "a list of parts is needed"
+    )
 
 
 def _rows(source: object, column: str | None) -> Iterator[Mapping[str, Any]]:
     if not isinstance(source, str | Path):
         yield from (row.columns for row in read_table(source).rows)
         return
+    if not str(source).strip():
+        raise PromptSetError("the path of the SFT data is empty")
     path = Path(source)
     if dataset_folders.is_dataset(path):
         saved = dataset_folders.saved_rows(path)
@@ -130,14 +145,16 @@ def _is_array(path: Path) -> bool:
 
 
 def _jsonl_rows(path: Path) -> Iterator[Mapping[str, Any]]:
-    with path.open(encoding="utf-8-sig", newline="\n") as lines:
-        for number, line in enumerate(lines, start=1):
+    with path.open("rb") as lines:
+        for number, raw in enumerate(lines, start=1):
+            place = f"{path}, line {number}"
+            try:
+                line = (raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw).decode()
+            except UnicodeDecodeError as error:
+                raise PromptSetError(f"{place} is not UTF-8") from error
             if not line.strip():
                 continue
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise PromptSetError(f"{path}, line {number} is not JSON: {error}") from error
+            row = parse_json(line, place)
             if not isinstance(row, dict):
-                raise PromptSetError(f"{path}, line {number} is no object")
+                raise PromptSetError(f"{place} is no object")
             yield row

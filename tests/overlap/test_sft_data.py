@@ -31,6 +31,7 @@ CHAT = [
         {"conversations": [{"from": "human", "value": "9+8="}, {"from": "gpt", "value": "17"}]},
         {"instruction": "9+8=", "input": "", "output": "17"},
         {"question": "9+8=", "answer": "17"},
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "9+8="}]}]},
     ],
 )
 def test_what_the_user_says_is_found_in_every_form(row: dict[str, Any]) -> None:
@@ -72,6 +73,37 @@ def test_data_that_cannot_be_read_are_named(tmp_path: Path) -> None:
         list(sft_prompts([{"prompt": "a"}], "q"))
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"prompt": "caf\xe9"}', "line 2 is not UTF-8"),
+        (b'{"prompt": "a", "prompt": "b"}', "line 2 has the key 'prompt' twice"),
+        (b"[" * 100_000, "line 2 is nested too deeply"),
+        (
+            b'{"prompt": [{"role": "user", "content": 5}]}',
+            "row 2, column 'prompt': a message of int",
+        ),
+    ],
+)
+def test_a_line_that_says_nothing_certain_is_named(
+    tmp_path: Path, content: bytes, message: str
+) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"prompt": "a"}\n' + content)
+
+    with pytest.raises(PromptSetError, match=message):
+        list(sft_prompts(path))
+
+
+def test_sft_data_of_empty_prompts_are_no_data_without_overlap() -> None:
+    prompts = load_prompts([{"prompt": "9+8=", "answer": "17"}])
+
+    with pytest.raises(PromptSetError, match="the SFT data have no prompts"):
+        overlap_with(prompts, [{"prompt": ""}, {"prompt": " "}])
+    with pytest.raises(PromptSetError, match="the path of the SFT data is empty"):
+        overlap_with(prompts, "")
+
+
 def test_a_system_prompt_does_not_hide_the_overlap() -> None:
     prompts = load_prompts(
         [{"prompt": CHAT[:2], "answer": "17"}, {"prompt": CHAT[1:2], "answer": "1"}]
@@ -110,3 +142,19 @@ def test_the_command_counts_and_shows(tmp_path: Path, capsys: pytest.CaptureFixt
     found = json.loads(capsys.readouterr().out)
     assert stopped.value.code == 0
     assert (found["rlrisk/sft_rl_overlap"], found["num_exact"], found["num_near"]) == (0.5, 1, 0)
+
+
+def test_text_that_no_terminal_can_show_is_shown_without_what_it_cannot(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    question = "what is the sum of nine and eight in the usual way"
+    prompts, sft = tmp_path / "p.jsonl", tmp_path / "s.jsonl"
+    prompts.write_text(json.dumps({"prompt": question, "answer": "17"}))
+    sft.write_text(json.dumps({"prompt": f"{question} \ud800"}))
+
+    with pytest.raises(SystemExit) as stopped:
+        run(["overlap", "--prompts", str(prompts), "--sft-data", str(sft), "--json"])
+
+    found = json.loads(capsys.readouterr().out.encode())
+    assert (stopped.value.code, found["num_near"]) == (0, 1)
+    assert found["examples"][0]["sft_prompt"] == f"{question} ?"
