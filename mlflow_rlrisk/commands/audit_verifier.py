@@ -112,7 +112,7 @@ def _lines(found: "VerifierAudit") -> Iterator[str]:
     for name, value in (evidence["rates"] or {}).items():
         if name in ("tpr", "fpr", "youden_j"):
             yield f"{name:<11} {_value(value)}"
-    if evidence["disagreement"]:
+    if "value" in (evidence["disagreement"] or {}):
         yield f"second      {_value(evidence['disagreement'])} disagreement"
     for name, sides in (evidence["signal"] or {}).items():
         if isinstance(sides, dict):

@@ -133,7 +133,8 @@ def audit_verifier(
         if second is not None:
             found = stored.disagreement(pairs, settings.confidence)
             name = second.pool.verifier.described
-            evidence["disagreement"] = found and {"second_verifier": name, **found}
+            found = found or {"undefined": "no text has a verdict of both verifiers"}
+            evidence["disagreement"] = {"second_verifier": name, **found}
     problems, warnings = _problems(probing, rates), _warnings(probing, labelled, evidence)
     return VerifierAudit(
         verdict=_verdict(probing, rates, problems),
@@ -300,7 +301,9 @@ def _problems(probing: Probing, rates: Rates | None) -> tuple[str, ...]:
         missed = gold.num_judged - gold.counts["accepted"]
         problems.append(f"{missed} of {gold.num_judged} gold answers are rejected")
     if gold.counts["failed"]:
-        problems.append(f"the verifier failed on {gold.counts['failed']} gold answers")
+        why = next((each.grade.reason for each in gold.examples if each.verdict == "failed"), "")
+        failed = f"the verifier failed on {gold.counts['failed']} gold answers"
+        problems.append(f"{failed}: {why}" if why else failed)
     gold_reward = max((shown.grade.reward or 0.0 for shown in probing.shown), default=0.0)
     for name, tally in probing.mutated.items():
         if not tally.counts["accepted"]:
@@ -335,7 +338,9 @@ def _warnings(
     if labelled.duplicated:
         warnings.append(f"{len(labelled.duplicated)} prompts stand in the set more than once")
     found = evidence["disagreement"]
-    if found is not None and found["value"] > DISAGREEMENT_LINE:
+    if found is not None and "undefined" in found:
+        warnings.append(f"the disagreement is undefined: {found['undefined']}")
+    elif found is not None and found["value"] > DISAGREEMENT_LINE:
         warnings.append(f"the second verifier disagrees on {found['value']:.1%} of the texts")
     failed = ((evidence["rates"] or {}).get("counts") or {}).get("num_failed", 0)
     if failed:

@@ -11,11 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from mlflow_rlrisk.records import Grade, Prompt
+from mlflow_rlrisk.records import Grade, GradeStatus, Prompt
 from mlflow_rlrisk.statistics import clopper_pearson
 from mlflow_rlrisk.verifier_audit.probes import mutations, variants
 from mlflow_rlrisk.verifiers import VerifierPool
-from mlflow_rlrisk.verifiers.gold import bare_truth, gold_completions
+from mlflow_rlrisk.verifiers.gold import MAX_TIMED_OUT, bare_truth, gold_completions
 
 Verdict = Literal["accepted", "wrong_answer", "parse_failure", "failed"]
 NUM_EXAMPLES = 5
@@ -124,14 +124,16 @@ class Probing:
 def probe(judge: Judge, prompts: Sequence[Prompt]) -> Probing:
     """Show gold answers of all ``prompts``, and what can be made of those that are accepted.
 
-    Prompts that carry no gold answer, or to which the verifier does not apply, are left out.
+    Prompts that carry no gold answer, or to which the verifier does not apply, are left out; so
+    are those after `MAX_TIMED_OUT` on which it hangs, which would take hours to say the same.
     """
     gold = Tally(should_accept=True)
     mutated: dict[str, Tally] = {}
     formats: dict[str, Tally] = {}
     everything: list[Shown] = []
     with ThreadPoolExecutor(judge.pool.num_workers) as threads:
-        for found in threads.map(lambda prompt: _probe_one(judge, prompt), prompts):
+        hung: list[str] = []
+        for found in threads.map(lambda prompt: _probe_one(judge, prompt, hung), prompts):
             for shown in found:
                 everything.append(shown)
                 group, _, name = shown.kind.partition(":")
@@ -144,11 +146,13 @@ def probe(judge: Judge, prompts: Sequence[Prompt]) -> Probing:
     return Probing(gold=gold, mutated=mutated, variants=formats, shown=tuple(everything))
 
 
-def _probe_one(judge: Judge, prompt: Prompt) -> list[Shown]:
+def _probe_one(judge: Judge, prompt: Prompt, hung: list[str]) -> list[Shown]:
     golds = gold_completions(judge.pool, prompt)
-    if not golds:
+    if not golds or len(hung) >= MAX_TIMED_OUT:
         return []
     grades = judge.grade(prompt, golds)
+    if all(grade.status == GradeStatus.TIMED_OUT for grade in grades):
+        hung.append(prompt.id)
     if all(grade.status == "not_applicable" for grade in grades):
         return []
     shown = [

@@ -98,7 +98,7 @@ def test_format_variants_show_what_a_strict_verifier_misses(
     [
         ("everything", "12 of 12 wrong answers accepted (next)"),
         ("nothing", "12 of 12 gold answers are rejected"),
-        ("broken", "the verifier failed on 12 gold answers"),
+        ("broken", "the verifier failed on 12 gold answers: ValueError: no"),
         ("partial", "less than the 1 of gold answers: --success-threshold may be missing"),
     ],
 )
@@ -111,6 +111,36 @@ def test_a_faulty_verifier_is_named_and_blocks(
 
     assert (code, found["verdict"]) == (10, "faulty")
     assert any(problem in each for each in found["problems"])
+
+
+def test_a_verifier_that_hangs_is_faulty_after_a_few_prompts(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "slow.py").write_text(
+        "import time\ndef hang(completion, answer):\n    time.sleep(600)\n"
+    )
+    write(folder / "p.jsonl", [{**row, "gold_completion": row["answer"]} for row in ROWS])
+    limit = ("--verifier-timeout-s", "0.2", "--verifier-workers", "1")
+
+    code, found = audit(
+        capsys, "--verifier", f"{folder}/slow.py:hang", *limit, prompts=f"{folder}/p.jsonl"
+    )
+
+    assert code == 10
+    assert found["problems"] == ["the verifier failed on 3 gold answers: no answer within 0.2 s"]
+
+
+def test_a_second_verifier_that_fails_leaves_the_disagreement_undefined(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Nothing to compare is not the same as nothing that differs.
+    second = ("--second-verifier", f"{folder}/rewards.py:broken", "--samples", "1")
+
+    _, found = audit(capsys, "--verifier", "exact", *second, prompts=f"{folder}/p.jsonl")
+
+    assert "value" not in found["disagreement"]
+    assert "no text has a verdict of both" in found["disagreement"]["undefined"]
+    assert any("disagreement is undefined" in each for each in found["warnings"])
 
 
 def test_a_threshold_binarises_a_partial_reward(
