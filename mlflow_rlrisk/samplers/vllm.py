@@ -184,6 +184,7 @@ class VllmSampler:
     def describe(self) -> dict[str, Any]:
         """What sampled: everything that may change a rollout besides the settings."""
         import torch
+        from vllm.platforms import current_platform
 
         truncated = self._sampling.top_p < 1.0 or self._sampling.top_k > 0
         return {
@@ -192,7 +193,8 @@ class VllmSampler:
             "torch": torch.__version__,
             "runner": self._runner,
             "device": self._device,
-            "device_name": torch.cuda.get_device_name() if self._device == "cuda" else self._device,
+            # Torch would start CUDA in this process for it, on a GPU whose memory vLLM has taken.
+            "device_name": current_platform.get_device_name(),
             "dtype": self._dtype,
             "logits_dtype": self._logits_dtype,
             "entropy": "of the full softmax at the temperature, recorded by the engine",

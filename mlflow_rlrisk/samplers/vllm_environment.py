@@ -20,6 +20,9 @@ PROCESS_VARIABLE = "VLLM_ENABLE_V1_MULTIPROCESSING"
 
 _DEFAULTS = {
     "VLLM_NO_USAGE_STATS": "1",
+    # Without it the question below whether there is a GPU starts CUDA's driver in this process, and
+    # the engine's own, which vLLM forks from it, cannot use a GPU any more. vLLM sets it as well.
+    "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
     "VLLM_LOGGING_LEVEL": "ERROR",
     # The standard output belongs to the report; vLLM would log there.
     "VLLM_LOGGING_STREAM": "ext://sys.stderr",

@@ -3,6 +3,7 @@
 No engine runs: vLLM's own loaders, interfaces and update types are real, the batches made up.
 """
 
+import os
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +14,7 @@ from vllm import SamplingParams
 from vllm.v1.sample.logits_processor import BatchUpdate, MoveDirectionality
 from vllm.v1.sample.logits_processor import LogitsProcessor as V1Processor
 
+from mlflow_rlrisk.samplers.vllm_environment import prepare_vllm
 from mlflow_rlrisk.samplers.vllm_recorder import RECORDER, UID
 from mlflow_rlrisk.samplers.vllm_recorder.core import RECORDER as RECORDS
 from mlflow_rlrisk.samplers.vllm_recorder.in_band import (
@@ -219,6 +221,25 @@ def test_an_engine_with_speculative_decoding_is_refused() -> None:
         RecorderV1(engine, torch.device("cpu"), False)
     with pytest.raises(ValueError, match="speculative"):
         RecorderV2(engine, _states({}))
+
+
+def test_the_engines_process_can_be_forked_after_asking_for_a_gpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # torch: "will NOT poison fork if the environment variable PYTORCH_NVML_BASED_CUDA_CHECK=1".
+    name = "PYTORCH_NVML_BASED_CUDA_CHECK"
+    monkeypatch.setattr(os, "environ", {k: v for k, v in os.environ.items() if k != name})
+    asked: list[str | None] = []
+
+    def is_available() -> bool:
+        asked.append(os.environ.get(name))
+        return False
+
+    monkeypatch.setattr(torch.cuda, "is_available", is_available)
+
+    prepare_vllm()
+
+    assert asked == ["1"]
 
 
 def test_the_spare_word_is_the_last_one_that_the_tokenizer_lacks() -> None:

@@ -5,7 +5,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from mlflow_rlrisk.samplers.vllm_recorder.core import Indices, refuse_reshaped, row_statistics
+from mlflow_rlrisk.samplers.vllm_recorder.core import (
+    Indices,
+    on_device,
+    refuse_reshaped,
+    row_statistics,
+)
 from mlflow_rlrisk.samplers.vllm_recorder.in_band import ENTROPY_ID, OFFSET
 
 
@@ -49,13 +54,14 @@ def write_entropies(
     wanted = np.flatnonzero(words >= 0)
     if not wanted.size:
         return logits
-    rows = torch.from_numpy(wanted).to(logits.device, non_blocking=True)
-    columns = torch.from_numpy(words[wanted]).to(logits.device, non_blocking=True)
-    logits[rows, columns] = -torch.inf
-    is_whole = wanted.size == len(words)
-    if isinstance(temperature, torch.Tensor) and not is_whole:
-        temperature = temperature.index_select(0, rows)
-    found = row_statistics(logits if is_whole else logits.index_select(0, rows), temperature)
+    place: Any
+    if (words == words[0]).all():  # clients of one model: nothing has to be told to the device
+        place = (slice(None), int(words[0]))
+    else:
+        columns = on_device(words[wanted], logits.device)
+        place = (on_device(wanted, logits.device), columns)
+    logits[place] = -torch.inf
+    found = row_statistics(logits, temperature)
     carried = (found.log_normalisers - OFFSET - found.entropies) * temperature
-    logits[rows, columns] = carried.to(logits.dtype)
+    logits[place] = carried[place[0]].to(logits.dtype)
     return logits

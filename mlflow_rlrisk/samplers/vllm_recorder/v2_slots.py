@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mlflow_rlrisk.samplers.vllm_recorder.core import Indices
+from mlflow_rlrisk.samplers.vllm_recorder.core import Indices, on_device
 
 
 class Slots:
@@ -41,7 +41,7 @@ class Slots:
         found = self._temperatures[slots]
         if (found == found[0]).all():
             return float(found[0])
-        return torch.from_numpy(found).to(device, non_blocking=True)
+        return on_device(found, device)
 
 
 def one_row_each(logits: torch.Tensor, context: Any) -> Indices:
