@@ -10,14 +10,13 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from mlflow_rlrisk.assessment_inputs import INPUTS, PROMPTS
 from mlflow_rlrisk.checkpoint import Checkpoint
 from mlflow_rlrisk.config import AssessmentConfig, PolicyConfig
-from mlflow_rlrisk.content import content_digest, file_entry, text_digest
+from mlflow_rlrisk.content import file_entry, own_code, text_digest
 from mlflow_rlrisk.errors import RLRiskError
 from mlflow_rlrisk.evidence import AssessmentContext
 from mlflow_rlrisk.expert_examples import ExpertSet
@@ -172,7 +171,7 @@ class Request:
         assert self.checkpoint is not None
         source, prompts = self.checkpoint, self.prompts
         key = {
-            "code": _own_code(),
+            "code": own_code(),
             "libraries": library_versions(),
             "model": [self.model, source.registered_name, source.version, source.model_id],
             "run_id": source.run_id,
@@ -224,12 +223,3 @@ def _files(folder: Path) -> dict[str, str]:
         paths += [folder / name / MANIFEST, *sorted((folder / name).glob("*.parquet"))]
     names = {path.relative_to(folder).as_posix(): path for path in paths if path.is_file()}
     return {name: file_entry(name, path).sha256 for name, path in names.items()}
-
-
-@cache
-def _own_code() -> str:
-    """Digest of this package: between two releases its version says nothing."""
-    home = Path(__file__).parent
-    return content_digest(
-        file_entry(path.relative_to(home).as_posix(), path) for path in home.rglob("*.py")
-    )

@@ -5,12 +5,14 @@ A shard holds whole groups. Columns of lists are built from one concatenated arr
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mlflow_rlrisk.errors import RolloutStoreError
@@ -40,6 +42,8 @@ ROLLOUT_SCHEMA = pa.schema(
         pa.field("entropy_estimate", pa.list_(pa.float32())),
     ]
 )
+_BATCH_ROWS = 4096
+"""Rollouts that are in memory at once where only few are wanted."""
 OPTIONAL_COLUMNS = frozenset({"entropy_lower", "entropy_upper", "entropy_estimate"})
 """Columns that shards of earlier versions lack; they are read as not recorded."""
 GRADE_SCHEMA = pa.schema(
@@ -218,6 +222,53 @@ def grades_of(table: pa.Table) -> dict[str, dict[int, Grade]]:
         )
         grades.setdefault(row["prompt_id"], {})[row["sample_index"]] = grade
     return grades
+
+
+class Coded(NamedTuple):
+    """A column of texts as numbers of distinct texts."""
+
+    codes: npt.NDArray[np.int64]
+    texts: list[str]
+
+
+def coded(column: pa.ChunkedArray) -> Coded:
+    """Number the texts of a column without nulls."""
+    found = column.combine_chunks().dictionary_encode()
+    return Coded(np.from_dlpack(found.indices).astype(np.int64), found.dictionary.to_pylist())
+
+
+def values_of(column: pa.ChunkedArray) -> npt.NDArray[Any]:
+    """A column of numbers without nulls as an array; ``to_numpy`` would load pandas."""
+    return np.from_dlpack(column.combine_chunks())
+
+
+def first_tokens(
+    path: Path, prompt_ids: Container[str], depth: int
+) -> list[tuple[str, list[int], list[float]]]:
+    """The first token ids and logprobs of those rollouts of a shard that have both.
+
+    Read piece by piece without ``pyarrow.dataset``, which loads pandas.
+
+    Raises:
+        OSError: The shard is damaged.
+        ValueError: It is damaged, or a column is missing.
+    """
+    names = ["token_ids", "logprobs"]
+    file = pq.ParquetFile(path, page_checksum_verification=True)
+    found = []
+    for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=["prompt_id", *names]):
+        prompts = batch["prompt_id"].to_pylist()
+        for start, stop in _runs(prompts):
+            if prompts[start] not in prompt_ids:
+                continue
+            rows = batch.slice(start, stop - start)
+            ids, logprobs = (pc.list_slice(rows[name], 0, depth).to_pylist() for name in names)
+            found += [
+                (prompts[start], first, second)
+                for first, second in zip(ids, logprobs, strict=True)
+                if first is not None and second is not None
+            ]
+    return found
 
 
 def list_slices(column: pa.ChunkedArray) -> Callable[[int], Any]:

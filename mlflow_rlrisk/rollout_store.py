@@ -16,21 +16,22 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from mlflow_rlrisk.errors import RolloutStoreError
 from mlflow_rlrisk.records import Grade, GradedGroup, Prompt, Rollout, RolloutGroup
 from mlflow_rlrisk.rollout_shards import (
     GRADE_SCHEMA,
     ROLLOUT_SCHEMA,
+    coded,
+    first_tokens,
     grade_table,
     grades_of,
     groups_of,
-    list_slices,
     read_shard,
     rollout_table,
+    values_of,
     write_shard,
     write_text_atomically,
 )
@@ -198,19 +199,12 @@ class RolloutStore:
         Texts and entropies, the larger part of a store, stay on disk. A shard that cannot be read
         is left out, as in `groups`; a rollout that lies in two shards comes twice.
         """
-        names = ["prompt_id", "token_ids", "logprobs"]
-        wanted = [("prompt_id", "in", list(prompt_ids))]
+        wanted = frozenset(prompt_ids)
         for path in sorted(self._rollouts.glob("*.parquet")):
             try:
-                table = pq.read_table(path, columns=names, filters=wanted)
+                yield from first_tokens(path, wanted, depth)
             except (OSError, ValueError) as error:
                 logger.warning("%s is damaged and its groups are lost: %s", path, error)
-                continue
-            ids, logprobs = (list_slices(table[name]) for name in names[1:])
-            for row, prompt_id in enumerate(table["prompt_id"].to_pylist()):
-                first, second = ids(row), logprobs(row)
-                if first is not None and second is not None:
-                    yield prompt_id, first[:depth].tolist(), second[:depth].tolist()
 
     def answers(
         self, success_threshold: float | None, num_samples: int | None = None
@@ -226,19 +220,27 @@ class RolloutStore:
         tables = [table for _, table in self._tables(self._grades, GRADE_SCHEMA)]
         if not tables:
             return {}
-        graded = pa.concat_tables(tables).select(["prompt_id", "sample_index", "answer", "reward"])
+        names = ("prompt_id", "answer", "sample_index", "reward")
+        graded = pa.concat_tables(tables).select(names).drop_null()
+        if not graded.num_rows:  # the verifier extracts no answers
+            return {}
+        prompts, answers = (coded(graded[name]) for name in names[:2])
+        sample, reward = (values_of(graded[name]) for name in names[2:])
+        # A rollout may lie in two shards.
+        _, once = np.unique(prompts.codes << 32 | sample, return_index=True)
         if num_samples is not None:
-            graded = graded.filter(pc.field("sample_index") < num_samples)
-        each = graded.drop_null().group_by(["prompt_id", "sample_index"], use_threads=False)
-        # It may lie in two shards.
-        once = each.aggregate([("answer", "first"), ("reward", "first")])
-        kinds = once.group_by(["prompt_id", "answer_first"], use_threads=False)
-        counted = kinds.aggregate([("reward_first", "count"), ("reward_first", "max")])
+            once = once[sample[once] < num_samples]
+        kinds, place, counts = np.unique(
+            prompts.codes[once] << 32 | answers.codes[once], return_inverse=True, return_counts=True
+        )
+        best = np.full(kinds.size, -np.inf)
+        np.maximum.at(best, np.ravel(place), reward[once])
         line = 1.0 if success_threshold is None else success_threshold
         found: dict[str, dict[str, tuple[int, bool]]] = {}
-        for row in counted.to_pylist():
-            figures = (row["reward_first_count"], row["reward_first_max"] >= line)
-            found.setdefault(row["prompt_id"], {})[row["answer_first"]] = figures
+        rows = zip(kinds.tolist(), counts.tolist(), (best >= line).tolist(), strict=True)
+        for kind, count, is_correct in rows:
+            prompt, answer = prompts.texts[kind >> 32], answers.texts[kind & 0xFFFFFFFF]
+            found.setdefault(prompt, {})[answer] = (count, is_correct)
         return found
 
     def graded_groups(

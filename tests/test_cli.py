@@ -146,12 +146,9 @@ def test_compare_reports_every_model_and_finds_no_disagreement_of_a_model_with_i
 ) -> None:
     twin = tmp_path / "twin"
     twin.symlink_to(BASE)
+    command = ["compare", BASE, str(twin), "--prompts", prompts, "--verifier", REWARD, *QUICK]
 
-    result = rlrisk(
-        *["compare", BASE, str(twin), "--prompts", prompts, "--verifier", REWARD],
-        *[*QUICK, "--json"],
-        cwd=tmp_path,
-    )
+    result = rlrisk(*command, "--json", cwd=tmp_path)
 
     comparison = one_object(result)
     assert result.returncode == 0
@@ -163,6 +160,22 @@ def test_compare_reports_every_model_and_finds_no_disagreement_of_a_model_with_i
     assert comparison["choice"]["start_from"] in (BASE, str(twin))
     assert "start RL" in (tmp_path / "rlrisk-out" / "lineage.html").read_text(encoding="utf-8")
     assert json.loads((tmp_path / "rlrisk-out" / "lineage.json").read_text()) == comparison
+    again, loaded = modules_of(*command, "--json", cwd=tmp_path)
+    assert again == comparison
+    assert not {"torch", "transformers", "mlflow", "pandas", "scipy.stats"} & loaded
+
+
+def modules_of(*arguments: str, cwd: Path) -> tuple[dict[str, Any], set[str]]:
+    """What a command prints, and what it has imported by then."""
+    code = (
+        "import json, sys; from mlflow_rlrisk.cli import run\n"
+        "try: run()\n"
+        "finally: print(json.dumps(list(sys.modules)))"
+    )
+    command = [sys.executable, "-c", code, *arguments]
+    ran = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=True, timeout=240)
+    printed, modules = ran.stdout.splitlines()
+    return json.loads(printed), set(json.loads(modules))
 
 
 @pytest.mark.parametrize(

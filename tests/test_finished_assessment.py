@@ -287,7 +287,7 @@ def test_evidence_that_was_put_beside_the_rollouts_counts(world: World) -> None:
 @pytest.mark.parametrize(
     ("name", "other"),
     [
-        ("_own_code", lambda: "another"),
+        ("own_code", lambda: "another"),
         ("library_versions", lambda: {"torch": "0"}),
         ("SCHEMA_VERSION", 0),
     ],

@@ -154,12 +154,14 @@ def write_page(assessment: "Assessment") -> str:
     """Render the report page and put it beside the rollouts."""
     from mlflow_rlrisk.rollout_shards import write_text_atomically
     from mlflow_rlrisk.sinks.html import render
+    from mlflow_rlrisk.sinks.kept_figures import render_beside
 
-    page = render(assessment.report)
-    if assessment.folder is not None:
-        path = assessment.folder / "report.html"
-        write_text_atomically(path, page)
-        console.say(f"report      {path}")
+    if assessment.folder is None:
+        return render(assessment.report)
+    page = render_beside(assessment.report, assessment.folder)
+    path = assessment.folder / "report.html"
+    write_text_atomically(path, page)
+    console.say(f"report      {path}")
     return page
 
 

@@ -9,17 +9,15 @@ stands beside it.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
-from scipy import stats
 
 from mlflow_rlrisk.lineage.measures import Estimate, FloatArray, mean_estimate
 from mlflow_rlrisk.lineage.table import LineageMember
 from mlflow_rlrisk.statistics.bootstrap import PromptBootstrap
 from mlflow_rlrisk.statistics.counts import IntVector
-from mlflow_rlrisk.statistics.multiple import holm_adjusted
+from mlflow_rlrisk.statistics.multiple import fisher_p_values, holm_adjusted
 from mlflow_rlrisk.statistics.passk import pass_at_k
 from mlflow_rlrisk.success_columns import success_counts
 
@@ -182,19 +180,9 @@ def _changed_prompts(
     alpha: float,
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     ids = sorted(each.prompt_id for each in reference.statistics)
-    tables = np.stack([*before, *after], axis=1)
-    distinct, place = np.unique(tables, axis=0, return_inverse=True)
-    p_values = np.array([_fisher(*map(int, row)) for row in distinct])[np.ravel(place)]
     change = after[0] / after[1] - before[0] / before[1]
-    is_changed = holm_adjusted(np.minimum(p_values, 1.0)) <= alpha
+    is_changed = holm_adjusted(fisher_p_values(*before, *after)) <= alpha
     order = np.argsort(change, kind="stable")
     lost = tuple(ids[i] for i in order if is_changed[i] and change[i] < 0.0)
     gained = tuple(ids[i] for i in order[::-1] if is_changed[i] and change[i] > 0.0)
     return lost, gained
-
-
-@lru_cache(maxsize=1 << 16)
-def _fisher(solved: int, tries: int, solved_after: int, tries_after: int) -> float:
-    """Two-sided p-value; checkpoints of one lineage share most of their tables."""
-    table = [[solved, tries - solved], [solved_after, tries_after - solved_after]]
-    return float(stats.fisher_exact(table).pvalue)

@@ -6,6 +6,7 @@ hostile: Jinja escapes everything but our own figures, and the page forbids scri
 security policy. The same report gives the same bytes.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -67,19 +68,24 @@ _DISCLAIMER = (
 )
 
 
-def render(report: RiskReport) -> str:
-    """Render the page; a pure function of the report."""
-    page: str = template("report.html.j2").render(_content(report))
+def render(report: RiskReport, figures: Sequence[Mapping[str, Any]] | None = None) -> str:
+    """Render the page; a pure function of the report.
+
+    Args:
+        report: The report.
+        figures: What `draw_figures` gave for it; drawn here where they are missing.
+    """
+    page: str = template("report.html.j2").render(_content(report, figures))
     return page
 
 
 def render_body(report: RiskReport) -> str:
     """Render what stands between head and foot, for a page that has its own; needs `page.css`."""
-    body: str = template("report_body.html.j2").render(_content(report))
+    body: str = template("report_body.html.j2").render(_content(report, None))
     return body
 
 
-def _content(report: RiskReport) -> dict[str, Any]:
+def _content(report: RiskReport, figures: Sequence[Mapping[str, Any]] | None) -> dict[str, Any]:
     return dict(
         subject=shown(_subject(report), 200),
         assessed_at=moment(report.provenance.finished_at),
@@ -91,7 +97,7 @@ def _content(report: RiskReport) -> dict[str, Any]:
         next_steps=[shown(step) for step in report.next_steps],
         notes=[shown(note) for note in report.notes],
         facts=_facts(report),
-        figures=_figures(report),
+        figures=draw_figures(report) if figures is None else figures,
         components=[component_row(c) for c in report.components] + not_assessed_rows(report),
         components_note=_COMPONENTS_NOTE,
         metrics=metric_rows(report),
@@ -211,7 +217,11 @@ def _widest_pass_at_k(report: RiskReport) -> list[tuple[str, str]]:
     return [(f"pass_at_{k}", f"pass@{k}") for k in _ks(report)[-1:] if k > 1]
 
 
-def _figures(report: RiskReport) -> list[dict[str, Any]]:
+def draw_figures(report: RiskReport) -> list[dict[str, Any]]:
+    """The figures of the page, each with its id, title, markup and caption.
+
+    They show nothing of the report's provenance.
+    """
     made = (
         _pass_at_k(report),
         _solve_rate(report),

@@ -185,6 +185,7 @@ def entropy_by_position_figure(positions: FloatArray, means: FloatArray, alive: 
 
     def draw(axes: Any) -> None:
         side = axes.twinx()
+        side.patch.set_alpha(0.0)
         side.fill_between(positions, alive, step="mid", color=MUTED, alpha=0.14, linewidth=0)
         side.set_ylim(0, 1.02)
         side.set_ylabel("rollouts that long")
@@ -342,11 +343,12 @@ def _drawn(name: str, alt: str, draw: Any, *, height: float) -> str:
 
     with _DRAWING, mpl.rc_context(_STYLE):
         figure = Figure(figsize=(_WIDTH_IN, height), layout="constrained")
-        FigureCanvasSVG(figure)
+        canvas = FigureCanvasSVG(figure)
         figure.patch.set_alpha(0.0)
         draw(figure)
         buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
+        # `savefig` would draw all of it twice.
+        canvas.print_svg(buffer, metadata={"Date": None})  # type: ignore[no-untyped-call]
     return _embeddable(buffer.getvalue(), name, alt)
 
 

@@ -107,7 +107,7 @@ from mlflow_rlrisk.statistics.intervals import (
 )
 from mlflow_rlrisk.statistics.logistic import GaussianPrior, LogisticFit, fit_logistic
 from mlflow_rlrisk.statistics.mismatch import LogprobMismatch, logprob_mismatch, mismatch_sums
-from mlflow_rlrisk.statistics.multiple import holm_adjusted, sign_p_value
+from mlflow_rlrisk.statistics.multiple import fisher_p_values, holm_adjusted, sign_p_value
 from mlflow_rlrisk.statistics.noise_correction import (
     corrected_group_signal,
     corrected_group_variance,
@@ -213,6 +213,7 @@ __all__ = [  # noqa: RUF022  (in reading order)
     "rule_of_three_upper",
     "beta_posterior_interval",
     "constant_interval",
+    "fisher_p_values",
     "holm_adjusted",
     "sign_p_value",
     "AuditRates",

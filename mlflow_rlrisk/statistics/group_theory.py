@@ -81,12 +81,15 @@ def critical_success(group_size: int) -> float:
     size = check_at_least("group_size", group_size, 2)
     if size == 2:
         return 0.5
-    from scipy.optimize import brentq  # here, for it takes longer to load than all else
-
-    def degenerate_excess(p: float) -> float:
-        return float(p**size + math.exp(size * math.log1p(-p)) - 0.5)
-
-    return float(brentq(degenerate_excess, 0.0, 0.5, xtol=1e-18, rtol=8.9e-16))
+    # Newton's method climbs to the root: from the closed form, which lies below it, the polynomial
+    # falls and is convex. SciPy's solvers take longer to load than all else.
+    p, below = -math.expm1(-math.log(2.0) / size), 0.0
+    while p > below:
+        below = p
+        excess = p**size + math.exp(size * math.log1p(-p)) - 0.5
+        slope = size * (p ** (size - 1) - math.exp((size - 1) * math.log1p(-p)))
+        p -= excess / slope
+    return below
 
 
 def smallest_group_size(

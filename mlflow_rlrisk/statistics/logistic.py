@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize
 from scipy.special import expit
 
 from mlflow_rlrisk.errors import StatisticsError
@@ -64,6 +63,8 @@ def fit_logistic(
     >>> round(float(fit.slopes[0]), 4)  # 2 log(2.5 / 0.5)
     3.2189
     """
+    from scipy.optimize import minimize  # here, for it takes longer to load than all else
+
     design, labels = _design(features, is_positive)
     if prior is None and np.linalg.matrix_rank(design) < design.shape[1]:
         raise StatisticsError("features: columns are collinear or constant")

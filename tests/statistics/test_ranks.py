@@ -5,12 +5,13 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from scipy.stats import kendalltau, mannwhitneyu, rankdata, spearmanr
+from scipy.stats import fisher_exact, kendalltau, mannwhitneyu, rankdata, spearmanr
 
 from mlflow_rlrisk.errors import StatisticsError
 from mlflow_rlrisk.statistics import (
     auroc,
     exact_permutation_p,
+    fisher_p_values,
     holm_adjusted,
     kendall_tau_b,
     mean_ranks,
@@ -176,6 +177,23 @@ def test_holm_rejects_what_the_step_down_procedure_rejects(
 
     assert set(np.flatnonzero(adjusted <= level).tolist()) == rejected
     assert (adjusted >= p_values).all()
+
+
+def test_two_success_rates_are_held_against_each_other_as_scipy_does() -> None:
+    rng = np.random.default_rng(0)
+    tries, tries_after = rng.integers(1, 65, size=(2, 400))
+    tries_after[:200] = tries[:200]  # equal sides have tables that are exactly as likely
+    solved = rng.binomial(tries, rng.random(400))
+    solved_after = rng.binomial(tries_after, rng.random(400))
+
+    found = fisher_p_values(solved, tries, solved_after, tries_after)
+
+    expected = [
+        fisher_exact([[a, n - a], [b, m - b]]).pvalue
+        for a, n, b, m in zip(solved, tries, solved_after, tries_after, strict=True)
+    ]
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+    assert fisher_p_values(*np.zeros((4, 0), dtype=np.int64)).size == 0
 
 
 def test_a_finite_number_of_draws_never_claims_certainty() -> None:
