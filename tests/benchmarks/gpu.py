@@ -1,11 +1,12 @@
-"""Everything about the fused head that only a GPU can tell, in one run.
+"""Everything about fused head and recorded entropies that only a GPU can tell, in one run.
 
 ``python -m tests.benchmarks.gpu [--json FILE] [--assert]`` on a machine with CUDA; ``--rehearse``
 runs the same code on tiny operands of the CPU, to see that it runs. Routes are timed in turn by
 CUDA events, after one round that compiles. Of each: median time, ratio to the bare output head,
 error against float64, memory at the peak above the operands, and the share of the ceiling that it
 reaches (the slower of multiplying as fast as a large matrix product and reading the operands as
-fast as a copy). verl's own kernel takes part where ``verl`` is installed.
+fast as a copy). verl's own kernel takes part where ``verl`` is installed. What the recorder costs
+beside an engine is measured by ``tests.benchmarks.vllm_recorder`` in vLLM's environment.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from statistics import median
 from typing import Any
 
 from tests.benchmarks.head import (
+    BARE,
     COMPILED,
     EAGER,
     LARGEST_ERROR,
@@ -38,6 +40,12 @@ REPS = 20
 SIZES = list(product([2048, 4096], [32768, 151936], [512, 2048, 8192]))
 """Width, words, tokens."""
 REHEARSAL = [(64, 1000, 40)]
+
+ROW_KERNEL, ROW_TILES = "ours, kernel for rows", "ours, tiles of rows"
+ROW_SIZES = list(product([64, 256, 1024], [32768, 151936]))
+"""Rows of one step of an engine, words."""
+ROW_REHEARSAL = [(5, 1000)]
+ROW_ERROR = 2e-5
 
 
 def contenders(hidden: Any, weight: Any, targets: Any) -> dict[str, Callable[[], Pair]]:
@@ -129,7 +137,7 @@ def measure(size: tuple[int, int, int], dtype: str, device: str, reps: int) -> d
     runs = contenders(*tensors)
     exact = float64_values(*tensors)
     with torch.no_grad():
-        errors = {name: largest_error(run, exact) for name, run in runs.items() if name != LINEAR}
+        errors = {name: largest_error(run, exact) for name, run in runs.items() if name not in BARE}
         times = in_turn(runs, device, reps)
         peaks = {name: peak_mb(run, device) for name, run in runs.items()}
     rows = {
@@ -152,6 +160,38 @@ def measure(size: tuple[int, int, int], dtype: str, device: str, reps: int) -> d
             f"{row['share_of_ceiling']:10.0%}{error:>10}{peak:>10}"
         )
     return {"H": width, "V": words, "T": tokens, "dtype": dtype, "rows": rows}
+
+
+def measure_rows(size: tuple[int, int], device: str, reps: int) -> dict[str, Any]:
+    """Entropies of logits that an engine has made already, float32, at temperature .7."""
+    import torch
+
+    from mlflow_rlrisk.samplers.vllm_recorder.core import row_statistics, tiled_statistics
+
+    logits = torch.randn(size, generator=torch.Generator().manual_seed(0)).mul_(4.0).to(device)
+
+    def naive() -> Any:
+        logs = (logits / 0.7).log_softmax(-1)
+        return -(logs.exp() * logs).sum(-1)
+
+    runs: dict[str, Callable[[], Any]] = {
+        ROW_TILES: lambda: tiled_statistics(logits, 0.7).entropies,
+        "log_softmax of all logits": naive,
+    }
+    if device != "cpu":
+        runs[ROW_KERNEL] = lambda: row_statistics(logits, 0.7).entropies
+    logs = (logits.double() / 0.7).log_softmax(-1)
+    exact = -(logs.exp() * logs).sum(-1)
+    errors = {name: float((run().double() - exact).abs().max()) for name, run in runs.items()}
+    _, bandwidth = ceilings("float32", device)
+    print(f"\nentropies of {size[0]} rows of {size[1]} logits")
+    rows = {}
+    for name, taken in in_turn(runs, device, reps).items():
+        seconds_ = median(taken)
+        share = logits.numel() * 4 / bandwidth / seconds_
+        rows[name] = {"median_s": seconds_, "share_of_ceiling": share, "error_nats": errors[name]}
+        print(f"{name:28}{1e3 * seconds_:10.3f} ms{share:10.0%}{errors[name]:10.1e}")
+    return {"rows": size[0], "V": size[1], "routes": rows}
 
 
 def sweep(size: tuple[int, int, int], dtype: str, device: str, reps: int) -> list[dict[str, Any]]:
@@ -204,8 +244,27 @@ def missed(results: list[dict[str, Any]]) -> list[str]:
                 found.append(f"{name}: {route} is off by {rows[route]['error_nats']:.1e} nats")
         if TRITON not in rows:
             found.append(f"{name}: the Triton kernel is not used")
-        elif VERL_KERNEL in rows and rows[TRITON]["median_s"] > rows[VERL_KERNEL]["median_s"]:
-            found.append(f"{name}: slower than verl's kernel")
+            continue
+        for other in (VERL_KERNEL, EAGER, COMPILED):
+            if other in rows and rows[TRITON]["median_s"] > rows[other]["median_s"]:
+                found.append(f"{name}: the Triton kernel is slower than {other}")
+    return found
+
+
+def missed_rows(results: list[dict[str, Any]], device: str) -> list[str]:
+    """What entropies of rows have to hold: errors, and that the kernel is used."""
+    from mlflow_rlrisk.samplers.vllm_recorder.row_route import works
+
+    found = [
+        f"{result['rows']} rows: {name} is off by {row['error_nats']:.1e} nats"
+        for result in results
+        for name, row in result["routes"].items()
+        if name != "log_softmax of all logits" and not row["error_nats"] <= ROW_ERROR
+    ]
+    import torch
+
+    if device != "cpu" and not works(torch.empty(0, device=device).device):
+        found.append("the kernel for rows is not used")
     return found
 
 
@@ -228,14 +287,23 @@ def main() -> int:
     results = []
     for dtype, size in product(["bfloat16", "float32"], REHEARSAL if args.rehearse else SIZES):
         results.append(measure(size, dtype, device, 2 if args.rehearse else args.reps))
+    row_results = [
+        measure_rows(size, device, 2 if args.rehearse else args.reps)
+        for size in (ROW_REHEARSAL if args.rehearse else ROW_SIZES)
+    ]
     tiles = (
         {} if args.rehearse else {"bfloat16": sweep((4096, 151936, 2048), "bfloat16", device, 5)}
     )
-    problems = missed(results)
+    problems = [] if args.rehearse else missed(results)
+    problems += missed_rows(row_results, device)
     print("\n".join(["", *problems]) if problems else "\nall held")
     if args.json:
-        found = {"device": name, "torch": torch.__version__, "command": " ".join(sys.argv)}
-        found |= {"sizes": results, "tiles": tiles, "missed": problems}
+        found = {
+            "device": name,
+            "torch": torch.__version__,
+            "command": " ".join(["tests.benchmarks.gpu", *sys.argv[1:]]),
+        }
+        found |= {"sizes": results, "rows": row_results, "tiles": tiles, "missed": problems}
         args.json.write_text(json.dumps(found, indent=2) + "\n")
     return 1 if args.check and problems else 0
 

@@ -33,6 +33,9 @@ UPCAST = "head upcast to float32"
 PRODUCT = "float32 product of our tiles"
 """No route without a unit for bfloat16 can be faster: it makes no logprob and no entropy."""
 
+BARE = (LINEAR, PRODUCT)
+"""Routes that make logits alone."""
+
 PRODUCT_TILE = (1024, 1024)
 """Tokens and words that are multiplied at a time, into one buffer."""
 
@@ -93,7 +96,7 @@ def routes(hidden: Any, weight: Any, targets: Any) -> dict[str, Callable[[], Pai
         return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
 
     wide_hidden, wide_weight = hidden.float(), weight.float()
-    buffer = torch.empty(PRODUCT_TILE[0] * PRODUCT_TILE[1])
+    buffer = torch.empty(PRODUCT_TILE[0] * PRODUCT_TILE[1], device=hidden.device)
 
     def product() -> Pair:
         for rows in wide_hidden.split(PRODUCT_TILE[0]):
@@ -201,9 +204,8 @@ def main() -> int:
         checked |= {name: contenders[name] for name in (EAGER, COMPILED)}
         exact = float64_values(*tensors)
         with torch.no_grad():
-            bare = (LINEAR, PRODUCT)
             errors = {
-                name: largest_error(run, exact) for name, run in checked.items() if name not in bare
+                name: largest_error(run, exact) for name, run in checked.items() if name not in BARE
             }
             seconds = seconds_by_name(contenders, args.reps, is_warm=True)
         title = f"{dtype}, H {args.H}, V {args.V}, T {args.T}"

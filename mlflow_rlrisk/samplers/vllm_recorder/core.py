@@ -60,12 +60,13 @@ def row_statistics(
             from mlflow_rlrisk.samplers.vllm_recorder.row_kernel import row_values
 
             return RowStatistics(*row_values(logits, temperature))
-    return _tiled_statistics(logits, temperature)
+    return tiled_statistics(logits, temperature)
 
 
-def _tiled_statistics(
+def tiled_statistics(
     logits: "torch.Tensor", temperature: "float | torch.Tensor | None"
 ) -> RowStatistics:
+    """`row_statistics` without the kernel, in two buffers of a tile's size."""
     import torch
 
     num_rows, num_words = logits.shape
