@@ -28,7 +28,7 @@ from mlflow_rlrisk.lineage.drift import (
     reward_bound,
 )
 from mlflow_rlrisk.lineage.measures import Estimate
-from mlflow_rlrisk.lineage.modes import mode_changes
+from mlflow_rlrisk.lineage.modes import mode_changes, why_no_modes
 from mlflow_rlrisk.lineage.table import HELDOUT, build_table
 from mlflow_rlrisk.lineage_evidence import answers_given
 from mlflow_rlrisk.records import GradedGroup, Prompt
@@ -97,6 +97,8 @@ def measure_drift(
     changes = _changes(members, config, bootstrap)
     forgotten = _forgotten(base, members, config, notes)
     modes = mode_changes(members[0], members[1:], bootstrap, confidence=config.confidence)
+    if (missing := why_no_modes(members[0], members[1:])) is not None:
+        notes.append(f"answers lost or new are not told: {missing}")
     return DriftReport(
         before=members[0].name,
         after=members[1].name,

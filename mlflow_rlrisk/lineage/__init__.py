@@ -20,7 +20,7 @@ from mlflow_rlrisk.lineage.choice import (
 from mlflow_rlrisk.lineage.coverage import CoverageChange, coverage_changes
 from mlflow_rlrisk.lineage.heldout import HeldoutLoss, heldout_losses
 from mlflow_rlrisk.lineage.measures import Estimate
-from mlflow_rlrisk.lineage.modes import AnswerModes, ModeChange, mode_changes
+from mlflow_rlrisk.lineage.modes import AnswerModes, ModeChange, mode_changes, why_no_modes
 from mlflow_rlrisk.lineage.outcomes import RankEvidence, outcome_table, rank_evidence
 from mlflow_rlrisk.lineage.pairs import OrderAgreement, Pair, PairOrder, compare_orders
 from mlflow_rlrisk.lineage.phases import Phase, PhaseReport
@@ -118,7 +118,7 @@ def trace_lineage(
         measures={m.name: tuple(map(float, m.values)) for m in table.measures.values()},
         ranks=_ranks(table),
         relative_entropy=_relative_entropy(table, base, confidence),
-        undefined=table.undefined,
+        undefined=_undefined(table, why_no_modes(*beside[:2])),
         ranking=ranking,
         choice=with_drift(choice, base),
         pairs=pairs,
@@ -183,6 +183,11 @@ def _beside(
     others = [member for position, member in enumerate(table.members) if position != place]
     bootstrap = PromptBootstrap(table.num_prompts, num_resamples, seed)
     return table.members[place], others, bootstrap
+
+
+def _undefined(table: LineageTable, why_no_modes: str | None) -> dict[str, str]:
+    lacking = {} if why_no_modes is None else {"modes": why_no_modes}
+    return {**table.undefined, **lacking}
 
 
 def _check_outcomes(outcomes: Mapping[str, float]) -> None:

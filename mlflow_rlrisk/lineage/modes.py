@@ -113,6 +113,18 @@ def mode_changes(
     )
 
 
+def why_no_modes(reference: LineageMember, checkpoints: Sequence[LineageMember]) -> str | None:
+    """Why `mode_changes` says nothing of some; ``None`` where it tells of all."""
+    members = (reference, *checkpoints)
+    unkept = [each.name for each in members if each.answers is None]
+    if unkept:
+        return f"the answers of {', '.join(unkept)} were not kept"
+    if not any(each.answers for each in members):
+        named = reference.report.provenance.verifier or "in use"
+        return f"the verifier {named} gives rewards and extracts no answers"
+    return None
+
+
 def _samples(member: LineageMember, prompt_ids: Sequence[str]) -> list[Sample]:
     scored = {each.prompt_id: each.num_scored for each in member.statistics}
     answers = member.answers or {}

@@ -33,7 +33,7 @@ class LineageReport:
         ranks: Rank of each version under each measure, 1 the safest, in the order of ``names``.
         relative_entropy: Entropy of each version over the base's, paired over the prompts, by
             name; empty where no base was named.
-        undefined: Why a measure is missing.
+        undefined: Why a measure, or ``modes``, is missing, by name.
         ranking: The versions from the safest to the riskiest.
         choice: Which one to start from, and why not the best pass@1.
         pairs: Every pair under every measure.

@@ -57,13 +57,18 @@ def render_lineage(lineage: LineageReport) -> str:
         coverage_reference=shown(lineage.coverage[0].reference, 200) if lineage.coverage else "",
         modes=[_modes(change) for change in lineage.modes],
         modes_reference=shown(lineage.modes[0].reference, 200) if lineage.modes else "",
+        no_modes=shown(lineage.undefined.get("modes", "")),
         besides=_besides(lineage),
         heldout=[_heldout(each) for each in lineage.heldout],
         has_gap=any(each.overfit_gap is not None for each in lineage.heldout),
         has_within=any(each.within is not None for each in lineage.outcomes),
         outcomes=[_outcome(evidence) for evidence in lineage.outcomes],
         notes=[shown(note) for note in lineage.notes]
-        + [f"{name} is undefined: {shown(reason)}" for name, reason in lineage.undefined.items()],
+        + [
+            f"{name} is undefined: {shown(reason)}"
+            for name, reason in lineage.undefined.items()
+            if name != "modes"
+        ],
         version=__version__,
     )
     return page

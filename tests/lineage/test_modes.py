@@ -151,11 +151,22 @@ def test_a_lineage_tells_which_answers_a_version_lost_beside_the_base() -> None:
     assert lineage.to_dict()["modes"][0]["modes"]["lost"]["value"] == 0.0
 
 
+def test_a_verifier_that_extracts_no_answers_is_named_on_the_page_and_in_json() -> None:
+    members = [replace(each, answers={}) for each in collapsing()]
+
+    lineage = trace_lineage(members, base="base")
+
+    reason = "the verifier in use gives rewards and extracts no answers"
+    assert lineage.to_dict()["undefined"]["modes"] == reason
+    assert f"lost or has new is not told: {reason}." in render_lineage(lineage)
+    assert "modes" not in trace_lineage(with_answers(collapsing(), {}), base="base").undefined
+
+
 def test_without_answers_no_modes_are_told_and_divergence_is_left_to_drift() -> None:
     lineage = trace_lineage(collapsing(), base="base")
 
     assert lineage.modes == ()
-    assert "Answers, beside" not in render_lineage(lineage)
+    assert "the answers of base, epoch1, epoch5, epoch25 were not kept" in render_lineage(lineage)
     moved = next(name for name in (lineage.choice.start_from, "epoch25") if name != "base")
     assert f"rlrisk drift base {moved} " in lineage.choice.next_steps[-1]
     assert "rlrisk drift" not in " ".join(trace_lineage(collapsing()).choice.next_steps)
