@@ -3,8 +3,8 @@
 Comparing is finding scaled copies in the stored rollouts, tracing the lineage, drawing the page;
 by command it is a whole ``rlrisk compare`` after an ``rlrisk assess`` of every version.
 
-    python -m tests.benchmarks.lineage [--versions 100] [--prompts 10000] [--rounds 3]
-        [--layers 6 --hidden 256] [--json FILE]
+    python -m tests.benchmarks.lineage [--part beside_assessing,by_command,many] [--rounds 3]
+        [--versions 100] [--prompts 10000] [--layers 6 --hidden 256] [--json FILE]
 
 With ``--layers`` the six are of an untrained Llama of that size with the demo's tokenizer, for the
 demo's own has 0.3 M parameters, beside which reading a rollout again is not little.
@@ -154,8 +154,23 @@ def beside_assessing(num_versions: int, rounds: int, layers: int, hidden: int) -
     return {"versions": num_versions, "cpu_s": rows, "over_assessing": shares}
 
 
-def by_command(num_versions: int) -> dict[str, Any]:
+def by_command(num_versions: int, rounds: int) -> dict[str, Any]:
     """``rlrisk assess`` of every version, then ``rlrisk compare``, each in a process of its own."""
+    rows = []
+    for _ in range(rounds):
+        rows.append(_round_by_command(num_versions))
+        print(f"  {rows[-1]}")
+    shares = [row["compare"] / row["assess"] for row in rows]
+    found = {
+        "versions": num_versions,
+        "cpu_s": rows,
+        "over_assessing": round(statistics.median(shares), 4),
+    }
+    print(f"by command, a process each: {found}")
+    return found
+
+
+def _round_by_command(num_versions: int) -> dict[str, float]:
     script = str(Path(sys.executable).with_name("rlrisk"))
     options = ["--num-samples", "64", "--group-size", "8", "--max-new-tokens", str(MAX_NEW_TOKENS)]
     with tempfile.TemporaryDirectory() as folder:
@@ -175,13 +190,7 @@ def by_command(num_versions: int) -> dict[str, Any]:
 
         assessed = sum(cpu_of("assess", model) for model in models)
         compared = cpu_of("compare", *models, "--base", models[0])
-    found = {
-        "versions": num_versions,
-        "cpu_s": {"assess": round(assessed, 2), "compare": round(compared, 2)},
-        "over_assessing": round(compared / assessed, 4),
-    }
-    print(f"by command, a process each: {found}")
-    return found
+    return {"assess": round(assessed, 2), "compare": round(compared, 2)}
 
 
 def compare(assessments: Sequence[Assessment]) -> None:
@@ -206,6 +215,7 @@ def main() -> None:
     parser.add_argument("--versions", type=int, default=100)
     parser.add_argument("--prompts", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--part", default="beside_assessing,by_command,many")
     parser.add_argument("--layers", type=int, default=0)
     parser.add_argument("--hidden", type=int, default=256)
     parser.add_argument("--json", type=Path, default=None)
@@ -217,11 +227,16 @@ def main() -> None:
             ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
         ).stdout.strip(),
         "command": " ".join(["python -m tests.benchmarks.lineage", *sys.argv[1:]]),
-        "beside_assessing": beside_assessing(6, options.rounds, options.layers, options.hidden),
     }
-    if not options.layers:
-        record["by_command"] = by_command(6)
-        record["many"] = many(options.versions, options.prompts)
+    parts = {
+        "beside_assessing": lambda: beside_assessing(
+            6, options.rounds, options.layers, options.hidden
+        ),
+        "by_command": lambda: by_command(6, options.rounds),
+        "many": lambda: many(options.versions, options.prompts),
+    }
+    asked = ["beside_assessing"] if options.layers else options.part.split(",")
+    record |= {name: parts[name]() for name in asked}
     if options.json is not None:
         options.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
