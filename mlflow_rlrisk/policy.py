@@ -12,14 +12,13 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mlflow_rlrisk.calibration.formula import formula_digest
 from mlflow_rlrisk.calibration.record import CalibrationRecord
 from mlflow_rlrisk.config import CalibrationUse, PolicyConfig
 from mlflow_rlrisk.errors import ConfigError
 from mlflow_rlrisk.report_record import RiskLevel, RiskReport
 from mlflow_rlrisk.thresholds import REGISTRY
+from mlflow_rlrisk.yaml_settings import read_settings
 
 _SEVERITY = {RiskLevel.LOW: 0, RiskLevel.MEDIUM: 1, RiskLevel.HIGH: 2}
 _NOT_A_LINE = ("name", "required_level")
@@ -64,17 +63,6 @@ class Decision:
         }
 
 
-class NoRepeatedKeys(yaml.SafeLoader):
-    """YAML in which a key that stands twice is an error: the second would win silently."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Refuse the mapping, or make it."""
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        if len({str(key) for key in keys}) != len(keys):
-            raise yaml.YAMLError(f"a key stands twice, line {node.start_mark.line + 1}")
-        return super().construct_mapping(node, deep=deep)
-
-
 def load_policy(path: str | PathLike[str]) -> PolicyConfig:
     """Read a policy from a YAML file; settings that are absent keep their defaults.
 
@@ -86,15 +74,7 @@ def load_policy(path: str | PathLike[str]) -> PolicyConfig:
     Raises:
         ConfigError: The file cannot be read, is no mapping, or a setting is unknown or unusable.
     """
-    try:
-        raw = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=NoRepeatedKeys)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        raise ConfigError("policy", str(path), f"cannot be read: {error}") from error
-    if raw is None:
-        raise ConfigError("policy", str(path), "the file is empty")
-    if not isinstance(raw, dict) or not all(isinstance(key, str) for key in raw):
-        raise ConfigError("policy", str(path), "must be a mapping from settings to values")
-    return policy_of(raw, Path(path).parent)
+    return policy_of(read_settings(path, "policy"), Path(path).parent)
 
 
 def policy_of(settings: Mapping[str, Any], folder: Path) -> PolicyConfig:

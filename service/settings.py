@@ -6,7 +6,6 @@ A caller names a prompt set, a verifier and a policy of this file; it never brin
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import Field, model_validator
 
 from mlflow_rlrisk import (
@@ -17,6 +16,7 @@ from mlflow_rlrisk import (
     Settings,
     load_policy,
 )
+from mlflow_rlrisk.yaml_settings import read_settings
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,128}$")]
 PositiveInt = Annotated[int, Field(ge=1)]
@@ -167,13 +167,7 @@ def load_settings(path: str | Path) -> ServiceSettings:
         ConfigError: The file cannot be read, or a setting is unknown or unusable.
     """
     file = Path(path)
-    try:
-        raw = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError("config", str(path), f"cannot be read: {error}") from error
-    if not isinstance(raw, dict):
-        raise ConfigError("config", str(path), "must be a mapping from settings to values")
-    settings = ServiceSettings(**raw)
+    settings = ServiceSettings(**read_settings(file, "config"))
     root = file.resolve().parent
     settings = settings.model_copy(
         update={

@@ -70,6 +70,7 @@ policies = st.builds(
     high_from=st.floats(0.5, 1),
     min_prompts=st.integers(1, 300),
     veto_signal_below=st.floats(0, 1),
+    low_signal_from=st.floats(0, 1),
     max_component=st.floats(0, 1),
     required_level=st.sampled_from(["low", "medium"]),
 )
@@ -86,6 +87,7 @@ def test_tightening_a_policy_never_turns_block_into_promote(
             "high_from": max(policy.high_from - less, 0.5),
             "min_prompts": policy.min_prompts + more_prompts,
             "veto_signal_below": min(policy.veto_signal_below + more, 1.0),
+            "low_signal_from": min(policy.low_signal_from + more, 1.0),
             "max_component": max(policy.max_component - more, 0.0),
             "required_level": "low",
         }
@@ -134,6 +136,7 @@ def test_a_policy_file_changes_what_it_names_and_keeps_the_rest(tmp_path: Path) 
         ("a: [", "cannot be read"),
         ("!!python/object/apply:os.getcwd []", "cannot be read"),
         ("1: 2", "mapping"),
+        ("name: 2026-13-45", "it is no YAML"),
         ("low_below: 0.1\nlow_below: 0.2", "a key stands twice, line 1"),
         ("a: " + "[" * 5000, "cannot be read"),
     ],

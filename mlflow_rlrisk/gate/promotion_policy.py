@@ -13,7 +13,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mlflow_rlrisk.attestation_envelope import canonical_json
@@ -21,7 +20,8 @@ from mlflow_rlrisk.attestation_keys import KeyRing
 from mlflow_rlrisk.config import PolicyConfig
 from mlflow_rlrisk.errors import ConfigError
 from mlflow_rlrisk.gate.names import matches, readable
-from mlflow_rlrisk.policy import CALIBRATION, NoRepeatedKeys, policy_of
+from mlflow_rlrisk.policy import CALIBRATION, policy_of
+from mlflow_rlrisk.yaml_settings import settings_in
 
 POLICY_VARIABLE = "RLRISK_POLICY"
 DEFAULT_REGISTRY = "mlflow"
@@ -225,7 +225,7 @@ class PolicySource:
         settings, folder = policy.risk_policy, self.path.parent
         if isinstance(settings, str):
             folder = (folder / settings).parent
-            settings = _mapping(take(settings, "risk_policy"), "risk_policy")
+            settings = settings_in(take(settings, "risk_policy"), "risk_policy")
         if isinstance(named := settings.get(CALIBRATION), str):
             take(folder.absolute() / named, CALIBRATION)
         return policy_of(settings, folder)
@@ -255,7 +255,7 @@ def parse_policy(text: str | bytes) -> PromotionPolicy:
         ConfigError: It is no YAML mapping, repeats a key, or a setting is unknown or unusable.
     """
     try:
-        return PromotionPolicy.model_validate(_mapping(text, POLICY_VARIABLE))
+        return PromotionPolicy.model_validate(settings_in(text, POLICY_VARIABLE))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or POLICY_VARIABLE
@@ -272,13 +272,3 @@ def _bytes(path: Path, what: str) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise ConfigError(what, str(path), f"cannot be read: {error.strerror}") from error
-
-
-def _mapping(text: str | bytes, what: str) -> dict[str, Any]:
-    try:
-        raw = yaml.load(text, Loader=NoRepeatedKeys)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigError(what, "file", f"is no YAML: {error}") from error
-    if not isinstance(raw, dict) or not all(isinstance(key, str) for key in raw):
-        raise ConfigError(what, "file", "must be a mapping from settings to values")
-    return raw

@@ -6,17 +6,18 @@ does not void what was decided of a checkpoint.
 
 from collections.abc import Mapping
 from os import PathLike
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Field
 
 from mlflow_rlrisk.config import PolicyConfig, PositiveInt, Settings, Share
 from mlflow_rlrisk.errors import ConfigError
+from mlflow_rlrisk.yaml_settings import read_settings
 
 RuleId = Literal["R1", "R2", "R3", "R4", "R5", "R6", "R7", "R8", "R9", "R10"]
 Positive = Annotated[float, Field(gt=0.0)]
+SECTION = "monitor"
+"""Key of a policy file below which the lines may stand."""
 
 
 class MonitorPolicy(Settings):
@@ -73,10 +74,13 @@ def monitor_policy(policy: PolicyLike) -> MonitorPolicy:
         return policy
     if isinstance(policy, Mapping):
         return MonitorPolicy(**policy)
-    try:
-        raw = yaml.safe_load(Path(policy).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError("policy", str(policy), f"cannot be read: {error}") from error
-    if not isinstance(raw, dict) or not all(isinstance(key, str) for key in raw):
-        raise ConfigError("policy", str(policy), "must be a mapping from settings to values")
-    return MonitorPolicy(**raw.get("monitor", raw))
+    if not isinstance(policy, str | PathLike):
+        raise ConfigError("policy", policy, "lines, their settings or a YAML file are needed")
+    raw = read_settings(policy, "policy")
+    if SECTION not in raw:
+        return MonitorPolicy(**raw)
+    for name in raw.keys() - {SECTION}:
+        raise ConfigError(name, raw[name], f"unknown setting beside {SECTION}")
+    if not isinstance(raw[SECTION], dict):
+        raise ConfigError(SECTION, raw[SECTION], "must be a mapping from settings to values")
+    return MonitorPolicy(**raw[SECTION])

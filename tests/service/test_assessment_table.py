@@ -11,7 +11,7 @@ from mlflow_rlrisk import ConfigError, RiskReport, log_checkpoint
 from service.assessment_table import AssessmentTable, KeyConflictError, QueueFullError, State
 from service.database import open_database
 from service.publishing import ASSESSMENT_TAG, publish
-from service.settings import ServiceSettings
+from service.settings import ServiceSettings, load_settings
 from tests.service.running_service import BASE
 from tests.sinks.simulated import simulated_report
 
@@ -140,3 +140,12 @@ def test_settings_that_no_assessment_could_use_are_refused() -> None:
         )
     with pytest.raises(ConfigError, match="unknown setting"):
         ServiceSettings(tracking_uri="x", prompt_sets={}, verifiers={}, debug=True)
+
+
+def test_a_settings_file_that_says_two_things_is_refused(tmp_path: Path) -> None:
+    # The second address would win silently, and the reports would go there.
+    file = tmp_path / "service.yaml"
+    file.write_text("tracking_uri: http://a\ntracking_uri: http://b\n")
+
+    with pytest.raises(ConfigError, match="a key stands twice"):
+        load_settings(file)
