@@ -99,8 +99,9 @@ class RLRiskCallback(TrainerCallback):
     def _begin(self, args: Any) -> None:
         coefficients = [getattr(args, name, 0.0) for name in ("beta", "entropy_coef")]
         adaptive = bool(getattr(args, "use_adaptive_entropy", False))
+        size = getattr(args, "num_generations", None)
         facts = RunFacts(
-            group_size=getattr(args, "num_generations", None),
+            group_size=size if isinstance(size, int) and size >= 2 else None,
             reward_scale=self._facts.reward_scale,
             success_metric=self._facts.success_metric,
             batch_scaled=str(getattr(args, "scale_rewards", "group")) == "batch",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlflow_rlrisk import console
-from mlflow_rlrisk.commands.options import json_option
+from mlflow_rlrisk.commands.options import FiniteFloat, json_option
 from mlflow_rlrisk.commands.output import BLOCK, OK, print_json
 from mlflow_rlrisk.errors import ConfigError, RLRiskError
 from mlflow_rlrisk.monitor.trainers import ADAPTERS, adapter_name
@@ -67,7 +67,13 @@ def _reading_options(function: Any) -> Any:
 @click.command()
 @_reading_options
 @click.option("--follow", "is_followed", is_flag=True, help="Watch until the run ends.")
-@click.option("--poll-s", type=float, default=10.0, show_default=True, help="Between readings.")
+@click.option(
+    "--poll-s",
+    type=FiniteFloat(min=0.0, min_open=True),
+    default=10.0,
+    show_default=True,
+    help="Between readings.",
+)
 @click.option(
     "--on-alarm",
     default=None,
@@ -179,16 +185,15 @@ def parse_scale(text: str | None) -> tuple[float, float] | None:
     """Read ``WRONG,RIGHT``.
 
     Raises:
-        ConfigError: These are not two different finite numbers.
+        ConfigError: These are not two numbers.
     """
     if text is None:
         return None
     try:
         wrong, right = (float(part) for part in text.split(","))
-    except ValueError:
-        wrong = right = 0.0
-    if wrong == right or not abs(right - wrong) < float("inf"):
-        raise ConfigError("reward_scale", text, "two different numbers are needed, such as -1,1")
+    except ValueError as error:
+        need = "two different numbers are needed, such as -1,1"
+        raise ConfigError("reward_scale", text, need) from error
     return wrong, right
 
 
@@ -293,6 +298,9 @@ def _run_outcome(options: dict[str, Any]) -> Any:
     judgement, _ = judge_source(source, _settings(options))
     if judgement.outcome is None:
         raise HistoryError(f"{source.title}: no reward is logged that an outcome could be read of")
+    named = options["success_metric"]
+    if named is not None and judgement.outcome.quantity != "success":
+        raise HistoryError(f"{source.title}: no row has a {named} within 0 to 1")
     return judgement.outcome
 
 

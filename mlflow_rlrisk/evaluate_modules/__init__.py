@@ -62,7 +62,7 @@ def solve_counts(
             raise StatisticsError(
                 f"rewards hold {others.min()}: state threshold=, from which a reward is correct"
             )
-    line = 1.0 if threshold is None else threshold
+    line: object = 1.0 if threshold is None else threshold  # users give what they like
     if not isinstance(line, Real) or not math.isfinite(line):
         raise ConfigError("threshold", threshold, "a finite number is needed")
-    return given.sums((given.flat >= line).astype(np.float64)).astype(np.int64), given.lengths
+    return given.sums((given.flat >= float(line)).astype(np.float64)).astype(np.int64), given.lengths

@@ -11,7 +11,7 @@ from mlflow_rlrisk.monitor.history import History
 from mlflow_rlrisk.monitor.outcome import RunOutcome, run_outcome
 from mlflow_rlrisk.monitor.policy import MonitorPolicy
 from mlflow_rlrisk.monitor.status import Missing, RuleStatus, missing_inputs, rule_states
-from mlflow_rlrisk.monitor.tracks import DEFAULT_GROUP_SIZE, Track, Tracks
+from mlflow_rlrisk.monitor.tracks import DEFAULT_GROUP_SIZE, RANGES, Track, Tracks
 from mlflow_rlrisk.statistics.dynamics import EntropyLaw, fit_entropy_law
 
 CORROBORATED = ({"R1", "R4"}, {"R1", "R5"}, {"R2", "R4"}, {"R3", "R4"})
@@ -195,7 +195,17 @@ def _law(tracks: Tracks | None) -> tuple[EntropyLaw | None, str | None]:
 def _assumptions(tracks: Tracks | None) -> list[str]:
     if tracks is None:
         return []
-    notes = []
+    notes = [
+        f"out of range: {count} values of {name} are not within {RANGES[name][0]:g} and "
+        f"{RANGES[name][1]:g} and left out"
+        for name, count in tracks.out_of_range.items()
+    ]
+    stated = tracks.facts.reward_scale
+    if stated is not None and tracks.scale() is None:
+        notes.append(
+            f"rewards lie beyond the stated {stated[0]:g} (wrong) and {stated[1]:g} (right): no "
+            "success rate is made of them"
+        )
     if tracks.facts.group_size is None and tracks.success() is not None:
         notes.append(f"groups of {DEFAULT_GROUP_SIZE} are assumed; state yours with --group-size")
     if tracks.get("success") is None and tracks.facts.reward_scale is None:

@@ -49,8 +49,10 @@ class _Pass:
     def extend(self, row: LogRow) -> list[Alarm]:
         values = self.tracks.adapter.read(row.metrics)
         direct = self.tracks.facts.success_metric
-        if direct is not None and direct in row.metrics:
-            values["success"] = row.metrics[direct]
+        if direct is not None:
+            values.pop("success", None)
+            if direct in row.metrics:
+                values["success"] = row.metrics[direct]
         if not values:
             return []
         self.tracks.extend(row.step, values)

@@ -120,7 +120,9 @@ def _lack(rule: RuleId, tracks: Tracks, policy: MonitorPolicy) -> tuple[str, str
         if name not in present:
             return name, hint(tracks.adapter, name)
     if rule in ("R3", "R8") and tracks.success() is None:
-        return "success", SCALE_UNKNOWN
+        named = tracks.facts.success_metric
+        lack = f"values of {named} within 0 to 1: no row has one" if named else SCALE_UNKNOWN
+        return "success", lack
     if rule == "R4" and tracks.facts.batch_scaled:
         return "zero_variance", BATCH_SCALED
     if rule in ("R1", "R2", "R9") and tracks.comparable_entropy() is None:

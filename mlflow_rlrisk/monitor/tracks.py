@@ -4,12 +4,16 @@ A rule reads columns up to the newest row and nothing else, which is why a run j
 goes on and the same log judged afterwards give the same alarms.
 """
 
+import math
 from bisect import bisect_right
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple
 
+from mlflow_rlrisk.errors import ConfigError
 from mlflow_rlrisk.monitor.adapters import Adapter, Input
+from mlflow_rlrisk.statistics.counts import check_at_least
 
 MOVING_RANGE = 1.128
 """Mean distance of two neighbours over the standard deviation, for normal noise (d2 of Shewhart's
@@ -20,6 +24,17 @@ COIN = 0.5
 """Standard deviation of a fair coin."""
 SCALES = ((0.0, 1.0), (-1.0, 1.0), (0.0, 2.0))
 """Rewards of a wrong and a right answer that are told apart by the rewards' spread."""
+RANGES: Mapping[Input, tuple[float, float]] = {
+    "entropy": (0.0, math.inf),
+    "reward_std": (0.0, math.inf),
+    "success": (0.0, 1.0),
+    "zero_variance": (0.0, 1.0),
+    "grad_norm": (0.0, math.inf),
+    "truncated": (0.0, 1.0),
+    "length": (0.0, math.inf),
+}
+"""What these inputs can be; anything else under their name is another quantity or in percent."""
+ROUNDING = 1e-6
 SPREAD_TOLERANCE = 0.1
 SPREAD_SHARE = 0.9
 
@@ -43,6 +58,20 @@ class RunFacts:
     batch_scaled: bool = False
     regularised: bool | None = None
     loss_agg_mode: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse settings that no run can have.
+
+        Raises:
+            ConfigError: The rewards of the two answers are equal or no numbers, or the group is
+                smaller than 2.
+        """
+        if self.group_size is not None:
+            check_at_least("group_size", self.group_size, 2)
+        scale: Sequence[float] | None = self.reward_scale
+        if scale is not None and not (len(scale) == 2 and 0 < abs(scale[1] - scale[0]) < math.inf):
+            need = "two different numbers are needed, such as -1,1"
+            raise ConfigError("reward_scale", scale, need)
 
 
 DEFAULT_GROUP_SIZE = 8
@@ -84,15 +113,20 @@ class Tracks:
     adapter: Adapter
     facts: RunFacts
     columns: dict[Input, Track] = field(default_factory=dict)
+    out_of_range: dict[Input, int] = field(default_factory=dict)
     _success: Track = field(default_factory=lambda: Track([], []))
     _success_scale: tuple[float, float] | None = None
     _spread_hits: list[int] = field(default_factory=lambda: [0] * len(SCALES))
     _num_spreads: int = 0
     _within_shares: bool = True
+    _within_scale: bool = True
     _num_overspread: int = 0
 
     def extend(self, step: int, values: dict[Input, float]) -> None:
-        """Take the inputs of the next step."""
+        """Take the inputs of the next step, those that can be what their name says."""
+        for name in [name for name, value in values.items() if _is_beyond(name, value)]:
+            self.out_of_range[name] = self.out_of_range.get(name, 0) + 1
+            values = {other: value for other, value in values.items() if other != name}
         for name, value in values.items():
             track = self.columns.setdefault(name, Track([], []))
             track.steps.append(step)
@@ -100,6 +134,10 @@ class Tracks:
         reward, std = values.get("reward"), values.get("reward_std")
         if reward is not None:
             self._within_shares &= 0.0 <= reward <= 1.0
+            if self.facts.reward_scale is not None:
+                low, high = sorted(self.facts.reward_scale)
+                slack = ROUNDING * (high - low)
+                self._within_scale &= low - slack <= reward <= high + slack
             if std is not None and self.adapter.std_is_of_batch:
                 self._count_spread(reward, std)
             self._extend_success(step, reward)
@@ -115,21 +153,25 @@ class Tracks:
         return self.columns.get("entropy")
 
     def success(self) -> Track | None:
-        """The share of right answers, by the scale of the rewards; ``None`` where it is unknown."""
+        """The share of right answers, by the scale of the rewards; ``None`` where it is unknown.
+
+        Where a metric was named for it, that one or nothing.
+        """
         direct = self.columns.get("success")
-        if direct is not None:
+        if direct is not None or self.facts.success_metric is not None:
             return direct
         return self._success if self._success_scale is not None else None
 
     def scale(self) -> tuple[float, float] | None:
         """Rewards of a wrong and of a right answer: as stated, as the spread says, or 0 and 1.
 
+        A stated scale that a mean reward lies outside of is not that of the rewards.
         Two rewards with mean ``r`` have the variance ``(r - fail)(right - r)``; a batch's logged
         standard deviation tells the usual scales apart. Without it, means within 0 and 1 are taken
         for success rates; others are of an unknown scale.
         """
         if self.facts.reward_scale is not None:
-            return self.facts.reward_scale
+            return self.facts.reward_scale if self._within_scale else None
         likely = [
             scale
             for scale, hits in zip(SCALES, self._spread_hits, strict=True)
@@ -177,3 +219,8 @@ class Tracks:
         fail, right = scale
         self._success.steps.extend(steps)
         self._success.values.extend((r - fail) / (right - fail) for r in rewards)
+
+
+def _is_beyond(name: Input, value: float) -> bool:
+    low, high = RANGES.get(name, (-math.inf, math.inf))
+    return not low - ROUNDING <= value <= high + ROUNDING

@@ -88,4 +88,4 @@ def projected_crossing(
     if line is None or abs(line.slope) <= 2.0 * line.slope_error or line.slope == 0.0:
         return None
     step = (level - line.intercept) / line.slope
-    return math.ceil(step) if step > steps[-1] else None
+    return math.ceil(step) if steps[-1] < step < math.inf else None

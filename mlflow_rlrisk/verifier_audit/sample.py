@@ -245,10 +245,10 @@ def _accepted(
     by_id = {prompt.id: prompt for prompt in prompts}
     by_text: dict[str, Prompt] = {}
     contradictory: set[str] = set()
-    for prompt in prompts:
-        known = by_text.setdefault(normalised(prompt.content), prompt)
-        if known.truth != prompt.truth:
-            contradictory.add(normalised(prompt.content))
+    for each in prompts:
+        known = by_text.setdefault(normalised(each.content), each)
+        if known.truth != each.truth:
+            contradictory.add(normalised(each.content))
     found: list[bool | None] = []
     for row in table.rows:
         prompt = by_id.get(str(row.columns.get("prompt_id")))

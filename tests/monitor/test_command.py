@@ -105,6 +105,26 @@ def test_a_log_that_is_being_written_and_a_broken_one_are_read_as_far_as_they_go
     assert "1 rows have none" in notes
 
 
+def test_values_that_no_parser_takes_cost_their_line_only(dying: Path) -> None:
+    lines = dying.read_text().splitlines()
+    lines[3:3] = ['{"step": 4, "entropy": ' + "9" * 5000 + "}", "[" * 100_000]
+    dying.write_text("\n".join(lines) + "\n")
+
+    answer = json.loads(run("monitor", "--file", str(dying), "--json").stdout)
+
+    assert len(answer["alarms"]) == 5
+    assert any("2 lines are no JSON and left out (line 4, 5)" in note for note in answer["notes"])
+
+
+def test_a_csv_may_hold_completions_beside_the_metrics(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text('step,text,reward\n1,"' + "long\n" * 50_000 + '",0.25\n2,"",0.5\n')
+
+    answer = json.loads(run("monitor", "--file", str(path), "--json").stdout)
+
+    assert (answer["outcome"]["start"], answer["outcome"]["final"]) == (0.25, 0.5)
+
+
 @pytest.mark.parametrize("text", ["", "\n", '{"reward": 0.5}\n', "no json\n", "[]"])
 def test_a_file_without_a_history_is_an_error(text: str, tmp_path: Path) -> None:
     path = tmp_path / "empty.jsonl"
@@ -124,7 +144,65 @@ def test_a_log_of_unknown_names_is_never_called_fine(tmp_path: Path) -> None:
     assert "my/loss" in "\n".join(answer["notes"])
 
 
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("entropy_drop: 0.5\nentropy_drop: 0.9", "a key stands twice"),
+        ("monitor: 5", "monitor=5"),
+        ("monitor: {entropy_drop: 0.4}\nfoo: 1", "foo=1"),
+        ("name: 2026-13-45", "it is no YAML"),
+        ("", "it is empty"),
+    ],
+)
+def test_a_policy_file_that_is_wrong_is_misuse(
+    dying: Path, tmp_path: Path, text: str, named: str
+) -> None:
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(text)
+
+    refused = run("monitor", "--file", str(dying), "--policy", str(policy)).exception
+
+    assert isinstance(refused, ConfigError)
+    assert named in str(refused)
+
+
+def test_a_success_metric_that_is_not_logged_is_not_replaced_by_the_rewards(dying: Path) -> None:
+    # Else the version would carry the outcome of another quantity than the one that was named.
+    log = ("--file", str(dying), "--success-metric", "solved")
+
+    answer = json.loads(run("monitor", *log, "--json").stdout)
+    refused = run("outcome", "models:/sft/1", *log).exception
+
+    assert "values of solved" in next(m["needs"] for m in answer["missing"] if m["rule"] == "R3")
+    assert isinstance(refused, HistoryError)
+    assert "no row has a solved" in str(refused)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        '{"logprobs": [0.5], "advantage": 1}',
+        '{"logprobs": ["-0.5"], "advantage": 1}',
+        '{"logprobs": [-0.5], "advantage": true}',
+        '{"logprobs": [-0.5], "advantage": 1, "entropies": [-0.1]}',
+        '{"logprobs": [NaN], "advantage": 1}',
+        "[" * 100_000,
+    ],
+)
+def test_a_token_log_of_other_quantities_is_refused(dying: Path, tmp_path: Path, row: str) -> None:
+    log = tmp_path / "tokens.jsonl"
+    log.write_text('{"logprobs": [-0.5], "advantage": 1}\n' + row)
+
+    refused = run("monitor", "--file", str(dying), "--token-log", str(log)).exception
+
+    assert isinstance(refused, HistoryError)
+    assert "line 2" in str(refused)
+
+
 def test_misuse_is_said() -> None:
+    assert "no finite number" in str(
+        run("monitor", "--file", __file__, "--poll-s", "nan").exception
+    )
     with pytest.raises(ConfigError, match="two different numbers"):
         raise run("monitor", "--file", __file__, "--reward-scale", "1,1").exception  # type: ignore[misc]
     assert "one of --run-id and --file" in str(run("monitor").exception)

@@ -1,11 +1,14 @@
 """The rules on published and simulated histories, and each rule at its own line."""
 
 import json
+import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from mlflow_rlrisk.errors import ConfigError
 from mlflow_rlrisk.monitor import Judgement, LogRow, MonitorPolicy, MonitorSettings, RunFacts
 from mlflow_rlrisk.monitor import judge_rows as judge
 from tests.monitor.histories import (
@@ -167,6 +170,32 @@ def test_rewards_become_success_rates_first() -> None:
     assert fired(judge(doubled)) == wanted
     assert fired(judge(signed)) == wanted
     assert fired(shifted) == wanted
+
+
+def test_values_that_cannot_be_what_their_name_says_are_left_out_and_said() -> None:
+    # In percent, or of another quantity: 700 % dead groups would stop a healthy run.
+    judgement = judge(rows(zero=[7.0] * 9, entropy=[-1.0] * 9, cut=[50.0] * 9))
+
+    assert fired(judgement) == []
+    assert {"R1", "R4", "R6"} <= {each.rule for each in judgement.missing}
+    said = [note for note in judgement.notes if note.startswith("out of range: 9 values of")]
+    assert len(said) == 3
+
+
+def test_rewards_beyond_the_stated_scale_give_no_success_rate() -> None:
+    stated = MonitorSettings(facts=RunFacts(reward_scale=(-1.0, 1.0)))
+
+    judgement = judge(rows(reward=[0.5, 3.0, 0.5]), stated)
+
+    assert judgement.outcome is not None
+    assert judgement.outcome.quantity == "reward"
+    assert any("beyond the stated -1 (wrong) and 1 (right)" in note for note in judgement.notes)
+
+
+@pytest.mark.parametrize("scale", [(1.0, 1.0), (0.0, math.inf), (math.nan, 1.0), (1.0,)])
+def test_a_scale_of_two_equal_rewards_is_no_scale(scale: Any) -> None:
+    with pytest.raises(ConfigError, match="reward_scale"):
+        RunFacts(reward_scale=scale)
 
 
 def test_an_unknown_reward_scale_is_refused_not_guessed() -> None:

@@ -5,7 +5,9 @@ writes it, below ``data``. Lines that cannot be read are left out and counted.
 """
 
 import csv
+import io
 import json
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -53,7 +55,7 @@ class FileSource:
         except OSError as error:
             raise HistoryError(f"{self.path} cannot be read: {error}") from error
         if self.path.suffix.lower() == ".csv":
-            return _log_of(str(self.path), csv.DictReader(text.splitlines()), [])
+            return _log_of(str(self.path), _csv_rows(self.path, text), [])
         return self._read_json(text)
 
     def _read_folder(self) -> StoredLog:
@@ -73,7 +75,7 @@ class FileSource:
     def _read_json(self, text: str) -> StoredLog:
         try:
             whole = json.loads(text)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             whole = None
         if isinstance(whole, dict) and isinstance(whole.get("log_history"), list):
             return _log_of(str(self.path), whole["log_history"], [])
@@ -83,13 +85,23 @@ class FileSource:
         return _log_of(str(self.path), _json_lines(text, notes), notes)
 
 
+def _csv_rows(path: Path, text: str) -> Iterator[dict[str, str]]:
+    default_limit = csv.field_size_limit(sys.maxsize)  # completions stand beside the metrics
+    try:
+        yield from csv.DictReader(io.StringIO(text, newline=""))
+    except csv.Error as error:
+        raise HistoryError(f"{path} is not CSV: {error}") from error
+    finally:
+        csv.field_size_limit(default_limit)
+
+
 def _json_lines(text: str, notes: list[str]) -> Iterator[Any]:
     lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     broken = []
     for position, (number, line) in enumerate(lines):
         try:
             yield json.loads(line)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             if position == len(lines) - 1 and not text.endswith("\n"):
                 notes.append(f"line {number} is not complete yet and left out")
             else:
@@ -116,7 +128,7 @@ def _log_of(where: str, records: Iterable[Any], notes: list[str]) -> StoredLog:
             f"{where}: no row has a step; one of {', '.join(STEP_NAMES[:5])} ... is needed"
         )
     if not rows:
-        raise HistoryError(f"{where} holds no rows")
+        raise HistoryError(f"{where} holds no rows" + "".join(f"; {note}" for note in notes))
     if without_step:
         notes.append(f"no step: {without_step} rows have none and are left out")
     if others:

@@ -8,6 +8,9 @@ from typing import Any
 from mlflow_rlrisk.errors import HistoryError
 from mlflow_rlrisk.monitor.token_dynamics import TokenRow
 
+_ABOVE_ZERO = 1e-3
+"""Rounding of an engine may put a log probability a little above 0, and an entropy below."""
+
 
 def read_token_log(path: str | Path) -> list[TokenRow]:
     """Read ``{"step", "logprobs": [...], "advantage", "entropies": [...]}``, one a line.
@@ -19,7 +22,7 @@ def read_token_log(path: str | Path) -> list[TokenRow]:
     """
     rows = []
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise HistoryError(f"{path} cannot be read: {error}") from error
     for number, line in enumerate(lines, start=1):
@@ -29,11 +32,11 @@ def read_token_log(path: str | Path) -> list[TokenRow]:
             raw = json.loads(line)
             row = TokenRow(
                 step=int(raw.get("step", 0)),
-                logprobs=_finite(raw["logprobs"]),
-                advantage=_finite([raw["advantage"]])[0],
-                entropies=_finite(raw.get("entropies", [])),
+                logprobs=_numbers(raw["logprobs"], high=_ABOVE_ZERO),
+                advantage=_numbers([raw["advantage"]])[0],
+                entropies=_numbers(raw.get("entropies", []), low=-_ABOVE_ZERO),
             )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise HistoryError(
                 f"{path}, line {number}: logprobs (list) and advantage (number) are needed, all "
                 f"finite ({error})"
@@ -42,8 +45,10 @@ def read_token_log(path: str | Path) -> list[TokenRow]:
     return rows
 
 
-def _finite(values: list[Any]) -> list[float]:
-    numbers = [float(value) for value in values]
-    if not all(map(math.isfinite, numbers)):
-        raise ValueError("a value is not finite")
-    return numbers
+def _numbers(values: list[Any], *, low: float = -math.inf, high: float = math.inf) -> list[float]:
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise TypeError(f"{value!r} is no number")
+        if not (low <= value <= high and abs(value) < math.inf):
+            raise ValueError(f"{value!r} is not finite, or no such quantity")
+    return [float(value) for value in values]
