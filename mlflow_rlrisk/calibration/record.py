@@ -70,7 +70,7 @@ class CalibrationRecord:
         """
         try:
             raw = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise ConfigError("calibration", str(path), f"cannot be read: {error}") from error
         if not isinstance(raw, dict) or raw.get("kind") != KIND:
             raise ConfigError("calibration", str(path), "is no record of rlrisk calibrate")

@@ -3,18 +3,19 @@
 Runs of one checkpoint are no independent outcomes, so they are averaged into one row.
 """
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from mlflow_rlrisk.calibration.formula import index_of
 from mlflow_rlrisk.config import ComponentConfig
-from mlflow_rlrisk.errors import ConfigError, StatisticsError
+from mlflow_rlrisk.errors import ConfigError, PromptSetError, StatisticsError
+from mlflow_rlrisk.metrics_catalogue import spec_of
+from mlflow_rlrisk.prompt_sources import parse_json
 
 FAILED_RULE = (
     "half of the checkpoint's runs or more failed; a run failed where it is recorded as failed or "
@@ -22,6 +23,9 @@ FAILED_RULE = (
 )
 _SECONDS = 3600.0
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
+_Share = Annotated[float, Field(ge=0.0, le=1.0)]
+_Name = Annotated[str, Field(min_length=1)]
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,24 +66,51 @@ class LeftOut:
     reason: str
 
 
-class _Passes(BaseModel):
+class _Strict(BaseModel):
+    """``"no"`` is no boolean here, and ``"0.5"`` no number; keys for others are allowed."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+
+class _Final(_Strict):
+    pass_at_1: _Share
+
+
+class _Gain(_Strict):
     pass_at_1: _Finite
 
 
-class _Run(BaseModel):
-    final: _Passes
-    gain: _Passes
+class _Run(_Strict):
+    final: _Final
+    gain: _Gain
     failed: bool
     seconds: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] | None = None
 
+    @model_validator(mode="after")
+    def _starts_from_a_share(self) -> Self:
+        start = self.final.pass_at_1 - self.gain.pass_at_1
+        if not -_ROUNDING <= start <= 1.0 + _ROUNDING:
+            raise ValueError(f"final less gain is {start:g}: no share that a run can start from")
+        return self
 
-class _Row(BaseModel):
-    model_config = ConfigDict(extra="ignore")
 
-    lineage: str
-    checkpoint: str
+class _Row(_Strict):
+    lineage: _Name
+    checkpoint: _Name
     metrics: dict[str, _Finite]
     outcomes: list[_Run]
+
+    @field_validator("metrics")
+    @classmethod
+    def _are_what_their_names_say(cls, metrics: dict[str, float]) -> dict[str, float]:
+        for name, value in metrics.items():
+            spec = spec_of(name)
+            low, high = (None, None) if spec is None else (spec.lower, spec.upper)
+            if (low is not None and value < low - _ROUNDING) or (
+                high is not None and value > high + _ROUNDING
+            ):
+                raise ValueError(f"{name} is {value:g}, which lies beyond {low} to {high}")
+        return metrics
 
 
 def read_rows(
@@ -106,7 +137,7 @@ def read_rows(
         ConfigError: The file cannot be read, or a line has another form.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")  # names may hold U+2028
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError("data", str(path), f"cannot be read: {error}") from error
     rows: list[OutcomeRow] = []
@@ -131,13 +162,13 @@ def read_rows(
 
 def _parsed(path: Path, number: int, line: str) -> _Row:
     try:
-        return _Row.model_validate(json.loads(line))
+        return _Row.model_validate(parse_json(line, "the line"))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "line"
         raise ConfigError("data", f"{path}:{number}", f"{where}: {first['msg']}") from error
-    except ValueError as error:
-        raise ConfigError("data", f"{path}:{number}", f"is no JSON: {error}") from error
+    except PromptSetError as error:
+        raise ConfigError("data", f"{path}:{number}", str(error)) from error
 
 
 def _outcome(

@@ -37,6 +37,13 @@ GOOD = RunOutcome(
 )
 
 
+LINE = (
+    '{{"lineage": "a", "checkpoint": "{name}", '
+    '"metrics": {{"rlrisk/group_signal_fraction": {signal}}}, "outcomes": '
+    '[{{"final": {{"pass_at_1": {final}}}, "gain": {{"pass_at_1": {gain}}}, "failed": {failed}}}]}}'
+)
+
+
 def test_a_file_of_outcomes_gives_a_record_and_two_figures(tmp_path: Path) -> None:
     data = write_jsonl(tmp_path / "pairs.jsonl", outcomes(60, seed=1))
     out = tmp_path / "made" / "calibration.json"
@@ -91,7 +98,14 @@ def test_the_table_names_every_baseline(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "word"),
     [
-        ("{", "no JSON"),
+        ("{", "not JSON"),
+        ("[" * 100_000, "nested too deeply"),
+        ('{"lineage": "a", "lineage": "b"}', "the key 'lineage' twice"),
+        (LINE.format(name="", signal="0.5", final="0.5", gain="0.1", failed="false"), "checkpoint"),
+        (LINE.format(name="b", signal="50", final="0.5", gain="0.1", failed="false"), "beyond"),
+        (LINE.format(name="b", signal="0.5", final="50", gain="0.1", failed="false"), "final"),
+        (LINE.format(name="b", signal="0.5", final="0.5", gain="0.9", failed="false"), "start"),
+        (LINE.format(name="b", signal="0.5", final="0.5", gain="0.1", failed='"no"'), "failed"),
         ('{"lineage": "a", "checkpoint": "b", "metrics": {}}', "outcomes"),
         ('{"lineage": "a", "checkpoint": "b", "metrics": {"x": NaN}, "outcomes": []}', "metrics"),
     ],
@@ -118,6 +132,16 @@ def test_a_checkpoint_that_stands_twice_is_refused_and_one_without_runs_is_told(
     path.write_text(first + "\n" + first + "\n", encoding="utf-8")
     with pytest.raises(ConfigError, match="twice"):
         read_rows(path, DEFAULT_COMPONENTS)
+
+
+def test_a_name_may_hold_what_separates_lines_elsewhere(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.jsonl"
+    line = LINE.format(name="b\u2028c", signal="0.5", final="0.5", gain="0.1", failed="false")
+    path.write_text(line, encoding="utf-8")
+
+    rows, _ = read_rows(path, DEFAULT_COMPONENTS)
+
+    assert [row.checkpoint for row in rows] == ["b\u2028c"]
 
 
 def test_models_and_a_file_together_are_misuse(tmp_path: Path) -> None:
