@@ -20,6 +20,7 @@ from mlflow_rlrisk.config import AssessmentConfig, SamplingConfig
 from mlflow_rlrisk.records import Message, Prompt
 from mlflow_rlrisk.samplers.endpoint.vllm_server import server_command
 from mlflow_rlrisk.samplers.openai import OpenAISampler
+from tests.tiny_assessments import QUICK_OPTIONS, start_rlrisk, sums, write_graders
 from tests.tiny_models import CHAT_TEMPLATE, character_tokenizer
 from tests.vllm.oracle import reference, write_model
 
@@ -203,3 +204,27 @@ def test_a_chat_without_files_is_answered_by_the_servers_own_template(url: str) 
     for rollout in group.rollouts:
         assert rollout.entropy_bounds is not None
         assert (rollout.token_ids >= 0).all()
+
+
+def test_rounds_and_the_mismatch_work_over_the_same_server(
+    model: Path, url: str, tmp_path: Path
+) -> None:
+    (tmp_path / "prompts.jsonl").write_text("\n".join(map(json.dumps, sums(70))), encoding="utf-8")
+    write_graders(tmp_path)
+    arguments = [
+        *("assess", str(model), "--backend", "openai", "--backend-option", f"base_url={url}"),
+        *("--backend-option", "model=toy/1", "--backend-option", "entropy=bounds"),
+        *("--prompts", "prompts.jsonl", "--verifier", "graders.py:zero", "--no-preflight"),
+        *(*QUICK_OPTIONS, "--budget", "auto", "--mismatch", "--out", "out", "--json"),
+    ]
+
+    with start_rlrisk(*arguments, cwd=tmp_path) as process:
+        out, err = process.communicate(timeout=290)
+
+    assert process.returncode in (0, 10, 11), err
+    report = json.loads(out)
+    found = json.loads((tmp_path / "out" / "mismatch.json").read_text(encoding="utf-8"))
+    assert report["num_rollouts"] == found["num_rollouts"] == 64 * 4
+    assert report["budget"]["is_stopped_early"]
+    assert found["metrics"]["sampling/sampling_logp_difference/max"] < TOLERANCE
+    assert report["metrics"]["rlrisk/mismatch_k3_kl"]["value"] < 1e-8
