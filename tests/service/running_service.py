@@ -81,7 +81,7 @@ class Client:
         body = {"model": model, "prompt_set": "heldout", "verifier": "chains", **more}
         return self.ask("POST", "/v1/assessments", body, **headers)
 
-    def wait(self, assessment_id: str, *, until_published: bool = True, limit_s: float = 90) -> Any:
+    def wait(self, assessment_id: str, *, until_published: bool = True, limit_s: float = 240) -> Any:
         """The assessment at its end."""
         deadline = time.monotonic() + limit_s
         found: Any = None
@@ -211,7 +211,7 @@ def running_service(
         service.stop()
 
 
-def wait_for(condition: Callable[[], Any], limit_s: float = 60.0) -> None:
+def wait_for(condition: Callable[[], Any], limit_s: float = 120.0) -> None:
     """Wait until it holds."""
     deadline = time.monotonic() + limit_s
     while not condition():

@@ -72,7 +72,7 @@ class World:
         found = self.client.ask("GET", "/v1/assessments?limit=200").json["assessments"]
         return [each for each in found if each["model"] == model]
 
-    def started(self, model: str, limit_s: float = 60) -> dict[str, Any]:
+    def started(self, model: str, limit_s: float = 120) -> dict[str, Any]:
         """The one assessment of a version."""
         wait_for(lambda: self.jobs(model), limit_s)
         (job,) = self.jobs(model)
