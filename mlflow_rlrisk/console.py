@@ -108,14 +108,16 @@ def plan_lines(plan: Plan) -> list[str]:
     sample = plan.num_prompts - plan.num_stored
     is_digest = len(plan.checkpoint) == 64  # an endpoint has a sentence in its place
     content = plan.checkpoint[:12] if is_digest else plan.checkpoint
+    work = f"{sample} prompts x {plan.num_samples} rollouts"
     lines = [
         f"model       {plan.model}  (content {content})",
         f"prompts     {plan.prompts}",
         f"verifier    {plan.verifier}; {plan.preflight}",
         f"template    {plan.template}",
         f"sampler     {plan.backend}",
-        f"to sample   {sample} prompts x {plan.num_samples} rollouts,"
-        f" at most {plan.max_tokens:,} tokens",
+        f"to replay   {work}"
+        if plan.backend == "replay"
+        else f"to sample   {work}, at most {plan.max_tokens:,} tokens",
     ]
     if plan.budget:
         lines.append(f"budget      {plan.budget}")

@@ -5,7 +5,6 @@ the tokens of a completion cannot be counted is refused.
 """
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 from mlflow_rlrisk.checkpoint import Checkpoint
 from mlflow_rlrisk.config import AssessmentConfig
 from mlflow_rlrisk.errors import SamplerError
+from mlflow_rlrisk.prompt_sources import parse_json
 from mlflow_rlrisk.records import (
     UNKNOWN_TOKEN,
     FinishReason,
@@ -159,13 +159,12 @@ def _read_dump(path: Path) -> dict[str, list[Mapping[str, Any]]]:
         if path.suffix == ".parquet":
             frame = pd.read_parquet(path)
         elif path.suffix in (".jsonl", ".ndjson"):
-            lines = path.read_text(encoding="utf-8").splitlines()
-            frame = pd.DataFrame([json.loads(line) for line in lines if line.strip()])
+            frame = pd.DataFrame(_json_rows(path.read_text(encoding="utf-8")))
         else:
             raise SamplerError(
                 f"{path} is neither a folder of stored rollouts nor a .parquet or .jsonl file"
             )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, OverflowError) as error:
         raise SamplerError(f"{path} cannot be read: {error}") from error
     needed = {"prompt", "completion"} - set(frame.columns)
     if needed:
@@ -184,6 +183,15 @@ def _read_dump(path: Path) -> dict[str, list[Mapping[str, Any]]]:
     rows: dict[str, list[Mapping[str, Any]]] = {}
     for row in frame.to_dict("records"):
         rows.setdefault(str(row["prompt"]), []).append({str(k): v for k, v in row.items()})
+    return rows
+
+
+def _json_rows(text: str) -> list[dict[str, Any]]:
+    """One object a line; completions may hold U+2028, which separates lines elsewhere."""
+    lines = enumerate(text.split("\n"), start=1)
+    rows = [parse_json(line, f"line {number}") for number, line in lines if line.strip()]
+    if not all(isinstance(row, dict) for row in rows):
+        raise ValueError("a line is no object")
     return rows
 
 
@@ -271,6 +279,9 @@ def _check_ranges(values: Mapping[str, Any]) -> None:
 
 
 def _grade(reward: Any) -> Grade:
-    if reward is None or not np.isfinite(reward):
+    if reward is None or (isinstance(reward, float) and np.isnan(reward)):
         return Grade(status=GradeStatus.NOT_APPLICABLE, reason="the dump has no reward")
+    if not isinstance(reward, bool | int | float) or not abs(reward) < float("inf"):
+        reason = f"the dump's reward is {str(reward)[:60]}, no finite number"
+        return Grade(status=GradeStatus.FAILED, reason=reason)
     return Grade.scored(float(reward))

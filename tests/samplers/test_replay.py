@@ -100,6 +100,26 @@ def test_a_missing_reward_is_no_zero(tmp_path: Path) -> None:
     ]
 
 
+def test_a_reward_that_is_no_finite_number_is_a_failure_and_no_gap(tmp_path: Path) -> None:
+    rows = [GOOD | {"reward": reward} for reward in (1.0, "high", float("inf"))]
+
+    (group,) = ReplaySampler(_dump(tmp_path / "d.jsonl", rows), CONFIG).graded_groups(
+        [Prompt(id="x", content="q")]
+    )
+
+    failed = [GradeStatus.FAILED] * 2
+    assert [grade.status for grade in group.grades] == [GradeStatus.SCORED, *failed]
+
+
+@pytest.mark.parametrize("line", ["[" * 100_000, '{"prompt": "q", "prompt": "z"}', "{oops"])
+def test_a_line_of_a_dump_that_says_nothing_certain_is_named(tmp_path: Path, line: str) -> None:
+    path = _dump(tmp_path / "d.jsonl", [GOOD | {"completion": "a\u2028b"}])
+    path.write_text(path.read_text().encode().decode("unicode_escape") + line, encoding="utf-8")
+
+    with pytest.raises(SamplerError, match="line 2"):
+        ReplaySampler(path, CONFIG)
+
+
 def test_tokens_without_ids_are_counted_by_their_logprobs(tmp_path: Path) -> None:
     rows = [{"prompt": "q", "completion": "a", "logprobs": [-1.0, -2.0], "finish_reason": "stop"}]
 
@@ -117,6 +137,7 @@ def test_tokens_without_ids_are_counted_by_their_logprobs(tmp_path: Path) -> Non
         ([{"prompt": "q", "token_ids": [1]}], "lacks the columns"),
         ([{"prompt": "q", "completion": "a", "token_ids": [1]}], "no column finish_reason"),
         ([GOOD | {"logprobs": [-1.0, 0.0]}], "length"),
+        ([[1], [2]], "a line is no object"),
         ([GOOD | {"prompt": "z"}], "no rollouts of 1 of 1 prompts"),
         ([GOOD | {"finish_reason": "x"}], "finish_reason='x': stop or length is needed"),
         ([GOOD | {"finish_reason": None}], "finish_reason=None"),
