@@ -95,7 +95,7 @@ class AssessmentInputs:
             ) from error
         except RolloutStoreError:
             raise
-        except (OSError, ValueError, KeyError, TypeError, RLRiskError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError, RLRiskError) as error:
             raise RolloutStoreError(f"the inputs in {folder} are damaged: {error}") from error
 
 

@@ -85,7 +85,7 @@ def _several(path: Path, splits: list[str]) -> str:
 def _json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise PromptSetError(f"{path}: not readable ({error})") from error
     if not isinstance(value, dict):
         raise PromptSetError(f"{path}: an object is needed")

@@ -49,6 +49,21 @@ class Evidence:
         return np.asarray(self.value + normal / z * np.where(normal > 0.0, above, below))
 
 
+_SHARE, _NOT_NEGATIVE = (0.0, 1.0), (0.0, np.inf)
+_RANGES = {
+    "reference_entropy": _NOT_NEGATIVE,
+    "sibling_pass_at_64": _SHARE,
+    "heldout_loss": _NOT_NEGATIVE,
+    "lowest_heldout_loss": _NOT_NEGATIVE,
+    "verifier_youden_j": (-1.0, 1.0),
+    "sft_rl_overlap": _SHARE,
+    "expert_mastered": _SHARE,
+    "expert_disruptive": _SHARE,
+    "expert_tokens": _NOT_NEGATIVE,
+    "train_loss": _NOT_NEGATIVE,
+}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AssessmentContext:
     """Optional evidence beside the rollouts.
@@ -88,3 +103,16 @@ class AssessmentContext:
     overfit_gap: Evidence | None = None
     mismatch_kl: Evidence | None = None
     expected_prompts_digest: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what is no such quantity: a share in percent would be fully severe.
+
+        Raises:
+            StatisticsError: A value lies outside of its range.
+        """
+        for name, (low, high) in _RANGES.items():
+            found = getattr(self, name)
+            if found is not None and not low <= found.value <= high:
+                raise StatisticsError(
+                    f"{name}={found.value:g} ({found.source}): must lie within {low:g} and {high:g}"
+                )

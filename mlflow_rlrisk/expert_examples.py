@@ -171,7 +171,7 @@ def _turns(row: Row, column: str) -> list[dict[str, Any]]:
     if isinstance(value, str):
         try:
             value = json.loads(value)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise PromptSetError(f"{row.place}: {column!r} is no JSON") from error
     if not isinstance(value, list) or len(value) < 2:
         raise PromptSetError(f"{row.place}, column {column!r}: a prompt and a reply are needed")

@@ -165,7 +165,7 @@ def _read(path: Path, identity: dict[str, Any]) -> ExpertProfile | None:
             raise ValueError("columns of different lengths")
         if not all(np.isfinite(a).all() for a in arrays.values()):
             raise ValueError("a value is not finite")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         logger.warning("%s is not used: %s", path, error)
         return None
     return ExpertProfile(**(raw | arrays))

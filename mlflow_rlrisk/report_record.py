@@ -287,7 +287,7 @@ class RiskReport:
         """
         try:
             raw = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ReportError(f"not a JSON report: {error}") from error
         return cls.from_dict(raw)
 

@@ -354,7 +354,7 @@ def _read_manifest(path: Path) -> dict[str, str]:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         version, identity = manifest["schema_version"], dict(manifest["identity"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise RolloutStoreError(f"{path} is damaged: {error}") from error
     if version != SCHEMA_VERSION:
         raise RolloutStoreError(f"{path} has schema version {version}, {SCHEMA_VERSION} is needed")

@@ -10,7 +10,7 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
-from mlflow_rlrisk.errors import RolloutStoreError, StatisticsError
+from mlflow_rlrisk.errors import RolloutStoreError
 from mlflow_rlrisk.evidence import AssessmentContext, Evidence
 from mlflow_rlrisk.rollout_shards import write_text_atomically
 
@@ -73,5 +73,5 @@ def _read(folder: Path) -> dict[str, Evidence]:
         if unknown:
             raise ValueError(f"unknown: {', '.join(unknown)}")
         return {name: Evidence(**value) for name, value in raw.items()}
-    except (OSError, ValueError, TypeError, AttributeError, StatisticsError) as error:
+    except (OSError, RecursionError, ValueError, TypeError, AttributeError) as error:
         raise RolloutStoreError(f"{path} is damaged: {error}") from error

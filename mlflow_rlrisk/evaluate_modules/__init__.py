@@ -65,4 +65,5 @@ def solve_counts(
     line: object = 1.0 if threshold is None else threshold  # users give what they like
     if not isinstance(line, Real) or not math.isfinite(line):
         raise ConfigError("threshold", threshold, "a finite number is needed")
-    return given.sums((given.flat >= float(line)).astype(np.float64)).astype(np.int64), given.lengths
+    is_correct = (given.flat >= float(line)).astype(np.float64)
+    return given.sums(is_correct).astype(np.int64), given.lengths

@@ -72,7 +72,7 @@ def _texts(row: Mapping[str, Any], column: str, place: int) -> list[str]:
     if isinstance(value, str) and column in ("messages", "conversations"):
         try:
             value = json.loads(value)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise PromptSetError(f"SFT data, row {place}: {column!r} is no JSON") from error
     if isinstance(value, str):
         extra = row.get("input") if column == "instruction" else None

@@ -52,7 +52,7 @@ def _kept(path: Path, key: str) -> list[dict[str, Any]] | None:
         return [{**each, "svg": own_markup(each["svg"])} for each in raw["figures"]]
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         logger.warning("%s is not used: %s", path, error)
         return None
 
