@@ -7,7 +7,7 @@ is missing and how much of it.
 import math
 from collections.abc import Mapping, Sequence
 
-from mlflow_rlrisk.components import AssessedComponents
+from mlflow_rlrisk.components import AssessedComponents, signal_line
 from mlflow_rlrisk.config import AssessmentConfig, PolicyConfig
 from mlflow_rlrisk.errors import InsufficientRolloutsError
 from mlflow_rlrisk.metrics_catalogue import PREFIX
@@ -26,8 +26,8 @@ from mlflow_rlrisk.thresholds import threshold
 MOST_PROMPTS_ADVISED = 100_000
 """Beyond it "sample more prompts" is no advice: the value lies on the line."""
 
-_NO_STEP_UP_TO = {"starvation": 0.25, "uncovered": 0.05}
-"""These two are graded to their very end; so little of them is no finding to act on."""
+_NO_STEP_UP_TO = {"uncovered": 0.05}
+"""Graded to its very end; so little of it is no finding to act on."""
 
 MOST_SOLVED = "assess the sibling with the best pass@64 as the starting point"
 LEAST_LOSS = "assess the sibling with the lowest held-out SFT loss"
@@ -58,7 +58,8 @@ def next_steps(
     if Veto.VERIFIER in judgement.vetoes:
         steps.append(_AUDIT)
     for part in severe:
-        if part.q > _NO_STEP_UP_TO.get(part.name, 0.0):
+        lacks_signal = part.name == "starvation" and part.x_low < policy.low_signal_from
+        if lacks_signal or part.q > _NO_STEP_UP_TO.get(part.name, 0.0):
             steps += _for_component(part, metrics, statistics, config)
     if judgement.level is not RiskLevel.UNKNOWN:
         steps += _to_resolve(judgement, severe, policy)
@@ -260,6 +261,8 @@ def _to_resolve(
     for part in components:
         if part.straddles and judgement.level is RiskLevel.MEDIUM:
             line = part.ok + policy.max_component * (part.bad - part.ok)
+            if part.name == "starvation":
+                line = signal_line(part.x_low, part.x_high, policy) or line
             half = (part.x_high - part.x_low) / 2.0
             steps.append(_resolve(part.measure, part.x, line, half, num_prompts))
     return steps

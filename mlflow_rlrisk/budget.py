@@ -122,8 +122,10 @@ def is_decided(report: RiskReport) -> bool:
     ]
     if report.risk_level is RiskLevel.LOW:
         return all(high <= policy.max_component for _, high in ends)
-    cannot_be_low = _lowest_index(report) >= policy.low_below or any(
-        low > policy.max_component for low, _ in ends
+    cannot_be_low = (
+        _lowest_index(report) >= policy.low_below
+        or metrics[SIGNAL].ci_high < policy.low_signal_from
+        or any(low > policy.max_component for low, _ in ends)
     )
     cannot_be_high = (
         index.ci_high < policy.high_from

@@ -253,6 +253,12 @@ def assess_components(quantities: Quantities, policy: PolicyConfig) -> AssessedC
     )
 
 
+def signal_line(low: float, high: float, policy: PolicyConfig) -> float | None:
+    """The line of the verdict that lies within an interval of the group signal, if one does."""
+    lines = (policy.low_signal_from, policy.veto_signal_below)
+    return next((line for line in lines if low < line <= high), None)
+
+
 def _component(
     name: str, quantity: Quantity, line: ComponentConfig, policy: PolicyConfig
 ) -> Component:
@@ -260,7 +266,7 @@ def _component(
     q, q_low, q_high = float(ends[0]), float(ends[1:].min()), float(ends[1:].max())
     straddles = q_low <= policy.max_component < q_high
     if name == "starvation":
-        straddles |= quantity.low < policy.veto_signal_below <= quantity.high
+        straddles = signal_line(quantity.low, quantity.high, policy) is not None
     registered = REGISTRY[f"component.{name}"]
     defaults = {"ok": line.ok, "bad": line.bad, "weight": line.weight} == registered.values
     return Component(

@@ -131,7 +131,7 @@ class ComponentConfig(Settings):
 
 
 DEFAULT_COMPONENTS: dict[str, ComponentConfig] = {
-    "starvation": ComponentConfig(ok=1.0, bad=0.0, weight=1.0),
+    "starvation": ComponentConfig(ok=0.5, bad=0.25, weight=1.0),
     "uncovered": ComponentConfig(ok=1.0, bad=0.0, weight=1.0),
     "headroom": ComponentConfig(ok=4.0, bad=1.0, weight=0.0),
     "entropy_abs": ComponentConfig(ok=0.24, bad=0.18, weight=0.0),
@@ -139,7 +139,7 @@ DEFAULT_COMPONENTS: dict[str, ComponentConfig] = {
     "coverage": ComponentConfig(ok=0.0, bad=-0.10, weight=0.5),
     "gen_loss": ComponentConfig(ok=0.0, bad=0.10, weight=0.4),
     "verifier": ComponentConfig(ok=0.8, bad=0.0, weight=0.9),
-    "truncation": ComponentConfig(ok=0.02, bad=0.25, weight=0.5),
+    "truncation": ComponentConfig(ok=0.02, bad=0.25, weight=0.0),
     "overlap": ComponentConfig(ok=0.0, bad=1.0, weight=0.5),
     "mismatch": ComponentConfig(ok=0.01, bad=0.1, weight=0.4),
 }
@@ -187,6 +187,8 @@ class PolicyConfig(Settings):
     """More truncated rollouts give ``unknown``."""
     veto_signal_below: Share = 0.5
     """``high`` when the upper end of the group signal is below this (majority degenerate)."""
+    low_signal_from: Share = 0.75
+    """``low`` needs the lower end of the group signal at or above this."""
     veto_starved_above: Share = 0.7
     """``high`` when the lower end of the starved share is above this."""
     max_component: Share = 0.5

@@ -27,13 +27,18 @@ def reasons(
     if judgement.level is RiskLevel.UNKNOWN:
         vetoes = [f"would weigh heavily once the evidence suffices: {each}" for each in vetoes]
     sentences += vetoes
+    is_medium = judgement.level is RiskLevel.MEDIUM
+    withholds = is_medium and metrics[SIGNAL].ci_low < policy.low_signal_from
+    if withholds:
+        sentences.append(words.signal())
     severe = sorted(assessed.components, key=lambda part: -part.contribution)
     is_told = {"starvation": Veto.SIGNAL, "verifier": Veto.VERIFIER}
     sentences += [
         words.component(part)
         for part in severe
         if is_told.get(part.name) not in judgement.vetoes
-        and (part.q > 0.0 or (part.straddles and judgement.level is RiskLevel.MEDIUM))
+        and not (withholds and part.name == "starvation" and part.q == 0.0)
+        and (part.q > 0.0 or (part.straddles and is_medium))
     ]
     if judgement.index is not None:
         sentences.append(words.index(judgement.index, judgement))
@@ -92,6 +97,15 @@ class _Words:
             "" if youden is None else self._interval(youden.value, youden.ci_low, youden.ci_high)
         )
         return f"verifier J {shown} is not above 0 [{entry.source}; {entry.scope}]"
+
+    def signal(self) -> str:
+        """That the group signal withholds ``low``."""
+        line, size = self._policy.low_signal_from, self._config.group_size
+        return (
+            f"group signal {self._metric(SIGNAL)} is not above {line:g} with its whole interval, "
+            f"as low needs at groups of {size}{self._all_equal()}"
+            f" [{self._origin('policy.low_signal_from', line)}]"
+        )
 
     def _origin(self, name: str, line: float) -> str:
         """Source and scope of a line; a user's own line does not borrow those of the default."""

@@ -102,8 +102,9 @@ def judge(
 
     1. ``unknown`` when evidence is missing (`evidence_gaps`);
     2. ``high`` when a veto applies (`find_vetoes`);
-    3. ``low`` when the upper end of the index is below the policy's line, no component is severe
-       and the calibrated chance of failure, where there is one, is within the policy's line;
+    3. ``low`` when the upper end of the index is below the policy's line, the lower end of the
+       group signal is not below its line, no component is severe and the calibrated chance of
+       failure, where there is one, is within the policy's line;
     4. else ``medium``.
 
     Args:
@@ -158,7 +159,7 @@ def judge(
     if not gaps:
         calibrated = _calibrated(index, index_draws, policy, made_at or config.confidence)
         severities = [part.q for part in assessed.components]
-        level = level_of(index, vetoes, severities, policy, calibrated)
+        level = level_of(index, metrics[SIGNAL], vetoes, severities, policy, calibrated)
         probabilities = _probabilities(draws, index_draws, assessed, youden, policy)
     return Judgement(
         level=level,
@@ -284,6 +285,7 @@ def find_vetoes(
 
 def level_of(
     index: Metric,
+    signal: Metric,
     vetoes: Sequence[Veto],
     severities: Sequence[float],
     policy: PolicyConfig,
@@ -297,9 +299,9 @@ def level_of(
         return RiskLevel.HIGH
     if calibrated is not None and calibrated.value > policy.max_fail_probability:
         return RiskLevel.MEDIUM
-    if index.ci_high < policy.low_below and max(severities) <= policy.max_component:
-        return RiskLevel.LOW
-    return RiskLevel.MEDIUM
+    if index.ci_high >= policy.low_below or signal.ci_low < policy.low_signal_from:
+        return RiskLevel.MEDIUM
+    return RiskLevel.LOW if max(severities) <= policy.max_component else RiskLevel.MEDIUM
 
 
 def _probabilities(
@@ -311,12 +313,13 @@ def _probabilities(
 ) -> dict[str, float]:
     """Share of replicates that the rules, applied to their values, put at each level."""
     high: npt.NDArray[np.bool_] = index_draws >= policy.high_from
+    mild = _severity_draws(assessed).max(axis=-1) <= policy.max_component
     if SIGNAL in draws and STARVED in draws:
         high = high | (draws[SIGNAL] < policy.veto_signal_below)
         high = high | (draws[STARVED] > policy.veto_starved_above)
+        mild = mild & (draws[SIGNAL] >= policy.low_signal_from)
     if youden is not None and youden.value <= _youden_line():
         high = np.ones_like(high)
-    mild = _severity_draws(assessed).max(axis=-1) <= policy.max_component
     low = ~high & mild & (index_draws < policy.low_below)
     chances = fail_probability(index_draws, policy)
     if chances is not None:

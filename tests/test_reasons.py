@@ -44,3 +44,15 @@ def test_a_truncated_minority_is_not_called_most_answers() -> None:
 
     assert report.risk_level is RiskLevel.UNKNOWN
     assert report.reasons[0].endswith("more than 10.0%: these answers were never finished")
+
+
+def test_signal_that_withholds_low_is_told_once_with_its_line_and_what_to_do() -> None:
+    report = report_of(prompts([16] * 20 + [8] * 40, 16))
+
+    assert report.risk_level is RiskLevel.MEDIUM
+    told = [reason for reason in report.reasons if reason.startswith("group signal")]
+    assert len(told) == 1
+    assert "is not above 0.75 with its whole interval, as low needs at groups of 8" in told[0]
+    assert any(
+        step.startswith("replace prompts that are always solved") for step in report.next_steps
+    )

@@ -109,12 +109,22 @@ def test_a_healthy_checkpoint_is_low() -> None:
 def test_low_needs_the_upper_end_of_the_index_and_no_severe_component() -> None:
     wide = np.linspace(0.70, 0.88, 200)  # the index straddles .25 while its mean is below
 
-    assert judged(aggregates({**HEALTHY, "starvation": wide})).level is RiskLevel.MEDIUM
+    assert judged(aggregates({**HEALTHY, "uncovered": wide})).level is RiskLevel.MEDIUM
     # A guard of severity .6 adds nothing to the index, and is not mild for that.
     severe = judged(aggregates({**HEALTHY, "entropy_abs": 0.24 - 0.6 * 0.06}))
     assert severe.index is not None
     assert severe.index.ci_high < 0.25
     assert severe.level is RiskLevel.MEDIUM
+
+
+def test_low_needs_the_whole_interval_of_the_signal_above_its_line() -> None:
+    astride = judged(aggregates({**HEALTHY, "starvation": np.linspace(0.70, 0.90, 200)}))
+    above = judged(aggregates({**HEALTHY, "starvation": np.linspace(0.75, 0.90, 200)}))
+
+    assert (astride.level, above.level) == (RiskLevel.MEDIUM, RiskLevel.LOW)
+    assert astride.index is not None
+    assert astride.index.ci_high < 0.25
+    assert astride.probabilities["low"] == pytest.approx(0.75, abs=0.01)
 
 
 def test_the_signal_veto_needs_the_whole_interval_below_one_half() -> None:
@@ -134,12 +144,12 @@ def test_the_starved_veto_needs_the_whole_interval_above_its_line() -> None:
 
 
 def test_an_index_wholly_beyond_its_line_is_high_without_another_veto() -> None:
-    judgement = judged(aggregates({**HEALTHY, "starvation": 0.6, "uncovered": 0.5}))
+    judgement = judged(aggregates({**HEALTHY, "starvation": 0.6, "uncovered": 0.3}))
 
     assert judgement.vetoes == (Veto.INDEX,)
     assert judgement.level is RiskLevel.HIGH
     assert judgement.index is not None
-    assert judgement.index.value == pytest.approx(1.0 - 0.6 * 0.5)
+    assert judgement.index.value == pytest.approx(0.7)
 
 
 def test_a_verifier_no_better_than_chance_is_a_veto() -> None:
@@ -183,7 +193,7 @@ def test_a_missing_core_metric_is_unknown_and_leaves_an_index_only_where_it_is_a
 
     assert judgement.level is RiskLevel.UNKNOWN
     assert judgement.probabilities == {}
-    if component in ("entropy_abs", "headroom"):
+    if component in ("entropy_abs", "headroom", "truncation"):
         whole = judged(aggregates(HEALTHY)).index
         assert judgement.index is not None
         assert whole is not None
@@ -296,6 +306,7 @@ def policies_and_tighter(draw: st.DrawFn) -> tuple[PolicyConfig, PolicyConfig]:
         ("veto_starved_above", True),
         ("max_component", True),
         ("veto_signal_below", False),
+        ("low_signal_from", False),
     ):
         for each, value in zip(fields, ordered(low_is_tight), strict=True):
             each[name] = value
@@ -328,7 +339,7 @@ def test_tightening_a_policy_never_lowers_the_level(
 
 
 def test_lines_are_met_by_whole_intervals_and_not_by_estimates() -> None:
-    values = {**HEALTHY, "starvation": 0.6, "uncovered": np.linspace(0.5, 0.62, 200)}
+    values = {**HEALTHY, "uncovered": np.linspace(0.30, 0.37, 200)}
 
     index_astride = judged(aggregates(values))
 

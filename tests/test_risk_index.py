@@ -1,4 +1,4 @@
-"""The index itself: one minus group signal times coverage, graded to its very ends."""
+"""The index itself: what coverage leaves, graded to its very end, unless there is no signal."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ shares = st.floats(0.0, 1.0)
 
 
 @given(shares, shares, shares)
-def test_the_index_is_what_signal_and_coverage_leave_and_never_ties_where_they_differ(
+def test_the_index_is_what_coverage_leaves_and_full_without_any_signal(
     signal: float, coverage: float, less: float
 ) -> None:
     lines = PolicyConfig()
@@ -26,10 +26,12 @@ def test_the_index_is_what_signal_and_coverage_leave_and_never_ties_where_they_d
         quantities = Quantities(found, AssessmentContext(), 0.95, 0)
         return risk_index(assess_components(quantities, lines))[0]
 
-    assert index(values) == pytest.approx(1.0 - signal * coverage, abs=1e-12)
+    carried = min(max(4.0 * signal - 1.0, 0.0), 1.0)  # counts where most groups are degenerate
+    assert index(values) == pytest.approx(1.0 - carried * coverage, abs=1e-12)
     worse = {**values, "uncovered": coverage * less}
-    if signal * coverage * (1.0 - less) > 1e-9:
+    if carried * coverage * (1.0 - less) > 1e-9:
         assert index(worse) > index(values)
+    assert index({**values, "starvation": 0.0}) == 1.0
 
 
 def test_coverage_is_read_at_the_most_attempts_sampled_up_to_64() -> None:

@@ -33,6 +33,7 @@ from examples.study.scoring import (
 )
 from examples.study.settings import FULL
 from examples.study.tables import everything, section
+from examples.study.together import together_figures, together_section
 from examples.study.verdicts import level_table, levels_then
 from mlflow_rlrisk.calibration import calibrate, read_rows
 from mlflow_rlrisk.config import DEFAULT_COMPONENTS
@@ -110,14 +111,23 @@ def of_the_choice(rows: list[PairRow]) -> list[PairRow]:
     return [row for row in rows if row["lineage"] in names]
 
 
-def readme_block(found: dict[str, Any], tested: dict[str, Any] | None) -> str:
+def readme_block(
+    found: dict[str, Any], tested: dict[str, Any] | None, together: dict[str, Any]
+) -> str:
     """What stands between the markers of the README."""
-    return section(found) + _after(prospective_section(tested))
+    parts = (prospective_section(tested), together_section(together))
+    return section(found) + "".join(_after(part) for part in parts)
 
 
-def evidence_page(found: dict[str, Any], tested: dict[str, Any] | None) -> str:
+def evidence_page(
+    found: dict[str, Any], tested: dict[str, Any] | None, together: dict[str, Any]
+) -> str:
     """``EVIDENCE.md``."""
-    parts = (prospective_section(tested), prospective_candidates(tested))
+    parts = (
+        prospective_section(tested),
+        prospective_candidates(tested),
+        together_section(together),
+    )
     return everything(found) + "".join(_after(part) for part in parts)
 
 
@@ -133,14 +143,15 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     rows = read_pairs(RESULTS / "pairs.jsonl")
     found = figures(study_of(of_the_choice(rows)))
-    tested = prospective_figures(rows)
+    tested, together = prospective_figures(rows), together_figures(rows)
     if options.json:
-        print(json.dumps({**found, "prospective": tested}, allow_nan=False))
+        print(json.dumps({**found, "prospective": tested, "together": together}, allow_nan=False))
         return 0
     text = README.read_text(encoding="utf-8")
     before, rest = text.split(BEGIN)
     current, after = rest.split(END)
-    computed, page = readme_block(found, tested), evidence_page(found, tested)
+    computed = readme_block(found, tested, together)
+    page = evidence_page(found, tested, together)
     if options.check:
         is_same = current == computed and PAGE.read_text(encoding="utf-8") == page
         print("as computed" if is_same else "README or EVIDENCE.md differs", file=sys.stderr)

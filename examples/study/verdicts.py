@@ -17,12 +17,14 @@ from mlflow_rlrisk.components import Quantities, assess_components
 from mlflow_rlrisk.config import PolicyConfig
 from mlflow_rlrisk.evidence import AssessmentContext
 from mlflow_rlrisk.records import PromptStatistics
-from mlflow_rlrisk.report_record import RiskLevel, RiskReport
-from mlflow_rlrisk.risk import judge
+from mlflow_rlrisk.report_record import Metric, RiskLevel, RiskReport
+from mlflow_rlrisk.risk import Judgement, judge
+
+_ORDER = {RiskLevel.LOW: 0, RiskLevel.MEDIUM: 1, RiskLevel.HIGH: 2}
 
 
-def level_now(row: PairRow) -> RiskLevel:
-    """The level by the default policy."""
+def judgement_now(row: PairRow) -> Judgement:
+    """Level and index by the default policy."""
     report, policy, context = report_of(row["report"]), PolicyConfig(), AssessmentContext()
     config = report.config
     found = aggregate(
@@ -34,7 +36,7 @@ def level_now(row: PairRow) -> RiskLevel:
         confidence=config.confidence,
     )
     quantities = Quantities(found, context, config.confidence, config.sampling.seed)
-    judgement = judge(
+    return judge(
         found.metrics,
         found.draws,
         found.undefined,
@@ -44,7 +46,6 @@ def level_now(row: PairRow) -> RiskLevel:
         num_prompts=report.num_prompts,
         context=context,
     )
-    return judgement.level
 
 
 def _statistics(report: RiskReport) -> list[PromptStatistics]:
@@ -80,7 +81,7 @@ def _statistics(report: RiskReport) -> list[PromptStatistics]:
 
 def level_table(study: Study) -> dict[str, dict[str, int]]:
     """Checkpoints by level: failed, good, and the best third of their lineage after RL."""
-    levels = [level_now(row) for row in study.rows]
+    levels = [judgement_now(row).level for row in study.rows]
     best = best_third(study)
     return {
         str(level): {
@@ -93,6 +94,35 @@ def level_table(study: Study) -> dict[str, dict[str, int]]:
         for level in RiskLevel
         if level in Counter(levels)
     }
+
+
+def regret_of_the_choice(study: Study) -> float:
+    """Final pass@1 lost, mean over lineages, by starting from what ``rlrisk compare`` would name.
+
+    Of the checkpoints of the best level whose index is not told apart from the least, that is the
+    one with the best pass@1.
+    """
+    after, lost = study.outcomes[PRIMARY], []
+    judged = [judgement_now(row) for row in study.rows]
+    for name in study.names:
+        own = [int(place) for place in np.flatnonzero(study.lineages == name)]
+        known = [place for place in own if judged[place].level is not RiskLevel.UNKNOWN]
+        known.sort(key=lambda place: (_ORDER[judged[place].level], _index(judged[place]).value))
+        level, least = judged[known[0]].level, _index(judged[known[0]])
+        equals = [
+            place
+            for place in known
+            if judged[place].level is level and _index(judged[place]).ci_low <= least.ci_high
+        ]
+        chosen = max(equals, key=lambda place: study.pass_at_1[place])
+        lost.append(after[own].max() - after[chosen])
+    return float(np.mean(lost))
+
+
+def _index(judgement: Judgement) -> Metric:
+    if judgement.index is None:
+        raise ValueError("a level without an index")
+    return judgement.index
 
 
 def levels_then(study: Study) -> dict[str, dict[str, int]]:

@@ -14,6 +14,7 @@ from examples.study.predictors import PREDICTORS, RESULTS, report_of, values_of
 from examples.study.prospective import prospective_figures
 from examples.study.rows import read_pairs
 from examples.study.scoring import PRIMARY, Study, study_of
+from examples.study.together import together_figures
 from mlflow_rlrisk.calibration import index_of
 
 
@@ -30,10 +31,11 @@ def found(study: Study) -> dict[str, Any]:
 def test_the_readme_is_as_computed_to_the_digit(found: dict[str, Any]) -> None:
     text = analyse.README.read_text(encoding="utf-8")
 
-    tested = prospective_figures(read_pairs(RESULTS / "pairs.jsonl"))
+    rows = read_pairs(RESULTS / "pairs.jsonl")
+    parts = found, prospective_figures(rows), together_figures(rows)
     written = text.split(analyse.BEGIN)[1].split(analyse.END)[0]
-    assert written == analyse.readme_block(found, tested)
-    assert analyse.PAGE.read_text(encoding="utf-8") == analyse.evidence_page(found, tested)
+    assert written == analyse.readme_block(*parts)
+    assert analyse.PAGE.read_text(encoding="utf-8") == analyse.evidence_page(*parts)
 
 
 def test_the_candidates_are_those_that_were_frozen() -> None:

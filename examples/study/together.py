@@ -1,0 +1,128 @@
+"""All lineages together, their outcomes known: the index as it is now beside what it replaced.
+
+The planned test (`prospective.py`) went against the index of its plan. By the rule frozen with the
+candidates the form of pass@64 alone is what remains then; `formula.json` holds its hash, written
+down before any outcome of another lineage.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from examples.study.candidates import CANDIDATES
+from examples.study.predictors import OURS, PREDICTORS, values_of
+from examples.study.prospective import REFERENCE, stratified
+from examples.study.rows import PairRow
+from examples.study.scoring import OUTCOMES, by_lineage, defined, scores, study_of, within_draws
+from examples.study.tables import interval_text, table, value_text
+from examples.study.verdicts import level_table, regret_of_the_choice
+from mlflow_rlrisk.calibration import formula_digest
+from mlflow_rlrisk.config import DEFAULT_COMPONENTS
+from mlflow_rlrisk.report_record import RiskLevel
+from mlflow_rlrisk.statistics import auroc
+
+TESTED = "index of the planned test"
+SHOWN = (REFERENCE, "pass@10", "pass@1 sampled", "group signal", "token entropy")
+PROFILE = "`coverage_profile` (frozen candidate)"
+
+
+def frozen_formula() -> dict[str, Any]:
+    """When the present index was written down, and its digest.
+
+    Raises:
+        ValueError: The index is not the one that was written down.
+    """
+    path = Path(__file__).parent / "formula.json"
+    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    found = formula_digest(DEFAULT_COMPONENTS)
+    if found != record["formula"]:
+        raise ValueError(f"the index has digest {found}, frozen was {record['formula']}")
+    return record
+
+
+def together_figures(rows: list[PairRow]) -> dict[str, Any]:
+    """Every figure of the table as JSON values."""
+    study = study_of(rows)
+    values = {OURS: values_of(study.rows, PREDICTORS[OURS])}
+    for name, candidate in ((TESTED, "product"), (PROFILE, "coverage_profile")):
+        risk = CANDIDATES[candidate]
+        values[name] = -np.array([risk(row["metrics"]) for row in study.rows])
+    values |= {name: values_of(study.rows, PREDICTORS[name]) for name in SHOWN}
+    drawn = stratified(study)
+    draws = {name: within_draws(study, each, drawn) for name, each in values.items()}
+    return {
+        "formula": frozen_formula(),
+        "num_checkpoints": len(study.rows),
+        "num_failed": int(study.failed.sum()),
+        "num_lineages": len(study.names),
+        "levels": level_table(study),
+        "regret_of_the_choice": regret_of_the_choice(study),
+        "predictors": {
+            name: {
+                "outcomes": {
+                    outcome: float(np.mean([r or 0.0 for r in _each(study, own, outcome)]))
+                    for outcome in OUTCOMES
+                },
+                "less_reference": [
+                    float(end)
+                    for end in np.quantile(draws[name] - draws[REFERENCE], [0.025, 0.975])
+                ],
+                "auroc": _auroc_within(study, own),
+                "regret": scores(study, own)["regret"],
+            }
+            for name, own in values.items()
+        },
+    }
+
+
+def _each(study: Any, values: np.ndarray, outcome: str) -> list[float | None]:
+    return list(by_lineage(study, values, outcome).values())
+
+
+def _auroc_within(study: Any, values: np.ndarray) -> float:
+    """Mean over lineages of the AUROC for a failed run; one without both kinds is left out."""
+    found = []
+    for name in study.names:
+        own = study.lineages == name
+        found.append(defined(lambda own=own: auroc(-values[own], study.failed[own])))
+    return float(np.mean([each for each in found if each is not None]))
+
+
+def together_section(found: dict[str, Any]) -> str:
+    """What stands in the README: two sentences and a table that follow from the figures."""
+    none = {"failed": 0, "good": 0}
+    levels = found["levels"]
+    listed = ", ".join(
+        f"`{level}` {sum(levels.get(level, none)[key] for key in none)} "
+        f"({levels.get(level, none)['failed']} failed)"
+        for level in (RiskLevel.LOW, RiskLevel.MEDIUM, RiskLevel.HIGH)
+    )
+    record = found["formula"]
+    head = ["mean ρ within a lineage with", *[_short(name) for name in OUTCOMES]]
+    head += ["final pass@1, − pass@64 [95 %]", "AUROC failed, within", "regret"]
+    rows = [
+        [
+            f"**{name}**" if name == OURS else name,
+            *[value_text(each["outcomes"][outcome]) for outcome in OUTCOMES],
+            interval_text(each["less_reference"]) if name != REFERENCE else "",
+            value_text(each["auroc"]),
+            f"{each['regret']:.3f}",
+        ]
+        for name, each in found["predictors"].items()
+    ]
+    return (
+        f"**All {found['num_lineages']} lineages together**, outcomes known: "
+        f"{found['num_checkpoints']} checkpoints, {found['num_failed']} failed; by the present "
+        f"rules {listed}. Present formula `{record['formula'][:12]}`, written down "
+        f"{record['frozen_at'][:10]} after these outcomes and before any other. Starting "
+        "from the checkpoint that `rlrisk compare` names (the best pass@1 of those whose risk is "
+        f"not told apart from the least) costs {found['regret_of_the_choice']:.3f} of final "
+        "pass@1.\n\n"
+        f"{table(head, rows)}"
+    )
+
+
+def _short(outcome: str) -> str:
+    return outcome.replace("pass_at_", "pass@")
