@@ -9,6 +9,7 @@ cluster samples on. ``ray[llm]`` is not used: it pins an engine of its own.
 
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from mlflow_rlrisk.samplers.ray_cluster import join_cluster, require_ray
 from mlflow_rlrisk.samplers.ray_options import RayOptions
 from mlflow_rlrisk.samplers.ray_shards import Describer, ShardWorker, cut_shards
 
+MODEL_RUNNERS = ("transformers", "vllm")
+"""Inner samplers that run a model themselves, on a GPU where they see one."""
 MOST_RETRIES = 3
 """Workers that one shard may cost before sampling stops: it kills them, not the machine."""
 MOST_RESTARTS = 20
@@ -57,7 +60,9 @@ class RaySampler:
             else open_checkpoint(source, allow_pickle=config.allow_pickle)
         )
         self._config = self._options.config_for_worker(config)
-        self._is_ours = join_cluster(self._options.address, self._options.demand)
+        takes_gpus = self._options.inner in MODEL_RUNNERS and config.device != "cpu"
+        demand = replace(self._options.demand, takes_gpus=takes_gpus)
+        self._is_ours = join_cluster(self._options.address, demand)
         self._describer: Any = None
         try:
             self._described: dict[str, Any] = self._ask("describe")

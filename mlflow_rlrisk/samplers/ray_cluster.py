@@ -36,11 +36,13 @@ class Demand:
         num_workers: Actors that sample.
         num_cpus: CPUs of each.
         num_gpus: GPUs of each.
+        takes_gpus: Whether each runs on the first GPU that it sees, claimed or not.
     """
 
     num_workers: int
     num_cpus: float
     num_gpus: float
+    takes_gpus: bool = False
 
 
 def require_ray() -> Any:
@@ -134,9 +136,15 @@ def check_room(demand: Demand, nodes: Iterable[Mapping[str, float]]) -> None:
         nodes: Resources of each living node.
 
     Raises:
-        ConfigError: There is no room, or none would be left to the tasks that feed the workers.
+        ConfigError: There is no room, none would be left to the tasks that feed the workers, or
+            they would crowd on one GPU.
     """
     nodes = list(nodes)
+    is_shared = demand.takes_gpus and demand.num_gpus == 0 and demand.num_workers > 1
+    if is_shared and any(node.get("GPU", 0) > 0 for node in nodes):
+        # Ray hides no GPU from workers that claim none; older versions hid all of them.
+        need = "the workers of a node would share its first GPU: claim 1 each, or set device cpu"
+        raise ConfigError("num_gpus_per_worker", 0, need)
     has = "; ".join(f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs" for node in nodes)
     room = sum(_room(demand, node) for node in nodes)
     if room < demand.num_workers:

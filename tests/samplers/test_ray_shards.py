@@ -2,6 +2,7 @@
 
 import socket
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -108,6 +109,18 @@ def test_a_demand_is_refused_where_ray_would_wait_for_ever(
     else:
         with pytest.raises(ConfigError, match="num_"):
             check_room(wanted, nodes)
+
+
+def test_workers_that_would_crowd_on_one_gpu_are_refused() -> None:
+    nodes = [{"CPU": 8.0}, {"CPU": 8.0, "GPU": 4.0}]
+    blind = Demand(num_workers=4, num_cpus=1, num_gpus=0, takes_gpus=True)
+
+    with pytest.raises(ConfigError, match="share its first GPU"):
+        check_room(blind, nodes)
+    check_room(replace(blind, num_gpus=1), nodes)
+    check_room(replace(blind, takes_gpus=False), nodes)  # an endpoint, or the device is the CPU
+    check_room(replace(blind, num_workers=1), nodes)
+    check_room(blind, [{"CPU": 8.0}])
 
 
 def test_resources_that_others_hold_do_not_count() -> None:
