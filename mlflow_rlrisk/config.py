@@ -14,7 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from mlflow_rlrisk.errors import ConfigError
 
-PositiveInt = Annotated[int, Field(ge=1)]
+LARGEST_COUNT = 2**31 - 1
+"""More of anything than arrays can index is a slip of the hand."""
+PositiveInt = Annotated[int, Field(ge=1, le=LARGEST_COUNT)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
@@ -67,7 +69,7 @@ class SamplingConfig(Settings):
     """Softmax temperature; entropies and logprobs are reported at it. Greedy has no groups."""
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """Nucleus; entropy is always that of the full softmax, logprobs of the truncated one."""
-    top_k: Annotated[int, Field(ge=0)] = 0
+    top_k: Annotated[int, Field(ge=0, le=LARGEST_COUNT)] = 0
     """Sample from the k most likely tokens only; 0 means all."""
     max_new_tokens: PositiveInt = 256
     """Token limit of a completion; a rollout that reaches it is truncated."""
@@ -81,11 +83,11 @@ class AssessmentConfig(Settings):
     """One assessment: sampling, grading and statistics."""
 
     sampling: SamplingConfig = SamplingConfig()
-    group_size: Annotated[int, Field(ge=2)] = 8
+    group_size: Annotated[int, Field(ge=2, le=LARGEST_COUNT)] = 8
     """Rollouts per prompt and step of the RL run, ``g``."""
     success_threshold: float | None = None
     """A rollout is correct from this reward on. ``None`` accepts rewards 0 and 1 only."""
-    num_resamples: Annotated[int, Field(ge=200)] = 2000
+    num_resamples: Annotated[int, Field(ge=200, le=LARGEST_COUNT)] = 2000
     """Bootstrap replicates over prompts."""
     confidence: Annotated[float, Field(ge=0.5, lt=1.0)] = 0.95
     """Level of every interval."""
@@ -199,3 +201,15 @@ class PolicyConfig(Settings):
     """``low`` needs at most this calibrated chance of failure, where a calibration is used."""
     required_level: Literal["low", "medium"] = "low"
     """The riskiest level that ``decide`` still promotes."""
+
+    @model_validator(mode="after")
+    def _draws_lines(self) -> Self:
+        for name in self.components.keys() - DEFAULT_COMPONENTS.keys():
+            known = ", ".join(DEFAULT_COMPONENTS)
+            raise ConfigError(f"components.{name}", name, f"unknown component; known: {known}")
+        if self.components and not any(line.weight for line in self.components.values()):
+            names = list(self.components)
+            raise ConfigError("components", names, "one needs a weight: guards alone have no index")
+        if self.low_below > self.high_from:
+            raise ConfigError("low_below", self.low_below, "must not be above high_from")
+        return self

@@ -151,11 +151,21 @@ class Settings:
                 "verifier", None, "needed: a name, path/to/file.py:function, callable"
             )
         for name in ("register", "progress"):
-            if raw.get(name) not in (None, True, False):
+            if not isinstance(raw.get(name), bool | None):
                 raise ConfigError(name, raw[name], "True or False is needed")
         for name in ("mapping", "sampling"):
             if not isinstance(raw.get(name), Mapping | SamplingConfig | None):
                 raise ConfigError(name, raw[name], "a mapping is needed")
+        for name in ("mapping", "sampling", "policy"):
+            if isinstance(raw.get(name), Mapping) and not all(
+                isinstance(k, str) for k in raw[name]
+            ):
+                raise ConfigError(name, raw[name], "names are needed as keys")
+        columns = (raw.get("mapping") or {}).values()
+        if not all(isinstance(column, str) for column in columns):
+            raise ConfigError("mapping", raw["mapping"], "names of columns are needed")
+        if not isinstance(folder := raw.get("out_dir"), str | Path | None) or folder == "":
+            raise ConfigError("out_dir", folder, "the path of a folder is needed")
         flat = {key: raw[key] for key in raw if key in SamplingConfig.model_fields}
         nested = raw.get("sampling") or {}
         if isinstance(nested, SamplingConfig):

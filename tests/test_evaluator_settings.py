@@ -1,5 +1,6 @@
 import ast
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -66,11 +67,24 @@ def test_every_setting_of_the_library_is_a_key_and_reaches_it() -> None:
         ("sampling", "greedy"),
         ("max_new_tokens", True),
         ("success_threshold", True),
+        ("num_samples", 10**20),
+        ("mapping", {"prompt": 5}),
+        ("sampling", {1: 2}),
+        ("policy", {1: 2}),
+        ("out_dir", 5),
+        ("out_dir", ""),
     ],
 )
 def test_a_setting_of_another_type_is_refused_by_name(name: str, value: object) -> None:
-    with pytest.raises(ConfigError, match=f"{name}={value!r}: "):
+    with pytest.raises(ConfigError, match=re.escape(f"{name}={value!r}: ")):
         Settings.parse({"verifier": "exact", name: value})
+
+
+def test_a_policy_that_no_file_could_hold_is_refused_before_sampling() -> None:
+    luck = {"components": {"luck": {"ok": 0, "bad": 1, "weight": 1}}}
+
+    with pytest.raises(ConfigError, match="unknown component"):
+        Settings.parse({"verifier": "exact", "policy": luck})
 
 
 def test_the_call_in_the_report_has_the_settings_it_was_made_with() -> None:

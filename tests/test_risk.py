@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.stats import beta as beta_distribution
 
@@ -249,11 +249,14 @@ def test_evidence_outside_its_own_interval_is_refused(ends: tuple[float, float])
         Evidence(value=0.5, ci_low=ends[0], ci_high=ends[1], source="audit")
 
 
-def test_an_unknown_component_in_a_policy_is_an_error() -> None:
-    policy = PolicyConfig(components={"luck": ComponentConfig(ok=0, bad=1, weight=0.5)})
-
-    with pytest.raises(ConfigError, match="luck"):
-        judged(aggregates(HEALTHY), policy)
+def test_a_policy_that_could_not_be_applied_is_refused_before_anything_is_sampled() -> None:
+    with pytest.raises(ConfigError, match=r"components.luck='luck': unknown component"):
+        PolicyConfig(components={"luck": ComponentConfig(ok=0, bad=1, weight=0.5)})
+    # An index of guards alone would be 0: a checkpoint of any kind would be low.
+    with pytest.raises(ConfigError, match="guards alone have no index"):
+        PolicyConfig(components={"headroom": DEFAULT_COMPONENTS["headroom"]})
+    with pytest.raises(ConfigError, match=r"low_below=0\.9"):
+        PolicyConfig(low_below=0.9)
 
 
 draw_arrays = st.lists(st.floats(0.0, 1.0), min_size=8, max_size=8).map(np.array)
@@ -310,11 +313,14 @@ def policies_and_tighter(draw: st.DrawFn) -> tuple[PolicyConfig, PolicyConfig]:
     ):
         for each, value in zip(fields, ordered(low_is_tight), strict=True):
             each[name] = value
+    for each in fields:
+        each["low_below"] = min(each["low_below"], each["high_from"])
     components: list[dict[str, ComponentConfig]] = [{}, {}]
     for name in CORE:
         line = DEFAULT_COMPONENTS[name]
         for each, weight in zip(components, ordered(False), strict=True):
             each[name] = ComponentConfig(ok=line.ok, bad=line.bad, weight=weight)
+    assume(any(line.weight for line in components[0].values()))
     loose, tight = (
         PolicyConfig(**each, components=parts)
         for each, parts in zip(fields, components, strict=True)
