@@ -5,7 +5,6 @@ network, and the checkpoint as a local folder. Progress goes to standard output 
 ends with its parent: the pipe to its standard input closes when the parent dies, however it dies.
 """
 
-import contextlib
 import errno
 import json
 import os
@@ -24,8 +23,8 @@ LOCK_LIMIT_S = 60.0
 BEAT_S = 0.5
 OUT_OF_MEMORY, DISK_FULL = "out_of_memory", "disk_full"
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-NICENESS = 5
-"""A third of the processor time of a process that answers requests, where both want it all."""
+NICENESS = 10
+"""A tenth of the processor time of a process that answers requests, where both want it all."""
 ORPHANED, ROOMLESS = 70, 71
 """Exit codes where the parent is gone, and where there is no room for a result."""
 
@@ -114,7 +113,10 @@ def main() -> int:
 
 
 def _work(folder: Path) -> int:
-    _yield_to_requests()
+    from mlflow_rlrisk.verifiers.terminal import leave_terminal
+
+    leave_terminal()
+    os.nice(NICENESS)
     lines = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what libraries print must not end up between the lines
     task = json.loads((folder / TASK).read_text(encoding="utf-8"))
@@ -129,17 +131,6 @@ def _work(folder: Path) -> int:
         scratch.replace(folder / RESULT)
         reached(CommitPoint.RESULT_WRITTEN)
     return 0
-
-
-def _yield_to_requests() -> None:
-    """Take the processor time that nobody waits for.
-
-    Linux may share it out by session first and by niceness only within one, and this process is a
-    session of its own: such a session has a niceness too.
-    """
-    os.nice(NICENESS)
-    with contextlib.suppress(OSError):
-        Path("/proc/self/autogroup").write_text(str(NICENESS), encoding="utf-8")
 
 
 def _raise_walls(wanted: dict[str, Any]) -> dict[str, Any] | None:

@@ -87,7 +87,8 @@ def run_child(
                 stdout=subprocess.PIPE,
                 stderr=log,
                 env=sampling_environment(settings) | own | claim.environment,
-                start_new_session=True,
+                # In this session, so that its niceness counts; `leave_terminal` says more.
+                process_group=0,
                 pass_fds=claim.locks,
             )
         reached(CommitPoint.CHILD_STARTED)

@@ -4,6 +4,7 @@ The standard parser takes NaN, repeated keys, lone surrogates and any depth.
 """
 
 import json
+import re
 from typing import Any
 
 from flask import Request
@@ -13,6 +14,7 @@ from service.problems import FieldFault, Problem
 MAX_DEPTH = 32
 MAX_STRING = 64 * 1024
 MAX_DIGITS = 4000  # below the limit of int() itself
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def parse(body: bytes) -> Any:
@@ -33,6 +35,8 @@ def parse(body: bytes) -> Any:
 
 def _check_depth(text: str) -> None:
     """Bound the depth before the recursive parser sees it; brackets in strings do not count."""
+    if text.count("[") + text.count("{") <= MAX_DEPTH:
+        return
     depth, is_string, is_escaped = 0, False, False
     for character in text:
         if is_escaped:
@@ -75,7 +79,7 @@ def _check_strings(value: Any, pointer: str) -> None:
     if isinstance(value, str):
         if len(value) > MAX_STRING:
             raise _fault(pointer, "too_long", f"more than {MAX_STRING} characters")
-        if any("\ud800" <= character <= "\udfff" for character in value):
+        if _SURROGATE.search(value):
             raise _fault(pointer, "surrogate", "half of a surrogate pair is no text")
     elif isinstance(value, dict):
         for key, each in value.items():

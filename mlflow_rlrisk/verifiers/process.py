@@ -81,7 +81,7 @@ class WorkerProcess:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 bufsize=0,
-                start_new_session=True,  # Ctrl-C is the parent's; killpg reaches grandchildren
+                process_group=0,  # Ctrl-C is the parent's; killpg reaches grandchildren
             )
         for pipe in (process.stdin, process.stdout):
             assert pipe is not None

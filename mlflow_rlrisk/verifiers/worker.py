@@ -17,6 +17,7 @@ from typing import Any
 from mlflow_rlrisk.verifiers import Outcome, VerificationRequest, Verifier, frames
 from mlflow_rlrisk.verifiers.loading import open_verifier
 from mlflow_rlrisk.verifiers.specs import parse_spec
+from mlflow_rlrisk.verifiers.terminal import leave_terminal
 
 MAX_REASON_CHARS = 500
 MAX_ANSWER_CHARS = 256
@@ -26,6 +27,7 @@ ORPHAN_CHECK_S = 1.0
 
 def main() -> None:
     """Serve one parent."""
+    leave_terminal()
     requests, replies = _take_over_pipes()
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     load = frames.read(requests)

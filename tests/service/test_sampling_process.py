@@ -29,7 +29,7 @@ import json, os, socket
 
 def spy(prompts, completions, **columns):
     """Tries what a checkpoint that took over the process would try."""
-    seen = {"environment": dict(os.environ), "niceness": os.nice(0)}
+    seen = {"environment": dict(os.environ), "niceness": os.nice(0), "session": os.getsid(0)}
     for name, attempt in {
         "key": lambda: open(KEY).read(),
         "worker": lambda: open(f"/proc/WORKER/environ").read(),
@@ -123,6 +123,7 @@ def test_a_checkpoint_that_takes_over_sees_no_key_no_credential_and_nobody(
     assert "report" in result, (result, (tmp_path / "job" / "child.log").read_text())
     seen = json.loads(out.read_text())
     assert seen.pop("niceness") == min(19, os.nice(0) + NICENESS)  # requests go first
+    assert seen.pop("session") == os.getsid(0)  # else its niceness would not count against them
     environment = seen.pop("environment")
     assert "hunter2" not in str(environment)
     assert not [name for name in environment if name.startswith(("MLFLOW", "RLRISK"))]
