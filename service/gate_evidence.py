@@ -85,7 +85,7 @@ class GateReader:
             return _unchecked(version, f"{POLICY_VARIABLE} names no policy file")
         try:
             return self._checked(version, bar)
-        except (MlflowException, CheckpointError) as error:
+        except (MlflowException, CheckpointError, OSError) as error:
             return _unchecked(version, f"the registry does not answer: {type(error).__name__}")
 
     def log(self) -> "list[Recorded]":

@@ -15,8 +15,9 @@ from functools import partial
 from pathlib import Path
 
 from mlflow_rlrisk import ModelReferenceError, ModelSource, RLRiskError
+from service.bounded_calls import SLOWEST_BYTES_PER_S, call_limit_s
 from service.settings import Limits
-from service.upstream import CALL_LIMIT_S, SLOWEST_BYTES_PER_S, in_time
+from service.upstream import in_time
 
 SAFE = (
     *("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json"),
@@ -75,7 +76,7 @@ def fetch(
             target.mkdir(mode=0o700, parents=True, exist_ok=True)
             done = folder / path
             if not done.is_file() or done.stat().st_size != wanted[path]:
-                limit_s = CALL_LIMIT_S + wanted[path] / SLOWEST_BYTES_PER_S
+                limit_s = call_limit_s() + wanted[path] / SLOWEST_BYTES_PER_S
                 # Beside the folder: a call that is given up goes on writing.
                 apart = tempfile.mkdtemp(prefix="fetching-", dir=folder.parent)
                 ask = partial(download_artifacts, artifact_uri=f"{root}/{path}", dst_path=apart)
@@ -97,7 +98,7 @@ def _listed(
     num = 0
     while folders:
         ask = partial(repository.list_artifacts, folders.pop())
-        for info in in_time(ask, CALL_LIMIT_S, keep_waiting=keep_waiting):
+        for info in in_time(ask, call_limit_s(), keep_waiting=keep_waiting):
             num += 1
             if num > limits.max_checkpoint_files:
                 raise IntakeError(f"more than {limits.max_checkpoint_files} files")

@@ -6,6 +6,7 @@ people are read and checked here again, at the moment of signing.
 
 import time
 from collections.abc import Sequence
+from functools import partial
 
 from mlflow_rlrisk import ConfigError, ModelReferenceError, RLRiskError, resolve_reference
 from mlflow_rlrisk.attestation import sign_override
@@ -14,9 +15,11 @@ from mlflow_rlrisk.errors import AttestationError, CheckpointError
 from mlflow_rlrisk.gate.client import load_bar
 from mlflow_rlrisk.gate.overrides import draw_up
 from mlflow_rlrisk.gate.promotion_policy import Target
+from service.bounded_calls import bounded, call_limit_s, timed
 from service.override_table import OverrideRow, OverrideState, OverrideTable
 from service.references import refusal_of_source
 from service.settings import ServiceSettings
+from service.signer_client import ANSWER_LIMIT_S
 from service.signer_protocol import SignerRefusedError
 from service.tokens import ANYBODY, Scope, TokenTable
 from service.upstream import point_mlflow
@@ -47,7 +50,7 @@ def signed_override(
     if row is None or row.state is not OverrideState.APPROVED:
         raise SignerRefusedError("not_approved", "no approved request has this id")
     _check_people(row, tokens)
-    client = point_mlflow(settings)
+    client = timed(point_mlflow(settings))
     model = f"models:/{row.model}/{row.version}"
     try:
         bar = load_bar()
@@ -57,9 +60,11 @@ def signed_override(
         if not len(keys) >= needed:
             need = f"the policy asks for {needed} keys, the signer holds {len(keys)}"
             raise SignerRefusedError("keys_missing", need)
-        if (why := refusal_of_source(resolve_reference(model), settings)) is not None:
+        source = bounded(lambda: resolve_reference(model), call_limit_s())
+        if (why := refusal_of_source(source, settings)) is not None:
             raise SignerRefusedError("model_uri_refused", why)
-        statement = draw_up(
+        draw = partial(
+            draw_up,
             client,
             model,
             Target(row.target_kind, row.target_name),  # type: ignore[arg-type]
@@ -68,12 +73,15 @@ def signed_override(
             bar=bar,
             requested_by=tuple(f"{name} (token {token_id})" for token_id, name in row.people),
         )
+        statement = bounded(draw, ANSWER_LIMIT_S)  # nobody waits longer for it
     except ModelReferenceError as error:
         raise SignerRefusedError(error.code, str(error), is_final=False) from error
     except (AttestationError, ConfigError, CheckpointError) as error:
         raise SignerRefusedError(getattr(error, "reason", error.code), str(error)) from error
     except RLRiskError as error:
         raise SignerRefusedError(error.code, str(error), is_final=False) from error
+    except OSError as error:
+        raise SignerRefusedError("not_readable", str(error), is_final=False) from error
     return sign_override(statement, keys[: len(row.people)])
 
 

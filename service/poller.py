@@ -14,6 +14,7 @@ from cachetools import TTLCache
 from sqlalchemy.exc import SQLAlchemyError
 
 from service.assessment_table import AssessmentTable, QueueFullError
+from service.bounded_calls import timed
 from service.commit_points import CommitPoint, reached
 from service.poller_state import PollerState
 from service.problems import Problem
@@ -57,7 +58,7 @@ class Poller:
         self._triggers = load_triggers(settings)
         self._state = PollerState(jobs.engine, name)
         self._deliveries = DeliveryTable(jobs.engine)
-        self._client = point_mlflow(settings)
+        self._client = timed(point_mlflow(settings))
         self._look_at = self._rest_until = 0.0
         self._settled: TTLCache[tuple[str, ...], bool] = TTLCache(MAX_SETTLED, SETTLED_S)
         """Triggers and versions, or versions and aliases, that need no second thought."""

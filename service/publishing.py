@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from mlflow_rlrisk import RiskReport, RLRiskError, log_report, tag_version
 from service.assessment_table import Assessment, AssessmentTable, State
+from service.bounded_calls import timed
 from service.commit_points import CommitPoint, reached
 from service.problems import without_paths
 from service.sampling_process import forget
@@ -95,10 +96,11 @@ def _write(
     folder: Path,
     signer: Signer | None,
 ) -> _Published:
-    client = point_mlflow(settings)
+    client = timed(point_mlflow(settings), about=job.id)
     run_id = _run_of(client, settings.experiment, job)
     rollouts = folder / "rollouts"
-    logged = log_report(report, run_id=run_id, rollouts=rollouts if rollouts.is_dir() else None)
+    given = rollouts if rollouts.is_dir() else None
+    logged = log_report(report, run_id=run_id, rollouts=given, client=client)
     reached(CommitPoint.REPORT_LOGGED)
     note = None
     if report.provenance.version is not None:
@@ -119,7 +121,7 @@ def _show_on_version(
 ) -> str | None:
     """Tag the version; returns why there is no signature where the signer refused for good."""
     if signer is None:
-        tag_version(report, report_uri=report_uri)
+        tag_version(report, report_uri=report_uri, client=client)
         return None
     try:
         envelope = signer.attest(job.id, run_id)
@@ -128,12 +130,12 @@ def _show_on_version(
             raise
         logger.warning("%s is not signed: %s", job.id, error)
         if error.code in ADVISORY:
-            tag_version(report, report_uri=report_uri)
+            tag_version(report, report_uri=report_uri, client=client)
         return f"not signed: {without_paths(str(error))}"[:MAX_WHY]
     reached(CommitPoint.ATTESTATION_RECEIVED)
     client.log_text(run_id, envelope, ATTESTATION_ARTIFACT)
     reached(CommitPoint.ATTESTATION_LOGGED)
-    tag_version(report, report_uri=report_uri, attestation=envelope)
+    tag_version(report, report_uri=report_uri, attestation=envelope, client=client)
     return None
 
 

@@ -24,11 +24,11 @@ from cachetools import TTLCache
 from mlflow_rlrisk.errors import ModelReferenceError, ReportError, RLRiskError, SinkError
 from mlflow_rlrisk.gate.evidence import original_of
 from mlflow_rlrisk.report import RiskLevel, RiskReport
+from service.bounded_calls import timed
 from service.gate_evidence import GateReader
 from service.stored_lineage import StoredLineage, parse_lineage
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
     from mlflow_rlrisk.monitor import Judgement
@@ -146,7 +146,7 @@ class RegistryReader:
 
         self.tracking_uri = tracking_uri or mlflow.get_tracking_uri()
         self.registry_uri = registry_uri or tracking_uri or mlflow.get_registry_uri()
-        self.client: MlflowClient = mlflow.MlflowClient(self.tracking_uri, self.registry_uri)
+        self.client = timed(mlflow.MlflowClient(self.tracking_uri, self.registry_uri))
         self.gate = GateReader(
             self.client, self.registry_uri, policy_path=policy_path, log_uri=gate_log_uri
         )

@@ -25,6 +25,7 @@ from mlflow_rlrisk import (
     resolve_reference,
 )
 from service.assessment_table import Assessment, AssessmentTable, State
+from service.bounded_calls import call_limit_s
 from service.child import DISK_FULL, NO_ROOM, OUT_OF_MEMORY
 from service.commit_points import CommitPoint, reached
 from service.gpu_claim import Claim, claimed
@@ -40,7 +41,7 @@ from service.sampling_process import (
     run_child,
 )
 from service.settings import ServiceSettings
-from service.upstream import CALL_LIMIT_S, AwayError, in_time, point_mlflow
+from service.upstream import AwayError, in_time, point_mlflow
 
 logger = logging.getLogger(__name__)
 
@@ -168,7 +169,7 @@ class Scorer:
         try:
             source = in_time(
                 lambda: resolve_reference(reference),
-                CALL_LIMIT_S,
+                call_limit_s(),
                 keep_waiting=lambda: self._tell(job, stage="fetch"),
             )
         except ModelReferenceError as error:

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from flask import Flask
 from gunicorn.app.base import BaseApplication
@@ -80,12 +80,12 @@ def serve(
         from service.signer import run_signer
 
         run_signer(settings, signing_keys)
-        return 0
+        _leave()
     if role == "worker":
         from service.worker import run_worker
 
         run_worker(settings, name=worker_name)
-        return 0
+        _leave()
     check_address(settings, host)
     if role == "api":
         _Gunicorn(settings, host, port, processes, threads).run()
@@ -110,6 +110,14 @@ def _check_keys(role: Role, signing_keys: Sequence[Path]) -> None:
         raise ConfigError("signing_key", [str(each) for each in signing_keys], need)
     for each in signing_keys:
         SigningKey.load(each)
+
+
+def _leave() -> NoReturn:
+    """End now: a thread that waits for MLflow would keep the process; its work is done again."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _bound_mlflow() -> None:

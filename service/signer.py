@@ -123,7 +123,9 @@ def _serve(listener: socket.socket, questions: Questions, stopping: threading.Ev
             connection, _ = listener.accept()
         except TimeoutError:
             continue
-        room.acquire()
+        while not room.acquire(timeout=POLL_S):
+            if stopping.is_set():
+                return
         threading.Thread(target=_converse, args=(connection, questions, room), daemon=True).start()
 
 

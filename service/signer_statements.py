@@ -9,6 +9,7 @@ table, because whoever samples decides what was drawn.
 
 import re
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 import mlflow
@@ -28,10 +29,12 @@ from mlflow_rlrisk.gate.client import registry_name
 from mlflow_rlrisk.sinks.attest import attest
 from service.assessment_table import Assessment, AssessmentTable, State
 from service.attestation_table import AttestationTable
+from service.bounded_calls import bounded, call_limit_s
 from service.commit_points import CommitPoint, reached
 from service.publishing import ASSESSMENT_TAG
 from service.references import refusal_of_source
 from service.settings import ServiceSettings
+from service.signer_client import ANSWER_LIMIT_S
 from service.signer_protocol import SignerRefusedError
 from service.upstream import point_mlflow
 from service.verifier_digest import verifier_digest
@@ -70,9 +73,10 @@ class Statements:
         self._check_as_configured(job, report)
         try:
             point_mlflow(self._settings)
-            _check_run(job, report, run_id)
-            self._check_source(job)
-            envelope = attest(
+            bounded(lambda: _check_run(job, report, run_id), call_limit_s())
+            bounded(lambda: self._check_source(job), call_limit_s())
+            sign = partial(
+                attest,
                 report,
                 report_uri=f"runs:/{run_id}/rlrisk/report.html",
                 key=self._key,
@@ -80,6 +84,7 @@ class Statements:
                 name=job.model_name,
                 version=job.model_version,
             )
+            envelope = bounded(sign, ANSWER_LIMIT_S)  # nobody waits longer for it
         except AttestationError as error:
             raise SignerRefusedError(error.reason, str(error)) from error
         except (RLRiskError, MlflowException, OSError) as error:

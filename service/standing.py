@@ -10,25 +10,22 @@ answer in `ANSWER_LIMIT_S`, or answers nonsense, is an error for everybody who w
 import threading
 import time
 from collections.abc import Callable, Hashable
-from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures import TimeoutError as LateError
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import sqlalchemy as sa
 
+from service.bounded_calls import bounded
 from service.problems import Problem
 from service.settings import ServiceSettings
 from service.unchanged import MAX_KEPT, Unchanged
-from service.upstream import RETRY, mlflow_problems
+from service.upstream import mlflow_problems
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
 ANSWER_LIMIT_S = 5.0
-MAX_READINGS = 8
-"""Readings at once; a registry that hangs costs these threads and no others."""
 
 _T = TypeVar("_T")
 
@@ -58,7 +55,6 @@ class RegistryStanding:
         self._unchanged = Unchanged(_database(settings.registry))
         is_watched = self._unchanged.is_watched
         self._shared = _SharedReadings(0.0 if is_watched else settings.decision_max_age_s)
-        self._readers = ThreadPoolExecutor(MAX_READINGS, thread_name_prefix="registry")
         self._client: MlflowClient | None = None
         self._lock = threading.Lock()
 
@@ -116,10 +112,7 @@ class RegistryStanding:
     def _in_time(self, ask: "Callable[[MlflowClient], ModelVersion]") -> "ModelVersion":
         if self._unchanged.is_watched:  # no network: a thread more would only cost
             return ask(self._own_client())
-        try:
-            return self._readers.submit(lambda: ask(self._own_client())).result(ANSWER_LIMIT_S)
-        except LateError as error:
-            raise Problem("upstream", headers=RETRY) from error
+        return bounded(lambda: ask(self._own_client()), ANSWER_LIMIT_S)
 
     def _own_client(self) -> "MlflowClient":
         from mlflow import MlflowClient

@@ -2,14 +2,12 @@
 
 import logging
 import os
-import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from mlflow_rlrisk import RLRiskError
+from service.bounded_calls import LateError, bounded
 from service.problems import Problem, without_paths
 from service.settings import ServiceSettings
 
@@ -24,13 +22,6 @@ WAITS: Mapping[str, str] = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
 }
-CALL_LIMIT_S = 120.0
-"""For the whole of a worker's call that carries no files; MLflow's own limit is one of silence."""
-SLOWEST_BYTES_PER_S = 100_000
-"""A file that comes more slowly than this is not waited for."""
-MAX_UNDER_WAY = 64
-CHECK_S = 1.0
-_UNDER_WAY = threading.BoundedSemaphore(MAX_UNDER_WAY)
 _T = TypeVar("_T")
 _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
@@ -100,10 +91,7 @@ def _is_about_the_thing(error: "MlflowException") -> bool:
 def in_time(
     call: Callable[[], _T], limit_s: float, *, keep_waiting: Callable[[], None] = lambda: None
 ) -> _T:
-    """What ``call`` gives. A byte now and then keeps a single read from ever being late.
-
-    One that is late goes on in its thread until the other side lets go, so it must not write
-    where anybody reads.
+    """What ``call`` gives, as `bounded` has it, told as `mlflow_may_be_away` does.
 
     Args:
         call: Asks MLflow once.
@@ -114,26 +102,15 @@ def in_time(
         AwayError: It was late, too many that were are still under way, or as
             `mlflow_may_be_away` says. What MLflow says of the thing itself passes.
     """
-    if not _UNDER_WAY.acquire(blocking=False):
-        raise AwayError(f"{MAX_UNDER_WAY} calls to it do not end")
-    future: Future[_T] = Future()
 
-    def ask() -> None:
-        try:
-            with mlflow_may_be_away():
-                future.set_result(call())
-        except BaseException as error:  # noqa: BLE001  (carried to who waits)
-            future.set_exception(error)
-        finally:
-            _UNDER_WAY.release()
+    def ask() -> _T:
+        with mlflow_may_be_away():
+            return call()
 
-    threading.Thread(target=ask, name="mlflow", daemon=True).start()
-    deadline = time.monotonic() + limit_s
-    while not wait([future], timeout=max(0.0, min(CHECK_S, deadline - time.monotonic()))).done:
-        keep_waiting()
-        if time.monotonic() >= deadline:
-            raise AwayError(f"no end of its answer within {limit_s:g} s")
-    return future.result()
+    try:
+        return bounded(ask, limit_s, keep_waiting=keep_waiting)
+    except LateError as error:
+        raise AwayError(str(error)) from error
 
 
 def wait_briefly() -> None:

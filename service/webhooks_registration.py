@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlflow_rlrisk import ConfigError, ModelReferenceError
 from mlflow_rlrisk.doctor import WEBHOOK_SETTINGS, missing_webhook_settings, webhook_exports
+from service.bounded_calls import timed
 from service.settings import ServiceSettings
 from service.upstream import point_mlflow
 from service.webhooks import EVENTS, MIN_SECRET, SECRET_VARIABLE, Secrets
@@ -90,7 +91,7 @@ def tell_state(settings: ServiceSettings) -> None:
     if not Secrets(settings.webhook_secret_file).current():
         logger.warning("no webhook secret is configured: no webhook is taken%s", every)
     try:
-        known = _find(point_mlflow(settings))
+        known = _find(timed(point_mlflow(settings)))
     except (MlflowException, OSError) as error:
         text = _with_settings(f"{getattr(error, 'error_code', '')} {error}")
         logger.warning("MLflow's webhooks cannot be listed: %s%s", text[:500], every)

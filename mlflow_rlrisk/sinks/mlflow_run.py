@@ -88,6 +88,7 @@ def log_report(
     model_id: str | None = None,
     log_metrics: bool = True,
     page: str | None = None,
+    client: "MlflowClient | None" = None,
 ) -> LoggedReport:
     """Write a report to a run.
 
@@ -100,6 +101,7 @@ def log_report(
         model_id: LoggedModel that gets the metrics too; the one of the report's provenance.
         log_metrics: ``False`` leaves the metrics to MLflow.
         page: The report as `render` gave it, where it was rendered already.
+        client: Asks MLflow; one of the server in use where it is absent.
 
     Returns:
         Where it is.
@@ -109,7 +111,7 @@ def log_report(
     """
     import mlflow
 
-    client = mlflow.MlflowClient()
+    client = client or mlflow.MlflowClient()
     if run_id is None and (active := mlflow.active_run()):
         run_id = active.info.run_id
     target = _Target(
@@ -157,7 +159,7 @@ def _write(
         if run.data.tags.get(DIGEST_TAG, report.digest) != report.digest:
             raise SinkError(f"run {run_id} holds another report; use one run per model")
         client.set_tag(run_id, DIGEST_TAG, report.digest)
-        num_rows = _log_artifacts(client, report, run_id, target)
+        num_rows = _log_artifacts(client, report, run, target)
         _log_inputs(client, run, target)
         if target.log_metrics:
             _log_metrics(client, report, run, target)
@@ -178,8 +180,9 @@ def _run_name(report: "RiskReport") -> str:
 
 
 def _log_artifacts(
-    client: "MlflowClient", report: "RiskReport", run_id: str, target: _Target
+    client: "MlflowClient", report: "RiskReport", run: "Run", target: _Target
 ) -> int:
+    run_id = run.info.run_id
     page, rollouts = target.page or render(report), target.rollouts
     with tempfile.TemporaryDirectory(prefix="rlrisk-") as folder:
         Path(folder, "report.html").write_text(page, encoding="utf-8")
@@ -196,7 +199,19 @@ def _log_artifacts(
             client.log_artifact(run_id, str(path), FOLDER)
     if PROMPT_TABLE not in {file.path for file in client.list_artifacts(run_id)}:
         client.log_table(run_id, table, PROMPT_TABLE)  # it would append to one that is there
+    else:
+        _announce_table(client, run)
     return len(table)
+
+
+def _announce_table(client: "MlflowClient", run: "Run") -> None:
+    """Set the tag by which MLflow finds a table; an attempt that broke may not have come to it."""
+    from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS
+
+    known = json.loads(run.data.tags.get(MLFLOW_LOGGED_ARTIFACTS, "[]"))
+    table = {"path": PROMPT_TABLE, "type": "table"}
+    if table not in known:
+        client.set_tag(run.info.run_id, MLFLOW_LOGGED_ARTIFACTS, json.dumps([*known, table]))
 
 
 def _log_inputs(client: "MlflowClient", run: "Run", target: _Target) -> None:

@@ -17,6 +17,8 @@ from mlflow_rlrisk.sinks.mlflow_store import FOLDER, mlflow_errors
 from mlflow_rlrisk.sinks.plots import run_figure
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
     from mlflow_rlrisk.report_record import RiskReport
 
 logger = logging.getLogger(__name__)
@@ -37,19 +39,22 @@ _CURVES = (
 )
 
 
-def log_judgement(run_id: str, judgement: Judgement) -> None:
+def log_judgement(
+    run_id: str, judgement: Judgement, *, client: "MlflowClient | None" = None
+) -> None:
     """Write alarms as tags and the annotated curves as artifacts of the run.
 
     Args:
         run_id: The run that was judged.
         judgement: What was found.
+        client: Asks MLflow; one of the server in use where it is absent.
 
     Raises:
         SinkError: MLflow refuses.
     """
     import mlflow
 
-    client = mlflow.MlflowClient()
+    client = client or mlflow.MlflowClient()
     with mlflow_errors(f"the judgement cannot be written to run {run_id}"):
         for key, value in judgement_tags(judgement).items():
             client.set_tag(run_id, key, value)

@@ -25,6 +25,7 @@ from mlflow_rlrisk.sinks.verdict import (
 )
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
     from mlflow.entities import LoggedModel
     from mlflow.entities.model_registry import ModelVersion
 
@@ -188,6 +189,7 @@ def tag_version(
     version: str | None = None,
     model_id: str | None = None,
     attestation: str | None = None,
+    client: "MlflowClient | None" = None,
 ) -> None:
     """Write the verdict onto a model version and its LoggedModel; twice gives the same.
 
@@ -202,6 +204,7 @@ def tag_version(
         version: Its version; likewise.
         model_id: LoggedModel behind it; likewise. ``None`` there tags the version only.
         attestation: Signed statement about the version; written before the tags it stands for.
+        client: Asks MLflow; one of the server in use where it is absent.
 
     Raises:
         SinkError: No version is known, or the registry refuses.
@@ -214,7 +217,7 @@ def tag_version(
     model_id = model_id or source.model_id
     if name is None or version is None:
         raise SinkError(f"{source.model_reference}: no registered version is known to tag")
-    client = mlflow.MlflowClient()
+    client = client or mlflow.MlflowClient()
     tags = {**verdict_tags(report), "rlrisk.report_uri": report_uri}
     with mlflow_errors(f"version {version} of {name} cannot be tagged"):
         known = client.get_model_version(name, version)

@@ -8,12 +8,13 @@ from spectree import Response as Answers
 from mlflow_rlrisk import ConfigError, MlflowRunSource, RLRiskError, judge_source, log_judgement
 from mlflow_rlrisk.monitor import Judgement, MonitorSettings, RunFacts
 from service.auth import caller, requires
+from service.bounded_calls import timed
 from service.openapi import API
 from service.problems import FieldFault, Problem, without_paths
 from service.schemas import JudgementView, MonitorRequest
 from service.settings import ServiceSettings
 from service.tokens import Scope
-from service.upstream import mlflow_problems, point_mlflow
+from service.upstream import RETRY, mlflow_problems, point_mlflow
 
 _RUN = re.compile(r"[0-9a-f]{32}")
 
@@ -38,19 +39,20 @@ def blueprint(settings: ServiceSettings) -> Blueprint:
 
 
 def _judge(settings: ServiceSettings, run_id: str, asked: MonitorRequest) -> Judgement:
-    client = point_mlflow(settings)
+    client = timed(point_mlflow(settings))
     with mlflow_problems():
         client.get_run(run_id)  # tells a run that is not there from a log that cannot be judged
     facts = RunFacts(group_size=asked.group_size, success_metric=asked.success_metric)
     try:
         chosen = MonitorSettings(trainer=asked.trainer, facts=facts)
-        source = MlflowRunSource(run_id, extra_metric=asked.success_metric)
+        source = MlflowRunSource(run_id, extra_metric=asked.success_metric, client=client)
         judgement, _ = judge_source(source, chosen)
         if asked.write:
-            log_judgement(run_id, judgement)
+            with mlflow_problems():
+                log_judgement(run_id, judgement, client=client)
     except ConfigError as error:
         fault = FieldFault(pointer=f"/{error.field}", code="unusable", message=error.need)
         raise Problem("invalid-field", errors=[fault]) from error
     except RLRiskError as error:
-        raise Problem("upstream", without_paths(str(error))[:500]) from error
+        raise Problem("upstream", without_paths(str(error))[:500], headers=RETRY) from error
     return judgement

@@ -21,6 +21,7 @@ from mlflow_rlrisk.gate.client import load_bar, place_of
 from mlflow_rlrisk.gate.overrides import attach, check_terms
 from mlflow_rlrisk.gate.promotion_policy import Bar, Target
 from service.auth import caller, dependencies, requires
+from service.bounded_calls import timed
 from service.openapi import API
 from service.override_table import OverrideRow, OverrideTable
 from service.problems import FieldFault, Problem, without_paths
@@ -29,7 +30,7 @@ from service.schemas import OverridePage, OverrideRequest, OverrideView
 from service.settings import ServiceSettings
 from service.signer_protocol import SignerRefusedError, SignerUnavailableError
 from service.tokens import Scope
-from service.upstream import mlflow_problems, point_mlflow
+from service.upstream import RETRY, mlflow_problems, point_mlflow
 
 MAX_AT_ONCE = 2
 """Each hashes a whole checkpoint."""
@@ -56,7 +57,7 @@ def blueprint(settings: ServiceSettings) -> Blueprint:
         except ConfigError as error:
             raise _fault(f"/{error.field}", "unusable", error.need) from error
         with mlflow_problems():
-            point_mlflow(settings).get_model_version(model, version)
+            timed(point_mlflow(settings)).get_model_version(model, version)
         needs_approval = bar.policy.override.required_signatures > 1
         table = _table()
         row = table.ask(
@@ -156,7 +157,7 @@ def _signed(
 
 
 def _attached(row: OverrideRow, bar: Bar, settings: ServiceSettings) -> Proven[OverrideStatement]:
-    signer, client = dependencies().signer, point_mlflow(settings)
+    signer, client = dependencies().signer, timed(point_mlflow(settings))
     assert signer is not None  # `_bar` has asked
     try:
         envelope = signer.override(row.id)
@@ -175,8 +176,8 @@ def _attached(row: OverrideRow, bar: Bar, settings: ServiceSettings) -> Proven[O
         raise Problem("override-unavailable", text, headers={"Retry-After": "10"}) from error
     except (AttestationError, PromotionRefusedError) as error:
         raise Problem("override-refused", without_paths(str(error))[:1000]) from error
-    except ModelReferenceError as error:
-        raise Problem("upstream", headers={"Retry-After": "30"}) from error
+    except (ModelReferenceError, OSError) as error:
+        raise Problem("upstream", headers=RETRY) from error
 
 
 @contextmanager

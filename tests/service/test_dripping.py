@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mlflow_rlrisk import ModelSource
-from service import intake, scoring, upstream
+from service import bounded_calls
 from service.assessment_table import AssessmentTable, State
 from service.database import open_database
 from service.intake import fetch
@@ -54,8 +54,7 @@ class _Dripping(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    for module in (upstream, scoring, intake):
-        monkeypatch.setattr(module, "CALL_LIMIT_S", 1.5)
+    monkeypatch.setattr(bounded_calls, "CALL_LIMIT_S", 1.5)
     monkeypatch.setattr(_Dripping, "is_over", threading.Event())
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Dripping)
     server.daemon_threads = True
@@ -120,7 +119,7 @@ def test_whoever_cancels_need_not_wait_for_an_answer_that_never_ends(address: st
 def test_calls_that_never_end_are_not_begun_without_end(
     address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upstream, "_UNDER_WAY", threading.BoundedSemaphore(2))
+    monkeypatch.setattr(bounded_calls, "MAX_UNDER_WAY", 2)
     for _ in range(2):
         with pytest.raises(AwayError, match="no end of its answer"):
             in_time(_Dripping.is_over.wait, 0.05)

@@ -45,8 +45,9 @@ class MlflowRunSource:
             # The status first: what is logged before the run ends is read after it.
             is_finished = run.info.status in FINISHED
             points = self._points(client, run.data.metrics)
-        except MlflowException as error:
-            raise HistoryError(f"run {self.run_id} cannot be read: {error.message}") from error
+        except (MlflowException, OSError) as error:
+            text = error.message if isinstance(error, MlflowException) else str(error)
+            raise HistoryError(f"run {self.run_id} cannot be read: {text}") from error
         return StoredLog(
             rows=rows_from_points(points),
             facts=facts_from_params(run.data.params),
