@@ -9,9 +9,10 @@ import tempfile
 import weakref
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mlflow_rlrisk.checkpoint_files import (
+    Layout,
     find_layout,
     hash_files,
     matter_of,
@@ -76,6 +77,29 @@ class Checkpoint:
         return self.reference
 
 
+class Screened(NamedTuple):
+    """What is known of a checkpoint without reading its weights."""
+
+    tokenizer_digest: str
+    template_digest: str | None
+
+
+def screen_checkpoint(reference: str | Path, *, allow_pickle: bool = False) -> Screened | None:
+    """Screen a checkpoint as `open_checkpoint` does, but hash no weights.
+
+    Returns:
+        What its small files say; ``None`` where they would have to be fetched first.
+
+    Raises:
+        ModelReferenceError: The reference is malformed or names nothing.
+        CheckpointError: The files are incomplete, damaged or unsafe.
+    """
+    source = resolve_reference(str(reference))
+    if source.local_path is None:
+        return None
+    return _screened(find_layout(source.local_path), allow_pickle=allow_pickle)[0]
+
+
 def open_checkpoint(reference: str | Path, *, allow_pickle: bool = False) -> Checkpoint:
     """Resolve, fetch, screen and hash a checkpoint.
 
@@ -107,18 +131,14 @@ def open_checkpoint(reference: str | Path, *, allow_pickle: bool = False) -> Che
 
 def _inspect(source: ModelSource, folder: Path, *, allow_pickle: bool) -> Checkpoint:
     layout = find_layout(folder)
-    config = read_config(layout)
-    num_parameters = screen_weights(layout, config, allow_pickle=allow_pickle)
-    template = read_template(layout)
-    if template is not None:
-        refuse_hostile_template(template)
+    screened, config, num_parameters = _screened(layout, allow_pickle=allow_pickle)
     return Checkpoint(
         reference=source.reference,
         model_path=layout.model_path,
         tokenizer_path=layout.tokenizer_path,
         digest=hash_files(matter_of(layout, allow_pickle=allow_pickle)),
-        tokenizer_digest=tokenizer_digest(layout),
-        template_digest=None if template is None else text_digest(template),
+        tokenizer_digest=screened.tokenizer_digest,
+        template_digest=screened.template_digest,
         config=config,
         num_parameters=num_parameters,
         allow_pickle=allow_pickle,
@@ -128,3 +148,14 @@ def _inspect(source: ModelSource, folder: Path, *, allow_pickle: bool) -> Checkp
         model_id=source.model_id,
         run_id=source.run_id,
     )
+
+
+def _screened(layout: Layout, *, allow_pickle: bool) -> tuple[Screened, dict[str, Any], int | None]:
+    """The digests of tokenizer and template, the configuration, the number of parameters."""
+    config = read_config(layout)
+    num_parameters = screen_weights(layout, config, allow_pickle=allow_pickle)
+    template = read_template(layout)
+    if template is not None:
+        refuse_hostile_template(template)
+    digest = None if template is None else text_digest(template)
+    return Screened(tokenizer_digest(layout), digest), config, num_parameters

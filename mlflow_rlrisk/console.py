@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlflow_rlrisk.observer import Plan
 from mlflow_rlrisk.records import PromptStatistics
+from mlflow_rlrisk.sinks.wording import shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -186,8 +187,10 @@ def comparison_lines(comparison: "Comparison", reports: "Sequence[RiskReport]") 
         return [*lines, "pass@1 and risk order these models alike."]
     named = {entry.model: f"{entry.model} ({entry.risk_level})" for entry in comparison.entries}
     return lines + [
-        f"disagree: {named[pair.higher_pass_at_1]} has the higher pass@1, "
-        f"{named[pair.lower_risk]} the lower risk"
+        one_line(
+            f"disagree: {named[pair.higher_pass_at_1]} has the higher pass@1, "
+            f"{named[pair.lower_risk]} the lower risk"
+        )
         for pair in comparison.disagreements
     ]
 
@@ -218,7 +221,7 @@ def lineage_lines(lineage: "LineageReport") -> list[str]:
     for each in lineage.series:
         if each.phases.recommended is not None:
             lines.append(f"  {each.series}: look from {' to '.join(each.phases.recommended)}")
-    return lines + [f"  note     {note}" for note in lineage.notes]
+    return [one_line(line) for line in (*lines, *(f"  note     {n}" for n in lineage.notes))]
 
 
 def _outcome_line(found: "RankEvidence") -> str:
@@ -277,9 +280,14 @@ def _widest_pass_at_k(report: "RiskReport") -> list[tuple[str, str]]:
     return [(f"pass@{ks[-1]}", f"{prefix}{ks[-1]}")] if len(ks) > 1 else []
 
 
+def one_line(text: str) -> str:
+    """Foreign text in one line: a name may hold a line break, or codes that a terminal obeys."""
+    return shown(text).replace("\n", "\N{SYMBOL FOR LINE FEED}")
+
+
 def table(header: list[str], rows: list[list[str]]) -> list[str]:
     """Align columns: the first to the left, the others to the right."""
-    cells = [header, *rows]
+    cells = [[one_line(cell) for cell in row] for row in (header, *rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
     lines = [
         "  ".join(

@@ -1,7 +1,6 @@
 """``rlrisk compare``: several versions read as one lineage."""
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ from mlflow_rlrisk import console
 from mlflow_rlrisk.commands.assessment import DEFAULT_OUT, assess_one, check_writable, write_page
 from mlflow_rlrisk.commands.options import assessment_options, json_option
 from mlflow_rlrisk.commands.output import OK, print_json
+from mlflow_rlrisk.commands.siblings import place_of, refuse_unlike
 from mlflow_rlrisk.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ def compare(
     base = base or _recorded_base(parents)
     runs = _series(series, references)
     known = recorded_finals(references) if outcomes is None else _outcomes(outcomes)
+    refuse_unlike(references, settings)
     if register:
         check_writable()
     root = Path(settings.pop("out") or DEFAULT_OUT)
@@ -106,23 +107,10 @@ def _references(models: tuple[str, ...], base: str | None) -> list[str]:
         found += all_versions(model) or [model]
     references: dict[object, str] = {}
     for reference in dict.fromkeys(found):
-        first = references.setdefault(_place(reference), reference)
+        first = references.setdefault(place_of(reference), reference)
         if first != reference:
             console.say(f"counted once: {reference} is {first}, spelled another way")
     return list(references.values())
-
-
-def _place(reference: str) -> object:
-    """What the reference leads to: a folder, or a version of a registered model."""
-    from mlflow_rlrisk.model_reference import resolve_reference
-
-    path = Path(reference).expanduser()
-    if path.exists():
-        return os.path.normpath(path.absolute())  # a link is another name that somebody wants
-    source = resolve_reference(reference)
-    if source.version is None:
-        return reference
-    return source.registered_name, source.version
 
 
 def _recorded_base(parents: "Mapping[str, str | None]") -> str | None:

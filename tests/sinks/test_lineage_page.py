@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from mlflow_rlrisk.console import lineage_lines
+from mlflow_rlrisk.console import comparison_lines, lineage_lines
 from mlflow_rlrisk.lineage import LineageReport, trace_lineage
 from mlflow_rlrisk.sinks.lineage_page import render_lineage
 from tests.lineage.ladders import beta_rates, collapsing, drawn, member
@@ -51,6 +51,18 @@ def test_hostile_names_stay_text() -> None:
     assert "<script" not in page
     assert "\u202e" not in page
     assert "&lt;script&gt;" in page
+
+
+def test_a_name_with_a_line_break_or_a_terminal_code_stays_in_its_line() -> None:
+    rates = beta_rates(2.0, 2.0, num_prompts=60)
+    names = ("new\nline", "\x1b[31mred")
+    members = [member(n, drawn(rates, 16, 0.3, s)) for s, n in enumerate(names)]
+    found, reports = trace_lineage(members), [each.report for each in members]
+
+    told = lineage_lines(found) + comparison_lines(found.ranking, reports)
+
+    assert not [line for line in told if "\n" in line or "\x1b" in line]
+    assert "new␊line" in "".join(told)
 
 
 def test_the_console_tells_outcomes_and_why_there_are_no_phases(lineage: LineageReport) -> None:

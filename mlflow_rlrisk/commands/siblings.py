@@ -1,0 +1,64 @@
+"""What ``compare`` and ``drift`` refuse before the first model is sampled, for that takes hours."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mlflow_rlrisk.errors import CheckpointError, ComparabilityError
+
+_MUST_AGREE = {"tokenizer": "tokenizer_digest", "chat template": "template_digest"}
+
+
+def refuse_unlike(references: Sequence[str], settings: Mapping[str, Any]) -> None:
+    """Screen every model that lies in a local folder, and compare their tokenizers and templates.
+
+    What has to be fetched, or has no files at all, is screened when it is assessed.
+
+    Raises:
+        ModelReferenceError: A reference names nothing.
+        CheckpointError: A model is incomplete, damaged or unsafe.
+        ComparabilityError: Two models differ in tokenizer or chat template; all that differ are
+            named.
+    """
+    from mlflow_rlrisk.checkpoint import screen_checkpoint
+    from mlflow_rlrisk.samplers import load_sampler, needs_checkpoint
+
+    build = load_sampler(settings["backend"])
+    found = {}
+    for reference in references:
+        if needs_checkpoint(build, reference):
+            try:
+                found[reference] = screen_checkpoint(
+                    reference, allow_pickle=settings["allow_pickle"]
+                )
+            except CheckpointError as error:
+                raise CheckpointError(f"{reference}: {error}") from error
+    faults = []
+    for what, name in _MUST_AGREE.items():
+        digests = {
+            reference: getattr(screened, name)
+            for reference, screened in found.items()
+            if screened is not None
+        }
+        if len(set(digests.values())) > 1:
+            shown = ", ".join(
+                f"{reference}: {digest[:12] if digest else 'none'}"
+                for reference, digest in digests.items()
+            )
+            faults.append(f"{what} ({shown})")
+    if faults:
+        raise ComparabilityError("these models cannot be compared: other " + "; ".join(faults))
+
+
+def place_of(reference: str) -> object:
+    """What the reference leads to: a folder, or a version of a registered model."""
+    from mlflow_rlrisk.model_reference import resolve_reference
+
+    path = Path(reference).expanduser()
+    if path.exists():
+        return os.path.normpath(path.absolute())  # a link is another name that somebody wants
+    source = resolve_reference(reference)
+    if source.version is None:
+        return reference
+    return source.registered_name, source.version

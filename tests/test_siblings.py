@@ -1,0 +1,89 @@
+"""What cannot be compared is refused before anything is sampled or written."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mlflow_rlrisk.cli import run
+from tests.tiny_models import write_llama
+
+REST = ["--prompts", "none.jsonl", "--verifier", "exact", "--out", "out", "--json"]
+"""The prompts are missing: whoever reads them came too far."""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("siblings")
+    write_llama(home / "first")
+    write_llama(home / "other tokenizer", vocab_size=120)
+    write_llama(home / "other template", template="{{ messages[0]['content'] }}")
+    for name in ("bare", "cut"):
+        shutil.copytree(home / "first", home / name)
+    (home / "bare" / "model.safetensors").unlink()
+    whole = (home / "first" / "model.safetensors").read_bytes()
+    (home / "cut" / "model.safetensors").write_bytes(whole[:5000])
+    (home / "file").write_text("no folder")
+    return home
+
+
+def misuse_or_failure(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> tuple[object, dict[str, str]]:
+    with pytest.raises(SystemExit) as stopped:
+        run([*command, *REST])
+    told = capsys.readouterr()
+    assert "Traceback" not in told.err
+    assert not Path("out").exists()
+    error: dict[str, str] = json.loads(told.out)["error"]
+    return stopped.value.code, error
+
+
+@pytest.mark.parametrize(
+    ("command", "models", "code", "said"),
+    [
+        ("compare", ["first", "bare"], "checkpoint_refused", "bare has no weights"),
+        ("compare", ["first", "cut"], "checkpoint_refused", "cut: model.safetensors: 2896 bytes"),
+        ("compare", ["first", "file"], "invalid_model", "model='file': no such folder"),
+        ("compare", ["first", ""], "invalid_model", "model='': no such folder"),
+        ("compare", ["first", "other tokenizer"], "not_comparable", "other tokenizer: "),
+        ("compare", ["first", "other template"], "not_comparable", "chat template (first: none"),
+        ("compare", ["first", "--base", "gone"], "invalid_model", "model='gone'"),
+        ("drift", ["first", "bare"], "checkpoint_refused", "bare has no weights"),
+        ("drift", ["first", "other tokenizer"], "not_comparable", "other tokenizer: "),
+    ],
+)
+def test_a_model_that_does_not_fit_is_named_at_once_and_nothing_is_left_behind(
+    home: Path,
+    command: str,
+    models: list[str],
+    code: str,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(home)
+
+    exit_code, error = misuse_or_failure([command, *models], capsys)
+
+    assert (exit_code, error["code"]) == (1, code)
+    assert said in error["message"]
+
+
+@pytest.mark.parametrize(
+    "second", [lambda home: "first", lambda home: "./first", lambda home: str(home / "first")]
+)
+def test_one_model_under_two_names_has_no_drift(
+    home: Path,
+    second: Callable[[Path], str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(home)
+
+    exit_code, error = misuse_or_failure(["drift", "first", second(home)], capsys)
+
+    assert exit_code == 2
+    assert "are one model: drift needs two" in error["message"]
