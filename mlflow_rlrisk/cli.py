@@ -83,7 +83,18 @@ def run(argv: Sequence[str] | None = None) -> int:
         code = _fail(arguments, exit_code, error.code, str(error))
     except OSError as error:  # a full disk, a folder that may not be read
         code = _fail(arguments, FAILURE, "system", str(error))
+    except _store_errors() as error:
+        code = _fail(arguments, FAILURE, "system", f"MLflow: {str(error).partition(chr(10))[0]}")
     sys.exit(code if isinstance(code, int) else OK)
+
+
+def _store_errors() -> tuple[type[Exception], ...]:
+    """What MLflow and its database raise where no sink expects it; none where they are not loaded.
+
+    Asked for when something was raised, so that no command has to load them for it.
+    """
+    known = (("mlflow.exceptions", "MlflowException"), ("sqlalchemy.exc", "SQLAlchemyError"))
+    return tuple(getattr(sys.modules[m], name) for m, name in known if m in sys.modules)
 
 
 def _fail(arguments: Sequence[str], exit_code: int, code: str, message: str) -> int:

@@ -7,6 +7,7 @@ assessment would find, not what a lock file says.
 import importlib.util
 import os
 import platform
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -162,24 +163,35 @@ def _tracking() -> Iterator[Finding]:
         return
     import mlflow
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
     uri, registry = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
-    where = uri if registry == uri else f"{uri}, registry {registry}"
-    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
+    where = _without_password(uri if registry == uri else f"{uri}, registry {registry}")
+    file = Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+    problem: str | None = None
+    if file is not None and (file.is_dir() or not file.parent.is_dir()):
+        problem = "is a folder" if file.is_dir() else f"there is no folder {file.parent}"
+    elif file is not None and not file.exists():
         # Asking would create the database; a doctor leaves no traces.
-        yield Finding(name="MLflow store", status="ok", detail=f"{where} (made at first use)")
-        return
-    try:
-        mlflow.MlflowClient().search_registered_models(max_results=1)
-    except (MlflowException, OSError) as error:
-        yield Finding(
-            name="MLflow store",
-            status="problem",
-            detail=f"{where}: {str(error).splitlines()[0][:200]}",
-            mend="export MLFLOW_TRACKING_URI=sqlite:///mlflow.db   (or your server's address)",
-        )
+        where = f"{where} (made at first use)"
     else:
+        try:
+            mlflow.MlflowClient().search_registered_models(max_results=1)
+        except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
+            problem = _without_password(str(error).partition("\n")[0][:200])
+    if problem is None:
         yield Finding(name="MLflow store", status="ok", detail=where)
+        return
+    yield Finding(
+        name="MLflow store",
+        status="problem",
+        detail=f"{where}: {problem}",
+        mend="export MLFLOW_TRACKING_URI=sqlite:///mlflow.db   (or your server's address)",
+    )
+
+
+def _without_password(text: str) -> str:
+    return re.sub(r"(://[^:/@\s]*):[^@/\s]*@", r"\1:***@", text)
 
 
 def missing_webhook_settings() -> list[str]:

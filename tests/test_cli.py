@@ -260,6 +260,57 @@ def test_doctor_names_the_command_that_mends_a_missing_extra(
     assert not doctor.is_healthy(findings)
 
 
+@pytest.mark.parametrize(
+    ("place", "problem"),
+    [
+        ("sqlite:///{}", "is a folder"),
+        ("sqlite:///{}/nowhere/mlflow.db", "there is no folder"),
+        ("sqlite:///{}/no.db", "file is not a database"),
+        ("postgresql+nothing://me:secret@127.0.0.1:1/db", "nothing://me:***@127.0.0.1"),
+    ],
+)
+def test_doctor_names_a_store_that_cannot_be_used_and_tells_no_password(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, place: str, problem: str
+) -> None:
+    import mlflow
+
+    from mlflow_rlrisk import doctor
+
+    (tmp_path / "no.db").write_text("no database")
+    uri = place.format(tmp_path)
+    monkeypatch.setattr(mlflow, "get_tracking_uri", lambda: uri)
+    monkeypatch.setattr(mlflow, "get_registry_uri", lambda: uri)
+    known = mlflow.MlflowClient
+    monkeypatch.setattr(mlflow, "MlflowClient", lambda: known(uri, uri))
+
+    (found,) = doctor._tracking()
+
+    assert found.status == "problem"
+    assert problem in found.detail
+    assert "secret" not in found.detail
+
+
+def test_a_database_that_is_away_is_one_line_and_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from sqlalchemy.exc import OperationalError
+
+    from mlflow_rlrisk import cli
+
+    def refuse(**_: Any) -> int:
+        raise OperationalError("SELECT 1", None, Exception("refused"))
+
+    monkeypatch.setattr(cli.cli, "main", refuse)
+    with pytest.raises(SystemExit) as stopped:
+        cli.run(["calibrate", "--json"])
+
+    said = capsys.readouterr()
+    assert stopped.value.code == 1
+    assert json.loads(said.out)["error"]["code"] == "system"
+    assert "refused" in said.err
+    assert "SELECT" not in said.err
+
+
 def test_a_mapping_is_read_and_its_faults_are_named() -> None:
     assert parse_mapping("prompt=q, truth=a.b") == {"prompt": "q", "truth": "a.b"}
     assert parse_mapping("truth=") == {"truth": ""}

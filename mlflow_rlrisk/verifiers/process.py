@@ -13,11 +13,13 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 from mlflow_rlrisk.errors import SandboxUnavailableError, VerifierError
 from mlflow_rlrisk.verifiers import frames
 from mlflow_rlrisk.verifiers.loading import LoadedVerifier
+from mlflow_rlrisk.verifiers.specs import parse_spec
 
 STDERR_TAIL_BYTES = 2000
 """What is kept of a worker's output, to say why it died; the rest is read and dropped."""
@@ -94,6 +96,7 @@ class WorkerProcess:
         except WorkerTimeoutError as error:
             raise VerifierError(
                 f"verifier {self.spec} did not load within {self.start_timeout_s:g} s"
+                f"{_asks_hub(self.spec)}"
             ) from error
         except WorkerDiedError as error:
             raise VerifierError(f"verifier {self.spec} cannot be loaded: {error}") from error
@@ -186,6 +189,17 @@ class WorkerProcess:
             how = f"the worker exited with status {code}"
         tail = bytes(self._tail).decode(errors="replace").strip()
         return f"{how}; its last output: ...{tail[-300:]}" if tail else how
+
+
+def _asks_hub(spec: str) -> str:
+    """What may have taken so long: a module of evaluate that has no path."""
+    parsed = parse_spec(spec)
+    if parsed.kind != "evaluate" or Path(parsed.target).exists():
+        return ""
+    return (
+        "; it asks the Hugging Face Hub: HF_HUB_OFFLINE=1 asks nobody, nor does "
+        "evaluate:path/to/module"
+    )
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:

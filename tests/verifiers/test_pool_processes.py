@@ -146,6 +146,11 @@ def test_grades_of_a_pure_verifier_do_not_depend_on_the_group(
     assert [grade for group in graded for grade in group.grades] == list(whole.grades)
 
 
+def test_a_module_that_waits_for_the_hub_says_how_to_do_without() -> None:
+    with pytest.raises(VerifierError, match=r"did not load within 0\.001 s; .*HF_HUB_OFFLINE=1"):
+        VerifierPool("evaluate:exact_match", start_timeout_s=0.001).__enter__()
+
+
 def test_settings_without_meaning_are_refused() -> None:
     with pytest.raises(ConfigError, match="num_workers"):
         VerifierPool("exact", num_workers=0)
