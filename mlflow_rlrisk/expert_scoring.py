@@ -76,13 +76,11 @@ def kept_profile(
 
 def keep_profile(
     folder: Path,
-    profile: ExpertProfile | None,
+    profile: ExpertProfile,
     config: AssessmentConfig,
     train: ExpertProfile | None = None,
 ) -> None:
     """Keep sums and figures: for the next `expert_profile`, and for who judges the folder again."""
-    if profile is None:
-        return
     for each in (profile, train):
         if each is not None:
             store_profile(folder, each)

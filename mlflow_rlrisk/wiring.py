@@ -172,7 +172,8 @@ def run_assessment(
             _bind(store, inputs)
         if folder is not None:
             keep_context(folder, context)
-            keep_profile(folder, expert, config, train)
+            if expert is not None:
+                keep_profile(folder, expert, config, train)
         judged = _run_rounds(course, gatherer, inputs, policy, context, _remarks(shown), watch)
         if folder is not None:
             if judged.report.budget is not None:

@@ -59,6 +59,17 @@ def test_as_json_it_is_data_for_a_launcher(folder: Path) -> None:
     assert answer["environment"]
 
 
+def test_the_next_command_can_be_copied_whatever_the_names_are(folder: Path) -> None:
+    _, _, err = _serve(folder, "--name", "my model; $(x)")
+
+    line = next(line for line in err.splitlines() if line.startswith("then "))
+    words = shlex.split(line)
+    assert "model=my model; $(x)" in words
+    assert str(folder) in words  # which has a space in it
+    with pytest.raises(ConfigError, match="host=''"):
+        _serve(folder, "--host", "")
+
+
 def test_a_model_without_a_spare_word_is_told(tmp_path: Path) -> None:
     code, _, err = _serve(write_llama(tmp_path / "full"))
 

@@ -1,6 +1,7 @@
 """``rlrisk serve-vllm``: the command that starts a vLLM server with exact entropies in band."""
 
 import os
+import shlex
 import subprocess
 from typing import Any, Literal
 
@@ -57,6 +58,8 @@ def serve_vllm(
     from mlflow_rlrisk.model_reference import resolve_reference
     from mlflow_rlrisk.samplers.endpoint.vllm_server import server_command
 
+    if not host.strip():
+        raise ConfigError("host", host, "an address to listen on is needed")
     if resolve_reference(model).local_path is None and not is_run:
         raise ConfigError(
             "model",
@@ -76,8 +79,10 @@ def serve_vllm(
         extra=vllm_options,
     )
     _say_spare_word(checkpoint)
-    options = f"--backend-option base_url=http://{host}:{port}/v1 --backend-option model={served}"
-    console.say(f"then        rlrisk assess {model} --backend openai {options} ...")
+    options = (f"base_url=http://{host}:{port}/v1", f"model={served}")
+    words = ["rlrisk", "assess", model, "--backend", "openai"]
+    words += [word for option in options for word in ("--backend-option", option)]
+    console.say(f"then        {shlex.join(words)} ...")
     if is_run:
         environment = {**os.environ, **command.environment}
         try:
