@@ -41,7 +41,8 @@ def render_lineage(lineage: LineageReport) -> str:
         headline=shown(pick, 120),
         chosen_level=level,
         pick=shown(pick, 200),
-        pick_label="Start RL from" if choice.is_advised else f"Least risk, but {level}",
+        pick_label=_pick_label(lineage, level),
+        duel=_duel(lineage, [name for name in columns if name != HELDOUT]),
         best=None if choice.best_pass_at_1 is None else shown(choice.best_pass_at_1, 200),
         reasons=[shown(reason) for reason in choice.reasons],
         next_steps=[shown(step) for step in choice.next_steps],
@@ -59,6 +60,7 @@ def render_lineage(lineage: LineageReport) -> str:
         modes_reference=shown(lineage.modes[0].reference, 200) if lineage.modes else "",
         no_modes=shown(lineage.undefined.get("modes", "")),
         besides=_besides(lineage),
+        has_pressure=any(PRESSURE in entry.metrics for entry in lineage.ranking.entries),
         heldout=[_heldout(each) for each in lineage.heldout],
         has_gap=any(each.overfit_gap is not None for each in lineage.heldout),
         has_within=any(each.within is not None for each in lineage.outcomes),
@@ -72,6 +74,25 @@ def render_lineage(lineage: LineageReport) -> str:
         version=__version__,
     )
     return page
+
+
+def _pick_label(lineage: LineageReport, level: str) -> str:
+    if lineage.choice.start_from is None:
+        return "Too little evidence to choose"
+    return "Start RL from" if lineage.choice.is_advised else f"Least risk, but {level}"
+
+
+def _duel(lineage: LineageReport, columns: Sequence[str]) -> list[dict[str, str]]:
+    """The version to start from and the best by pass@1 side by side, where they are two."""
+    pick, best = lineage.choice.start_from, lineage.choice.best_pass_at_1
+    if pick is None or best is None or pick == best:
+        return []
+    left, right = (_version(lineage, lineage.names.index(name), columns) for name in (pick, best))
+    rows = [{"label": "risk", "pick": left["level"], "best": right["level"]}]
+    return rows + [
+        {"label": own["label"], "pick": own["value"], "best": other["value"]}
+        for own, other in zip(left["cells"], right["cells"], strict=True)
+    ]
 
 
 def _columns(lineage: LineageReport) -> list[str]:

@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -24,6 +25,22 @@ def test_the_first_screen_names_the_version_and_why_not_the_best_pass_at_1(
     assert "pass@1 alone would pick" in first
     assert "epoch25" in first
     assert "Why not the best pass@1" in first
+    values = {name: lineage.measures[name] for name in ("rlrisk/pass_at_1", "rlrisk/pass_at_16")}
+    for measure, value in values.items():
+        pick, best = (f"{value[lineage.names.index(name)]:.3f}" for name in ("epoch1", "epoch25"))
+        row = f'{pick}</strong></td><td class="num">{best}</td>'
+        assert row in first, measure
+
+
+def test_where_no_level_is_known_the_first_screen_chooses_none(lineage: LineageReport) -> None:
+    undecided = replace(lineage.choice, start_from=None, is_advised=False, reasons=())
+
+    page = render_lineage(replace(lineage, choice=undecided))
+
+    first = page[: page.index("The versions</h2>")]
+    assert "Too little evidence to choose" in first
+    assert 'class="pick">none of them<' in first
+    assert "best pass@1</th>" not in first
 
 
 def test_the_page_shows_every_version_phase_pair_and_outcome(lineage: LineageReport) -> None:
