@@ -51,8 +51,9 @@ class Settings(BaseModel):
 def _first_fault(model: type[BaseModel], error: ValidationError) -> ConfigError:
     first = error.errors()[0]
     inner = first.get("ctx", {}).get("error")
-    if isinstance(inner, ConfigError):
-        return inner
+    if isinstance(inner, ConfigError):  # of a record in this one
+        place = ".".join(str(part) for part in (*first["loc"], inner.field))
+        return ConfigError(place, inner.value, inner.need)
     need = first["msg"]
     if first["type"] == "extra_forbidden":
         need = f"unknown setting; known: {', '.join(sorted(model.model_fields))}"

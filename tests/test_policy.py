@@ -130,7 +130,12 @@ def test_a_policy_file_changes_what_it_names_and_keeps_the_rest(tmp_path: Path) 
         ("low_below: .nan", "low_below"),
         ("low_below: 0.9", "low_below"),
         ("components: {luck: {ok: 0, bad: 1, weight: 0.5}}", "luck"),
-        ("components: {starvation: {ok: 1, bad: 1, weight: 0.5}}", "ok"),
+        ("components: {starvation: {ok: 1, bad: 1, weight: 0.5}}", r"^components.starvation.ok=1"),
+        (
+            "components: {starvation: {ok: 1, bad: 0, weight: 1, okk: 1}}",
+            r"^components.starvation.okk=1: unknown setting; known: bad, ok, weight",
+        ),
+        ("components: {starvation: {ok: yes}}", r"^components.starvation.ok=True"),
         ("- a list", "mapping"),
         ("", "empty"),
         ("a: [", "cannot be read"),
