@@ -22,7 +22,13 @@ import yaml
 from mlflow_rlrisk.console import command_beside, say
 from mlflow_rlrisk.demo.ladder import Rung
 from mlflow_rlrisk.demo.make_data import RL
-from mlflow_rlrisk.demo.tracking import CONFIG, MODEL_NAME, VERIFIER, register_rungs
+from mlflow_rlrisk.demo.tracking import (
+    CONFIG,
+    MODEL_NAME,
+    VERIFIER,
+    quiet_mlflow,
+    register_rungs,
+)
 from mlflow_rlrisk.errors import ConfigError
 
 START_LIMIT_S = 180.0
@@ -88,6 +94,7 @@ def _prepare(place: Place) -> dict[str, str]:
         **os.environ,
         "RLRISK_POLICY": str(policy),
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_REGISTRY_STORE_URI": _registry_store(place),  # the dashboard finds the log there
     }
     if not key.exists():
         _rlrisk("keys", "init", "--key", str(key), "--ring", str(ring), "--name", "demo")
@@ -116,11 +123,20 @@ def _settings(place: Place) -> dict[str, Any]:
     }
 
 
+def _registry_store(place: Place) -> str:
+    """Address of the registry's database with the gate in front of it."""
+    return f"rlrisk+{_backend_store(place)}"
+
+
+def _backend_store(place: Place) -> str:
+    return f"sqlite:///{place.folder.resolve() / 'mlflow.db'}"
+
+
 def _mlflow_command(place: Place) -> list[str]:
-    database = f"sqlite:///{place.folder.resolve() / 'mlflow.db'}"
     return [
         *(sys.executable, "-m", "mlflow", "server", "--port", str(place.mlflow_port)),
-        *("--backend-store-uri", database, "--registry-store-uri", f"rlrisk+{database}"),
+        *("--backend-store-uri", _backend_store(place)),
+        *("--registry-store-uri", _registry_store(place)),
         *("--artifacts-destination", str(place.folder.resolve() / "artifacts"), "--workers", "1"),
     ]
 
@@ -136,6 +152,7 @@ def _service_command(place: Place) -> list[str]:
 def _register(rungs: Sequence[Rung], place: Place) -> None:
     import mlflow
 
+    quiet_mlflow()
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     mlflow.set_tracking_uri(place.mlflow_url)
     mlflow.set_registry_uri(place.mlflow_url)

@@ -42,12 +42,19 @@ class Version(NamedTuple):
     uri: str
 
 
+def quiet_mlflow() -> None:
+    """Keep MLflow's notes ("Waiting up to 300 seconds ...") from between the demo's lines."""
+    import mlflow  # noqa: F401  (it sets its levels when it is imported)
+
+    for noisy in ("alembic", "mlflow"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
 def open_store(out: Path) -> str:
     """Point MLflow at ``out`` and return the tracking URI."""
     import mlflow
 
-    for noisy in ("alembic", "mlflow.store.db.utils", "mlflow.models.evaluation"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    quiet_mlflow()
     out.mkdir(parents=True, exist_ok=True)
     uri = f"sqlite:///{(out / 'mlflow.db').resolve()}"
     mlflow.set_tracking_uri(uri)
