@@ -37,7 +37,8 @@ class Population:
         )
         signal, mean = 1 - degenerate, float(success.mean())
         whole, unsolved = (special.beta(self.alpha, self.beta + k) for k in (0, num_samples))
-        index = 1.0 - signal * (1.0 - float(unsolved / whole))
+        carried = min(max(4.0 * signal - 1.0, 0.0), 1.0)
+        index = 1.0 - carried * (1.0 - float(unsolved / whole))
         return {SIGNAL: signal, PASS: mean, ENTROPY: self.entropy, INDEX: index}
 
     def level(self) -> str:
@@ -46,13 +47,14 @@ class Population:
         is_severe = self.entropy < 0.21 or found[PASS] / CRITICAL_OF_8 < 2.5
         if found[SIGNAL] < 0.5 or found[INDEX] >= 0.66:
             return "high"
-        return "low" if found[INDEX] < 0.25 and not is_severe else "medium"
+        is_low = found[INDEX] < 0.25 and found[SIGNAL] >= 0.75 and not is_severe
+        return "low" if is_low else "medium"
 
 
 CLEAR_LOW = Population("clear low", 6.0, 6.0, 0.35)
 CLEAR_HIGH = Population("clear high", 0.1, 0.1, 0.05)
 CLEAR_MEDIUM = Population("clear medium", 2.0, 3.0, 0.09)
-AT_THE_LOW_LINE = Population("at the low line", 1.0716, 1.0716, 0.35)
+AT_THE_LOW_LINE = Population("at the low line", 0.879, 0.879, 0.35)
 AT_THE_VETO = Population("at the veto", 0.341, 0.341, 0.35)
 POPULATIONS = (CLEAR_LOW, CLEAR_HIGH, CLEAR_MEDIUM, AT_THE_LOW_LINE, AT_THE_VETO)
 
