@@ -4,22 +4,26 @@ The draws of two members may be subtracted replicate by replicate, for one set o
 all; two marginal intervals are never compared.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from scipy.special import stdtr, stdtrit
 
-from mlflow_rlrisk.statistics.bootstrap import interval, jackknife_means
+from mlflow_rlrisk.statistics.bootstrap import interval, intervals, jackknife_means
 from mlflow_rlrisk.statistics.confidence import confidence_draws
 from mlflow_rlrisk.statistics.intervals import constant_interval
 
 FloatArray = npt.NDArray[np.float64]
 Bounds = tuple[float, float]
+Pair = tuple[int, int]
+"""Places of two members."""
 
 PLAIN_FROM = 1000
 """Prompts from which on BCa and Student move an end of an interval by less than the Monte Carlo
 error of 2000 draws does (both shrink with the root of the prompts); percentiles are taken then."""
+_BLOCK = 512
 _NO_SPREAD = 1e-12
 """Draws closer together than this, relative to the value, differ by rounding only."""
 
@@ -87,6 +91,12 @@ def mean_estimate(
     return estimate(value, draws, left_out, confidence, bounds, is_difference=is_difference)
 
 
+def blocks_of(pairs: Sequence[Pair]) -> Iterator[Sequence[Pair]]:
+    """The pairs in parts whose draws fit into little memory."""
+    for start in range(0, len(pairs), _BLOCK):
+        yield pairs[start : start + _BLOCK]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Measure:
     """One metric of all members ``C``.
@@ -126,6 +136,25 @@ class Measure:
             None if reach is None else (-reach, reach),
             is_difference=True,
         )
+
+    def differences(self, pairs: Sequence[Pair], confidence: float) -> list[Estimate]:
+        """`difference` of many pairs; of many prompts, intervals are read off many at a time."""
+        if len(self.left_out) < PLAIN_FROM:
+            return [self.difference(*pair, confidence) for pair in pairs]
+        found: list[Estimate] = []
+        for block in blocks_of(pairs):
+            left, right = np.transpose(block)
+            values = self.values[left] - self.values[right]
+            draws = self.draws[:, left] - self.draws[:, right]
+            is_flat = np.ptp(draws, axis=0) <= _NO_SPREAD * np.maximum(np.abs(values), 1.0)
+            rows = zip(block, values.tolist(), *intervals(draws, confidence), is_flat, strict=True)
+            found += [
+                self.difference(*pair, confidence)
+                if flat
+                else Estimate(value=value, ci_low=float(low), ci_high=float(high))
+                for pair, value, low, high, flat in rows
+            ]
+        return found
 
     def ratio(self, left: int, right: int, confidence: float) -> Estimate | None:
         """Paired ratio of two members; ``None`` where a denominator is 0."""

@@ -14,7 +14,7 @@ from itertools import combinations
 
 import numpy as np
 
-from mlflow_rlrisk.lineage.measures import FloatArray, Measure, estimate
+from mlflow_rlrisk.lineage.measures import FloatArray, Measure, blocks_of, estimate
 from mlflow_rlrisk.lineage.table import PASS_AT_1, LineageTable
 from mlflow_rlrisk.statistics.multiple import holm_adjusted
 
@@ -117,18 +117,17 @@ def compare_orders(
         (left, right) if base.values[left] >= base.values[right] else (right, left)
         for left, right in combinations(range(len(names)), 2)
     ]
-    by_pass = {pair: _difference(base, *pair, adjusted, confidence) for pair in ordered}
+    by_pass = _differences(base, ordered, adjusted, confidence)
     pairs = [
-        _pair(
-            (names[left], names[right]),
-            by_pass[left, right],
-            _difference(measure, left, right, adjusted, confidence),
-            measure.name,
-            _share_inverted(base, measure, left, right),
-            alpha,
-        )
+        _pair((names[left], names[right]), first, second, measure.name, share, alpha)
         for measure in found
-        for left, right in ordered
+        for (left, right), first, second, share in zip(
+            ordered,
+            by_pass,
+            _differences(measure, ordered, adjusted, confidence),
+            _shares_inverted(base, measure, ordered),
+            strict=True,
+        )
     ]
     return tuple(pairs), tuple(_agreement(base, m, pairs, confidence) for m in found)
 
@@ -169,23 +168,33 @@ def _pair(
     )
 
 
-def _share_inverted(base: Measure, measure: Measure, left: int, right: int) -> float:
-    product = (base.draws[:, left] - base.draws[:, right]) * (
-        measure.draws[:, left] - measure.draws[:, right]
-    )
-    return float((product < 0.0).mean())
+def _shares_inverted(
+    base: Measure, measure: Measure, pairs: Sequence[tuple[int, int]]
+) -> list[float]:
+    shares: list[float] = []
+    for block in blocks_of(pairs):
+        left, right = np.transpose(block)
+        product = base.draws[:, left] - base.draws[:, right]
+        product *= measure.draws[:, left] - measure.draws[:, right]
+        shares += (product < 0.0).mean(axis=0).tolist()
+    return shares
 
 
-def _difference(
-    measure: Measure, left: int, right: int, adjusted: dict[str, FloatArray], confidence: float
-) -> PairedDifference:
-    found = measure.difference(left, right, confidence)
-    return PairedDifference(
-        value=found.value,
-        ci_low=found.ci_low,
-        ci_high=found.ci_high,
-        p_value=float(adjusted[measure.name][left, right]),
-    )
+def _differences(
+    measure: Measure,
+    pairs: Sequence[tuple[int, int]],
+    adjusted: dict[str, FloatArray],
+    confidence: float,
+) -> list[PairedDifference]:
+    return [
+        PairedDifference(
+            value=found.value,
+            ci_low=found.ci_low,
+            ci_high=found.ci_high,
+            p_value=float(adjusted[measure.name][pair]),
+        )
+        for pair, found in zip(pairs, measure.differences(pairs, confidence), strict=True)
+    ]
 
 
 def _agreement(

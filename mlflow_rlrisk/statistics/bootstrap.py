@@ -211,6 +211,13 @@ def interval(draws: npt.ArrayLike, confidence: float = 0.95) -> tuple[float, flo
     return float(low), float(high)
 
 
+def intervals(draws: npt.ArrayLike, confidence: float) -> tuple[FloatVector, FloatVector]:
+    """`interval` of every column of draws, shape ``[B, M]``: lower and upper ends, ``[M]`` each."""
+    tail = (1.0 - check_open_unit("confidence", confidence)) / 2.0
+    low, high = np.quantile(finite_array("draws", draws), [tail, 1.0 - tail], axis=0)
+    return low, high
+
+
 def jackknife_means(values: npt.ArrayLike) -> FloatVector:
     """Mean with each prompt left out in turn, in closed form: ``[P]`` to ``[P]``.
 

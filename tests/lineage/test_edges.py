@@ -1,13 +1,14 @@
 """Lineages that are too small, too alike or not what they seem; intervals of few prompts."""
 
 from dataclasses import replace
+from itertools import combinations
 
 import numpy as np
 import pytest
 
 from mlflow_rlrisk.errors import ComparabilityError, ConfigError
 from mlflow_rlrisk.lineage import PairOrder, Phase, trace_lineage
-from mlflow_rlrisk.lineage.measures import mean_estimate
+from mlflow_rlrisk.lineage.measures import Measure, mean_estimate
 from mlflow_rlrisk.lineage.table import ENTROPY, PASS_AT_1, SIGNAL, build_table
 from mlflow_rlrisk.sinks.lineage_page import render_lineage
 from mlflow_rlrisk.statistics.bootstrap import PromptBootstrap, interval
@@ -142,3 +143,19 @@ def test_a_difference_that_one_prompt_carries_is_not_taken_for_certain() -> None
 
     assert found.value == pytest.approx(1 / 200, abs=1e-3)
     assert found.ci_low < 0.0 < found.ci_high
+
+
+def test_differences_of_many_pairs_are_those_of_each_pair_alone() -> None:
+    rng = np.random.default_rng(0)
+    draws = rng.normal(size=(200, 40))
+    draws[:, 3] = draws[:, 2]  # no spread between these two
+    values = draws.mean(axis=0)
+    measure = Measure(
+        name="m", values=values, draws=draws, left_out=rng.normal(size=(1000, 40)), bounds=(0, 1)
+    )
+    pairs = list(combinations(range(40), 2))  # more than one part
+
+    together = measure.differences(pairs, 0.95)
+
+    assert together == [measure.difference(*pair, 0.95) for pair in pairs]
+    assert together[pairs.index((2, 3))].ci_high > 0.0
