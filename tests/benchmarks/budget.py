@@ -2,8 +2,8 @@
 
 Whole assessments of simulated checkpoints whose true figures are known in closed form: both
 budgets read the same draws, the one in rounds their beginnings. Coverage counts how often the
-reported interval holds the truth, at the look that stopped; a method that forgot its looks would
-fall below the stated level, most of all at a decision line. Cost is counted in rollouts and in
+reported interval holds the truth, at the look that stopped and the attempts it had; a method that
+forgot its looks would fall below the stated level, most of all at a decision line. Cost is counted in rollouts and in
 tokens, whose number differs from prompt to prompt and from answer to answer.
 
     python -m tests.benchmarks.budget --simulations 400 --out budget.json
@@ -12,6 +12,7 @@ tokens, whose number differs from prompt to prompt and from answer to answer.
 import argparse
 import json
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from tests.sequential_populations import (
     POPULATIONS,
     SIGNAL,
     Drawn,
+    Ended,
     Population,
     covers,
 )
@@ -34,7 +36,7 @@ HARMFUL = {("low", "high"), ("high", "low")}
 
 def simulate(population: Population, simulations: int, num_resamples: int) -> dict[str, Any]:
     """Shares over simulations, for both budgets."""
-    truth, level = population.truth(), population.level()
+    level = population.level()
     sides: dict[str, list[Any]] = {"auto": [], "fixed": []}
     for seed in range(simulations):
         drawn = Drawn(population, seed, num_resamples)
@@ -45,7 +47,7 @@ def simulate(population: Population, simulations: int, num_resamples: int) -> di
         levels = [str(each.report.risk_level) for each in ended]
         result[side] = {
             "coverage": {
-                label: sum(covers(each.report, name, truth[name]) for each in ended) / simulations
+                label: sum(_is_covered(each, name, population) for each in ended) / simulations
                 for label, name in METRICS.items()
             },
             "true level found": levels.count(level) / simulations,
@@ -63,6 +65,17 @@ def simulate(population: Population, simulations: int, num_resamples: int) -> di
     for name in ("rollouts", "tokens"):
         result[f"fewer {name}"] = result["fixed"][name] / result["auto"][name]
     return result
+
+
+def _is_covered(ended: Ended, name: str, population: Population) -> bool:
+    """Coverage of prompts, and so the index, is that at the attempts the report says it read."""
+    attempts = ended.num_rollouts // ended.report.num_prompts
+    return covers(ended.report, name, _truth(population, attempts)[name])
+
+
+@cache
+def _truth(population: Population, attempts: int) -> dict[str, float]:
+    return population.truth(attempts)
 
 
 def main() -> None:
