@@ -3,8 +3,8 @@
 Whole assessments of simulated checkpoints whose true figures are known in closed form: both
 budgets read the same draws, the one in rounds their beginnings. Coverage counts how often the
 reported interval holds the truth, at the look that stopped and the attempts it had; a method that
-forgot its looks would fall below the stated level, most of all at a decision line. Cost is counted in rollouts and in
-tokens, whose number differs from prompt to prompt and from answer to answer.
+forgot its looks would fall below the stated level, most of all at a decision line. Cost is counted
+in rollouts and in tokens, whose number differs from prompt to prompt and from answer to answer.
 
     python -m tests.benchmarks.budget --simulations 400 --out budget.json
 """

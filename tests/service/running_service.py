@@ -81,7 +81,9 @@ class Client:
         body = {"model": model, "prompt_set": "heldout", "verifier": "chains", **more}
         return self.ask("POST", "/v1/assessments", body, **headers)
 
-    def wait(self, assessment_id: str, *, until_published: bool = True, limit_s: float = 240) -> Any:
+    def wait(
+        self, assessment_id: str, *, until_published: bool = True, limit_s: float = 240
+    ) -> Any:
         """The assessment at its end."""
         deadline = time.monotonic() + limit_s
         found: Any = None
@@ -160,8 +162,8 @@ class RunningService:
     def log(self) -> Path:
         return self.config.parent / "service.log"
 
-    def wait_until_up(self, limit_s: float = START_LIMIT_S) -> None:
-        deadline = time.monotonic() + limit_s
+    def wait_until_up(self, limit_s: float | None = None) -> None:
+        deadline = time.monotonic() + (limit_s or START_LIMIT_S)
         while time.monotonic() < deadline:
             try:
                 if Client(self.url).ask("GET", "/livez", timeout_s=2).status == 200:
