@@ -36,7 +36,7 @@ from tests.gate.world import World as Gate
 from tests.gate.world import checkpoint_folder
 from tests.mlflow_server import pointed_at
 from tests.service.running_service import write_settings
-from tests.service.unending_mlflow import Request, UnendingMlflow, unending_mlflow
+from tests.service.unending_mlflow import OnceEach, Request, UnendingMlflow, unending_mlflow
 from tests.sinks.simulated import graded_groups, simulated_report, stored
 
 pytestmark = pytest.mark.xdist_group("unending")  # its server is started once
@@ -53,24 +53,6 @@ TRIGGERS = {
         "verifier": "chains",
     }
 }
-
-
-class OnceEach:
-    """Lets the first answer of every kind come to no end.
-
-    Not those to downloads: MLflow reads them in threads of its own, which nobody can end.
-    """
-
-    def __init__(self) -> None:
-        self.seen: set[Request] = set()
-
-    def __call__(self, request: Request) -> bool:
-        method, path = request
-        if "server-info" in path or (method == "GET" and "-artifacts/artifacts/" in path):
-            return False
-        is_new = request not in self.seen
-        self.seen.add(request)
-        return is_new
 
 
 @pytest.fixture(scope="module")

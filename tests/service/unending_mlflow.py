@@ -16,6 +16,24 @@ Request = tuple[str, str]
 """Method and path."""
 
 
+class OnceEach:
+    """Lets the first answer of every kind come to no end.
+
+    Not those to downloads: MLflow reads them in threads of its own, which nobody can end.
+    """
+
+    def __init__(self) -> None:
+        self.seen: set[Request] = set()
+
+    def __call__(self, request: Request) -> bool:
+        method, path = request
+        if "server-info" in path or (method == "GET" and "-artifacts/artifacts/" in path):
+            return False
+        is_new = request not in self.seen
+        self.seen.add(request)
+        return is_new
+
+
 @dataclass
 class UnendingMlflow:
     """Does what it is asked; only the answer may not end.
