@@ -10,4 +10,4 @@ HAS_VLLM = find_spec("vllm") is not None
 if not HAS_VLLM and os.environ.get("RLRISK_REQUIRE_VLLM") == "1":
     raise pytest.UsageError("vllm is not installed, and these tests were asked for")
 
-collect_ignore_glob = [] if HAS_VLLM else ["test_*.py"]
+collect_ignore_glob = [] if HAS_VLLM else ["test_*.py", "compile_kernels.py"]
