@@ -298,13 +298,21 @@ class RiskReport:
         if version != SCHEMA_VERSION:
             raise ReportError(f"schema_version={version!r}: this release reads {SCHEMA_VERSION}")
         try:
-            return _adapter().validate_json(json.dumps(raw))
+            return _adapter().validate_json(json.dumps(_with_lines_of_then(raw)))
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"]) or "report"
             raise ReportError(f"{where}: {first['msg']}") from error
         except (ConfigError, ReportError) as error:
             raise ReportError(str(error)) from error
+
+
+def _with_lines_of_then(raw: dict[str, Any]) -> dict[str, Any]:
+    """A report older than the line of the group signal was not judged by it, and says so."""
+    policy = raw.get("policy")
+    if not isinstance(policy, dict) or "low_signal_from" in policy:
+        return raw
+    return {**raw, "policy": {**policy, "low_signal_from": 0.0}}
 
 
 def _plain(value: Any) -> Any:

@@ -64,6 +64,16 @@ def test_another_name_and_another_required_level_are_no_other_lines(report: Risk
     assert decide(report, policy).outcome is Outcome.PROMOTE
 
 
+def test_a_report_from_before_a_line_does_not_read_as_judged_by_it(report: RiskReport) -> None:
+    raw = report.to_dict()
+    del raw["policy"]["low_signal_from"]
+
+    decision = decide(RiskReport.from_dict(raw), PolicyConfig())
+
+    assert decide(report, PolicyConfig()).outcome is Outcome.PROMOTE
+    assert decision.outcome is Outcome.INCONCLUSIVE
+
+
 policies = st.builds(
     PolicyConfig,
     low_below=st.floats(0, 0.5),
