@@ -307,10 +307,10 @@ class RiskReport:
             raise ReportError(str(error)) from error
 
 
-def _with_lines_of_then(raw: dict[str, Any]) -> dict[str, Any]:
+def _with_lines_of_then(raw: object) -> object:
     """A report older than the line of the group signal was not judged by it, and says so."""
-    policy = raw.get("policy")
-    if not isinstance(policy, dict) or "low_signal_from" in policy:
+    policy = raw.get("policy") if isinstance(raw, dict) else None
+    if not isinstance(raw, dict) or not isinstance(policy, dict) or "low_signal_from" in policy:
         return raw
     return {**raw, "policy": {**policy, "low_signal_from": 0.0}}
 
