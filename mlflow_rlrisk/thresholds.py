@@ -57,10 +57,10 @@ _ALL = (
         "component.starvation",
         "share of groups that carry a reward difference",
         "definition (0.5: majority degenerate); zero-variance shares of arXiv:2605.21125",
-        "0.5 is exact; 0.25, where a useful group costs four, is a convention",
+        "both ends are exact: most groups are degenerate, and all are",
         _COMPONENT,
         ok=0.5,
-        bad=0.25,
+        bad=0.0,
         weight=1.0,
     ),
     _line(

@@ -8,6 +8,7 @@ python -m examples.study.analyse --json     all figures, unrounded
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 from examples.study.choosing import candidate_values, comparison, frozen
 from examples.study.misranked import misranked, noise_floor
 from examples.study.predictors import OURS, PREDICTORS, RESULTS, values_of
-from examples.study.prospective import prospective_figures
+from examples.study.prospective import PLANNED, prospective_figures
 from examples.study.prospective_tables import prospective_candidates, prospective_section
 from examples.study.rows import PairRow, read_pairs
 from examples.study.scoring import (
@@ -42,6 +43,9 @@ README = Path(__file__).parents[2] / "README.md"
 PAGE = Path(__file__).parent / "EVIDENCE.md"
 BEGIN, END = "<!-- evidence:begin -->\n", "<!-- evidence:end -->\n"
 REFERENCE = "pass@64"
+
+Tested = Sequence[dict[str, Any] | None]
+"""Figures of the planned tests; ``None`` for one without runs."""
 
 
 def figures(study: Study) -> dict[str, Any]:
@@ -111,23 +115,18 @@ def of_the_choice(rows: list[PairRow]) -> list[PairRow]:
     return [row for row in rows if row["lineage"] in names]
 
 
-def readme_block(
-    found: dict[str, Any], tested: dict[str, Any] | None, together: dict[str, Any]
-) -> str:
+def readme_block(found: dict[str, Any], tested: Tested, together: dict[str, Any]) -> str:
     """What stands between the markers of the README."""
-    parts = (prospective_section(tested), together_section(together))
+    parts = [*map(prospective_section, tested), together_section(together)]
     return section(found) + "".join(_after(part) for part in parts)
 
 
-def evidence_page(
-    found: dict[str, Any], tested: dict[str, Any] | None, together: dict[str, Any]
-) -> str:
+def evidence_page(found: dict[str, Any], tested: Tested, together: dict[str, Any]) -> str:
     """``EVIDENCE.md``."""
-    parts = (
-        prospective_section(tested),
-        prospective_candidates(tested),
-        together_section(together),
-    )
+    tests = [
+        part(each) for each in tested for part in (prospective_section, prospective_candidates)
+    ]
+    parts = [*tests, together_section(together)]
     return everything(found) + "".join(_after(part) for part in parts)
 
 
@@ -143,7 +142,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     rows = read_pairs(RESULTS / "pairs.jsonl")
     found = figures(study_of(of_the_choice(rows)))
-    tested, together = prospective_figures(rows), together_figures(rows)
+    tested = [prospective_figures(rows, test) for test in PLANNED]
+    together = together_figures(rows)
     if options.json:
         print(json.dumps({**found, "prospective": tested, "together": together}, allow_nan=False))
         return 0

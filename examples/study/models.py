@@ -26,11 +26,14 @@ def new_model(architecture: Architecture, vocabulary_size: int, settings: StudyS
     """An untrained model; torch's random state decides its weights."""
     from transformers import (
         AutoModelForCausalLM,
+        BloomConfig,
         GPT2Config,
         GPTNeoXConfig,
         LlamaConfig,
+        Olmo2Config,
         OPTConfig,
         PhiConfig,
+        StableLmConfig,
     )
 
     hidden, layers, heads = settings.hidden_size, settings.num_layers, settings.num_heads
@@ -54,6 +57,14 @@ def new_model(architecture: Architecture, vocabulary_size: int, settings: StudyS
         config.init_std = INITIALIZER_RANGE  # its name for the initializer range
     elif architecture == "phi":
         config = PhiConfig(intermediate_size=4 * hidden, **shape)
+    elif architecture == "olmo2":
+        config = Olmo2Config(intermediate_size=3 * hidden, **shape)
+    elif architecture == "stablelm":
+        config = StableLmConfig(intermediate_size=3 * hidden, num_key_value_heads=heads, **shape)
+    elif architecture == "bloom":
+        config = BloomConfig(
+            vocab_size=vocabulary_size, hidden_size=hidden, n_layer=layers, n_head=heads
+        )
     else:
         config = GPT2Config(
             vocab_size=vocabulary_size,

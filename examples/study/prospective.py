@@ -1,4 +1,4 @@
-"""The test that was planned before its runs: the index of the plan on lineages it never saw.
+"""Tests that were planned before their runs: the index of a plan on lineages it never saw.
 
 Index and levels are those that the reports stated before any of these runs, so that no later
 change of the tool reaches them.
@@ -7,7 +7,7 @@ change of the tool reaches them.
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,7 +29,7 @@ from examples.study.scoring import (
     within,
     within_draws,
 )
-from examples.study.settings import PROSPECTIVE
+from examples.study.settings import PROSPECTIVE, PROSPECTIVE_2, StudySettings
 from mlflow_rlrisk.calibration import formula_digest
 from mlflow_rlrisk.config import DEFAULT_COMPONENTS
 from mlflow_rlrisk.report_record import RiskLevel
@@ -37,19 +37,37 @@ from mlflow_rlrisk.statistics import auroc
 
 REFERENCE = "pass@64"
 GAIN = "gain pass_at_1"
-NAMES = tuple(each.name for each in PROSPECTIVE.lineages)
 
 
-def plan() -> dict[str, Any]:
-    """What was written down before the first run."""
-    path = Path(__file__).parent / "prospective.json"
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found
+class PlannedTest(NamedTuple):
+    """A test: its title, settings, and the file of its plan."""
+
+    title: str
+    settings: StudySettings
+    file: str
+
+    @property
+    def lineages(self) -> tuple[str, ...]:
+        """The lineages that it is about."""
+        return tuple(each.name for each in self.settings.lineages)
+
+    def plan(self) -> dict[str, Any]:
+        """What was written down before the first run."""
+        path = Path(__file__).parent / self.file
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return found
 
 
-def prospective_figures(rows: list[PairRow]) -> dict[str, Any] | None:
-    """Every figure of the test as JSON values; ``None`` while there are no runs."""
-    study = study_of([row for row in rows if row["lineage"] in NAMES])
+PLANNED = (
+    PlannedTest("First test out of sample", PROSPECTIVE, "prospective.json"),
+    PlannedTest("Second test out of sample", PROSPECTIVE_2, "prospective-2.json"),
+)
+
+
+def prospective_figures(rows: list[PairRow], test: PlannedTest) -> dict[str, Any] | None:
+    """Every figure of a test as JSON values; ``None`` while there are no runs."""
+    names, plan = test.lineages, test.plan()
+    study = study_of([row for row in rows if row["lineage"] in names])
     if not study.rows:
         return None
     values = {name: values_of(study.rows, each) for name, each in PREDICTORS.items()}
@@ -62,13 +80,14 @@ def prospective_figures(rows: list[PairRow]) -> dict[str, Any] | None:
         for name, risk in CANDIDATES.items()
     }
     return {
-        "num_planned": sum(len(checkpoints_of(name, PROSPECTIVE)) for name in NAMES),
+        "title": test.title,
+        "num_planned": sum(len(checkpoints_of(name, test.settings)) for name in names),
         "num_runs": sum(len(row["outcomes"]) for row in study.rows),
         "lineages": {name: int((study.lineages == name).sum()) for name in study.names},
         "failed": {name: int(study.failed[study.lineages == name].sum()) for name in study.names},
         "noise": noise_floor(study),
-        "is_shipped": formula_digest(DEFAULT_COMPONENTS) == plan()["formula"],
-        "formula": plan()["formula"],
+        "is_shipped": formula_digest(DEFAULT_COMPONENTS) == plan["formula"],
+        "formula": plan["formula"],
         "predictors": {
             name: {
                 **_one(study, each),

@@ -1,4 +1,4 @@
-"""The planned test as Markdown: sentences and a table that follow from the figures."""
+"""A planned test as Markdown: sentences and a table that follow from the figures."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -28,8 +28,8 @@ def _size(found: Mapping[str, Any]) -> str:
     floor = found["noise"]["sd"]
     seeds = "" if floor is None else f"; two RL seeds of a checkpoint differ by {floor:.3f}"
     return (
-        f"**Out of sample.** {count} checkpoints{whole} ({lineages}), {found['num_runs']} GRPO runs"
-        f"{seeds}. Index formula `{found['formula'][:12]}`, frozen before the first run "
+        f"**{found['title']}.** {count} checkpoints{whole} ({lineages}), {found['num_runs']} GRPO "
+        f"runs{seeds}. Index formula `{found['formula'][:12]}`, frozen before the first run "
         f"{shipped}. Intervals resample the checkpoints of each lineage.\n"
     )
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 from mlflow_rlrisk.config import AssessmentConfig, SamplingConfig, Settings
 
-Architecture = Literal["llama", "gpt2", "gpt_neox", "opt", "phi"]
+Architecture = Literal["llama", "gpt2", "gpt_neox", "opt", "phi", "olmo2", "bloom", "stablelm"]
 
 
 BASE_FIELDS = (
@@ -196,7 +196,49 @@ PROSPECTIVE = FULL.model_copy(
 )
 """Two further lineages, planned when the index was fixed; everything else is as in `FULL`."""
 
-STUDIES = {"SETTINGS.json": FULL, "SETTINGS-prospective.json": PROSPECTIVE}
+PROSPECTIVE_2 = FULL.model_copy(
+    update={
+        "lineages": (
+            LineageSettings(
+                name="coloring-olmo2",
+                task="coloring",
+                architecture="olmo2",
+                base_seed=6,
+                base_steps=1000,
+                walk_lengths=(0,),
+                sft_learning_rate=1e-3,
+                rl_learning_rate=3e-4,
+            ),
+            LineageSettings(
+                name="paying-bloom",
+                task="paying",
+                architecture="bloom",
+                base_seed=7,
+                base_steps=900,
+                walk_lengths=(0,),
+                sft_learning_rate=1e-3,
+                rl_learning_rate=3e-4,
+            ),
+            LineageSettings(
+                name="brackets-stablelm",
+                task="brackets",
+                architecture="stablelm",
+                base_seed=8,
+                base_steps=300,
+                walk_lengths=(-1, 0, 0, 1),
+                sft_learning_rate=1e-3,
+                rl_learning_rate=2e-4,
+            ),
+        )
+    }
+)
+"""Three more, planned when the index had changed after that test."""
+
+STUDIES = {
+    "SETTINGS.json": FULL,
+    "SETTINGS-prospective.json": PROSPECTIVE,
+    "SETTINGS-prospective-2.json": PROSPECTIVE_2,
+}
 """By the file in ``results`` that froze them."""
 
 TINY = FULL.model_copy(

@@ -1,8 +1,8 @@
 """All lineages together, their outcomes known: the index as it is now beside what it replaced.
 
-The planned test (`prospective.py`) went against the index of its plan. By the rule frozen with the
-candidates the form of pass@64 alone is what remains then; `formula.json` holds its hash, written
-down before any outcome of another lineage.
+The first planned test (`prospective.py`) went against the index of its plan. By the rule frozen
+with the candidates the form of pass@64 alone is what remains then; `formula.json` holds the hash of
+what was made of it, written down before the runs of the second test.
 """
 
 import json
@@ -13,7 +13,7 @@ import numpy as np
 
 from examples.study.candidates import CANDIDATES
 from examples.study.predictors import OURS, PREDICTORS, values_of
-from examples.study.prospective import REFERENCE, stratified
+from examples.study.prospective import PLANNED, REFERENCE, stratified
 from examples.study.rows import PairRow
 from examples.study.scoring import OUTCOMES, by_lineage, defined, scores, study_of, within_draws
 from examples.study.tables import interval_text, table, value_text
@@ -23,7 +23,7 @@ from mlflow_rlrisk.config import DEFAULT_COMPONENTS
 from mlflow_rlrisk.report_record import RiskLevel
 from mlflow_rlrisk.statistics import auroc
 
-TESTED = "index of the planned test"
+TESTED = "index of the first test"
 SHOWN = (REFERENCE, "pass@10", "pass@1 sampled", "group signal", "token entropy")
 PROFILE = "`coverage_profile` (frozen candidate)"
 
@@ -57,6 +57,7 @@ def together_figures(rows: list[PairRow]) -> dict[str, Any]:
         "num_checkpoints": len(study.rows),
         "num_failed": int(study.failed.sum()),
         "num_lineages": len(study.names),
+        "unseen": _unseen(study.names),
         "levels": level_table(study),
         "regret_of_the_choice": regret_of_the_choice(study),
         "predictors": {
@@ -75,6 +76,13 @@ def together_figures(rows: list[PairRow]) -> dict[str, Any]:
             for name, own in values.items()
         },
     }
+
+
+def _unseen(names: list[str]) -> list[str]:
+    """Lineages whose runs came after the present formula was written down."""
+    present = frozen_formula()["formula"]
+    tests = [test for test in PLANNED if test.plan()["formula"] == present]
+    return [name for name in names if any(name in test.lineages for test in tests)]
 
 
 def _each(study: Any, values: np.ndarray, outcome: str) -> list[float | None]:
@@ -99,7 +107,8 @@ def together_section(found: dict[str, Any]) -> str:
         f"({levels.get(level, none)['failed']} failed)"
         for level in (RiskLevel.LOW, RiskLevel.MEDIUM, RiskLevel.HIGH)
     )
-    record = found["formula"]
+    record, unseen = found["formula"], ", ".join(found["unseen"])
+    when = f"the runs of {unseen} and after all others" if unseen else "any other run than these"
     head = ["mean ρ within a lineage with", *[_short(name) for name in OUTCOMES]]
     head += ["final pass@1, − pass@64 [95 %]", "AUROC failed, within", "regret"]
     rows = [
@@ -116,7 +125,7 @@ def together_section(found: dict[str, Any]) -> str:
         f"**All {found['num_lineages']} lineages together**, outcomes known: "
         f"{found['num_checkpoints']} checkpoints, {found['num_failed']} failed; by the present "
         f"rules {listed}. Present formula `{record['formula'][:12]}`, written down "
-        f"{record['frozen_at'][:10]} after these outcomes and before any other. Starting "
+        f"{record['frozen_at'][:10]} before {when}. Starting "
         "from the checkpoint that `rlrisk compare` names (the best pass@1 of those whose risk is "
         f"not told apart from the least) costs {found['regret_of_the_choice']:.3f} of final "
         "pass@1.\n\n"

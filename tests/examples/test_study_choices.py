@@ -1,22 +1,31 @@
 """The tasks without walks: right answers by brute force, problems apart, architectures sound."""
 
 import random
-from itertools import pairwise, permutations
+from itertools import pairwise, permutations, product
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from examples.study.models import build_tokenizer, divide_logits, load, new_model, save
 from examples.study.prompts import diverse_examples, draw_sets, narrow_examples
-from examples.study.settings import PROSPECTIVE, TINY, Architecture
+from examples.study.settings import FULL, STUDIES, TINY, Architecture, LineageSettings
+from examples.study.tasks import CHOICES
 from examples.study.tasks.arranging import TASK as ARRANGING
 from examples.study.tasks.arranging import Order
+from examples.study.tasks.brackets import LENGTH, lines
+from examples.study.tasks.brackets import TASK as BRACKETS
 from examples.study.tasks.choices import ChoiceTask
+from examples.study.tasks.coloring import COLORS
+from examples.study.tasks.coloring import TASK as COLORING
 from examples.study.tasks.latin import ORDER, squares
 from examples.study.tasks.latin import TASK as LATIN
+from examples.study.tasks.paying import TASK as PAYING
 
-EVERY_TASK = pytest.mark.parametrize("task", [LATIN, ARRANGING], ids=lambda task: task.name)
+EVERY_TASK = pytest.mark.parametrize("task", CHOICES.values(), ids=CHOICES)
+LINEAGES: dict[str, LineageSettings] = {
+    each.task: each for settings in STUDIES.values() for each in settings.lineages
+}
 
 
 def test_there_are_as_many_latin_squares_of_order_four_as_published() -> None:
@@ -53,6 +62,50 @@ def test_the_right_rows_of_letters_are_those_of_all_permutations() -> None:
         assert ARRANGING.is_solution(ARRANGING.prompt(order), answer) == (("a", *row) in expected)
 
 
+def test_there_are_as_many_balanced_lines_as_published() -> None:
+    # Catalan's number of 5, times a kind for each pair.
+    assert len(set(lines())) == len(lines()) == 42 * 2**5
+    assert LENGTH == 10
+
+
+def test_brackets_of_the_wrong_kind_order_or_place_are_wrong() -> None:
+    prompt = "close ( _ _ ) _ _ _ _ [ ] :"
+
+    assert BRACKETS.is_solution(prompt, "( ( ) ) [ ( ) ] [ ]")
+    assert not BRACKETS.is_solution(prompt, "( [ ) ) [ ( ) ] [ ]")
+    assert not BRACKETS.is_solution(prompt, "( ( ) ) [ ( ] ) [ ]")
+    assert not BRACKETS.is_solution(prompt, "( ( ) ) ) ( ( ) [ ]")
+    assert not BRACKETS.is_solution(prompt, "[ ( ) ] [ ( ) ] [ ]")  # given cells are changed
+    assert not BRACKETS.is_solution(prompt, "( ( ) ) [ ( ) ] [ ] ( )")
+
+
+@pytest.mark.parametrize("number", range(20))
+def test_the_right_answers_are_those_of_all_that_could_be_said(number: int) -> None:
+    graph, payment = COLORING.problems()[number], PAYING.problems()[number]
+    cells = BRACKETS.problems()[number]
+    every_color = product(COLORS, repeat=6)
+    every_coin = product([str(coin) for coin in range(1, 10)], repeat=4)
+
+    colors = [row for row in every_color if COLORING.is_right(graph, row)]
+    coins = [row for row in every_coin if PAYING.is_right(payment, row)]
+    closed = [row for row in product("()[]", repeat=10) if number < 3 and _closes(row, cells)]
+
+    assert COLORING.right_answers(graph) == colors
+    assert PAYING.right_answers(payment) == coins
+    assert all(sum(map(int, row)) == payment.total for row in coins)
+    assert number >= 3 or BRACKETS.right_answers(cells) == closed
+
+
+def _closes(row: tuple[str, ...], cells: tuple[str, ...]) -> bool:
+    """By taking pairs away until nothing is left."""
+    if any(cell not in ("_", own) for cell, own in zip(cells, row, strict=True)):
+        return False
+    text = "".join(row)
+    while (less := text.replace("()", "").replace("[]", "")) != text:
+        text = less
+    return not text
+
+
 @EVERY_TASK
 def test_right_answers_are_graded_right_and_bent_problems_wrong(task: ChoiceTask[Any]) -> None:
     rng = random.Random(1)
@@ -68,11 +121,11 @@ def test_right_answers_are_graded_right_and_bent_problems_wrong(task: ChoiceTask
 @EVERY_TASK
 def test_the_base_sees_noise_and_nothing_that_is_graded(task: ChoiceTask[Any]) -> None:
     rng = random.Random(2)
-    sets = draw_sets(task, PROSPECTIVE)
+    sets = draw_sets(task, FULL)
     problems = [problem for part in sets for problem in part]
-    sizes = next(each for each in PROSPECTIVE.lineages if each.task == task.name).walk_lengths
+    sizes = LINEAGES[task.name].walk_lengths
 
-    seen = [task.crawl_example(rng, sets.unseen, PROSPECTIVE, sizes) for _ in range(400)]
+    seen = [task.crawl_example(rng, sets.unseen, FULL, sizes) for _ in range(400)]
 
     assert len(set(problems)) == len(problems)
     assert not {example.prompt for example in seen} & {task.prompt(p) for p in sets.unseen}
@@ -82,9 +135,9 @@ def test_the_base_sees_noise_and_nothing_that_is_graded(task: ChoiceTask[Any]) -
 
 @EVERY_TASK
 def test_experts_are_right_prompts_equally_long_and_words_known(task: ChoiceTask[Any]) -> None:
-    problems = draw_sets(task, PROSPECTIVE).expert
+    problems = draw_sets(task, FULL).expert
     narrow = narrow_examples(task, problems)
-    diverse = diverse_examples(task, problems, 0, PROSPECTIVE.diverse_answers)
+    diverse = diverse_examples(task, problems, 0, FULL.diverse_answers)
 
     assert all(task.is_solution(*example) for example in (*narrow, *diverse))
     assert len(narrow) == len(problems)
@@ -96,7 +149,7 @@ def test_experts_are_right_prompts_equally_long_and_words_known(task: ChoiceTask
         task.parse("say something")
 
 
-@pytest.mark.parametrize("architecture", ["llama", "gpt2", "gpt_neox", "opt", "phi"])
+@pytest.mark.parametrize("architecture", get_args(Architecture))
 def test_a_flattened_copy_has_the_same_logits_divided(
     architecture: Architecture, tmp_path: Path
 ) -> None:

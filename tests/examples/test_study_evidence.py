@@ -11,7 +11,7 @@ from examples.study import analyse
 from examples.study.candidates import CANDIDATES
 from examples.study.choosing import candidate_values, chosen_elsewhere, frozen
 from examples.study.predictors import PREDICTORS, RESULTS, report_of, values_of
-from examples.study.prospective import prospective_figures
+from examples.study.prospective import PLANNED, prospective_figures
 from examples.study.rows import read_pairs
 from examples.study.scoring import PRIMARY, Study, study_of
 from examples.study.together import together_figures
@@ -32,7 +32,8 @@ def test_the_readme_is_as_computed_to_the_digit(found: dict[str, Any]) -> None:
     text = analyse.README.read_text(encoding="utf-8")
 
     rows = read_pairs(RESULTS / "pairs.jsonl")
-    parts = found, prospective_figures(rows), together_figures(rows)
+    tested = [prospective_figures(rows, test) for test in PLANNED]
+    parts = found, tested, together_figures(rows)
     written = text.split(analyse.BEGIN)[1].split(analyse.END)[0]
     assert written == analyse.readme_block(*parts)
     assert analyse.PAGE.read_text(encoding="utf-8") == analyse.evidence_page(*parts)

@@ -1,4 +1,4 @@
-"""The planned test is of the index that was written down, on rows that came after the plan."""
+"""A planned test is of the index that was written down, on rows that came after the plan."""
 
 import hashlib
 from typing import Any
@@ -8,48 +8,61 @@ import pytest
 from scipy.stats import mannwhitneyu, spearmanr
 
 from examples.study.predictors import OURS, RESULTS, report_of
-from examples.study.prospective import NAMES, plan, prospective_figures
+from examples.study.prospective import PLANNED, PlannedTest, prospective_figures
 from examples.study.prospective_tables import prospective_section
 from examples.study.rows import PairRow, read_pairs
-from examples.study.settings import FULL, PROSPECTIVE
+from examples.study.settings import FULL
 from mlflow_rlrisk.calibration import formula_digest
 
 STUDY = RESULTS.parent
 
 
-@pytest.fixture(scope="module")
-def rows() -> list[PairRow]:
-    return [row for row in read_pairs(RESULTS / "pairs.jsonl") if row["lineage"] in NAMES]
+@pytest.fixture(scope="module", params=PLANNED, ids=lambda planned: planned.file)
+def planned(request: pytest.FixtureRequest) -> PlannedTest:
+    test: PlannedTest = request.param
+    return test
 
 
 @pytest.fixture(scope="module")
-def found(rows: list[PairRow]) -> dict[str, Any]:
-    figures = prospective_figures(rows)
+def rows(planned: PlannedTest) -> list[PairRow]:
+    rows = read_pairs(RESULTS / "pairs.jsonl")
+    return [row for row in rows if row["lineage"] in planned.lineages]
+
+
+@pytest.fixture(scope="module")
+def found(rows: list[PairRow], planned: PlannedTest) -> dict[str, Any]:
+    figures = prospective_figures(rows, planned)
     assert figures is not None
     return figures
 
 
-def test_settings_and_candidates_are_those_of_the_plan() -> None:
+def test_settings_and_candidates_are_those_of_the_plan(planned: PlannedTest) -> None:
     candidates = (STUDY / "candidates.py").read_bytes()
 
-    assert plan()["settings"] == PROSPECTIVE.digest()
-    assert plan()["candidates"] == hashlib.sha256(candidates).hexdigest()
-    same = PROSPECTIVE.model_dump(exclude={"lineages"})
+    assert planned.plan()["settings"] == planned.settings.digest()
+    assert planned.plan()["candidates"] == hashlib.sha256(candidates).hexdigest()
+    same = planned.settings.model_dump(exclude={"lineages"})
     assert same == FULL.model_dump(exclude={"lineages"})
-    assert not set(NAMES) & {each.name for each in FULL.lineages}
+    others = [FULL, *(test.settings for test in PLANNED if test is not planned)]
+    known = {each.name for settings in others for each in settings.lineages}
+    assert not set(planned.lineages) & known
 
 
-def test_every_report_was_made_by_the_formula_of_the_plan(rows: list[PairRow]) -> None:
+def test_every_report_was_made_by_the_formula_of_the_plan(
+    rows: list[PairRow], planned: PlannedTest
+) -> None:
     for row in rows:
         report = report_of(row["report"])
-        assert formula_digest(report.policy.components) == plan()["formula"]
+        assert formula_digest(report.policy.components) == planned.plan()["formula"]
         assert report.risk_level == row["risk_level"]
         assert report.metrics["rlrisk/risk_index"].value == row["metrics"]["rlrisk/risk_index"]
 
 
-def test_figures_are_those_of_scipy(rows: list[PairRow], found: dict[str, Any]) -> None:
+def test_figures_are_those_of_scipy(
+    rows: list[PairRow], found: dict[str, Any], planned: PlannedTest
+) -> None:
     correlations, failed = [], []
-    for name in sorted(NAMES):
+    for name in sorted(planned.lineages):
         own = [row for row in rows if row["lineage"] == name]
         index = [row["metrics"]["rlrisk/risk_index"] for row in own]
         after = [np.mean([run["final"]["pass_at_1"] for run in row["outcomes"]]) for row in own]
@@ -83,5 +96,5 @@ def test_a_worse_rank_and_a_changed_index_would_be_said(found: dict[str, Any]) -
 
 
 def test_before_the_runs_nothing_is_said() -> None:
-    assert prospective_figures([]) is None
+    assert prospective_figures([], PLANNED[0]) is None
     assert prospective_section(None) == ""
