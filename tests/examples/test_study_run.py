@@ -11,8 +11,10 @@ import pytest
 
 from examples.study.grpo import has_failed, outcome_of
 from examples.study.layout import checkpoints_of, rl_seeds_of, sweep_order
+from examples.study.prompts import draw_sets, sets_digest
 from examples.study.rows import CurvePoint, PairRow, read_pairs
 from examples.study.settings import FULL, STUDIES, TINY, StudySettings
+from examples.study.tasks import TASKS
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "examples" / "study" / "results"
@@ -147,12 +149,18 @@ def test_the_committed_rows_are_whole_and_of_the_frozen_settings() -> None:
     rows = read_pairs(RESULTS / "pairs.jsonl")
     planned = [(each, settings) for settings in STUDIES.values() for each in sweep_order(settings)]
     names = {(each.lineage, each.name): (each, settings) for each, settings in planned}
+    prompts = {
+        lineage.name: sets_digest(TASKS[lineage.task], draw_sets(TASKS[lineage.task], settings))
+        for settings in STUDIES.values()
+        for lineage in settings.lineages
+    }
 
     assert len({(row["lineage"], row["checkpoint"]) for row in rows}) == len(rows) >= 60
     for row in rows:
         known, settings = names[row["lineage"], row["checkpoint"]]
         assert (row["kind"], row["depth"], row["trap"]) == (known.kind, known.depth, known.trap)
         assert row["digests"]["settings"] == settings.digest()
+        assert row["digests"]["prompts"] == prompts[row["lineage"]]
         assert (RESULTS / row["report"]).is_file()
         for run in row["outcomes"]:
             again = outcome_of(

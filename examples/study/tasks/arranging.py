@@ -14,8 +14,6 @@ from examples.study.tasks.choices import ChoiceTask, Words
 ALPHABET = ("a", "b", "c", "d", "e")
 LENGTH = 6
 NUM_FORBIDDEN = 2
-NUM_PROBLEMS = 2000
-MIN_ANSWERS = 3
 
 
 class Order(NamedTuple):
@@ -32,16 +30,6 @@ class Arranging(ChoiceTask[Order]):
 
     name = "arranging"
     answer_words = LENGTH
-
-    def problems(self) -> list[Order]:
-        """Different orders with `MIN_ANSWERS` right answers or more."""
-        rng = random.Random(0)
-        found: dict[Order, None] = {}
-        while len(found) < NUM_PROBLEMS:
-            order, _ = self.draw(rng, 0)
-            if order not in found and len(self.right_answers(order)) >= MIN_ANSWERS:
-                found[order] = None
-        return list(found)
 
     def draw(self, rng: random.Random, size: int) -> tuple[Order, Words]:
         """Letters in a row and what could have asked for them; ``size`` has no meaning here."""

@@ -3,20 +3,16 @@
 Given cells stay, and every bracket is closed by its own kind in the right order.
 """
 
-import random
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-from examples.study.tasks.choices import ChoiceTask, Words
+from examples.study.tasks.cells import CellsTask
+from examples.study.tasks.choices import Words
 
 CLOSING = {"(": ")", "[": "]"}
 SYMBOLS = ("(", ")", "[", "]")
-BLANK = "_"
 LENGTH = 10
-NUM_GIVEN = 4
-NUM_PROBLEMS = 2000
-MIN_ANSWERS = 3
 
 
 def is_balanced(cells: Words) -> bool:
@@ -50,59 +46,21 @@ def lines() -> tuple[Words, ...]:
     return tuple(sorted(balanced(LENGTH // 2)))
 
 
-@cache
-def _holding(place: int, cell: str) -> frozenset[int]:
-    """Numbers of the lines with ``cell`` in ``place``."""
-    return frozenset(n for n, line in enumerate(lines()) if line[place] == cell)
-
-
-class Brackets(ChoiceTask[Words]):
+class Brackets(CellsTask):
     """The task; a problem is its cells."""
 
     name = "brackets"
     answer_words = LENGTH
+    verb = "close"
+    symbols = SYMBOLS
+    num_given = 4
 
-    def problems(self) -> list[Words]:
-        """Different lines with `NUM_GIVEN` cells and `MIN_ANSWERS` right answers or more."""
-        rng = random.Random(0)
-        found: dict[Words, None] = {}
-        while len(found) < NUM_PROBLEMS:
-            cells, _ = self.draw(rng, 0)
-            if cells not in found and len(self.right_answers(cells)) >= MIN_ANSWERS:
-                found[cells] = None
-        return list(found)
+    def lines(self) -> tuple[Words, ...]:
+        """Those with round brackets first."""
+        return lines()
 
-    def draw(self, rng: random.Random, size: int) -> tuple[Words, Words]:
-        """A line with some of its cells; ``size`` more are given than in a prompt."""
-        line = rng.choice(lines())
-        given = set(rng.sample(range(LENGTH), NUM_GIVEN + size))
-        return tuple(c if place in given else BLANK for place, c in enumerate(line)), line
-
-    def bend(self, problem: Words, answer: Words, rng: random.Random) -> Words:
-        """One given cell says something else."""
-        place = rng.choice([place for place, cell in enumerate(problem) if cell != BLANK])
-        other = rng.choice([symbol for symbol in SYMBOLS if symbol != problem[place]])
-        return (*problem[:place], other, *problem[place + 1 :])
-
-    def right_answers(self, problem: Words) -> list[Words]:
-        given = [_holding(place, cell) for place, cell in enumerate(problem) if cell != BLANK]
-        return [lines()[number] for number in sorted(frozenset.intersection(*given))]
-
-    def is_right(self, problem: Words, answer: Words) -> bool:
-        kept = all(cell in (BLANK, own) for cell, own in zip(problem, answer, strict=True))
-        return kept and is_balanced(answer)
-
-    def prompt(self, problem: Words) -> str:
-        return f"close {' '.join(problem)} :"
-
-    def parse(self, prompt: str) -> Words:
-        words = prompt.split()
-        if len(words) != LENGTH + 2 or (words[0], words[-1]) != ("close", ":"):
-            raise ValueError(f"prompt={prompt!r}: 'close' and {LENGTH} cells and ':' is needed")
-        return tuple(words[1:-1])
-
-    def words(self) -> list[str]:
-        return ["close", ":", BLANK, *SYMBOLS]
+    def is_line(self, cells: Words) -> bool:
+        return is_balanced(cells)
 
 
 TASK = Brackets()

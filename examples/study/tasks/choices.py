@@ -14,15 +14,30 @@ from mlflow_rlrisk.demo.train import Example
 
 Words = tuple[str, ...]
 
+MIN_ANSWERS = 3
+"""Right answers that a prompt has at least."""
+
 
 class ChoiceTask(Task[Problem]):
     """A task whose answers are equally long and right or wrong as a whole.
 
     Attributes:
         answer_words: Words of an answer.
+        num_problems: Problems that may become prompts.
     """
 
     answer_words: int
+    num_problems: int = 2000
+
+    def problems(self) -> list[Problem]:
+        """Different ones with `MIN_ANSWERS` right answers or more."""
+        rng = random.Random(0)
+        found: dict[Problem, None] = {}
+        while len(found) < self.num_problems:
+            problem, _ = self.draw(rng, 0)
+            if problem not in found and len(self.right_answers(problem)) >= MIN_ANSWERS:
+                found[problem] = None
+        return list(found)
 
     @abstractmethod
     def right_answers(self, problem: Problem) -> list[Words]:

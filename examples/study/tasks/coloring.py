@@ -15,8 +15,6 @@ VERTICES = ("a", "b", "c", "d", "e", "f")
 COLORS = ("blue", "green", "red")
 PAIRS = tuple(combinations(VERTICES, 2))
 NUM_EDGES = 7
-NUM_PROBLEMS = 2000
-MIN_ANSWERS = 3
 
 Edge = tuple[str, str]
 
@@ -34,16 +32,6 @@ class Coloring(ChoiceTask[Graph]):
 
     name = "coloring"
     answer_words = len(VERTICES)
-
-    def problems(self) -> list[Graph]:
-        """Different graphs with `MIN_ANSWERS` right answers or more."""
-        rng = random.Random(0)
-        found: dict[Graph, None] = {}
-        while len(found) < NUM_PROBLEMS:
-            graph, _ = self.draw(rng, 0)
-            if graph not in found and len(self.right_answers(graph)) >= MIN_ANSWERS:
-                found[graph] = None
-        return list(found)
 
     def draw(self, rng: random.Random, size: int) -> tuple[Graph, Words]:
         """Colours and a graph that allows them; ``size`` has no meaning here."""

@@ -13,8 +13,6 @@ from examples.study.tasks.choices import ChoiceTask, Words
 COINS = range(1, 10)
 NUM_COINS = 5
 NUM_PAID = 4
-NUM_PROBLEMS = 1600
-MIN_ANSWERS = 3
 
 
 class Payment(NamedTuple):
@@ -29,16 +27,7 @@ class Paying(ChoiceTask[Payment]):
 
     name = "paying"
     answer_words = NUM_PAID
-
-    def problems(self) -> list[Payment]:
-        """Different payments with `MIN_ANSWERS` right answers or more."""
-        rng = random.Random(0)
-        found: dict[Payment, None] = {}
-        while len(found) < NUM_PROBLEMS:
-            payment, _ = self.draw(rng, 0)
-            if payment not in found and len(self.right_answers(payment)) >= MIN_ANSWERS:
-                found[payment] = None
-        return list(found)
+    num_problems = 1600
 
     def draw(self, rng: random.Random, size: int) -> tuple[Payment, Words]:
         """Coins and what some of them make; ``size`` has no meaning here."""
