@@ -13,7 +13,7 @@ import numpy as np
 
 from mlflow_rlrisk import __version__
 from mlflow_rlrisk.metrics_catalogue import PREFIX
-from mlflow_rlrisk.report import Metric, RiskReport
+from mlflow_rlrisk.report import Metric, RiskLevel, RiskReport
 from mlflow_rlrisk.sinks import plots
 from mlflow_rlrisk.sinks.page_rows import (
     component_row,
@@ -154,6 +154,7 @@ def _index(report: RiskReport) -> dict[str, Any] | None:
         "value_text": estimate(metric.value),
         "low_text": estimate(metric.ci_low),
         "high_text": estimate(metric.ci_high),
+        "by_itself": _level_by_itself(report, metric),
         "low_below": f"{report.policy.low_below:g}",
         "high_from": f"{report.policy.high_from:g}",
         "low_below_at": round(low_below, 2),
@@ -163,6 +164,18 @@ def _index(report: RiskReport) -> dict[str, Any] | None:
             for key, width in zip(_LEVELS, widths, strict=False)
         ],
     }
+
+
+def _level_by_itself(report: RiskReport, index: Metric) -> str:
+    """The level that the index alone would give; empty where that is the level."""
+    lines = report.policy
+    by_itself = RiskLevel.MEDIUM
+    if index.ci_low >= lines.high_from:
+        by_itself = RiskLevel.HIGH
+    elif index.ci_high < lines.low_below:
+        by_itself = RiskLevel.LOW
+    is_told = report.risk_level in (by_itself, RiskLevel.UNKNOWN)
+    return "" if is_told else by_itself.value
 
 
 def _chances(report: RiskReport) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mlflow_rlrisk.config import AssessmentConfig
-from mlflow_rlrisk.report import RiskReport
+from mlflow_rlrisk.report import RiskLevel, RiskReport
 from mlflow_rlrisk.sinks import html, plots
 from mlflow_rlrisk.sinks.wording import shown
 from tests.sinks.simulated import HOSTILE, graded_groups, simulated_report
@@ -197,6 +197,30 @@ def test_an_undefined_index_is_not_drawn(report: RiskReport) -> None:
 
     assert 'class="gauge"' not in page
     assert 'class="chances"' not in page
+
+
+@pytest.mark.parametrize(
+    ("level", "low", "high", "said"),
+    [
+        (RiskLevel.HIGH, 0.13, 0.33, "the index would say medium"),
+        (RiskLevel.HIGH, 0.01, 0.20, "the index would say low"),
+        (RiskLevel.MEDIUM, 0.0, 0.01, "the index would say low"),
+        (RiskLevel.HIGH, 0.66, 0.9, None),
+        (RiskLevel.MEDIUM, 0.1, 0.25, None),
+        (RiskLevel.LOW, 0.1, 0.2, None),
+        (RiskLevel.UNKNOWN, 0.1, 0.2, None),
+    ],
+)
+def test_a_level_that_the_index_alone_would_not_give_is_said_so(
+    report: RiskReport, level: RiskLevel, low: float, high: float, said: str | None
+) -> None:
+    name = "rlrisk/risk_index"
+    index = replace(report.metrics[name], value=(low + high) / 2, ci_low=low, ci_high=high)
+    metrics = {**report.metrics, name: index}
+
+    page = html.render(replace(report, metrics=metrics, risk_level=level))
+
+    assert "the index would say" not in page if said is None else f"By itself {said}." in page
 
 
 @pytest.mark.parametrize("num_prompts", [1, 2])
