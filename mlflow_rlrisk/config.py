@@ -134,7 +134,7 @@ class ComponentConfig(Settings):
 
 
 DEFAULT_COMPONENTS: dict[str, ComponentConfig] = {
-    "starvation": ComponentConfig(ok=0.5, bad=0.0, weight=1.0),
+    "starvation": ComponentConfig(ok=0.05, bad=0.0, weight=1.0),
     "uncovered": ComponentConfig(ok=1.0, bad=0.0, weight=1.0),
     "headroom": ComponentConfig(ok=4.0, bad=1.0, weight=0.0),
     "entropy_abs": ComponentConfig(ok=0.24, bad=0.18, weight=0.0),

@@ -181,6 +181,7 @@ CATALOGUE: tuple[MetricSpec, ...] = (
         _R,
         "covariance of mean log p and advantage over prompts with mixed rewards (experimental)",
         "first-order entropy change, arXiv:2505.22617; no threshold is validated",
+        lower=None,
     ),
     _row(
         "answer_distinct",

@@ -85,11 +85,15 @@ def level_table(study: Study) -> dict[str, dict[str, int]]:
     best = best_third(study)
     return {
         str(level): {
-            "failed": sum(f for f, each in zip(study.failed, levels, strict=True) if each == level),
+            "failed": sum(
+                bool(f) for f, each in zip(study.failed, levels, strict=True) if each == level
+            ),
             "good": sum(
                 not f for f, each in zip(study.failed, levels, strict=True) if each == level
             ),
-            "best_third": sum(b for b, each in zip(best, levels, strict=True) if each == level),
+            "best_third": sum(
+                bool(b) for b, each in zip(best, levels, strict=True) if each == level
+            ),
         }
         for level in RiskLevel
         if level in Counter(levels)

@@ -12,7 +12,7 @@ import numpy as np
 from mlflow_rlrisk.calibration.curves import Kind, constant_curve, fit_curve
 from mlflow_rlrisk.calibration.rows import OutcomeRow
 from mlflow_rlrisk.errors import StatisticsError
-from mlflow_rlrisk.statistics.counts import FloatVector
+from mlflow_rlrisk.statistics.counts import FloatVector, IntVector
 from mlflow_rlrisk.statistics.discrimination import brier_score, brier_skill
 from mlflow_rlrisk.statistics.ranks import auroc, kendall_tau_b, spearman, top1_regret
 
@@ -64,6 +64,8 @@ class Validation:
 def validate(rows: Sequence[OutcomeRow], kind: Kind) -> Validation:
     """Predict every lineage by the others, with the index and with each rival.
 
+    A rival that orders the rows as the index does is none, as pass@64 where nothing else was found.
+
     Args:
         rows: Outcomes of at least two lineages.
         kind: Curve that is fitted.
@@ -72,16 +74,26 @@ def validate(rows: Sequence[OutcomeRow], kind: Kind) -> Validation:
     undefined: dict[str, str] = {}
     constant = _constant(rows)
     predicted = constant
+    order = _order(np.array([row.index for row in rows]))
     for name in (INDEX, *RIVALS, CONSTANT):
         risks = risks_of(rows, name)
         if isinstance(risks, str):
             undefined[name] = risks
+            continue
+        if name in RIVALS and np.ptp(risks) and np.array_equal(_order(risks), order):
+            undefined[name] = "it orders these checkpoints as the index does"
             continue
         chances = constant if name == CONSTANT else out_of_lineage(rows, risks, kind)
         if name == INDEX:
             predicted = chances
         scores[name] = _score(rows, risks, chances, constant)
     return Validation(scores=scores, undefined=undefined, predicted=predicted)
+
+
+def _order(risks: FloatVector) -> IntVector:
+    """Place of each among the different values, ``[C]``."""
+    places: IntVector = np.unique(risks, return_inverse=True)[1]
+    return places
 
 
 def risks_of(rows: Sequence[OutcomeRow], name: str) -> FloatVector | str:

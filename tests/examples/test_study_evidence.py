@@ -1,5 +1,6 @@
 """The README's table of evidence follows from the committed rows, and from nothing else."""
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +17,9 @@ from examples.study.rows import read_pairs
 from examples.study.scoring import PRIMARY, Study, study_of
 from examples.study.together import together_figures
 from mlflow_rlrisk.calibration import index_of
+from mlflow_rlrisk.metrics_catalogue import spec_of
+
+ROUNDING = 1e-9
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +41,16 @@ def test_the_readme_is_as_computed_to_the_digit(found: dict[str, Any]) -> None:
     written = text.split(analyse.BEGIN)[1].split(analyse.END)[0]
     assert written == analyse.readme_block(*parts)
     assert analyse.PAGE.read_text(encoding="utf-8") == analyse.evidence_page(*parts)
+
+
+def test_all_figures_can_be_had_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert analyse.main(["--json"]) == 0
+
+    found = json.loads(capsys.readouterr().out)
+    assert len(found["prospective"]) == len(PLANNED)
+    assert found["num_checkpoints"] + sum(
+        sum(test["lineages"].values()) for test in found["prospective"]
+    ) == len(read_pairs(RESULTS / "pairs.jsonl"))
 
 
 def test_the_candidates_are_those_that_were_frozen() -> None:
@@ -80,6 +94,15 @@ def test_each_row_holds_the_index_of_its_report(study: Study) -> None:
         assert again == pytest.approx(row["metrics"]["rlrisk/risk_index"])
         if report.policy.components["starvation"].weight == 0.9:
             assert CANDIDATES["noisy_or_1"](row["metrics"]) == pytest.approx(again)
+
+
+def test_every_metric_of_every_row_lies_where_the_catalogue_says_it_does() -> None:
+    for row in read_pairs(RESULTS / "pairs.jsonl"):
+        for name, value in row["metrics"].items():
+            spec = spec_of(name.removesuffix("_ci_low").removesuffix("_ci_high"))
+            if spec is not None and value is not None:
+                assert spec.lower is None or value >= spec.lower - ROUNDING, (name, value)
+                assert spec.upper is None or value <= spec.upper + ROUNDING, (name, value)
 
 
 def test_every_run_that_broke_off_failed_and_is_counted(study: Study) -> None:
