@@ -54,7 +54,10 @@ def next_steps(
     steps: list[str] = []
     for gap in judgement.gaps:
         steps += _for_gap(gap, statistics, config, policy)
-    severe = sorted(assessed.components, key=lambda part: -part.contribution)
+    decides = "starvation" if Veto.SIGNAL in judgement.vetoes else None
+    severe = sorted(
+        assessed.components, key=lambda part: (part.name != decides, -part.contribution)
+    )
     if Veto.VERIFIER in judgement.vetoes:
         steps.append(_AUDIT)
     for part in severe:

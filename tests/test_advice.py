@@ -68,3 +68,12 @@ def test_group_size_advice_comes_from_the_fit_and_names_its_cost() -> None:
     # Beta(1, 4) reaches a signal of .75 at g = 13: 1 - 4/(4 + g) - B(1 + g, 4)/B(1, 4).
     assert 10 <= size <= 17
     assert f"{size / 4:.1f} times" in step
+
+
+def test_what_the_level_rests_on_is_advised_on_first() -> None:
+    report = report_of(prompts([16] * 30 + [15] * 30 + [0] * 10, 16))
+
+    # One prompt in seven is out of reach, but it is the signal that makes the level.
+    assert report.risk_level == "high"
+    assert report.next_steps[0].startswith("replace prompts that are always solved")
+    assert any(step.startswith("mix in easier prompts") for step in report.next_steps[1:])
