@@ -56,7 +56,7 @@ _ALL = (
     _line(
         "component.starvation",
         "share of groups that carry a reward difference",
-        "definition (0.5: majority degenerate); zero-variance shares of arXiv:2605.21125",
+        "definition: a group without a reward difference has no gradient",
         "0 is exact: no group carries any; 0.05, next to nothing of it, is a convention",
         _COMPONENT,
         ok=0.05,
