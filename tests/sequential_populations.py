@@ -37,7 +37,7 @@ class Population:
         )
         signal, mean = 1 - degenerate, float(success.mean())
         whole, unsolved = (special.beta(self.alpha, self.beta + k) for k in (0, num_samples))
-        carried = min(max(4.0 * signal - 1.0, 0.0), 1.0)
+        carried = min(20.0 * signal, 1.0)
         index = 1.0 - carried * (1.0 - float(unsolved / whole))
         return {SIGNAL: signal, PASS: mean, ENTROPY: self.entropy, INDEX: index}
 
