@@ -25,8 +25,9 @@ from unittest.mock import patch
 import numpy as np
 
 from mlflow_rlrisk.aggregate import Aggregates, aggregate
+from mlflow_rlrisk.calibration import formula_digest
 from mlflow_rlrisk.components import Quantities, assess_components
-from mlflow_rlrisk.config import AssessmentConfig, PolicyConfig
+from mlflow_rlrisk.config import DEFAULT_COMPONENTS, AssessmentConfig, PolicyConfig
 from mlflow_rlrisk.evidence import AssessmentContext
 from mlflow_rlrisk.records import PromptStatistics
 from mlflow_rlrisk.report import Metric
@@ -267,8 +268,11 @@ def main() -> None:
     started = time.process_time()
     cells = [(N, n) for N in given.prompts for n in given.samples]
     wanted = tuple(given.population or [""])
-    settings = {"reps": given.reps, "resamples": given.resamples}
+    formula = formula_digest(DEFAULT_COMPONENTS)
+    settings = {"reps": given.reps, "resamples": given.resamples, "formula": formula}
     rows = _finished(given.json, settings)
+    if rows:
+        print(f"{len(rows)} rows are taken from {given.json}", file=sys.stderr)
     done = {(row["population"], row["N"], row["n"]) for row in rows}
     for (num_prompts, num_samples), population in itertools.product(cells, POPULATIONS):
         key = (population.name, num_prompts, num_samples)
@@ -284,8 +288,8 @@ def main() -> None:
     print_summary(rows)
 
 
-def _finished(path: Path | None, settings: dict[str, int]) -> list[dict[str, Any]]:
-    """Rows of an earlier run of the same settings, which is gone on with."""
+def _finished(path: Path | None, settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """Rows of an earlier run of the same settings and index, which is gone on with."""
     if path is None or not path.exists():
         return []
     record = json.loads(path.read_text(encoding="utf-8"))
@@ -294,7 +298,7 @@ def _finished(path: Path | None, settings: dict[str, int]) -> list[dict[str, Any
     return list(record["rows"])
 
 
-def _write(path: Path, rows: Sequence[dict[str, Any]], settings: dict[str, int]) -> None:
+def _write(path: Path, rows: Sequence[dict[str, Any]], settings: dict[str, Any]) -> None:
     record = {
         "command": f"python -m tests.benchmarks.coverage --reps {settings['reps']}"
         f" --resamples {settings['resamples']}",
