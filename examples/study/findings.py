@@ -64,11 +64,14 @@ def _calibration(found: Mapping[str, Any]) -> str:
     own = briers.pop("risk_index")
     best = min(briers, key=lambda name: briers[name])
     verdict = "so a policy would use it" if calibration["used"] else "so no policy would use it"
+    # A rival that is no worse does not stop a calibration only where it predicts the same.
+    same = ", by the same predictions" if calibration["used"] and briers[best] <= own else ""
     low, high = calibration["brier_interval"]
     return (
         f"As a chance of failure (`rlrisk calibrate`, {calibration['kind']}, each lineage by the "
         f"other two): Brier score {own:.3f} [{low:.2f}, {high:.2f}], skill "
-        f"{calibration['skill']:.2f}; the best rival is {best} with {briers[best]:.3f}, {verdict}."
+        f"{calibration['skill']:.2f}; the best rival is {best} with {briers[best]:.3f}{same}, "
+        f"{verdict}."
     )
 
 

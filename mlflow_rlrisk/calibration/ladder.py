@@ -126,11 +126,14 @@ def _kind(rows: Sequence[OutcomeRow]) -> tuple[Kind, list[str]]:
 
 
 def _verdict(found: Validation) -> tuple[bool, list[str]]:
-    """Used only where the index has the least Brier score of all, out of lineage."""
+    """Used only where no other prediction has a Brier score as small, out of lineage."""
     own = found.scores[INDEX].brier
     rivals = {name: each.brier for name, each in found.scores.items() if name != INDEX}
-    ahead = {name: brier for name, brier in rivals.items() if brier <= own}
-    untested = [f"{name} could not be compared: {why}" for name, why in found.undefined.items()]
+    ahead = {
+        name: brier for name, brier in rivals.items() if brier <= own and name not in found.alike
+    }
+    untested = [f"{name} makes the same predictions as the index" for name in found.alike]
+    untested += [f"{name} could not be compared: {why}" for name, why in found.undefined.items()]
     if ahead:
         told = ", ".join(f"{name} {brier:.4f}" for name, brier in sorted(ahead.items()))
         return False, [f"out of lineage the index has Brier score {own:.4f}: {told}", *untested]

@@ -12,13 +12,15 @@ import numpy as np
 from mlflow_rlrisk.calibration.curves import Kind, constant_curve, fit_curve
 from mlflow_rlrisk.calibration.rows import OutcomeRow
 from mlflow_rlrisk.errors import StatisticsError
-from mlflow_rlrisk.statistics.counts import FloatVector, IntVector
+from mlflow_rlrisk.statistics.counts import FloatVector
 from mlflow_rlrisk.statistics.discrimination import brier_score, brier_skill
 from mlflow_rlrisk.statistics.ranks import auroc, kendall_tau_b, spearman, top1_regret
 
 INDEX = "risk_index"
 CONSTANT = "constant"
 RIVALS = ("pass_at_1", "pass_at_64", "token_entropy", "headroom")
+ALIKE = 0.01
+"""Chances of failure that differ by no more than this are one prediction."""
 _PREFIX = "rlrisk/"
 _RESAMPLES = 1000
 _SEED = 20261121
@@ -54,17 +56,21 @@ class PredictorScore:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Validation:
-    """Scores by predictor, the reason for each that has none, and the index's predictions."""
+    """Scores by predictor, the reason for each that has none, and the index's predictions.
+
+    Attributes:
+        alike: Rivals whose predictions are the index's, as those of pass@64 are where nothing else
+            was found: neither is ahead.
+    """
 
     scores: Mapping[str, PredictorScore]
     undefined: Mapping[str, str]
     predicted: FloatVector
+    alike: tuple[str, ...]
 
 
 def validate(rows: Sequence[OutcomeRow], kind: Kind) -> Validation:
     """Predict every lineage by the others, with the index and with each rival.
-
-    A rival that orders the rows as the index does is none, as pass@64 where nothing else was found.
 
     Args:
         rows: Outcomes of at least two lineages.
@@ -74,26 +80,19 @@ def validate(rows: Sequence[OutcomeRow], kind: Kind) -> Validation:
     undefined: dict[str, str] = {}
     constant = _constant(rows)
     predicted = constant
-    order = _order(np.array([row.index for row in rows]))
+    alike: list[str] = []
     for name in (INDEX, *RIVALS, CONSTANT):
         risks = risks_of(rows, name)
         if isinstance(risks, str):
             undefined[name] = risks
             continue
-        if name in RIVALS and np.ptp(risks) and np.array_equal(_order(risks), order):
-            undefined[name] = "it orders these checkpoints as the index does"
-            continue
         chances = constant if name == CONSTANT else out_of_lineage(rows, risks, kind)
         if name == INDEX:
             predicted = chances
+        elif name in RIVALS and np.allclose(chances, predicted, rtol=0.0, atol=ALIKE):
+            alike.append(name)
         scores[name] = _score(rows, risks, chances, constant)
-    return Validation(scores=scores, undefined=undefined, predicted=predicted)
-
-
-def _order(risks: FloatVector) -> IntVector:
-    """Place of each among the different values, ``[C]``."""
-    places: IntVector = np.unique(risks, return_inverse=True)[1]
-    return places
+    return Validation(scores=scores, undefined=undefined, predicted=predicted, alike=tuple(alike))
 
 
 def risks_of(rows: Sequence[OutcomeRow], name: str) -> FloatVector | str:
