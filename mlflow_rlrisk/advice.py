@@ -71,6 +71,12 @@ def next_steps(
     return tuple(dict.fromkeys(steps))
 
 
+_OTHER_RUN = (
+    "change what the run is taught with before it starts (learning rate, prompts a step, steps, "
+    "reward) or begin from a sibling: tried on these rollouts, its first updates hardly help on "
+    "prompts that they did not see"
+)
+
 _AUDIT = (
     "audit the verifier on at least 100 accepted and 100 rejected answers before any RL: "
     "a reward that is not better than chance teaches noise"
@@ -149,6 +155,7 @@ def _for_component(
             "gen_loss": LEAST_LOSS,
             "verifier": _AUDIT,
             "overlap": "take prompts out of the RL set that the SFT data already hold",
+            "lookahead": _OTHER_RUN,
             "mismatch": "compare log probabilities of trainer and sampler on the same tokens",
         }[part.name]
     ]

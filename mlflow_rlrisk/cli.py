@@ -22,6 +22,7 @@ COMMANDS = {
     "band": "band:band",
     "rescore": "assessment:rescore",
     "mismatch": "mismatch:mismatch",
+    "lookahead": "lookahead:lookahead",
     "monitor": "monitor:monitor",
     "outcome": "monitor:outcome",
     "calibrate": "calibrate:calibrate",

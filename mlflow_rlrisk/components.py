@@ -28,8 +28,10 @@ ENTROPY_ESTIMATE = PREFIX + "token_entropy_estimate"
 ENTROPY_RELATIVE = PREFIX + "token_entropy_relative"
 OVERLAP = PREFIX + "sft_rl_overlap"
 MISMATCH = PREFIX + "mismatch_k3_kl"
+LOOKAHEAD = PREFIX + "lookahead_reach"
 PASS_AT_1 = PREFIX + "pass_at_1"
 PASS_AT_64 = PREFIX + "pass_at_64"
+NO_LOOKAHEAD = "the run's first updates were not tried: rlrisk lookahead"
 MOST_ATTEMPTS = 64
 """Attempts at which coverage is read, where so many were sampled."""
 
@@ -49,6 +51,7 @@ READS = {
     "entropy_rel": ENTROPY_RELATIVE,
     "overlap": OVERLAP,
     "mismatch": MISMATCH,
+    "lookahead": LOOKAHEAD,
 }
 """Metric that a component reads as it is; the others combine evidence beside the rollouts."""
 
@@ -143,6 +146,7 @@ class Quantities:
             "truncation": lambda: self._metric(TRUNCATED, "truncated share"),
             "overlap": lambda: self._given(context.sft_rl_overlap, "RL prompts in the SFT data"),
             "mismatch": lambda: self._given(context.mismatch_kl, "trainer-sampler KL (nats)"),
+            "lookahead": self._lookahead,
         }
         if component not in readers:
             known = ", ".join(readers)
@@ -226,14 +230,19 @@ class Quantities:
         evidence = self._context.verifier_youden_j
         if evidence is None:
             return "verifier J = TPR - FPR: no audit was given"
-        low = evidence.ci_low
-        return Quantity(
-            measure="lower end of the verifier's J = TPR - FPR",
-            value=low,
-            low=low,
-            high=low,
-            draws=np.full(self._num_draws, low),
-        )
+        return self._lower_end("lower end of the verifier's J = TPR - FPR", evidence.ci_low)
+
+    def _lookahead(self) -> Quantity | str:
+        """The lower end here too: updates that may have changed nothing do not show learning."""
+        evidence = self._context.lookahead_reach
+        if evidence is None:
+            return NO_LOOKAHEAD
+        label = "lower end of the gap closed at the pace of the first updates"
+        return self._lower_end(label, evidence.ci_low)
+
+    def _lower_end(self, measure: str, low: float) -> Quantity:
+        draws = np.full(self._num_draws, low)
+        return Quantity(measure=measure, value=low, low=low, high=low, draws=draws)
 
 
 def assess_components(quantities: Quantities, policy: PolicyConfig) -> AssessedComponents:

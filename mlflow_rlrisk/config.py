@@ -116,6 +116,31 @@ class AssessmentConfig(Settings):
     """Rollouts shown in the report."""
 
 
+class LookaheadConfig(Settings):
+    """The RL run whose first updates are tried on stored rollouts; set it as the run will be."""
+
+    learning_rate: Annotated[float, Field(gt=0.0, le=1.0)]
+    """Of AdamW, as the run's; there is no rate that fits every run."""
+    run_steps: PositiveInt
+    """Updates of the whole run, to which the pace of the first ones is extended."""
+    prompts_per_step: PositiveInt = 16
+    """Groups that one update sees."""
+    steps: PositiveInt = 8
+    """Updates that are tried."""
+    repeats: PositiveInt = 3
+    """Times they are tried, in other halves of the prompts and another order; the mean counts."""
+    clip_range: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
+    """The ratio of probabilities is clipped to 1 - and 1 + this, as PPO and GRPO do."""
+    max_grad_norm: Annotated[float, Field(gt=0.0)] = 1.0
+    """Longer gradients are cut to this norm."""
+
+    @model_validator(mode="after")
+    def _is_the_beginning(self) -> Self:
+        if self.steps > self.run_steps:
+            raise ConfigError("steps", self.steps, f"at most run_steps={self.run_steps}")
+        return self
+
+
 class ComponentConfig(Settings):
     """One component of the risk index: a ramp from ``ok`` to ``bad``, times ``weight``."""
 
@@ -145,6 +170,7 @@ DEFAULT_COMPONENTS: dict[str, ComponentConfig] = {
     "truncation": ComponentConfig(ok=0.02, bad=0.25, weight=0.0),
     "overlap": ComponentConfig(ok=0.0, bad=1.0, weight=0.5),
     "mismatch": ComponentConfig(ok=0.01, bad=0.1, weight=0.4),
+    "lookahead": ComponentConfig(ok=0.5, bad=0.0, weight=0.0),
 }
 """The documented, uncalibrated index; source and scope of each stand in ``thresholds.py``."""
 

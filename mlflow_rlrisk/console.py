@@ -7,6 +7,7 @@ caller, so that ``--json`` prints one JSON object and nothing else.
 import os
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from mlflow_rlrisk.records import PromptStatistics
 from mlflow_rlrisk.sinks.wording import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from mlflow_rlrisk.comparison import Comparison
     from mlflow_rlrisk.lineage import LineageReport, RankEvidence
@@ -39,6 +40,20 @@ _HEADLINE = (
 def say(text: str = "") -> None:
     """Print a line for people."""
     print(text, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def steps(what: str) -> "Iterator[Callable[[int, int], None]]":
+    """A progress bar that is told of steps done and steps in all."""
+    from tqdm import tqdm
+
+    with tqdm(unit="step", desc=what, file=sys.stderr, dynamic_ncols=True) as bar:
+
+        def move(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield move
 
 
 def command_beside(name: str) -> str:

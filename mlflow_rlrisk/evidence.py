@@ -85,6 +85,8 @@ class AssessmentContext:
         train_loss: Loss on the examples that SFT was trained on (nats/token).
         overfit_gap: `heldout_loss` less `train_loss`.
         mismatch_kl: KL between trainer and sampler on the same tokens (nats).
+        lookahead_reach: Share of the gap to certain success that the RL run would close at the pace
+            of its first updates, which were tried on the rollouts.
         expected_prompts_digest: Digest of the prompt set that the RL run will use.
     """
 
@@ -102,6 +104,7 @@ class AssessmentContext:
     train_loss: Evidence | None = None
     overfit_gap: Evidence | None = None
     mismatch_kl: Evidence | None = None
+    lookahead_reach: Evidence | None = None
     expected_prompts_digest: str | None = None
 
     def __post_init__(self) -> None:

@@ -28,7 +28,7 @@ from mlflow_rlrisk.statistics.groups import REWARD_TOLERANCE
 from mlflow_rlrisk.statistics.pressure import entropy_pressure
 from mlflow_rlrisk.verifiers import ATTACK_NOTE, PROGRAM_NOTE
 
-__all__ = ["LOW_ENTROPY_NATS", "EntropyProfile", "ends_in_loop", "measure"]
+__all__ = ["LOW_ENTROPY_NATS", "EntropyProfile", "ends_in_loop", "measure", "successes"]
 
 LOW_ENTROPY_NATS = 0.01
 """Below it a token is as good as decided: its likeliest alternative has under 0.2 %."""
@@ -61,7 +61,7 @@ def measure(group: GradedGroup, success_threshold: float | None) -> PromptStatis
         if grade.is_scored
     ]
     rewards = tuple(float(grade.reward) for _, grade in scored if grade.reward is not None)
-    correct = _correct(rewards, success_threshold)
+    correct = successes(rewards, success_threshold)
     answers = [grade.answer for _, grade in scored if grade.answer is not None]
     texts = [_normalised(rollout.completion) for rollout in group.rollouts]
     correct_texts = None
@@ -105,7 +105,8 @@ def _num_attacks(grades: Sequence[Grade]) -> int | None:
     return sum(ATTACK_NOTE in (note or "") for note in notes) if notes else None
 
 
-def _correct(rewards: Sequence[float], threshold: float | None) -> list[bool] | None:
+def successes(rewards: Sequence[float], threshold: float | None) -> list[bool] | None:
+    """Which rewards are right answers; ``None`` where success is not defined, as in `measure`."""
     if threshold is not None:
         return [reward >= threshold for reward in rewards]
     if all(reward in (0.0, 1.0) for reward in rewards):

@@ -309,6 +309,15 @@ CATALOGUE: tuple[MetricSpec, ...] = (
         "k3 estimator, Schulman 2020 (verl's `rollout_corr/k3_kl`)",
     ),
     _row(
+        "lookahead_reach",
+        "ratio",
+        _S,
+        "gap to certain success that RL would close at the pace of its first updates, tried on the "
+        "rollouts by `rlrisk lookahead`",
+        "GRPO updates on half of the prompts; self-normalised importance weights on the other",
+        lower=None,
+    ),
+    _row(
         "risk_index",
         "share",
         _R,

@@ -14,6 +14,7 @@ from mlflow_rlrisk.aggregate import Aggregates, aggregate
 from mlflow_rlrisk.components import (
     ENTROPY,
     ENTROPY_RELATIVE,
+    NO_LOOKAHEAD,
     OVERLAP,
     SIGNAL,
     Quantities,
@@ -254,6 +255,7 @@ def _add_given(
             ("expert_disruptive_share", given.expert_disruptive, NO_EXPERT),
             ("train_nll", given.train_loss, NO_TRAIN),
             ("overfit_gap", given.overfit_gap, NO_TRAIN),
+            ("lookahead_reach", given.lookahead_reach, NO_LOOKAHEAD),
         ]
     ):
         if evidence is None:

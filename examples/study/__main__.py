@@ -1,4 +1,4 @@
-"""``python -m examples.study run|collect``: make the study's data, or write it down.
+"""``python -m examples.study lookahead|run|collect``: make the study's data, or write it down.
 
 ``collect`` replaces the rows of the lineages that the folder holds and keeps all others.
 """
@@ -7,7 +7,12 @@ import argparse
 import os
 import shutil
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from examples.study.settings import StudySettings
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -15,7 +20,7 @@ RESULTS = Path(__file__).parent / "results"
 def main(arguments: list[str] | None = None) -> None:
     """Parse and dispatch."""
     parser = argparse.ArgumentParser(prog="python -m examples.study", description=__doc__)
-    parser.add_argument("what", choices=("run", "collect", "settings"))
+    parser.add_argument("what", choices=("lookahead", "run", "collect", "settings"))
     parser.add_argument("--out", type=Path, default=Path("study"), help="folder to work in")
     parser.add_argument("--only", help="one lineage")
     parser.add_argument("--workers", type=int, default=1)
@@ -35,10 +40,20 @@ def main(arguments: list[str] | None = None) -> None:
     from examples.study import sweep
     from examples.study.rows import read_pairs, write_pairs
 
+    wanted = [
+        settings
+        for settings in studies.values()
+        if options.only in (None, *(each.name for each in settings.lineages))
+    ]
+    if options.what == "lookahead":
+        from examples.study.looking_ahead import look_ahead_of_all
+
+        for settings in wanted:
+            look_ahead_of_all(settings, only=options.only, say=_say)
+        return
     if options.what == "run":
-        for settings in studies.values():
-            if options.only in (None, *(each.name for each in settings.lineages)):
-                sweep.run_sweep(settings, only=options.only, workers=options.workers, say=_say)
+        for settings in wanted:
+            sweep.run_sweep(settings, only=options.only, workers=options.workers, say=_say)
         return
     results.mkdir(parents=True, exist_ok=True)
     for name, settings in studies.items():
@@ -52,7 +67,20 @@ def main(arguments: list[str] | None = None) -> None:
             target = results / row["report"]
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(row["report"], target)
+        _collect_lookaheads(results, studies.values())
         _say(f"{len(rows)} checkpoints, {sum(len(row['outcomes']) for row in rows)} runs")
+
+
+def _collect_lookaheads(results: Path, studies: "Iterable[StudySettings]") -> None:
+    from examples.study import looking_ahead
+    from examples.study.layout import sweep_order
+
+    read = (looking_ahead.stored(each, own) for own in studies for each in sweep_order(own))
+    rows = [row for row in read if row is not None]
+    path, here = results / looking_ahead.FILE, {row["lineage"] for row in rows}
+    kept = looking_ahead.read_lookaheads(path) if path.is_file() else []
+    kept = [row for row in kept if row["lineage"] not in here]
+    looking_ahead.write_lookaheads(path, [*kept, *rows])
 
 
 def _use_folder(folder: Path) -> None:

@@ -27,12 +27,15 @@ def new_model(architecture: Architecture, vocabulary_size: int, settings: StudyS
     from transformers import (
         AutoModelForCausalLM,
         BloomConfig,
+        CohereConfig,
         GPT2Config,
+        GPTJConfig,
         GPTNeoXConfig,
         LlamaConfig,
         Olmo2Config,
         OPTConfig,
         PhiConfig,
+        Qwen3Config,
         StableLmConfig,
     )
 
@@ -65,6 +68,26 @@ def new_model(architecture: Architecture, vocabulary_size: int, settings: StudyS
         config = BloomConfig(
             vocab_size=vocabulary_size, hidden_size=hidden, n_layer=layers, n_head=heads
         )
+    elif architecture == "gptj":
+        config = GPTJConfig(
+            vocab_size=vocabulary_size,
+            n_embd=hidden,
+            n_layer=layers,
+            n_head=heads,
+            n_positions=MAX_POSITIONS,
+            rotary_dim=hidden // heads,
+            tie_word_embeddings=False,
+        )
+    elif architecture == "qwen3":
+        config = Qwen3Config(
+            intermediate_size=3 * hidden,
+            num_key_value_heads=heads,
+            head_dim=hidden // heads,
+            tie_word_embeddings=True,
+            **shape,
+        )
+    elif architecture == "cohere":
+        config = CohereConfig(intermediate_size=3 * hidden, logit_scale=1.0, **shape)
     else:
         config = GPT2Config(
             vocab_size=vocabulary_size,

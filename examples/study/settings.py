@@ -9,7 +9,19 @@ from typing import Literal
 
 from mlflow_rlrisk.config import AssessmentConfig, SamplingConfig, Settings
 
-Architecture = Literal["llama", "gpt2", "gpt_neox", "opt", "phi", "olmo2", "bloom", "stablelm"]
+Architecture = Literal[
+    "llama",
+    "gpt2",
+    "gpt_neox",
+    "opt",
+    "phi",
+    "olmo2",
+    "bloom",
+    "stablelm",
+    "gptj",
+    "qwen3",
+    "cohere",
+]
 
 
 BASE_FIELDS = (
@@ -234,10 +246,52 @@ PROSPECTIVE_2 = FULL.model_copy(
 )
 """Three more, planned when the index had changed after that test."""
 
+PROSPECTIVE_3 = FULL.model_copy(
+    update={
+        "lineages": (
+            LineageSettings(
+                name="seating-gptj",
+                task="seating",
+                architecture="gptj",
+                base_seed=9,
+                base_steps=400,
+                walk_lengths=(0,),
+                sft_learning_rate=1e-3,
+                rl_learning_rate=3e-4,
+            ),
+            LineageSettings(
+                name="booking-qwen3",
+                task="booking",
+                architecture="qwen3",
+                base_seed=10,
+                base_steps=600,
+                walk_lengths=(0,),
+                sft_learning_rate=1e-3,
+                rl_learning_rate=1e-4,
+            ),
+            LineageSettings(
+                name="weaving-cohere",
+                task="weaving",
+                architecture="cohere",
+                base_seed=11,
+                base_steps=300,
+                walk_lengths=(0,),
+                sft_learning_rate=1e-3,
+                rl_learning_rate=3e-4,
+            ),
+        )
+    }
+)
+"""Three more, planned when the run's first updates had become part of the level.
+
+`booking-qwen3` has a third of the rate at which its pilot did well: a recipe too weak for the task.
+"""
+
 STUDIES = {
     "SETTINGS.json": FULL,
     "SETTINGS-prospective.json": PROSPECTIVE,
     "SETTINGS-prospective-2.json": PROSPECTIVE_2,
+    "SETTINGS-prospective-3.json": PROSPECTIVE_3,
 }
 """By the file in ``results`` that froze them."""
 

@@ -1,7 +1,7 @@
 """The tasks without walks: right answers by brute force, problems apart, architectures sound."""
 
 import random
-from itertools import pairwise, permutations, product
+from itertools import combinations, pairwise, permutations, product
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,6 +13,7 @@ from examples.study.settings import FULL, STUDIES, TINY, Architecture, LineageSe
 from examples.study.tasks import CHOICES
 from examples.study.tasks.arranging import TASK as ARRANGING
 from examples.study.tasks.arranging import Order
+from examples.study.tasks.booking import TASK as BOOKING
 from examples.study.tasks.brackets import LENGTH, lines
 from examples.study.tasks.brackets import TASK as BRACKETS
 from examples.study.tasks.choices import ChoiceTask
@@ -21,6 +22,8 @@ from examples.study.tasks.coloring import TASK as COLORING
 from examples.study.tasks.latin import ORDER, squares
 from examples.study.tasks.latin import TASK as LATIN
 from examples.study.tasks.paying import TASK as PAYING
+from examples.study.tasks.seating import TASK as SEATING
+from examples.study.tasks.weaving import TASK as WEAVING
 
 EVERY_TASK = pytest.mark.parametrize("task", CHOICES.values(), ids=CHOICES)
 LINEAGES: dict[str, LineageSettings] = {
@@ -94,6 +97,82 @@ def test_the_right_answers_are_those_of_all_that_could_be_said(number: int) -> N
     assert PAYING.right_answers(payment) == coins
     assert all(sum(map(int, row)) == payment.total for row in coins)
     assert number >= 1 or BRACKETS.right_answers(cells) == closed
+
+
+@pytest.mark.parametrize("number", range(6))
+def test_the_right_seats_bookings_and_weaves_are_those_of_all_that_could_be_said(
+    number: int,
+) -> None:
+    wishes, requests = SEATING.problems()[number], BOOKING.problems()[number]
+    rows = WEAVING.problems()[number]
+
+    seats = [row for row in permutations("abcdef", 5) if _is_liked(row, wishes)]
+    booked = {
+        tuple(str(hour) for request in granted for hour in request)
+        for granted in permutations(requests, 3)
+        if not any(_overlap(one, other) for one, other in combinations(granted, 2))
+        and [begin for begin, _ in granted] == sorted(begin for begin, _ in granted)
+    }
+    woven = [
+        row
+        for row in product("abcd", repeat=7)
+        if {rows.warp, rows.weft} <= set(combinations(row, 5))
+    ]
+
+    assert sorted(SEATING.right_answers(wishes)) == seats
+    assert sorted(BOOKING.right_answers(requests)) == sorted(booked)
+    assert WEAVING.right_answers(rows) == woven
+    for task, problem, right, every in (
+        (SEATING, wishes, set(seats), product("abcdef", repeat=5)),
+        (BOOKING, requests, booked, (_as_words(some) for some in permutations(requests, 3))),
+        (WEAVING, rows, set(woven), product("abcd", repeat=7)),
+    ):
+        assert {answer for answer in every if task.is_right(problem, answer)} == right
+
+
+def _is_liked(row: tuple[str, ...], wishes: tuple[tuple[str, ...], ...]) -> bool:
+    return all(place in liked for place, liked in zip(row, wishes, strict=True))
+
+
+def _overlap(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Whether they share an hour."""
+    return bool(set(range(*one)) & set(range(*other)))
+
+
+def _as_words(requests: tuple[tuple[int, int], ...]) -> tuple[str, ...]:
+    return tuple(" ".join(f"{begin} {end}" for begin, end in requests).split())
+
+
+def test_seats_that_are_taken_or_not_liked_are_wrong() -> None:
+    prompt = "seat 1 a c e 2 b c d 3 a b f 4 c e f 5 a d e :"
+
+    assert SEATING.is_solution(prompt, "c b a f d")
+    assert not SEATING.is_solution(prompt, "c b a c d")
+    assert not SEATING.is_solution(prompt, "c b e f d")
+    assert not SEATING.is_solution(prompt, "c b a f")
+    assert not SEATING.is_solution(prompt, "c b a f 5")
+
+
+def test_bookings_that_overlap_or_were_not_asked_for_are_wrong() -> None:
+    prompt = "book 1 3 2 5 3 4 4 8 5 7 7 9 :"
+
+    assert BOOKING.is_solution(prompt, "1 3 3 4 5 7")
+    assert BOOKING.is_solution(prompt, "3 4 5 7 7 9")
+    assert not BOOKING.is_solution(prompt, "1 3 2 5 5 7")
+    assert not BOOKING.is_solution(prompt, "1 3 3 5 5 7")
+    assert not BOOKING.is_solution(prompt, "3 4 1 3 5 7")
+    assert not BOOKING.is_solution(prompt, "1 3 3 4 3 4")
+    assert not BOOKING.is_solution(prompt, "1 3 3 4 : 7")
+
+
+def test_a_weave_that_lacks_a_letter_of_a_row_is_wrong() -> None:
+    prompt = "weave a c b d a with c a d b a :"
+
+    assert WEAVING.is_solution(prompt, "c a c b d b a")
+    assert not WEAVING.is_solution(prompt, "c a c d b b a")
+    assert not WEAVING.is_solution(prompt, "c a b b d b a")
+    assert not WEAVING.is_solution(prompt, "a c b d a c a d b a")
+    assert not WEAVING.is_solution(prompt, "c a c b d a")
 
 
 def _closes(row: tuple[str, ...], cells: tuple[str, ...]) -> bool:
@@ -170,3 +249,24 @@ def test_a_flattened_copy_has_the_same_logits_divided(
     torch.testing.assert_close(flat * 2.0, source)
     as_the_tool = AutoTokenizer.from_pretrained(tmp_path / "flat")
     assert as_the_tool("fill 1 2 _ :")["input_ids"] == ids[0].tolist()
+
+
+@pytest.mark.parametrize("architecture", get_args(Architecture))
+def test_what_is_kept_while_generating_changes_no_logits(architecture: Architecture) -> None:
+    import torch
+
+    torch.manual_seed(0)
+    tokenizer = build_tokenizer(LATIN.words())
+    model = new_model(architecture, len(tokenizer), TINY).eval()
+    ids = tokenizer("fill 1 2 _ : 1 2 3", return_tensors="pt")["input_ids"]
+
+    with torch.no_grad():
+        at_once = model(input_ids=ids, use_cache=False).logits[:, 5:]
+        kept = model(input_ids=ids[:, :5], use_cache=True).past_key_values
+        one_by_one = []
+        for place in range(5, ids.shape[1]):
+            step = model(input_ids=ids[:, place : place + 1], past_key_values=kept, use_cache=True)
+            kept = step.past_key_values
+            one_by_one.append(step.logits)
+
+    torch.testing.assert_close(torch.cat(one_by_one, 1), at_once)

@@ -1,9 +1,10 @@
-"""The tasks by name: three walks, and five whose answers are choices."""
+"""The tasks by name: three walks, and eight whose answers are choices."""
 
 from typing import Any
 
 from examples.study.tasks.arranging import TASK as ARRANGING
 from examples.study.tasks.base import Task
+from examples.study.tasks.booking import TASK as BOOKING
 from examples.study.tasks.brackets import TASK as BRACKETS
 from examples.study.tasks.chains import TASK as CHAINS
 from examples.study.tasks.choices import ChoiceTask
@@ -11,11 +12,14 @@ from examples.study.tasks.coloring import TASK as COLORING
 from examples.study.tasks.latin import TASK as LATIN
 from examples.study.tasks.paying import TASK as PAYING
 from examples.study.tasks.rewriting import TASK as REWRITING
+from examples.study.tasks.seating import TASK as SEATING
 from examples.study.tasks.stack import TASK as STACK
 from examples.study.tasks.walks import WalkTask
+from examples.study.tasks.weaving import TASK as WEAVING
 
 WALKS: dict[str, WalkTask] = {task.name: task for task in (CHAINS, STACK, REWRITING)}
 CHOICES: dict[str, ChoiceTask[Any]] = {
-    task.name: task for task in (LATIN, ARRANGING, COLORING, PAYING, BRACKETS)
+    task.name: task
+    for task in (LATIN, ARRANGING, COLORING, PAYING, BRACKETS, SEATING, BOOKING, WEAVING)
 }
 TASKS: dict[str, Task[Any]] = {**WALKS, **CHOICES}

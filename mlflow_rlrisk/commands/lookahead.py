@@ -1,0 +1,82 @@
+"""``rlrisk lookahead``: does the checkpoint learn from its own rollouts at the run's settings?"""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mlflow_rlrisk import console
+from mlflow_rlrisk.commands.options import json_option
+from mlflow_rlrisk.commands.output import OK, print_json
+
+if TYPE_CHECKING:
+    from mlflow_rlrisk.lookahead import Lookahead
+
+RESULT = "lookahead.json"
+
+
+@click.command()
+@click.argument("folder", type=click.Path(exists=True, file_okay=False))
+@click.argument("model", required=False)
+@click.option("--learning-rate", type=float, required=True, help="Of the RL run (AdamW).")
+@click.option("--run-steps", type=int, required=True, help="Updates of the whole RL run.")
+@click.option(
+    "--prompts-per-step", type=int, default=16, show_default=True, help="Groups an update sees."
+)
+@click.option("--steps", type=int, default=8, show_default=True, help="Updates to try.")
+@click.option(
+    "--repeats", type=int, default=3, show_default=True, help="Tries, in other halves and order."
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1")
+@click.option("--allow-pickle", is_flag=True, help="Accept pickled weights.")
+@json_option
+def lookahead(
+    folder: str, model: str | None, as_json: bool, device: str, allow_pickle: bool, **settings: Any
+) -> int:
+    """Try the first updates of the RL run on the rollouts of an assessment in FOLDER.
+
+    One half of the prompts teaches, the other half's rollouts are weighted anew; nothing is sampled
+    and MODEL, by default the assessed one, stays as it is. FOLDER keeps the figure: `rlrisk
+    rescore` and the same `rlrisk assess` count it. Weights, gradients and two moments are held in
+    float32: 16 bytes a parameter.
+    """
+    from mlflow_rlrisk.config import LookaheadConfig
+    from mlflow_rlrisk.rollout_lookahead import look_ahead_from
+    from mlflow_rlrisk.rollout_shards import write_text_atomically
+
+    with console.steps("updates") as shown:
+        found = look_ahead_from(
+            Path(folder),
+            LookaheadConfig(**settings),
+            model,
+            device=device,
+            allow_pickle=allow_pickle,
+            on_step=shown,
+        )
+    text = json.dumps(found.to_dict(), ensure_ascii=False, allow_nan=False)
+    write_text_atomically(Path(folder) / RESULT, text + "\n")
+    console.say(f"lookahead   {Path(folder) / RESULT}")
+    if as_json:
+        print_json(found.to_dict())
+    else:
+        click.echo("\n".join(lookahead_lines(found)))
+    return OK
+
+
+def lookahead_lines(found: "Lookahead") -> list[str]:
+    """What the updates changed, in words."""
+    tried, closed, reach = found.settings, found.closed, found.reach
+    before, after = found.pass_at_1
+    return [
+        f"{tried.steps} updates of {tried.prompts_per_step} groups at learning rate "
+        f"{tried.learning_rate:g}, tried on {found.num_prompts} prompts, half by half",
+        "",
+        f"  pass@1 of prompts that were not taught   {before:.3f} -> {after:.3f}",
+        f"  gap to 1 closed by these updates         {closed.value:7.3f}  "
+        f"[{closed.low:.3f}, {closed.high:.3f}]",
+        f"  at this pace in {tried.run_steps} updates (lookahead_reach)  {reach.value:.3f}  "
+        f"[{reach.low:.3f}, {reach.high:.3f}]",
+        f"  rollouts count as                        {found.effective_share:7.1%} of their number",
+        *(f"  note: {note}" for note in found.notes),
+    ]

@@ -1,0 +1,138 @@
+"""One GRPO update of a causal model from answers that are there already."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlflow_rlrisk.config import LookaheadConfig
+from mlflow_rlrisk.errors import ConfigError, SamplerError
+
+if TYPE_CHECKING:
+    import torch
+
+PASS_TOKENS = 8192
+"""Tokens of a forward and backward pass, padding counted."""
+PASS_LOGITS = 2**28
+"""Logits of such a pass, 1 GB in float32; the gradient takes as much again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Answer:
+    """One rollout of a group.
+
+    Attributes:
+        prompt_ids: Tokens of the prompt.
+        completion: Tokens of the rollout, ``[T]``.
+        advantage: Its reward against the group's, the same for each of its tokens.
+        old_logprobs: What the policy that drew it gave each token, nats, ``[T]``.
+    """
+
+    prompt_ids: Sequence[int]
+    completion: Sequence[int]
+    advantage: float
+    old_logprobs: npt.NDArray[np.float32]
+
+
+def trainable(model: Any) -> dict[str, Any]:
+    """The weights that an update changes, by name.
+
+    Raises:
+        ConfigError: They are not in float32, where the updates of a small rate would vanish.
+    """
+    import torch
+
+    weights = {n: each for n, each in model.named_parameters() if each.requires_grad}
+    other = sorted({str(each.dtype) for each in weights.values()} - {str(torch.float32)})
+    if other or not weights:
+        found = ", ".join(other) or "no weights that can be trained"
+        raise ConfigError("dtype", found, "updates need weights in float32")
+    return weights
+
+
+def make_update(
+    model: Any,
+    optimizer: Any,
+    answers: Sequence[Answer],
+    settings: LookaheadConfig,
+    *,
+    temperature: float,
+) -> None:
+    """One step of ``optimizer`` on the clipped objective, the mean over all tokens of the answers.
+
+    Raises:
+        SamplerError: The gradient is not finite, or there is no memory for it.
+    """
+    import torch
+
+    num_tokens = sum(len(each.completion) for each in answers)
+    optimizer.zero_grad(set_to_none=True)
+    with _without_dropout(model), torch.enable_grad():
+        for part in _parts(answers, int(model.get_input_embeddings().weight.shape[0])):
+            try:
+                loss: Any = _loss(model, part, settings.clip_range, temperature)
+                (loss / num_tokens).backward()
+            except torch.OutOfMemoryError as error:
+                raise SamplerError(
+                    "no memory for an update: it holds the weights, their gradients and two "
+                    "moments in float32"
+                ) from error
+    weights = [each for group in optimizer.param_groups for each in group["params"]]
+    norm = torch.nn.utils.clip_grad_norm_(weights, settings.max_grad_norm)
+    if not torch.isfinite(norm):
+        raise SamplerError(f"the gradient of an update has norm {float(norm)}: not finite")
+    optimizer.step()
+
+
+def _loss(
+    model: Any, answers: Sequence[Answer], clip_range: float, temperature: float
+) -> "torch.Tensor":
+    """The negated objective, summed over tokens."""
+    import torch
+
+    device = model.device
+    longest = max(len(each.prompt_ids) + len(each.completion) for each in answers)
+    ids = torch.zeros((len(answers), longest), dtype=torch.int64)
+    mask = torch.zeros_like(ids)
+    for row, each in enumerate(answers):
+        tokens = np.concatenate([each.prompt_ids, each.completion])
+        ids[row, : tokens.size] = torch.as_tensor(tokens.astype(np.int64))
+        mask[row, : tokens.size] = 1
+    ids = ids.to(device)
+    logits = model(input_ids=ids, attention_mask=mask.to(device), use_cache=False).logits
+    total: torch.Tensor = logits.new_zeros((), dtype=torch.float32)
+    for row, each in enumerate(answers):
+        start, end = len(each.prompt_ids), len(each.prompt_ids) + len(each.completion)
+        logs = torch.log_softmax(logits[row, start - 1 : end - 1].float() / temperature, dim=-1)
+        new = logs.gather(1, ids[row, start:end, None])[:, 0]
+        ratio = (new - torch.as_tensor(each.old_logprobs, device=device)).exp()
+        clipped = ratio.clamp(1.0 - clip_range, 1.0 + clip_range)
+        total = total - torch.minimum(ratio * each.advantage, clipped * each.advantage).sum()
+    return total
+
+
+def _parts(answers: Sequence[Answer], num_words: int) -> Iterator[list[Answer]]:
+    """Answers of similar length, as many as a pass holds."""
+    limit = min(PASS_TOKENS, PASS_LOGITS // num_words)
+    part: list[Answer] = []
+    for each in sorted(answers, key=lambda a: -len(a.prompt_ids) - len(a.completion)):
+        first = part[0] if part else each
+        if part and (len(part) + 1) * (len(first.prompt_ids) + len(first.completion)) > limit:
+            yield part
+            part = []
+        part.append(each)
+    if part:
+        yield part
+
+
+@contextmanager
+def _without_dropout(model: Any) -> Iterator[None]:
+    was_training = bool(model.training)
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)

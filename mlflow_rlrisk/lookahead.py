@@ -1,0 +1,275 @@
+"""Does a checkpoint learn from its own signal? A few GRPO updates, tried on stored rollouts.
+
+Pass@k and group signal say what the rollouts hold, not whether the weights take it up at the run's
+learning rate, nor whether what is learned on some prompts helps on others. So the first updates of
+the run are made on half of the prompts, with rollouts that are there already, and the other half's
+rollouts are weighted by how much likelier the updated weights make them. Then the halves change
+places. Nothing is sampled, and the weights are put back.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mlflow_rlrisk.config import LookaheadConfig
+from mlflow_rlrisk.errors import ConfigError, InsufficientRolloutsError, StatisticsError
+from mlflow_rlrisk.evidence import Evidence
+from mlflow_rlrisk.grpo_updates import Answer, make_update, trainable
+from mlflow_rlrisk.statistics.counts import FloatVector
+from mlflow_rlrisk.statistics.reweighting import (
+    GapClosed,
+    gap_closed,
+    mean_success,
+    reweighted_success,
+)
+from mlflow_rlrisk.teacher_forced import TeacherForcedScorer
+
+if TYPE_CHECKING:
+    from mlflow_rlrisk.teacher_forced import TokenScores
+
+LEAST_EFFECTIVE_SHARE = 0.1
+"""Below it the updated policy is too far from the rollouts for them to speak of it."""
+
+OnStep = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class GradedPrompt:
+    """A prompt with its scored rollouts as a trainer sees them.
+
+    Attributes:
+        prompt_ids: Tokens of the prompt.
+        completions: Tokens of each rollout.
+        rewards: Reward of each.
+        correct: Whether each is right.
+    """
+
+    prompt_ids: Sequence[int]
+    completions: Sequence[Sequence[int]]
+    rewards: Sequence[float]
+    correct: Sequence[bool]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lookahead:
+    """What the first updates of a run change on prompts that they did not see.
+
+    Attributes:
+        closed: Share of the gap to certain success closed by them.
+        reach: The same, extended to the length of the run at this pace; higher is safer. An RL run
+            slows down, so it is a pace and no forecast.
+        pass_at_1: Success before and after, means over prompts.
+        effective_share: Mean effective sample size of the weights over the number of rollouts.
+        num_prompts: Prompts, half of which teach the other half and the reverse.
+        settings: What was tried.
+        notes: What the reader has to know.
+    """
+
+    closed: GapClosed
+    reach: GapClosed
+    pass_at_1: tuple[float, float]
+    effective_share: float
+    num_prompts: int
+    settings: LookaheadConfig
+    notes: tuple[str, ...] = ()
+
+    def evidence(self) -> Evidence:
+        """What the risk component ``lookahead`` reads."""
+        tried = self.settings
+        return Evidence(
+            value=self.reach.value,
+            ci_low=self.reach.low,
+            ci_high=self.reach.high,
+            source=f"{tried.steps} of {tried.run_steps} updates at learning rate "
+            f"{tried.learning_rate:g} tried on stored rollouts of {self.num_prompts} prompts",
+            num_prompts=self.num_prompts,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return asdict(self) | {"settings": self.settings.model_dump(mode="json")}
+
+
+def look_ahead(
+    model: Any,
+    prompts: Sequence[GradedPrompt],
+    settings: LookaheadConfig,
+    *,
+    group_size: int,
+    temperature: float,
+    seed: int = 0,
+    num_resamples: int = 2000,
+    confidence: float = 0.95,
+    on_step: OnStep | None = None,
+) -> Lookahead:
+    """Try the first updates on each half of the prompts and weigh the rollouts of the other.
+
+    That is repeated in other halves, for a few updates depend on the order of their groups.
+
+    The objective is GRPO's with the ratio clipped against the policy that drew the rollouts,
+    advantages scaled by the group's standard deviation and the mean over the step's tokens
+    (arXiv:2402.03300, eq. 3, without KL; token mean as in DAPO, arXiv:2503.14476), under AdamW
+    without decay: TRL's defaults.
+
+    Args:
+        model: Causal transformers model, on its device, in float32: updates of a small rate vanish
+            in 16 bits. It is put back as it was.
+        prompts: Prompts with rollouts that this model drew.
+        settings: The run.
+        group_size: Rollouts of a group.
+        temperature: The rollouts' own.
+        seed: Of the halves and of the order of groups.
+        num_resamples: Resamples of the prompts.
+        confidence: Level of the intervals. They hold over prompts; what the order of the groups
+            still changes after `repeats` is not in them.
+        on_step: Told of updates done and updates in all.
+
+    Raises:
+        InsufficientRolloutsError: A half has too few groups for the updates.
+        ConfigError: The model is not in float32.
+        SamplerError: Logits or gradients are not finite, or there is no memory.
+        StatisticsError: Every rollout is right, or the updates went too far to be weighed.
+    """
+    weights = trainable(model)
+    scorer = TeacherForcedScorer(model)
+    old = [scorer.score(_pairs(each), temperature=temperature) for each in prompts]
+    lessons = _lessons(prompts, old, settings, group_size, seed)
+    initial = {name: weight.detach().cpu().clone() for name, weight in weights.items()}
+    tries: list[list[FloatVector]] = [[] for _ in prompts]
+    done, total = 0, settings.steps * len(lessons)
+    try:
+        for batches, held_out in lessons:
+            optimizer = _optimizer(weights, settings)
+            for batch in batches:
+                make_update(model, optimizer, batch, settings, temperature=temperature)
+                done += 1
+                if on_step is not None:
+                    on_step(done, total)
+            for place in held_out:
+                new = scorer.score(_pairs(prompts[place]), temperature=temperature)
+                tries[place].append(_log_ratios(new, old[place]))
+            _put_back(weights, initial)
+    finally:
+        _put_back(weights, initial)
+    correct = [np.asarray(each.correct, float) for each in prompts]
+    found = mean_success(
+        [reweighted_success(correct, list(one)) for one in zip(*tries, strict=True)]
+    )
+    effective = float(found.effective_share.mean())
+    if effective < LEAST_EFFECTIVE_SHARE:
+        raise StatisticsError(
+            f"after {settings.steps} updates at learning rate {settings.learning_rate:g} the "
+            f"rollouts count as {effective:.1%} of their number: too few to weigh; try fewer steps"
+        )
+    closed = gap_closed(found, num_resamples=num_resamples, seed=seed, confidence=confidence)
+    longer = settings.run_steps / settings.steps
+    return Lookahead(
+        closed=closed,
+        reach=GapClosed(
+            value=closed.value * longer, low=closed.low * longer, high=closed.high * longer
+        ),
+        pass_at_1=(float(found.before.mean()), float(found.after.mean())),
+        effective_share=effective,
+        num_prompts=len(prompts),
+        settings=settings,
+    )
+
+
+def _pairs(prompt: GradedPrompt) -> list[tuple[Sequence[int], Sequence[int]]]:
+    return [(prompt.prompt_ids, completion) for completion in prompt.completions]
+
+
+def _log_ratios(new: Sequence["TokenScores"], old: Sequence["TokenScores"]) -> FloatVector:
+    """Log probability of each rollout now less before, nats, ``[n]``."""
+    pairs = zip(new, old, strict=True)
+    return np.array([float((n.logprobs - o.logprobs).sum(dtype=np.float64)) for n, o in pairs])
+
+
+def _lessons(
+    prompts: Sequence[GradedPrompt],
+    old: Sequence[Sequence["TokenScores"]],
+    settings: LookaheadConfig,
+    group_size: int,
+    seed: int,
+) -> list[tuple[list[list[Answer]], list[int]]]:
+    """What is taught in each run of updates, and the prompts that are looked at after it."""
+    lessons = []
+    for turn in range(settings.repeats):
+        halves = _halves(len(prompts), [seed, turn])
+        for place, half in enumerate(halves):
+            batches = _batches(prompts, old, half, settings, group_size, [seed, turn, place])
+            lessons.append((batches, halves[1 - place]))
+    return lessons
+
+
+def _halves(num_prompts: int, seed: list[int]) -> tuple[list[int], list[int]]:
+    if num_prompts < 2:
+        need = "one half teaches, the other is looked at: at least 2 are needed"
+        raise ConfigError("prompts", num_prompts, need)
+    order = np.random.Generator(np.random.PCG64(seed)).permutation(num_prompts)
+    return sorted(order[::2].tolist()), sorted(order[1::2].tolist())
+
+
+def _batches(
+    prompts: Sequence[GradedPrompt],
+    old: Sequence[Sequence["TokenScores"]],
+    half: Sequence[int],
+    settings: LookaheadConfig,
+    group_size: int,
+    seed: list[int],
+) -> list[list[Answer]]:
+    """The groups of each update: every prompt once before any comes again."""
+    rng = np.random.Generator(np.random.PCG64(seed))
+    most = max(len(prompts[place].completions) for place in half) // group_size
+    groups: list[list[Answer]] = []
+    for turn in range(most):
+        rows = slice(turn * group_size, (turn + 1) * group_size)
+        for place in rng.permutation(half):
+            found = _group(prompts[place], old[place], rows)
+            if len(found) == group_size:
+                groups.append(found)
+    needed = settings.steps * settings.prompts_per_step
+    if len(groups) < needed:
+        raise InsufficientRolloutsError(
+            f"{settings.steps} updates of {settings.prompts_per_step} groups need {needed} groups "
+            f"of {group_size} scored rollouts in each half of the prompts, one half has "
+            f"{len(groups)}: assess more prompts or rollouts, or try fewer steps or prompts a step"
+        )
+    return [
+        [answer for group in groups[first : first + settings.prompts_per_step] for answer in group]
+        for first in range(0, needed, settings.prompts_per_step)
+    ]
+
+
+def _group(prompt: GradedPrompt, old: Sequence["TokenScores"], rows: slice) -> list[Answer]:
+    rewards = np.array(prompt.rewards[rows], dtype=np.float64)
+    if rewards.size < 2:
+        return []
+    advantages = (rewards - rewards.mean()) / (rewards.std(ddof=1) + 1e-4)  # TRL's epsilon
+    columns = zip(prompt.completions[rows], advantages, old[rows], strict=True)
+    return [
+        Answer(
+            prompt_ids=prompt.prompt_ids,
+            completion=completion,
+            advantage=float(advantage),
+            old_logprobs=scores.logprobs,
+        )
+        for completion, advantage, scores in columns
+    ]
+
+
+def _optimizer(weights: dict[str, Any], settings: LookaheadConfig) -> Any:
+    import torch
+
+    return torch.optim.AdamW(weights.values(), lr=settings.learning_rate, weight_decay=0.0)
+
+
+def _put_back(weights: dict[str, Any], initial: dict[str, Any]) -> None:
+    import torch
+
+    with torch.no_grad():
+        for name, weight in weights.items():
+            weight.copy_(initial[name])
+            weight.grad = None

@@ -1,0 +1,128 @@
+"""The first updates of an RL run tried on the rollouts of an assessment; the figure stays there."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from mlflow_rlrisk.assessment_inputs import AssessmentInputs
+from mlflow_rlrisk.checkpoint import Checkpoint, open_checkpoint
+from mlflow_rlrisk.config import AssessmentConfig, LookaheadConfig
+from mlflow_rlrisk.errors import ComparabilityError, ConfigError
+from mlflow_rlrisk.lookahead import GradedPrompt, Lookahead, OnStep, look_ahead
+from mlflow_rlrisk.measure import successes
+from mlflow_rlrisk.records import UNKNOWN_TOKEN, GradedGroup
+from mlflow_rlrisk.rescored_rollouts import open_rollouts, refuse_unscorable
+from mlflow_rlrisk.samplers.model_loading import load_model, load_tokenizer
+from mlflow_rlrisk.samplers.prompt_encoding import PromptEncoder
+from mlflow_rlrisk.stored_assessment import stored_groups
+from mlflow_rlrisk.stored_evidence import keep_evidence
+
+
+def look_ahead_from(
+    folder: Path,
+    settings: LookaheadConfig,
+    model: str | None = None,
+    *,
+    device: str = "auto",
+    allow_pickle: bool = False,
+    on_step: OnStep | None = None,
+) -> Lookahead:
+    """Try the run's first updates on the rollouts of an assessment, and keep what came of it.
+
+    Whoever judges the folder again (`rescore`, the same `assess`) counts the figure.
+
+    Args:
+        folder: Folder of a finished assessment.
+        settings: The run.
+        model: Reference of the checkpoint; left out, the one that was assessed.
+        device: Where the updates are made.
+        allow_pickle: Accept pickled weights.
+        on_step: Told of updates done and updates in all.
+
+    Raises:
+        RolloutStoreError: The folder is none of an assessment, damaged or unfinished.
+        ComparabilityError: The checkpoint is another than was sampled, or no trainer could give
+            these rollouts a probability.
+        ConfigError: Success is not defined for these rewards, tokens were not recorded, or a
+            setting does not fit.
+        InsufficientRolloutsError: There are too few groups for the updates.
+        CheckpointError: The model cannot be loaded.
+        SamplerError: Gradients are not finite, or there is no memory.
+        StatisticsError: There is no gap to close, or the updates went too far to be weighed.
+    """
+    inputs, stored = AssessmentInputs.load(folder), open_rollouts(folder, None)
+    refuse_unscorable(stored.sampling, stored.sampler)
+    reference = model or stored.model
+    if reference is None:
+        raise ConfigError("model", None, f"{folder} does not say which model it was sampled from")
+    checkpoint = open_checkpoint(reference, allow_pickle=allow_pickle)
+    _refuse_other(stored.digests, checkpoint)
+    config = inputs.config
+    loaded = load_model(
+        checkpoint,
+        AssessmentConfig(device=device, dtype="float32", allow_pickle=allow_pickle),
+    )
+    tokenizer = load_tokenizer(checkpoint, loaded.get_input_embeddings().weight.shape[0])
+    encoder = PromptEncoder(
+        checkpoint, tokenizer, chat_template=stored.sampling.chat_template, stop_ids=()
+    )
+    groups = [each for each in stored_groups(folder, inputs, None) if _num_scored(each)]
+    found = look_ahead(
+        loaded,
+        _graded(groups, encoder, config.success_threshold),
+        settings,
+        group_size=config.group_size,
+        temperature=stored.sampling.temperature,
+        seed=stored.sampling.seed,
+        num_resamples=config.num_resamples,
+        confidence=config.confidence,
+        on_step=on_step,
+    )
+    missing = len(inputs.prompts.prompts) - len(groups)
+    if missing:
+        note = f"{missing} of {len(inputs.prompts.prompts)} prompts have no scored rollout"
+        found = replace(found, notes=(*found.notes, note))
+    keep_evidence(folder, "lookahead_reach", found.evidence())
+    return found
+
+
+def _refuse_other(known: Mapping[str, str], checkpoint: Checkpoint) -> None:
+    for name, digest in (
+        ("checkpoint", checkpoint.digest),
+        ("tokenizer", checkpoint.tokenizer_digest),
+    ):
+        if known.get(name, digest) != digest:
+            raise ComparabilityError(
+                f"the rollouts are of another {name} ({known[name][:12]}) than "
+                f"{checkpoint.display_name} ({digest[:12]})"
+            )
+
+
+def _num_scored(group: GradedGroup) -> int:
+    return sum(grade.is_scored for grade in group.grades)
+
+
+def _graded(
+    groups: Sequence[GradedGroup], encoder: PromptEncoder, threshold: float | None
+) -> list[GradedPrompt]:
+    ids = encoder.encode([group.prompt for group in groups])
+    return [_one(group, tokens, threshold) for group, tokens in zip(groups, ids, strict=True)]
+
+
+def _one(group: GradedGroup, prompt_ids: list[int], threshold: float | None) -> GradedPrompt:
+    pairs = zip(group.rollouts, group.grades, strict=True)
+    scored = [(rollout, grade.reward) for rollout, grade in pairs if grade.reward is not None]
+    rewards = [float(reward) for _, reward in scored]
+    correct = successes(rewards, threshold)
+    if correct is None:
+        need = f"prompt {group.prompt.id} has rewards other than 0 and 1: say what is a success"
+        raise ConfigError("success_threshold", threshold, need)
+    completions = [np.asarray(rollout.token_ids).tolist() for rollout, _ in scored]
+    if any(UNKNOWN_TOKEN in tokens for tokens in completions):
+        need = f"the rollouts of {group.prompt.id} were counted, not told: updates need them"
+        raise ConfigError("token_ids", None, need)
+    return GradedPrompt(
+        prompt_ids=prompt_ids, completions=completions, rewards=rewards, correct=correct
+    )

@@ -1,0 +1,147 @@
+"""`rlrisk lookahead` on the rollouts of a real checkpoint, and what the level makes of it."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from mlflow_rlrisk.assess import assess, rescore
+from mlflow_rlrisk.commands.lookahead import lookahead
+from mlflow_rlrisk.config import AssessmentConfig, LookaheadConfig, SamplingConfig
+from mlflow_rlrisk.errors import ComparabilityError, ConfigError, InsufficientRolloutsError
+from mlflow_rlrisk.evidence import AssessmentContext, Evidence
+from mlflow_rlrisk.report_record import RiskLevel, RiskReport
+from mlflow_rlrisk.rollout_lookahead import look_ahead_from
+from mlflow_rlrisk.stored_evidence import EVIDENCE
+from tests.tiny_models import write_llama
+
+PROMPTS = [{"prompt": f"{a}{b}=", "answer": "e"} for a in range(8) for b in range(8)]
+RUN = LookaheadConfig(learning_rate=3e-3, run_steps=40, prompts_per_step=8, steps=4, repeats=1)
+
+
+def has_an_e(completions: list[str], **_: object) -> list[float]:
+    """A reward that every prompt shares, so that what one teaches helps on the others."""
+    return [float("e" in each) for each in completions]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_llama(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def assessed(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("assessed") / "out"
+    config = AssessmentConfig(
+        sampling=SamplingConfig(num_samples=16, max_new_tokens=12),
+        num_resamples=200,
+        device="cpu",
+        verifier_workers=1,
+    )
+    assess(
+        model,
+        PROMPTS,
+        verifier="tests.test_rollout_lookahead:has_an_e",
+        config=config,
+        out_dir=folder,
+        run_preflight=False,
+    )
+    return folder
+
+
+@pytest.fixture
+def folder(assessed: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(assessed, tmp_path / "out"))
+
+
+def test_a_reward_that_all_prompts_share_is_learned_and_kept_in_the_folder(folder: Path) -> None:
+    before = rescore(folder)
+
+    found = look_ahead_from(folder, RUN, device="cpu")
+    after = rescore(folder)
+
+    assert found.num_prompts == len(PROMPTS)
+    assert found.closed.low > 0.05
+    assert found.pass_at_1[0] == pytest.approx(before.metrics["rlrisk/pass_at_1"].value)
+    assert "rlrisk/lookahead_reach" not in before.metrics
+    assert "rlrisk lookahead" in before.not_assessed["lookahead"]
+    metric = after.metrics["rlrisk/lookahead_reach"]
+    assert (metric.value, metric.ci_low) == (found.reach.value, found.reach.low)
+    (component,) = [each for each in after.components if each.name == "lookahead"]
+    assert component.x == found.reach.low
+    assert component.weight == 0.0
+    assert after.metrics["rlrisk/risk_index"] == before.metrics["rlrisk/risk_index"]
+    assert RiskReport.from_json(after.to_json()) == after
+
+
+def test_the_command_prints_and_keeps_what_the_function_finds(folder: Path) -> None:
+    found = look_ahead_from(folder, RUN, device="cpu")
+    options = ["--learning-rate", "3e-3", "--run-steps", "40", "--prompts-per-step", "8"]
+    command = [str(folder), *options, "--steps", "4", "--repeats", "1", "--device", "cpu"]
+
+    plain = CliRunner().invoke(lookahead, command, standalone_mode=False)
+    as_json = CliRunner().invoke(lookahead, [*command, "--json"], standalone_mode=False)
+
+    assert plain.exception is None, plain.output
+    assert f"{found.pass_at_1[0]:.3f} -> {found.pass_at_1[1]:.3f}" in plain.stdout
+    assert json.loads(as_json.stdout) == json.loads(json.dumps(found.to_dict()))
+    assert json.loads((folder / "lookahead.json").read_text()) == json.loads(as_json.stdout)
+    assert "lookahead_reach" in json.loads((folder / EVIDENCE).read_text())
+
+
+def test_updates_that_may_have_changed_nothing_keep_a_checkpoint_from_low(folder: Path) -> None:
+    def level(low: float, value: float) -> RiskLevel:
+        reach = Evidence(value=value, ci_low=low, ci_high=value + 1.0, source="said")
+        return rescore(folder, context=AssessmentContext(lookahead_reach=reach)).risk_level
+
+    line = rescore(folder).policy.components["lookahead"]
+    half = (line.ok + line.bad) / 2
+
+    assert rescore(folder).risk_level is RiskLevel.LOW
+    assert level(half + 0.01, 2.0) is RiskLevel.LOW
+    assert level(half - 0.01, 2.0) is RiskLevel.MEDIUM
+    assert level(-3.0, -2.0) is RiskLevel.MEDIUM
+
+
+def test_what_does_not_fit_is_refused(folder: Path, tmp_path: Path) -> None:
+    other = write_llama(tmp_path / "other", seed=5)
+
+    with pytest.raises(ComparabilityError, match="another checkpoint"):
+        look_ahead_from(folder, RUN, str(other), device="cpu")
+    with pytest.raises(InsufficientRolloutsError, match="need 1600 groups"):
+        look_ahead_from(folder, RUN.model_copy(update={"prompts_per_step": 400}), device="cpu")
+    with pytest.raises(ConfigError, match="learning_rate"):
+        LookaheadConfig(learning_rate=0.0, run_steps=40)
+    assert not (folder / EVIDENCE).exists()
+
+
+def test_rewards_without_a_success_are_refused(model: Path, tmp_path: Path) -> None:
+    config = AssessmentConfig(
+        sampling=SamplingConfig(num_samples=8, max_new_tokens=4),
+        num_resamples=200,
+        device="cpu",
+        verifier_workers=1,
+    )
+    assess(
+        model,
+        PROMPTS[:8],
+        verifier="tests.test_rollout_lookahead:length",
+        config=config,
+        out_dir=tmp_path / "out",
+        run_preflight=False,
+    )
+
+    with pytest.raises(ConfigError, match="success_threshold"):
+        look_ahead_from(tmp_path / "out", replace_steps(1), device="cpu")
+
+
+def length(completions: list[str], **_: object) -> list[float]:
+    """Rewards of which none says what is right."""
+    return [0.1 * len(each) for each in completions]
+
+
+def replace_steps(steps: int) -> LookaheadConfig:
+    """A run so short that few rollouts are enough."""
+    return RUN.model_copy(update={"steps": steps, "prompts_per_step": 2})
