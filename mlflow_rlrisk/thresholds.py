@@ -37,14 +37,8 @@ class Threshold:
 def _line(
     name: str, meaning: str, source: str, scope: str, default_use: str, **values: float
 ) -> Threshold:
-    return Threshold(
-        id=name,
-        values=MappingProxyType(values),
-        meaning=meaning,
-        source=source,
-        scope=scope,
-        default_use=default_use,
-    )
+    texts = {"meaning": meaning, "source": source, "scope": scope, "default_use": default_use}
+    return Threshold(id=name, values=MappingProxyType(values), **texts)
 
 
 _COMPONENT = "component of the index"
@@ -166,8 +160,7 @@ _ALL = (
     _line(
         "component.lookahead",
         "share of the gap to certain success closed by the whole RL run at its first pace",
-        "ours: half severe at 0.25; a run closes about 0.4 of what its first pace promises, and ours "
-        "calls one that closes less than 0.15 failed",
+        "ours: half severe at 0.25; runs closed about 0.4 of their first pace, failed below 0.15",
         "drawn on six lineages of small models whose outcomes were known",
         _GUARD,
         ok=0.5,

@@ -15,10 +15,11 @@ from mlflow_rlrisk.evidence import AssessmentContext, Evidence
 from mlflow_rlrisk.report_record import RiskLevel, RiskReport
 from mlflow_rlrisk.rollout_lookahead import look_ahead_from
 from mlflow_rlrisk.stored_evidence import EVIDENCE
+from tests.prompt_statistics import prompts, report_of
 from tests.tiny_models import write_llama
 
 PROMPTS = [{"prompt": f"{a}{b}=", "answer": "e"} for a in range(8) for b in range(8)]
-RUN = LookaheadConfig(learning_rate=3e-3, run_steps=40, prompts_per_step=8, steps=4, repeats=1)
+RUN = LookaheadConfig(learning_rate=1e-2, run_steps=40, prompts_per_step=16, steps=4, repeats=1)
 
 
 def has_an_e(completions: list[str], **_: object) -> list[float]:
@@ -35,7 +36,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def assessed(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("assessed") / "out"
     config = AssessmentConfig(
-        sampling=SamplingConfig(num_samples=16, max_new_tokens=12),
+        sampling=SamplingConfig(num_samples=16, max_new_tokens=3),
         num_resamples=200,
         device="cpu",
         verifier_workers=1,
@@ -63,7 +64,7 @@ def test_a_reward_that_all_prompts_share_is_learned_and_kept_in_the_folder(folde
     after = rescore(folder)
 
     assert found.num_prompts == len(PROMPTS)
-    assert found.closed.low > 0.05
+    assert found.closed.low > 0.0
     assert found.pass_at_1[0] == pytest.approx(before.metrics["rlrisk/pass_at_1"].value)
     assert "rlrisk/lookahead_reach" not in before.metrics
     assert "rlrisk lookahead" in before.not_assessed["lookahead"]
@@ -78,7 +79,7 @@ def test_a_reward_that_all_prompts_share_is_learned_and_kept_in_the_folder(folde
 
 def test_the_command_prints_and_keeps_what_the_function_finds(folder: Path) -> None:
     found = look_ahead_from(folder, RUN, device="cpu")
-    options = ["--learning-rate", "3e-3", "--run-steps", "40", "--prompts-per-step", "8"]
+    options = ["--learning-rate", "1e-2", "--run-steps", "40", "--prompts-per-step", "16"]
     command = [str(folder), *options, "--steps", "4", "--repeats", "1", "--device", "cpu"]
 
     plain = CliRunner().invoke(lookahead, command, standalone_mode=False)
@@ -91,18 +92,22 @@ def test_the_command_prints_and_keeps_what_the_function_finds(folder: Path) -> N
     assert "lookahead_reach" in json.loads((folder / EVIDENCE).read_text())
 
 
-def test_updates_that_may_have_changed_nothing_keep_a_checkpoint_from_low(folder: Path) -> None:
-    def level(low: float, value: float) -> RiskLevel:
-        reach = Evidence(value=value, ci_low=low, ci_high=value + 1.0, source="said")
-        return rescore(folder, context=AssessmentContext(lookahead_reach=reach)).risk_level
+@pytest.mark.parametrize(
+    ("low", "level"), [(0.26, RiskLevel.LOW), (0.24, RiskLevel.MEDIUM), (-3.0, RiskLevel.MEDIUM)]
+)
+def test_updates_that_may_have_changed_little_keep_a_checkpoint_from_low(
+    low: float, level: RiskLevel
+) -> None:
+    solved = prompts([12 + place % 40 for place in range(200)], 64)
+    reach = Evidence(value=low + 0.1, ci_low=low, ci_high=low + 0.3, source="said")
 
-    line = rescore(folder).policy.components["lookahead"]
-    half = (line.ok + line.bad) / 2
+    judged = report_of(solved, context=AssessmentContext(lookahead_reach=reach))
 
-    assert rescore(folder).risk_level is RiskLevel.LOW
-    assert level(half + 0.01, 2.0) is RiskLevel.LOW
-    assert level(half - 0.01, 2.0) is RiskLevel.MEDIUM
-    assert level(-3.0, -2.0) is RiskLevel.MEDIUM
+    assert report_of(solved).risk_level is RiskLevel.LOW
+    assert judged.risk_level is level
+    assert judged.metrics["rlrisk/risk_index"] == report_of(solved).metrics["rlrisk/risk_index"]
+    said = "its first updates hardly help" in " ".join(judged.next_steps)
+    assert said == (level is RiskLevel.MEDIUM)
 
 
 def test_what_does_not_fit_is_refused(folder: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from examples.study.choosing import candidate_values, comparison, frozen
+from examples.study.first_updates import first_update_figures, first_update_section
 from examples.study.misranked import misranked, noise_floor
 from examples.study.predictors import OURS, PREDICTORS, RESULTS, values_of
 from examples.study.prospective import PLANNED, prospective_figures
@@ -115,19 +116,34 @@ def of_the_choice(rows: list[PairRow]) -> list[PairRow]:
     return [row for row in rows if row["lineage"] in names]
 
 
-def readme_block(found: dict[str, Any], tested: Tested, together: dict[str, Any]) -> str:
+def first_updates(rows: list[PairRow]) -> Tested:
+    """The updates that were tried: on the third test, and on what was known when it was planned."""
+    last = PLANNED[-1].lineages
+    known = sorted({row["lineage"] for row in rows} - set(last))
+    return [
+        first_update_figures(rows, last, "The first updates tried, third test"),
+        first_update_figures(rows, known, "The first updates tried, outcomes known before"),
+    ]
+
+
+def parts_of(tested: Tested, together: dict[str, Any], ahead: Tested) -> list[str]:
+    """What follows the first three lineages, here and there."""
+    return [
+        *map(prospective_section, tested),
+        together_section(together),
+        *map(first_update_section, ahead),
+    ]
+
+
+def readme_block(found: dict[str, Any], parts: Sequence[str]) -> str:
     """What stands between the markers of the README."""
-    parts = [*map(prospective_section, tested), together_section(together)]
     return section(found) + "".join(_after(part) for part in parts)
 
 
-def evidence_page(found: dict[str, Any], tested: Tested, together: dict[str, Any]) -> str:
+def evidence_page(found: dict[str, Any], tested: Tested, parts: Sequence[str]) -> str:
     """``EVIDENCE.md``."""
-    tests = [
-        part(each) for each in tested for part in (prospective_section, prospective_candidates)
-    ]
-    parts = [*tests, together_section(together)]
-    return everything(found) + "".join(_after(part) for part in parts)
+    candidates = [prospective_candidates(each) for each in tested]
+    return everything(found) + "".join(_after(part) for part in [*parts, *candidates])
 
 
 def _after(part: str) -> str:
@@ -143,15 +159,17 @@ def main(arguments: list[str] | None = None) -> int:
     rows = read_pairs(RESULTS / "pairs.jsonl")
     found = figures(study_of(of_the_choice(rows)))
     tested = [prospective_figures(rows, test) for test in PLANNED]
-    together = together_figures(rows)
+    together, ahead = together_figures(rows), first_updates(rows)
     if options.json:
-        print(json.dumps({**found, "prospective": tested, "together": together}, allow_nan=False))
+        figures_of = {"prospective": tested, "together": together, "first_updates": ahead}
+        print(json.dumps({**found, **figures_of}, allow_nan=False))
         return 0
     text = README.read_text(encoding="utf-8")
     before, rest = text.split(BEGIN)
     current, after = rest.split(END)
-    computed = readme_block(found, tested, together)
-    page = evidence_page(found, tested, together)
+    parts = parts_of(tested, together, ahead)
+    computed = readme_block(found, parts)
+    page = evidence_page(found, tested, parts)
     if options.check:
         is_same = current == computed and PAGE.read_text(encoding="utf-8") == page
         print("as computed" if is_same else "README or EVIDENCE.md differs", file=sys.stderr)

@@ -29,7 +29,12 @@ from examples.study.scoring import (
     within,
     within_draws,
 )
-from examples.study.settings import PROSPECTIVE, PROSPECTIVE_2, StudySettings
+from examples.study.settings import (
+    PROSPECTIVE,
+    PROSPECTIVE_2,
+    PROSPECTIVE_3,
+    StudySettings,
+)
 from mlflow_rlrisk.calibration import formula_digest
 from mlflow_rlrisk.config import DEFAULT_COMPONENTS
 from mlflow_rlrisk.report_record import RiskLevel
@@ -40,11 +45,12 @@ GAIN = "gain pass_at_1"
 
 
 class PlannedTest(NamedTuple):
-    """A test: its title, settings, and the file of its plan."""
+    """A test: its title, settings, the file of its plan, and whether it is of the index's rank."""
 
     title: str
     settings: StudySettings
     file: str
+    is_of_rank: bool = True
 
     @property
     def lineages(self) -> tuple[str, ...]:
@@ -61,6 +67,7 @@ class PlannedTest(NamedTuple):
 PLANNED = (
     PlannedTest("First test out of sample", PROSPECTIVE, "prospective.json"),
     PlannedTest("Second test out of sample", PROSPECTIVE_2, "prospective-2.json"),
+    PlannedTest("Third test out of sample", PROSPECTIVE_3, "prospective-3.json", is_of_rank=False),
 )
 
 
@@ -81,6 +88,7 @@ def prospective_figures(rows: list[PairRow], test: PlannedTest) -> dict[str, Any
     }
     return {
         "title": test.title,
+        "is_of_rank": test.is_of_rank,
         "num_planned": sum(len(checkpoints_of(name, test.settings)) for name in names),
         "num_runs": sum(len(row["outcomes"]) for row in study.rows),
         "lineages": {name: int((study.lineages == name).sum()) for name in study.names},

@@ -41,8 +41,9 @@ def _ranking(found: Mapping[str, Any]) -> str:
     )
     best, most = _best(found, "within")
     ends = interval_text(own["less_reference"])
+    what = "The planned test: by" if found["is_of_rank"] else "By"
     return (
-        f"The planned test: by final pass@1 the index {verb} pass@64, {own['within']:.3f} and "
+        f"{what} final pass@1 the index {verb} pass@64, {own['within']:.3f} and "
         f"{other['within']:.3f} within a lineage, difference in {ends}. Best of all is {best} "
         f"({most:.3f}). Against the gain of pass@1: {own['gain']:.2f} and {other['gain']:.2f}."
     )
@@ -77,9 +78,10 @@ def _levels(found: Mapping[str, Any]) -> str:
     )
     if sum(low.values()) == 0:
         which += ", for none was called so at all"
+    how = "" if found["is_of_rank"] else " by the samples alone"
     return (
-        f"Levels as given before the runs: {which}. `low` {sum(low.values())} ({low['failed']} "
-        f"failed), `medium` {sum(medium.values())} ({medium['failed']}), `high` "
+        f"Levels{how} as given before the runs: {which}. `low` {sum(low.values())} "
+        f"({low['failed']} failed), `medium` {sum(medium.values())} ({medium['failed']}), `high` "
         f"{sum(high.values())} ({high['failed']}); of {good} that did not fail {high['good']} were "
         f"called `high`."
     )

@@ -127,6 +127,13 @@ from mlflow_rlrisk.statistics.ranks import (
     stratified_permutation_p,
     top1_regret,
 )
+from mlflow_rlrisk.statistics.reweighting import (
+    GapClosed,
+    ReweightedSuccess,
+    gap_closed,
+    mean_success,
+    reweighted_success,
+)
 from mlflow_rlrisk.statistics.sequential import (
     look_confidences,
     look_sizes,
@@ -254,6 +261,11 @@ __all__ = [  # noqa: RUF022  (in reading order)
     "LogprobMismatch",
     "logprob_mismatch",
     "mismatch_sums",
+    "ReweightedSuccess",
+    "reweighted_success",
+    "mean_success",
+    "GapClosed",
+    "gap_closed",
     "EntropyLaw",
     "fit_entropy_law",
     "relative_drop",

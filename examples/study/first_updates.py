@@ -1,0 +1,198 @@
+"""What the first updates of a run, tried before it, say of its outcome; and what the level says.
+
+``results/lookahead.jsonl`` holds what the tool said of each checkpoint with them. The line of the
+component was drawn with the outcomes of the first eight lineages known; those of the third planned
+test came after it.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from examples.study.looking_ahead import FILE, LookaheadRow, read_lookaheads
+from examples.study.predictors import PREDICTORS, RESULTS, values_of
+from examples.study.prospective import REFERENCE, stratified
+from examples.study.rows import PairRow
+from examples.study.scoring import Study, auroc_draws, by_lineage, defined, study_of
+from examples.study.tables import interval_text, table, value_text
+from examples.study.verdicts import judgement_now
+from mlflow_rlrisk.report_record import RiskLevel
+from mlflow_rlrisk.statistics import auroc, spearman
+
+REACH = "`lookahead_reach`"
+RIVALS = (
+    REFERENCE,
+    "pass@10",
+    "pass@1 sampled",
+    "group signal",
+    "token entropy",
+    "held-out loss",
+)
+
+
+def lookaheads_of(rows: Sequence[PairRow]) -> list[LookaheadRow] | None:
+    """The look ahead of each row, in their order; ``None`` where one is missing.
+
+    Raises:
+        ValueError: One was made of other weights than were assessed and trained.
+    """
+    path = RESULTS / FILE
+    known = read_lookaheads(path) if path.is_file() else []
+    found = {(each["lineage"], each["checkpoint"]): each for each in known}
+    if not all((row["lineage"], row["checkpoint"]) in found for row in rows):
+        return None
+    chosen = [found[row["lineage"], row["checkpoint"]] for row in rows]
+    for row, own in zip(rows, chosen, strict=True):
+        if own["weights"] != row["digests"]["weights"]:
+            raise ValueError(f"{row['lineage']} {row['checkpoint']}: of other weights")
+    return chosen
+
+
+def first_update_figures(
+    rows: Sequence[PairRow], lineages: Sequence[str], title: str
+) -> dict[str, Any] | None:
+    """Every figure for some lineages as JSON values; ``None`` while one of them is not complete."""
+    study = study_of([row for row in rows if row["lineage"] in lineages])
+    ahead = lookaheads_of(study.rows)
+    if ahead is None or set(study.names) != set(lineages):
+        return None
+    values = {REACH: np.array([each["reach"][0] for each in ahead])}
+    values |= {name: values_of(study.rows, PREDICTORS[name]) for name in RIVALS}
+    drawn = stratified(study)
+    draws = {name: auroc_draws(study, each, drawn) for name, each in values.items()}
+    closed = closed_share(study)
+    return {
+        "title": title,
+        "num_checkpoints": len(study.rows),
+        "num_lineages": len(study.names),
+        "num_failed": int(study.failed.sum()),
+        "pace": pace(values[REACH], closed),
+        "predictors": {
+            name: {
+                "auroc": defined(lambda own=own: auroc(-own, study.failed)),
+                "interval": _ends(draws[name]),
+                "less_reference": _ends(draws[name] - draws[REFERENCE]),
+                "auroc_within": _within_auroc(study, own),
+                "closed_pooled": defined(lambda own=own: spearman(own, closed)),
+                "closed_within": _within_rank(study, own, closed),
+                "final_within": float(
+                    np.mean([r or 0.0 for r in by_lineage(study, own, "final pass_at_1").values()])
+                ),
+            }
+            for name, own in values.items()
+        },
+        "levels": _levels(study, [judgement_now(row).level for row in study.rows]),
+        "levels_with": _levels(study, [RiskLevel(each["risk_level"]) for each in ahead]),
+        "lows": _lows(study, ahead),
+    }
+
+
+def closed_share(study: Study) -> np.ndarray:
+    """Share of the gap to a perfect pass@1 that RL closed, mean over its seeds, ``[C]``."""
+    return np.array(
+        [
+            np.mean(
+                [
+                    run["gain"]["pass_at_1"] / (1.0 - run["before"]["pass_at_1"])
+                    for run in row["outcomes"]
+                ]
+            )
+            for row in study.rows
+        ]
+    )
+
+
+def pace(reach: np.ndarray, closed: np.ndarray) -> float:
+    """Median of what was closed over what the first pace promised, where it promised something."""
+    promised = reach > 0.25
+    return float(np.median(closed[promised] / reach[promised]))
+
+
+def _within_auroc(study: Study, values: np.ndarray) -> float:
+    """Mean over the lineages that have failed and other runs."""
+    found = []
+    for name in study.names:
+        own = study.lineages == name
+        found.append(defined(lambda own=own: auroc(-values[own], study.failed[own])))
+    return float(np.mean([each for each in found if each is not None]))
+
+
+def _within_rank(study: Study, values: np.ndarray, closed: np.ndarray) -> float:
+    found = []
+    for name in study.names:
+        own = study.lineages == name
+        found.append(defined(lambda own=own: spearman(values[own], closed[own])) or 0.0)
+    return float(np.mean(found))
+
+
+def _levels(study: Study, levels: Sequence[RiskLevel]) -> dict[str, dict[str, int]]:
+    pairs = list(zip(levels, study.failed.tolist(), strict=True))
+    return {
+        level.value: {"failed": pairs.count((level, True)), "good": pairs.count((level, False))}
+        for level in (RiskLevel.LOW, RiskLevel.MEDIUM, RiskLevel.HIGH)
+    }
+
+
+def _lows(study: Study, ahead: Sequence[LookaheadRow]) -> list[str]:
+    """The failed ones that are low all the same."""
+    return [
+        f"{row['lineage']} {row['checkpoint']}"
+        for row, own, has_failed in zip(study.rows, ahead, study.failed, strict=True)
+        if has_failed and own["risk_level"] == RiskLevel.LOW
+    ]
+
+
+def _ends(draws: np.ndarray) -> list[float]:
+    return [float(end) for end in np.quantile(draws, [0.025, 0.975])]
+
+
+def first_update_section(found: dict[str, Any] | None) -> str:
+    """What stands in the README: sentences and a table that follow from the figures."""
+    if found is None:
+        return ""
+    reach, other = (found["predictors"][name] for name in (REACH, REFERENCE))
+    verb = "finds" if reach["auroc"] >= other["auroc"] else "**does not find**"
+    sentences = [
+        f"{REACH} {verb} the runs that fail at least as well as pass@64: AUROC "
+        f"{reach['auroc']:.3f} {interval_text(reach['interval'])} and {other['auroc']:.3f}, "
+        f"difference in {interval_text(reach['less_reference'])}.",
+        f"Levels by the samples alone: {_said(found['levels'])}. With the first updates: "
+        f"{_said(found['levels_with'])}; "
+        + (
+            f"**failed and `low`: {', '.join(found['lows'])}**"
+            if found["lows"]
+            else "no checkpoint whose run failed is `low`"
+        )
+        + ".",
+        f"Runs closed {found['pace']:.2f} of what the pace of their first updates promised "
+        "(median, where that was above 0.25).",
+    ]
+    rows = [
+        [
+            f"**{name}**" if name == REACH else name,
+            f"{value_text(each['auroc'])} {interval_text(each['interval'])}",
+            interval_text(each["less_reference"]) if name != REFERENCE else "",
+            value_text(each["auroc_within"]),
+            value_text(each["closed_pooled"]),
+            value_text(each["closed_within"]),
+            value_text(each["final_within"]),
+        ]
+        for name, each in found["predictors"].items()
+    ]
+    head = ["predictor", "AUROC failed [95 %]", "− pass@64 [95 %]", "within a lineage"]
+    head += ["ρ with the gap closed", "within", "ρ with final pass@1, within"]
+    return (
+        f"**{found['title']}.** {found['num_checkpoints']} checkpoints of {found['num_lineages']} "
+        f"lineages, {found['num_failed']} failed.\n\n"
+        + "".join(f"* {sentence}\n" for sentence in sentences)
+        + "\n"
+        + table(head, rows)
+    )
+
+
+def _said(levels: dict[str, dict[str, int]]) -> str:
+    return ", ".join(
+        f"`{level}` {sum(counts.values())} ({counts['failed']} failed)"
+        for level, counts in levels.items()
+    )
