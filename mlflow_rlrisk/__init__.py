@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any
 from mlflow_rlrisk.assess import assess, rescore
 
 if TYPE_CHECKING:
-    from mlflow_rlrisk.config import AssessmentConfig, PolicyConfig, SamplingConfig, Settings
+    from mlflow_rlrisk.config import (
+        AssessmentConfig,
+        LookaheadConfig,
+        PolicyConfig,
+        SamplingConfig,
+        Settings,
+    )
     from mlflow_rlrisk.errors import ConfigError, ModelReferenceError, RLRiskError
     from mlflow_rlrisk.gate.trainer import verify
     from mlflow_rlrisk.model_reference import ModelSource, resolve_reference
@@ -21,6 +27,7 @@ if TYPE_CHECKING:
     from mlflow_rlrisk.policy import Decision, decide, load_policy
     from mlflow_rlrisk.prompts import PromptSet, load_prompts
     from mlflow_rlrisk.report import RiskReport
+    from mlflow_rlrisk.rollout_lookahead import look_ahead_from
     from mlflow_rlrisk.sinks.html import render
     from mlflow_rlrisk.sinks.mlflow_run import log_report
     from mlflow_rlrisk.sinks.monitor_run import log_judgement
@@ -33,6 +40,7 @@ _HOME = {
     "AssessmentConfig": "config",
     "ConfigError": "errors",
     "Decision": "policy",
+    "LookaheadConfig": "config",
     "MlflowRunSource": "monitor.sources",
     "ModelReferenceError": "errors",
     "ModelSource": "model_reference",
@@ -50,6 +58,7 @@ _HOME = {
     "log_checkpoint": "sinks.registry",
     "log_judgement": "sinks.monitor_run",
     "log_report": "sinks.mlflow_run",
+    "look_ahead_from": "rollout_lookahead",
     "render": "sinks.html",
     "resolve_reference": "model_reference",
     "tag_version": "sinks.registry",
@@ -63,9 +72,11 @@ __all__ = [  # noqa: RUF022  (in reading order)
     "load_prompts",
     "log_checkpoint",
     "log_report",
+    "look_ahead_from",
     "verify",
     "AssessmentConfig",
     "SamplingConfig",
+    "LookaheadConfig",
     "PolicyConfig",
     "PromptSet",
     "RiskReport",

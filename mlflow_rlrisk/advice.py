@@ -55,9 +55,7 @@ def next_steps(
     for gap in judgement.gaps:
         steps += _for_gap(gap, statistics, config, policy)
     decides = "starvation" if Veto.SIGNAL in judgement.vetoes else None
-    severe = sorted(
-        assessed.components, key=lambda part: (part.name != decides, -part.contribution)
-    )
+    severe = sorted(assessed.components, key=lambda part: (part.name != decides, part.order))
     if Veto.VERIFIER in judgement.vetoes:
         steps.append(_AUDIT)
     for part in severe:

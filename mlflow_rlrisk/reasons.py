@@ -31,7 +31,7 @@ def reasons(
     withholds = is_medium and metrics[SIGNAL].ci_low < policy.low_signal_from
     if withholds:
         sentences.append(words.signal())
-    severe = sorted(assessed.components, key=lambda part: -part.contribution)
+    severe = sorted(assessed.components, key=lambda part: part.order)
     is_told = {"starvation": Veto.SIGNAL, "verifier": Veto.VERIFIER}
     sentences += [
         words.component(part)

@@ -155,7 +155,7 @@ def summarize(
         metrics=dict(sorted(found.metrics.items())),
         undefined=dict(sorted(found.undefined.items())),
         level_probabilities=judgement.probabilities,
-        components=tuple(sorted(assessed.components, key=lambda part: -part.contribution)),
+        components=tuple(sorted(assessed.components, key=lambda part: part.order)),
         not_assessed=assessed.not_assessed,
         config=config,
         policy=policy,

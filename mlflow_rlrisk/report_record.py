@@ -107,6 +107,11 @@ class Component:
         _make_floats(self, "x", "x_low", "x_high", "q", "q_high", "weight", "contribution")
         _make_floats(self, "ok", "bad")
 
+    @property
+    def order(self) -> tuple[float, float]:
+        """Sorts what adds most to the index first, then the most severe guards."""
+        return -self.contribution, -self.q
+
 
 def _make_floats(record: object, *names: str) -> None:
     """Make numbers plain floats, so that a report and its JSON copy have one digest."""

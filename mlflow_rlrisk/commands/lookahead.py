@@ -12,6 +12,7 @@ from mlflow_rlrisk.commands.output import OK, print_json
 
 if TYPE_CHECKING:
     from mlflow_rlrisk.lookahead import Lookahead
+    from mlflow_rlrisk.statistics.reweighting import GapClosed
 
 RESULT = "lookahead.json"
 
@@ -68,15 +69,21 @@ def lookahead_lines(found: "Lookahead") -> list[str]:
     """What the updates changed, in words."""
     tried, closed, reach = found.settings, found.closed, found.reach
     before, after = found.pass_at_1
+    rows = [
+        ("pass@1 of prompts that were not taught", f"{before:.3f} -> {after:.3f}"),
+        ("gap to 1 closed by these updates", _ends(closed)),
+        (f"lookahead_reach: at this pace in {tried.run_steps} updates", _ends(reach)),
+        ("rollouts that count, of their number", f"{found.effective_share:.1%}"),
+    ]
     return [
         f"{tried.steps} updates of {tried.prompts_per_step} groups at learning rate "
-        f"{tried.learning_rate:g}, tried on {found.num_prompts} prompts, half by half",
+        f"{tried.learning_rate:g}, tried {tried.repeats} times on each half of {found.num_prompts} "
+        "prompts, the other half looked at",
         "",
-        f"  pass@1 of prompts that were not taught   {before:.3f} -> {after:.3f}",
-        f"  gap to 1 closed by these updates         {closed.value:7.3f}  "
-        f"[{closed.low:.3f}, {closed.high:.3f}]",
-        f"  at this pace in {tried.run_steps} updates (lookahead_reach)  {reach.value:.3f}  "
-        f"[{reach.low:.3f}, {reach.high:.3f}]",
-        f"  rollouts count as                        {found.effective_share:7.1%} of their number",
+        *(f"  {what:48}{figure}" for what, figure in rows),
         *(f"  note: {note}" for note in found.notes),
     ]
+
+
+def _ends(found: "GapClosed") -> str:
+    return f"{found.value:.3f}  [{found.low:.3f}, {found.high:.3f}]"
