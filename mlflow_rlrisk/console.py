@@ -43,11 +43,11 @@ def say(text: str = "") -> None:
 
 
 @contextmanager
-def steps(what: str) -> "Iterator[Callable[[int, int], None]]":
+def steps(what: str, *, is_shown: bool = True) -> "Iterator[Callable[[int, int], None]]":
     """A progress bar that is told of steps done and steps in all."""
     from tqdm import tqdm
 
-    with tqdm(unit="step", desc=what, file=sys.stderr, dynamic_ncols=True) as bar:
+    with tqdm(unit="step", desc=what, file=sys.stderr, disable=not is_shown) as bar:
 
         def move(done: int, total: int) -> None:
             bar.total = total

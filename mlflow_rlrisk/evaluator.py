@@ -15,15 +15,15 @@ where it passes none it logs nothing, and we do. Never both, so every history ha
 import logging
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from mlflow.models.evaluation import EvaluationResult, ModelEvaluator
 
+from mlflow_rlrisk.evaluator_settings import Settings, known_keys
+
 if TYPE_CHECKING:
-    from mlflow_rlrisk.config import AssessmentConfig, PolicyConfig
     from mlflow_rlrisk.model_reference import ModelSource
     from mlflow_rlrisk.sinks.mlflow_run import LoggedReport
     from mlflow_rlrisk.wiring import Assessment
@@ -31,19 +31,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MODEL_TYPE = "rlrisk"
-OWN_KEYS = (
-    "model_uri",
-    "verifier",
-    "policy",
-    "mapping",
-    "sft_data",
-    "expert_data",
-    "expert_train_data",
-    "out_dir",
-    "register",
-    "progress",
-)
-"""Keys of ``evaluator_config`` beside the settings of `AssessmentConfig` and `SamplingConfig`."""
 
 
 class RLRiskEvaluator(ModelEvaluator):
@@ -100,115 +87,6 @@ class RLRiskEvaluator(ModelEvaluator):
             assessment = _assess(settings, source, dataset, folder)
             logged = _log(assessment, run_id, model_id, is_registered=is_registered)
         return _result(assessment, logged)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """``evaluator_config``, checked.
-
-    Attributes:
-        model_uri: Reference of the checkpoint, where MLflow is not given one.
-        verifier: What `load_verifier` takes.
-        config: Settings of the assessment.
-        policy: Where the lines are drawn.
-        mapping: Columns of prompt and truth.
-        sft_data: The SFT data, what `sft_prompts` takes: how many RL prompts stand there?
-        expert_data: Held-out expert examples, what `load_expert` takes.
-        expert_train_data: Examples that SFT was trained on, likewise.
-        out_dir: Folder of the rollouts, from which an interrupted assessment resumes; ``None``
-            keeps them in MLflow alone.
-        register: Tag the model version; ``None`` does so where a version is known.
-        progress: Print the plan and a progress bar to standard error.
-    """
-
-    model_uri: str | None
-    verifier: Any
-    config: "AssessmentConfig"
-    policy: "PolicyConfig"
-    mapping: Mapping[str, str] | None
-    sft_data: Any
-    expert_data: Any
-    expert_train_data: Any
-    out_dir: Path | None
-    register: bool | None
-    progress: bool
-
-    @classmethod
-    def parse(cls, raw: Mapping[str, Any]) -> "Settings":
-        """Read ``evaluator_config``; settings of the sampling stand flat or under ``sampling``.
-
-        Raises:
-            ConfigError: A key is unknown, a value unusable, or there is no verifier.
-        """
-        from mlflow_rlrisk.config import AssessmentConfig, SamplingConfig
-        from mlflow_rlrisk.errors import ConfigError
-
-        for key in raw:
-            if key not in known_keys():
-                raise ConfigError(str(key), raw[key], f"unknown; known: {', '.join(known_keys())}")
-        if raw.get("verifier") is None:
-            raise ConfigError(
-                "verifier", None, "needed: a name, path/to/file.py:function, callable"
-            )
-        for name in ("register", "progress"):
-            if not isinstance(raw.get(name), bool | None):
-                raise ConfigError(name, raw[name], "True or False is needed")
-        for name in ("mapping", "sampling"):
-            if not isinstance(raw.get(name), Mapping | SamplingConfig | None):
-                raise ConfigError(name, raw[name], "a mapping is needed")
-        for name in ("mapping", "sampling", "policy"):
-            if isinstance(raw.get(name), Mapping) and not all(
-                isinstance(k, str) for k in raw[name]
-            ):
-                raise ConfigError(name, raw[name], "names are needed as keys")
-        columns = (raw.get("mapping") or {}).values()
-        if not all(isinstance(column, str) for column in columns):
-            raise ConfigError("mapping", raw["mapping"], "names of columns are needed")
-        if not isinstance(folder := raw.get("out_dir"), str | Path | None) or folder == "":
-            raise ConfigError("out_dir", folder, "the path of a folder is needed")
-        flat = {key: raw[key] for key in raw if key in SamplingConfig.model_fields}
-        nested = raw.get("sampling") or {}
-        if isinstance(nested, SamplingConfig):
-            nested = nested.model_dump(exclude_unset=True)
-        if twice := sorted(flat.keys() & nested.keys()):
-            raise ConfigError(twice[0], raw[twice[0]], "stands flat and under sampling; once only")
-        rest = {k: raw[k] for k in raw if k in AssessmentConfig.model_fields and k != "sampling"}
-        return cls(
-            model_uri=None if raw.get("model_uri") is None else str(raw["model_uri"]),
-            verifier=raw["verifier"],
-            config=AssessmentConfig(sampling=SamplingConfig(**flat, **nested), **rest),
-            policy=_policy(raw.get("policy")),
-            mapping=raw.get("mapping"),
-            sft_data=raw.get("sft_data"),
-            expert_data=raw.get("expert_data"),
-            expert_train_data=raw.get("expert_train_data"),
-            out_dir=None if raw.get("out_dir") is None else Path(raw["out_dir"]),
-            register=raw.get("register"),
-            progress=bool(raw.get("progress", True)),
-        )
-
-
-def known_keys() -> tuple[str, ...]:
-    """Every key that ``evaluator_config`` may have."""
-    from mlflow_rlrisk.config import AssessmentConfig, SamplingConfig
-
-    return (*OWN_KEYS, *AssessmentConfig.model_fields, *SamplingConfig.model_fields)
-
-
-def _policy(given: Any) -> "PolicyConfig":
-    from mlflow_rlrisk.config import PolicyConfig
-    from mlflow_rlrisk.errors import ConfigError
-    from mlflow_rlrisk.policy import load_policy
-
-    if given is None:
-        return PolicyConfig()
-    if isinstance(given, PolicyConfig):
-        return given
-    if isinstance(given, Mapping):
-        return PolicyConfig(**given)
-    if isinstance(given, str | Path):
-        return load_policy(given)
-    raise ConfigError("policy", given, "a path or a mapping is needed")
 
 
 def _source(settings: Settings, model: Any, model_id: str | None) -> "ModelSource":
@@ -277,11 +155,12 @@ def _is_registered(settings: Settings, source: "ModelSource") -> bool:
 
 
 def _assess(settings: Settings, source: "ModelSource", dataset: Any, folder: Path) -> "Assessment":
-    from mlflow_rlrisk.console import ConsoleObserver
+    from mlflow_rlrisk.console import ConsoleObserver, steps
     from mlflow_rlrisk.evidence import AssessmentContext
     from mlflow_rlrisk.observer import SilentObserver
     from mlflow_rlrisk.overlap import overlap_evidence, overlap_with
     from mlflow_rlrisk.prompts import load_prompts
+    from mlflow_rlrisk.rollout_lookahead import with_lookahead
     from mlflow_rlrisk.wiring import run_assessment
 
     prompts, context = dataset, None
@@ -290,9 +169,13 @@ def _assess(settings: Settings, source: "ModelSource", dataset: Any, folder: Pat
         found = overlap_with(prompts, settings.sft_data)
         name = settings.sft_data if isinstance(settings.sft_data, str | Path) else "sft_data"
         context = AssessmentContext(sft_rl_overlap=overlap_evidence(found, name))
+    if settings.lookahead is not None:
+        from mlflow_rlrisk.mismatch_evidence import require_scorable
+
+        require_scorable(source.reference, settings.config)
     observer = ConsoleObserver() if settings.progress else SilentObserver()
     try:
-        return run_assessment(
+        assessment = run_assessment(
             source.reference,
             prompts,
             verifier=settings.verifier,
@@ -309,6 +192,10 @@ def _assess(settings: Settings, source: "ModelSource", dataset: Any, folder: Pat
     finally:
         if isinstance(observer, ConsoleObserver):
             observer.close()
+    if settings.lookahead is None:
+        return assessment
+    with steps("updates", is_shown=settings.progress) as shown:
+        return with_lookahead(assessment, settings.lookahead, shown)[0]
 
 
 def _call(settings: Settings, source: "ModelSource") -> str:
@@ -320,6 +207,8 @@ def _call(settings: Settings, source: "ModelSource") -> str:
     given |= settings.config.model_dump(mode="json", exclude_defaults=True)
     if policy := settings.policy.model_dump(mode="json", exclude_defaults=True):
         given["policy"] = policy
+    if settings.lookahead is not None:
+        given["lookahead"] = settings.lookahead.model_dump(mode="json", exclude_unset=True)
     if settings.mapping:
         given["mapping"] = dict(settings.mapping)
     for name in ("sft_data", "expert_data", "expert_train_data"):

@@ -7,17 +7,21 @@ from pathlib import Path
 import numpy as np
 
 from mlflow_rlrisk.assessment_inputs import AssessmentInputs
+from mlflow_rlrisk.budget import assessed_part
 from mlflow_rlrisk.checkpoint import Checkpoint, open_checkpoint
 from mlflow_rlrisk.config import AssessmentConfig, LookaheadConfig
 from mlflow_rlrisk.errors import ComparabilityError, ConfigError
+from mlflow_rlrisk.evidence import AssessmentContext
 from mlflow_rlrisk.lookahead import GradedPrompt, Lookahead, OnStep, look_ahead
 from mlflow_rlrisk.measure import successes
 from mlflow_rlrisk.records import UNKNOWN_TOKEN, GradedGroup
 from mlflow_rlrisk.rescored_rollouts import open_rollouts, refuse_unscorable
+from mlflow_rlrisk.rollout_shards import write_text_atomically
 from mlflow_rlrisk.samplers.model_loading import load_model, load_tokenizer
 from mlflow_rlrisk.samplers.prompt_encoding import PromptEncoder
 from mlflow_rlrisk.stored_assessment import stored_groups
 from mlflow_rlrisk.stored_evidence import keep_evidence
+from mlflow_rlrisk.wiring import REPORT, Assessment, rescore_stored
 
 
 def look_ahead_from(
@@ -80,12 +84,49 @@ def look_ahead_from(
         confidence=config.confidence,
         on_step=on_step,
     )
-    missing = len(inputs.prompts.prompts) - len(groups)
-    if missing:
-        note = f"{missing} of {len(inputs.prompts.prompts)} prompts have no scored rollout"
+    num_assessed = len(assessed_part(inputs)[0])
+    if num_assessed > len(groups):
+        missing = num_assessed - len(groups)
+        note = f"{missing} of {num_assessed} prompts have no scored rollout"
         found = replace(found, notes=(*found.notes, note))
     keep_evidence(folder, "lookahead_reach", found.evidence())
     return found
+
+
+def with_lookahead(
+    assessment: Assessment, settings: LookaheadConfig, on_step: OnStep | None = None
+) -> tuple[Assessment, Lookahead]:
+    """Try the run's first updates on the assessment's rollouts and judge them again.
+
+    The report in its folder is replaced.
+
+    Args:
+        assessment: Finished, its sampler closed, its rollouts kept.
+        settings: The run.
+        on_step: Told of updates done and updates in all.
+
+    Returns:
+        The assessment with a report that counts them, and what they changed.
+
+    Raises:
+        ConfigError: The rollouts were not kept; for all else see `look_ahead_from`.
+    """
+    folder, report = assessment.folder, assessment.report
+    if folder is None:
+        raise ConfigError("lookahead", None, "needs a folder of rollouts")
+    found = look_ahead_from(
+        folder,
+        settings,
+        device=report.config.device,
+        allow_pickle=report.config.allow_pickle,
+        on_step=on_step,
+    )
+    context = replace(assessment.context or AssessmentContext(), lookahead_reach=found.evidence())
+    judged = rescore_stored(folder, policy=report.policy, context=context)
+    # Who sampled it with which command, and what preflight remarked, is not known to a rescore.
+    judged = replace(judged, provenance=report.provenance, notes=report.notes)
+    write_text_atomically(folder / REPORT, judged.to_json())
+    return replace(assessment, report=judged, context=context), found
 
 
 def _refuse_other(known: Mapping[str, str], checkpoint: Checkpoint) -> None:

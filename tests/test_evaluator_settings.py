@@ -10,7 +10,8 @@ import pytest
 
 from mlflow_rlrisk.assess import rescore
 from mlflow_rlrisk.errors import ConfigError
-from mlflow_rlrisk.evaluator import RLRiskEvaluator, Settings, _assess, _call, known_keys
+from mlflow_rlrisk.evaluator import RLRiskEvaluator, _assess, _call
+from mlflow_rlrisk.evaluator_settings import Settings, known_keys
 from mlflow_rlrisk.model_reference import ModelSource, resolve_reference
 from tests.tiny_models import write_llama
 
@@ -87,9 +88,23 @@ def test_a_policy_that_no_file_could_hold_is_refused_before_sampling() -> None:
         Settings.parse({"verifier": "exact", "policy": luck})
 
 
+@pytest.mark.parametrize(
+    ("run", "field"),
+    [
+        ({"learning_rate": 1e-6}, "run_steps"),
+        ({"learning_rate": 1e-6, "run_steps": 400, "epochs": 1}, "epochs"),
+        (1e-6, "lookahead"),
+    ],
+)
+def test_a_run_that_is_none_is_refused_by_name(run: object, field: str) -> None:
+    with pytest.raises(ConfigError, match=field):
+        Settings.parse({"verifier": "exact", "lookahead": run})
+
+
 def test_the_call_in_the_report_has_the_settings_it_was_made_with() -> None:
     raw = {"verifier": any, "num_samples": 32, "group_size": 4, "policy": {"min_prompts": 5}}
-    settings = Settings.parse({**raw, "mapping": {"prompt": "q"}})
+    run = {"learning_rate": 1e-6, "run_steps": 400}
+    settings = Settings.parse({**raw, "mapping": {"prompt": "q"}, "lookahead": run})
 
     call = _call(settings, ModelSource(reference="models:/coder-sft/3"))
 
@@ -98,6 +113,7 @@ def test_the_call_in_the_report_has_the_settings_it_was_made_with() -> None:
     assert again.verifier == "builtins:any"
     assert (again.config, again.policy) == (settings.config, settings.policy)
     assert again.mapping == settings.mapping
+    assert again.lookahead == settings.lookahead is not None
 
 
 def test_importing_the_plugin_loads_nothing_heavy() -> None:
@@ -107,12 +123,13 @@ def test_importing_the_plugin_loads_nothing_heavy() -> None:
         "assert 'mlflow_rlrisk.evaluator' in sys.modules\n"
         "heavy = {'torch', 'transformers', 'vllm'} & set(sys.modules)\n"
         "ours = [m for m in sys.modules if m.startswith('mlflow_rlrisk.')]\n"
-        "print(sorted(heavy), ours)"
+        "print(sorted(heavy), sorted(ours))"
     )
 
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
 
-    assert done.stdout.decode().strip() == "[] ['mlflow_rlrisk.assess', 'mlflow_rlrisk.evaluator']"
+    names = ("assess", "evaluator", "evaluator_settings")
+    assert done.stdout.decode().strip() == f"[] {[f'mlflow_rlrisk.{name}' for name in names]}"
 
 
 def test_sft_data_and_expert_data_enter_the_report(tmp_path: Path) -> None:

@@ -8,10 +8,14 @@ import pytest
 from click.testing import CliRunner
 
 from mlflow_rlrisk.assess import assess, rescore
+from mlflow_rlrisk.commands.assessment import assess as assess_command
 from mlflow_rlrisk.commands.lookahead import lookahead
 from mlflow_rlrisk.config import AssessmentConfig, LookaheadConfig, SamplingConfig
 from mlflow_rlrisk.errors import ComparabilityError, ConfigError, InsufficientRolloutsError
+from mlflow_rlrisk.evaluator import _assess
+from mlflow_rlrisk.evaluator_settings import Settings
 from mlflow_rlrisk.evidence import AssessmentContext, Evidence
+from mlflow_rlrisk.model_reference import resolve_reference
 from mlflow_rlrisk.report_record import RiskLevel, RiskReport
 from mlflow_rlrisk.rollout_lookahead import look_ahead_from
 from mlflow_rlrisk.stored_evidence import EVIDENCE
@@ -150,3 +154,55 @@ def length(completions: list[str], **_: object) -> list[float]:
 def replace_steps(steps: int) -> LookaheadConfig:
     """A run so short that few rollouts are enough."""
     return RUN.model_copy(update={"steps": steps, "prompts_per_step": 2})
+
+
+def test_mlflow_evaluate_and_the_command_line_assess_and_look_ahead_at_once(
+    model: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = {"learning_rate": 1e-2, "run_steps": 40, "prompts_per_step": 8}
+    expected = look_ahead_from(folder, LookaheadConfig(**run), device="cpu")
+    settings = Settings.parse(
+        {
+            "verifier": "tests.test_rollout_lookahead:has_an_e",
+            "num_samples": 16,
+            "max_new_tokens": 3,
+            "num_resamples": 200,
+            "verifier_workers": 1,
+            "device": "cpu",
+            "progress": False,
+            "lookahead": run,
+        }
+    )
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in PROMPTS))
+    monkeypatch.chdir(tmp_path)
+    options = ["--prompts", "p.jsonl", "--verifier", "tests.test_rollout_lookahead:has_an_e"]
+    sizes = ["--num-samples", "16", "--max-new-tokens", "3", "--num-resamples", "200"]
+    rest = ["--no-preflight", "--out", "cli", "--device", "cpu", "--verifier-workers", "1"]
+    told = ["--rl-learning-rate", "1e-2", "--rl-steps", "40", "--rl-prompts-per-step", "8"]
+
+    evaluated = _assess(settings, resolve_reference(str(model)), PROMPTS, tmp_path / "evaluated")
+    command = [str(model), *options, *sizes, *rest, *told]
+    printed = CliRunner().invoke(assess_command, command, standalone_mode=False)
+
+    assert printed.exception is None, printed.output
+    name = "rlrisk/lookahead_reach"
+    assert evaluated.report.metrics[name].value == expected.reach.value
+    for out in (tmp_path / "evaluated", tmp_path / "cli"):
+        stored = RiskReport.from_json(next(out.rglob("report.json")).read_text())
+        assert stored.metrics[name].value == pytest.approx(expected.reach.value)
+        assert stored.provenance.command
+    assert "lookahead_reach: at this pace in 40 updates" in printed.stdout
+    assert json.loads(next((tmp_path / "cli").rglob("lookahead.json")).read_text())
+
+
+def test_half_a_run_or_a_model_without_files_is_a_misuse(model: Path) -> None:
+    base = [str(model), "--prompts", "p.jsonl", "--verifier", "exact"]
+    whole = ["--rl-learning-rate", "1e-6", "--rl-steps", "400"]
+
+    half = CliRunner().invoke(assess_command, [*base, "--rl-steps", "400"])
+    served = CliRunner().invoke(assess_command, ["endpoint:x", *base[1:], *whole])
+
+    assert half.exit_code == 2
+    assert "needed together" in half.output
+    assert served.exit_code == 2
+    assert "needs the files" in served.output

@@ -16,7 +16,7 @@ from examples.study.prospective import REFERENCE, stratified
 from examples.study.rows import PairRow
 from examples.study.scoring import Study, auroc_draws, by_lineage, defined, study_of
 from examples.study.tables import interval_text, table, value_text
-from examples.study.verdicts import judgement_now
+from examples.study.verdicts import level_now
 from mlflow_rlrisk.report_record import RiskLevel
 from mlflow_rlrisk.statistics import auroc, spearman
 
@@ -82,7 +82,7 @@ def first_update_figures(
             }
             for name, own in values.items()
         },
-        "levels": _levels(study, [judgement_now(row).level for row in study.rows]),
+        "levels": _levels(study, [level_now(row) for row in study.rows]),
         "levels_with": _levels(study, [RiskLevel(each["risk_level"]) for each in ahead]),
         "lows": _lows(study, ahead),
     }

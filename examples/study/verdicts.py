@@ -79,9 +79,15 @@ def _statistics(report: RiskReport) -> list[PromptStatistics]:
     ]
 
 
+def level_now(row: PairRow) -> RiskLevel:
+    """Level by the default policy: the report's own where it was made under that."""
+    report = report_of(row["report"])
+    return report.risk_level if report.policy == PolicyConfig() else judgement_now(row).level
+
+
 def level_table(study: Study) -> dict[str, dict[str, int]]:
     """Checkpoints by level: failed, good, and the best third of their lineage after RL."""
-    levels = [judgement_now(row).level for row in study.rows]
+    levels = [level_now(row) for row in study.rows]
     best = best_third(study)
     return {
         str(level): {

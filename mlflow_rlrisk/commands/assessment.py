@@ -15,6 +15,7 @@ from mlflow_rlrisk.config import AssessmentConfig, PolicyConfig, SamplingConfig
 from mlflow_rlrisk.errors import ConfigError
 
 if TYPE_CHECKING:
+    from mlflow_rlrisk.config import LookaheadConfig
     from mlflow_rlrisk.evidence import AssessmentContext
     from mlflow_rlrisk.policy import Decision
     from mlflow_rlrisk.prompts import PromptSet
@@ -33,6 +34,11 @@ DEFAULT_OUT = "rlrisk-out"
     is_flag=True,
     help="Score the rollouts with the trainer's forward pass too, and count the difference.",
 )
+@click.option(
+    "--rl-learning-rate", type=float, help="Of the RL run: try its first updates on the rollouts."
+)
+@click.option("--rl-steps", type=int, help="Updates of that run.")
+@click.option("--rl-prompts-per-step", type=int, help="Groups that an update sees; default: 16.")
 @signing_options
 @json_option
 def assess(
@@ -52,15 +58,20 @@ def assess(
         check_writable()
     out = settings.pop("out")
     folders = {"out_dir": out} if out else {"out_root": DEFAULT_OUT}
-    if is_mismatch_wanted and (settings["backend"] == "replay" or model.startswith("endpoint:")):
-        raise click.UsageError("--mismatch needs the files of the checkpoint that is sampled")
-    if is_mismatch_wanted:
+    run = _run_of(settings)
+    wanted = [name for name, each in (("mismatch", is_mismatch_wanted), ("rl-steps", run)) if each]
+    if wanted and (settings["backend"] == "replay" or model.startswith("endpoint:")):
+        need = "needs the files of the checkpoint that is sampled"
+        raise click.UsageError(f"--{wanted[0]} {need}")
+    if wanted:
         from mlflow_rlrisk.mismatch_evidence import require_scorable
 
         require_scorable(model, _config(settings))
     assessment = assess_one(model, settings, folders=folders)
     if is_mismatch_wanted:
         assessment = _compared(assessment, as_json)
+    if run is not None:
+        assessment = _looked_ahead(assessment, run, as_json)
     page = write_page(assessment)
     if register:
         register_report(assessment, page, signer)
@@ -130,6 +141,37 @@ def _compared(assessment: "Assessment", as_json: bool) -> "Assessment":
     if assessment.folder is not None:
         write_mismatch(assessment.folder, found)
     (console.say if as_json else click.echo)("\n".join([*mismatch_lines(found), ""]))
+    return judged
+
+
+def _run_of(settings: dict[str, Any]) -> "LookaheadConfig | None":
+    """Takes the RL run out of the options; ``None`` where it is not described."""
+    from mlflow_rlrisk.config import LookaheadConfig
+
+    names = {
+        "rl_learning_rate": "learning_rate",
+        "rl_steps": "run_steps",
+        "rl_prompts_per_step": "prompts_per_step",
+    }
+    given = {to: settings.pop(name) for name, to in names.items()}
+    given = {name: value for name, value in given.items() if value is not None}
+    if not given:
+        return None
+    if not {"learning_rate", "run_steps"} <= set(given):
+        raise click.UsageError("--rl-learning-rate and --rl-steps are needed together")
+    return LookaheadConfig(**given)
+
+
+def _looked_ahead(assessment: "Assessment", run: "LookaheadConfig", as_json: bool) -> "Assessment":
+    """The assessment judged with the run's first updates, which are printed."""
+    from mlflow_rlrisk.commands.lookahead import lookahead_lines, write_lookahead
+    from mlflow_rlrisk.rollout_lookahead import with_lookahead
+
+    with console.steps("updates") as shown:
+        judged, found = with_lookahead(assessment, run, shown)
+    if assessment.folder is not None:
+        write_lookahead(assessment.folder, found)
+    (console.say if as_json else click.echo)("\n".join([*lookahead_lines(found), ""]))
     return judged
 
 

@@ -44,7 +44,6 @@ def lookahead(
     """
     from mlflow_rlrisk.config import LookaheadConfig
     from mlflow_rlrisk.rollout_lookahead import look_ahead_from
-    from mlflow_rlrisk.rollout_shards import write_text_atomically
 
     with console.steps("updates") as shown:
         found = look_ahead_from(
@@ -55,14 +54,21 @@ def lookahead(
             allow_pickle=allow_pickle,
             on_step=shown,
         )
-    text = json.dumps(found.to_dict(), ensure_ascii=False, allow_nan=False)
-    write_text_atomically(Path(folder) / RESULT, text + "\n")
-    console.say(f"lookahead   {Path(folder) / RESULT}")
+    write_lookahead(Path(folder), found)
     if as_json:
         print_json(found.to_dict())
     else:
         click.echo("\n".join(lookahead_lines(found)))
     return OK
+
+
+def write_lookahead(folder: Path, found: "Lookahead") -> None:
+    """Put the figures beside the rollouts."""
+    from mlflow_rlrisk.rollout_shards import write_text_atomically
+
+    text = json.dumps(found.to_dict(), ensure_ascii=False, allow_nan=False)
+    write_text_atomically(folder / RESULT, text + "\n")
+    console.say(f"lookahead   {folder / RESULT}")
 
 
 def lookahead_lines(found: "Lookahead") -> list[str]:
