@@ -117,12 +117,16 @@ def of_the_choice(rows: list[PairRow]) -> list[PairRow]:
 
 
 def first_updates(rows: list[PairRow]) -> Tested:
-    """The updates that were tried: on the third test, and on what was known when it was planned."""
-    last = PLANNED[-1].lineages
-    known = sorted({row["lineage"] for row in rows} - set(last))
+    """The updates that were tried: on the tests that were of them, and on what was known before."""
+    tests = [test for test in PLANNED if not test.is_of_rank]
+    new = {name for test in tests for name in test.lineages}
+    known = sorted({row["lineage"] for row in rows} - new)
     return [
-        first_update_figures(rows, last, "The first updates tried, third test"),
-        first_update_figures(rows, known, "The first updates tried, outcomes known before"),
+        *(
+            first_update_figures(rows, t.lineages, f"First updates, {t.title.lower()}")
+            for t in tests
+        ),
+        first_update_figures(rows, known, "First updates, outcomes known when they were built"),
     ]
 
 

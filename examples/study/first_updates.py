@@ -21,6 +21,7 @@ from mlflow_rlrisk.report_record import RiskLevel
 from mlflow_rlrisk.statistics import auroc, spearman
 
 REACH = "`lookahead_reach`"
+PROMISE = 0.25
 RIVALS = (
     REFERENCE,
     "pass@10",
@@ -103,19 +104,20 @@ def closed_share(study: Study) -> np.ndarray:
     )
 
 
-def pace(reach: np.ndarray, closed: np.ndarray) -> float:
+def pace(reach: np.ndarray, closed: np.ndarray) -> float | None:
     """Median of what was closed over what the first pace promised, where it promised something."""
-    promised = reach > 0.25
-    return float(np.median(closed[promised] / reach[promised]))
+    promised = reach > PROMISE
+    return float(np.median(closed[promised] / reach[promised])) if promised.any() else None
 
 
-def _within_auroc(study: Study, values: np.ndarray) -> float:
+def _within_auroc(study: Study, values: np.ndarray) -> float | None:
     """Mean over the lineages that have failed and other runs."""
     found = []
     for name in study.names:
         own = study.lineages == name
         found.append(defined(lambda own=own: auroc(-values[own], study.failed[own])))
-    return float(np.mean([each for each in found if each is not None]))
+    known = [each for each in found if each is not None]
+    return float(np.mean(known)) if known else None
 
 
 def _within_rank(study: Study, values: np.ndarray, closed: np.ndarray) -> float:
@@ -151,12 +153,8 @@ def first_update_section(found: dict[str, Any] | None) -> str:
     """What stands in the README: sentences and a table that follow from the figures."""
     if found is None:
         return ""
-    reach, other = (found["predictors"][name] for name in (REACH, REFERENCE))
-    verb = "finds" if reach["auroc"] >= other["auroc"] else "**does not find**"
     sentences = [
-        f"{REACH} {verb} the runs that fail at least as well as pass@64: AUROC "
-        f"{reach['auroc']:.3f} {interval_text(reach['interval'])} and {other['auroc']:.3f}, "
-        f"difference in {interval_text(reach['less_reference'])}.",
+        _finding(*(found["predictors"][name] for name in (REACH, REFERENCE))),
         f"Levels by the samples alone: {_said(found['levels'])}. With the first updates: "
         f"{_said(found['levels_with'])}; "
         + (
@@ -165,14 +163,12 @@ def first_update_section(found: dict[str, Any] | None) -> str:
             else "no checkpoint whose run failed is `low`"
         )
         + ".",
-        f"Runs closed {found['pace']:.2f} of what the pace of their first updates promised "
-        "(median, where that was above 0.25).",
+        _pace(found["pace"]),
     ]
     rows = [
         [
             f"**{name}**" if name == REACH else name,
-            f"{value_text(each['auroc'])} {interval_text(each['interval'])}",
-            interval_text(each["less_reference"]) if name != REFERENCE else "",
+            *_auroc_cells(each, is_reference=name == REFERENCE),
             value_text(each["auroc_within"]),
             value_text(each["closed_pooled"]),
             value_text(each["closed_within"]),
@@ -188,6 +184,33 @@ def first_update_section(found: dict[str, Any] | None) -> str:
         + "".join(f"* {sentence}\n" for sentence in sentences)
         + "\n"
         + table(head, rows)
+    )
+
+
+def _auroc_cells(each: dict[str, Any], *, is_reference: bool) -> list[str]:
+    if each["auroc"] is None:
+        return [value_text(None), ""]
+    ends = f"{value_text(each['auroc'])} {interval_text(each['interval'])}"
+    return [ends, "" if is_reference else interval_text(each["less_reference"])]
+
+
+def _pace(found: float | None) -> str:
+    if found is None:
+        return f"The first pace of no run promised more than {PROMISE}."
+    return (
+        f"Runs closed {found:.2f} of what the pace of their first updates promised (median, where "
+        f"that was above {PROMISE})."
+    )
+
+
+def _finding(reach: dict[str, Any], other: dict[str, Any]) -> str:
+    if reach["auroc"] is None:
+        return "All runs ended alike, so nothing can be said of finding those that fail."
+    verb = "finds" if reach["auroc"] >= other["auroc"] else "**does not find**"
+    return (
+        f"{REACH} {verb} the runs that fail at least as well as pass@64: AUROC "
+        f"{reach['auroc']:.3f} {interval_text(reach['interval'])} and {other['auroc']:.3f}, "
+        f"difference in {interval_text(reach['less_reference'])}."
     )
 
 

@@ -33,6 +33,7 @@ from examples.study.settings import (
     PROSPECTIVE,
     PROSPECTIVE_2,
     PROSPECTIVE_3,
+    PROSPECTIVE_4,
     StudySettings,
 )
 from mlflow_rlrisk.calibration import formula_digest
@@ -68,6 +69,7 @@ PLANNED = (
     PlannedTest("First test out of sample", PROSPECTIVE, "prospective.json"),
     PlannedTest("Second test out of sample", PROSPECTIVE_2, "prospective-2.json"),
     PlannedTest("Third test out of sample", PROSPECTIVE_3, "prospective-3.json", is_of_rank=False),
+    PlannedTest("Fourth test out of sample", PROSPECTIVE_4, "prospective-4.json", is_of_rank=False),
 )
 
 

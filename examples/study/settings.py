@@ -287,11 +287,23 @@ PROSPECTIVE_3 = FULL.model_copy(
 `booking-qwen3` has a third of the rate at which its pilot did well: a recipe too weak for the task.
 """
 
+PROSPECTIVE_4 = FULL.model_copy(
+    update={
+        "lineages": (
+            PROSPECTIVE_3.lineage("booking-qwen3").model_copy(
+                update={"name": "booking-qwen3-slow", "rl_learning_rate": 3e-5}
+            ),
+        )
+    }
+)
+"""One of these again at a tenth of its pilot's rate, for at a third hardly a run had failed."""
+
 STUDIES = {
     "SETTINGS.json": FULL,
     "SETTINGS-prospective.json": PROSPECTIVE,
     "SETTINGS-prospective-2.json": PROSPECTIVE_2,
     "SETTINGS-prospective-3.json": PROSPECTIVE_3,
+    "SETTINGS-prospective-4.json": PROSPECTIVE_4,
 }
 """By the file in ``results`` that froze them."""
 
