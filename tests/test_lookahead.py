@@ -18,6 +18,7 @@ from mlflow_rlrisk.errors import (
 )
 from mlflow_rlrisk.grpo_updates import Answer, make_update, trainable
 from mlflow_rlrisk.lookahead import GradedPrompt, look_ahead
+from mlflow_rlrisk.teacher_forced import TeacherForcedScorer
 
 WORDS = 12
 RUN = LookaheadConfig(learning_rate=0.01, run_steps=40, prompts_per_step=4, steps=4, repeats=1)
@@ -225,6 +226,25 @@ def test_the_same_seed_gives_the_same_figures_and_repeats_average_others() -> No
     assert other.closed.value != first.closed.value
     assert mean.closed.value != first.closed.value
     assert steps == [(done, 24) for done in range(1, 25)]
+
+
+def test_an_advantage_is_the_reward_in_standard_deviations_of_its_group() -> None:
+    """As TRL has it: the deviation of a sample, and 1e-4 against none at all."""
+    import mlflow_rlrisk.lookahead as tried
+
+    model, rewards = _model(), [1.0, 0.0, 0.0, 0.5]
+    row = GradedPrompt(
+        prompt_ids=[1, 2],
+        completions=[[3], [4], [5], [6]],
+        rewards=rewards,
+        correct=[True, False, False, False],
+    )
+    scores = TeacherForcedScorer(model).score(tried._pairs(row), temperature=1.0)
+
+    found = [each.advantage for each in tried._group(row, scores, slice(0, 4))]
+
+    expected = (torch.tensor(rewards) - 0.375) / (torch.tensor(rewards).std() + 1e-4)
+    assert found == pytest.approx(expected.tolist(), rel=1e-5)
 
 
 def test_a_collapsed_checkpoint_moves_nowhere() -> None:
