@@ -41,14 +41,16 @@ def _model(seed: int = 0, **settings: Any) -> Any:
     return AutoModelForCausalLM.from_config(config).eval()
 
 
-def _logprobs(model: Any, prompt: Sequence[int], completion: Sequence[int]) -> torch.Tensor:
+def _logprobs(
+    model: Any, prompt: Sequence[int], completion: Sequence[int], temperature: float = 1.0
+) -> torch.Tensor:
     """One sequence at a time, no padding."""
     ids = torch.tensor([[*prompt, *completion]])
-    logs = torch.log_softmax(model(input_ids=ids).logits[0].float(), dim=-1)
+    logs = torch.log_softmax(model(input_ids=ids).logits[0].float() / temperature, dim=-1)
     return logs[len(prompt) - 1 : -1].gather(1, ids[0, len(prompt) :, None])[:, 0]
 
 
-def _answers(model: Any, shift: float = 0.0) -> list[Answer]:
+def _answers(model: Any, shift: float = 0.0, temperature: float = 1.0) -> list[Answer]:
     """Prompts and completions of different lengths."""
     rows = [([1, 2, 3], [4, 5], 1.5), ([6], [7, 8, 9], -0.5), ([2, 2], [3], -1.0)]
     return [
@@ -56,32 +58,35 @@ def _answers(model: Any, shift: float = 0.0) -> list[Answer]:
             prompt_ids=prompt,
             completion=completion,
             advantage=advantage,
-            old_logprobs=_logprobs(model, prompt, completion).detach().numpy() + shift,
+            old_logprobs=_logprobs(model, prompt, completion, temperature).detach().numpy() + shift,
         )
         for prompt, completion, advantage in rows
     ]
 
 
-def _change(model: Any, answers: list[Answer], settings: LookaheadConfig) -> dict[str, Any]:
+def _change(
+    model: Any, answers: list[Answer], settings: LookaheadConfig, temperature: float = 1.0
+) -> dict[str, Any]:
     """What one step of plain descent at rate 1 takes away from the weights: the gradient."""
     before = {name: each.detach().clone() for name, each in model.named_parameters()}
-    make_update(
-        model, torch.optim.SGD(model.parameters(), lr=1.0), answers, settings, temperature=1.0
-    )
+    descent = torch.optim.SGD(model.parameters(), lr=1.0)
+    make_update(model, descent, answers, settings, temperature=temperature)
     return {name: before[name] - each.detach() for name, each in model.named_parameters()}
 
 
-def test_the_first_update_follows_the_policy_gradient() -> None:
+@pytest.mark.parametrize("temperature", [1.0, 0.6, 2.0])
+def test_the_first_update_follows_the_policy_gradient(temperature: float) -> None:
     model = _model()
-    answers = _answers(model)
+    answers = _answers(model, temperature=temperature)
     reference = copy.deepcopy(model)
     total = sum(
-        each.advantage * _logprobs(reference, each.prompt_ids, each.completion).sum()
+        each.advantage * _logprobs(reference, each.prompt_ids, each.completion, temperature).sum()
         for each in answers
     )
     (-total / 6).backward()  # six tokens in all
 
-    change = _change(model, answers, RUN.model_copy(update={"max_grad_norm": 1e9}))
+    whole = RUN.model_copy(update={"max_grad_norm": 1e9})
+    change = _change(model, answers, whole, temperature)
 
     for name, each in reference.named_parameters():
         torch.testing.assert_close(change[name], each.grad, rtol=1e-4, atol=1e-6)

@@ -187,6 +187,8 @@ def test_mlflow_evaluate_and_the_command_line_assess_and_look_ahead_at_once(
     assert printed.exception is None, printed.output
     name = "rlrisk/lookahead_reach"
     assert evaluated.report.metrics[name].value == expected.reach.value
+    assert evaluated.context is not None
+    assert evaluated.context.lookahead_reach == expected.evidence()
     for out in (tmp_path / "evaluated", tmp_path / "cli"):
         stored = RiskReport.from_json(next(out.rglob("report.json")).read_text())
         assert stored.metrics[name].value == pytest.approx(expected.reach.value)

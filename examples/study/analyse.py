@@ -15,7 +15,11 @@ from typing import Any
 import numpy as np
 
 from examples.study.choosing import candidate_values, comparison, frozen
-from examples.study.first_updates import first_update_figures, first_update_section
+from examples.study.first_updates import (
+    first_update_figures,
+    first_update_section,
+    measured_lineages,
+)
 from examples.study.misranked import misranked, noise_floor
 from examples.study.predictors import OURS, PREDICTORS, RESULTS, values_of
 from examples.study.prospective import PLANNED, prospective_figures
@@ -120,7 +124,7 @@ def first_updates(rows: list[PairRow]) -> Tested:
     """The updates that were tried: on the tests that were of them, and on what was known before."""
     tests = [test for test in PLANNED if not test.is_of_rank]
     new = {name for test in tests for name in test.lineages}
-    known = sorted({row["lineage"] for row in rows} - new)
+    known = [name for name in measured_lineages(rows) if name not in new]
     return [
         *(
             first_update_figures(rows, t.lineages, f"First updates, {t.title.lower()}")

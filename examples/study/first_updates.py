@@ -50,6 +50,13 @@ def lookaheads_of(rows: Sequence[PairRow]) -> list[LookaheadRow] | None:
     return chosen
 
 
+def measured_lineages(rows: Sequence[PairRow]) -> list[str]:
+    """Lineages of which the updates of every checkpoint were tried."""
+    names = sorted({row["lineage"] for row in rows})
+    members = {name: [row for row in rows if row["lineage"] == name] for name in names}
+    return [name for name in names if lookaheads_of(members[name]) is not None]
+
+
 def first_update_figures(
     rows: Sequence[PairRow], lineages: Sequence[str], title: str
 ) -> dict[str, Any] | None:
@@ -65,8 +72,8 @@ def first_update_figures(
     closed = closed_share(study)
     return {
         "title": title,
+        "lineages": study.names,
         "num_checkpoints": len(study.rows),
-        "num_lineages": len(study.names),
         "num_failed": int(study.failed.sum()),
         "pace": pace(values[REACH], closed),
         "predictors": {
@@ -179,8 +186,8 @@ def first_update_section(found: dict[str, Any] | None) -> str:
     head = ["predictor", "AUROC failed [95 %]", "− pass@64 [95 %]", "within a lineage"]
     head += ["ρ with the gap closed", "within", "ρ with final pass@1, within"]
     return (
-        f"**{found['title']}.** {found['num_checkpoints']} checkpoints of {found['num_lineages']} "
-        f"lineages, {found['num_failed']} failed.\n\n"
+        f"**{found['title']}.** {found['num_checkpoints']} checkpoints "
+        f"({', '.join(found['lineages'])}), {found['num_failed']} failed.\n\n"
         + "".join(f"* {sentence}\n" for sentence in sentences)
         + "\n"
         + table(head, rows)
