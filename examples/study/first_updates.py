@@ -63,7 +63,7 @@ def first_update_figures(
     """Every figure for some lineages as JSON values; ``None`` while one of them is not complete."""
     study = study_of([row for row in rows if row["lineage"] in lineages])
     ahead = lookaheads_of(study.rows)
-    if ahead is None or set(study.names) != set(lineages):
+    if not study.rows or ahead is None or set(study.names) != set(lineages):
         return None
     values = {REACH: np.array([each["reach"][0] for each in ahead])}
     values |= {name: values_of(study.rows, PREDICTORS[name]) for name in RIVALS}
