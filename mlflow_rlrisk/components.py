@@ -31,7 +31,7 @@ MISMATCH = PREFIX + "mismatch_k3_kl"
 LOOKAHEAD = PREFIX + "lookahead_reach"
 PASS_AT_1 = PREFIX + "pass_at_1"
 PASS_AT_64 = PREFIX + "pass_at_64"
-NO_LOOKAHEAD = "the run's first updates were not tried: rlrisk lookahead"
+NO_LOOKAHEAD = "first updates of the RL run were not tried: rlrisk lookahead"
 MOST_ATTEMPTS = 64
 """Attempts at which coverage is read, where so many were sampled."""
 
