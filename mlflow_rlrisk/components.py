@@ -28,7 +28,6 @@ ENTROPY_ESTIMATE = PREFIX + "token_entropy_estimate"
 ENTROPY_RELATIVE = PREFIX + "token_entropy_relative"
 OVERLAP = PREFIX + "sft_rl_overlap"
 MISMATCH = PREFIX + "mismatch_k3_kl"
-LOOKAHEAD = PREFIX + "lookahead_reach"
 PASS_AT_1 = PREFIX + "pass_at_1"
 PASS_AT_64 = PREFIX + "pass_at_64"
 NO_LOOKAHEAD = "first updates of the RL run were not tried: rlrisk lookahead"
@@ -51,7 +50,6 @@ READS = {
     "entropy_rel": ENTROPY_RELATIVE,
     "overlap": OVERLAP,
     "mismatch": MISMATCH,
-    "lookahead": LOOKAHEAD,
 }
 """Metric that a component reads as it is; the others combine evidence beside the rollouts."""
 

@@ -1,7 +1,6 @@
 """One GRPO update of a causal model from answers that are there already."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ import numpy.typing as npt
 
 from mlflow_rlrisk.config import LookaheadConfig
 from mlflow_rlrisk.errors import ConfigError, SamplerError
+from mlflow_rlrisk.teacher_forced import without_dropout
 
 if TYPE_CHECKING:
     import torch
@@ -70,7 +70,7 @@ def make_update(
 
     num_tokens = sum(len(each.completion) for each in answers)
     optimizer.zero_grad(set_to_none=True)
-    with _without_dropout(model), torch.enable_grad():
+    with without_dropout(model), torch.enable_grad():
         for part in _parts(answers, int(model.get_input_embeddings().weight.shape[0])):
             try:
                 loss: Any = _loss(model, part, settings.clip_range, temperature)
@@ -126,13 +126,3 @@ def _parts(answers: Sequence[Answer], num_words: int) -> Iterator[list[Answer]]:
         part.append(each)
     if part:
         yield part
-
-
-@contextmanager
-def _without_dropout(model: Any) -> Iterator[None]:
-    was_training = bool(model.training)
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)

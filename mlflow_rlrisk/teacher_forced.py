@@ -86,7 +86,7 @@ class TeacherForcedScorer:
         self.fallback_reason: str | None = None
         """Why logits of whole sequences are computed; none where hidden states are enough."""
         self._after: _AfterHead | None = None
-        with _evaluation(model):
+        with without_dropout(model):
             try:
                 self._after = _probe(model, self._head)
             except _UnknownHeadError as error:
@@ -118,7 +118,7 @@ class TeacherForcedScorer:
             batch_tokens = min(batch_tokens, max(1, LARGEST_LOGITS // self._num_words))
         num_tokens = sum(len(completion) for _, completion in sequences)
         scores: dict[int, TokenScores] = {}
-        with _evaluation(self._model):
+        with without_dropout(self._model):
             for rows in _batches(lengths, batch_tokens):
                 batch = [(row, *sequences[row]) for row in rows]
                 scores.update(self._score_batch(batch, temperature, num_tokens))
@@ -359,8 +359,8 @@ def _head_forward(head: Any, forward: Forward | None) -> Iterator[None]:
 
 
 @contextmanager
-def _evaluation(model: Any) -> Iterator[None]:
-    """Without dropout, whatever mode the caller left the model in."""
+def without_dropout(model: Any) -> Iterator[None]:
+    """The model in evaluation mode, whatever mode the caller left it in; put back afterwards."""
     was_training = bool(model.training)
     model.eval()
     try:
