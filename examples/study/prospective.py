@@ -34,6 +34,7 @@ from examples.study.settings import (
     PROSPECTIVE_2,
     PROSPECTIVE_3,
     PROSPECTIVE_4,
+    PROSPECTIVE_5,
     StudySettings,
 )
 from mlflow_rlrisk.calibration import formula_digest
@@ -70,6 +71,7 @@ PLANNED = (
     PlannedTest("Second test out of sample", PROSPECTIVE_2, "prospective-2.json"),
     PlannedTest("Third test out of sample", PROSPECTIVE_3, "prospective-3.json", is_of_rank=False),
     PlannedTest("Fourth test out of sample", PROSPECTIVE_4, "prospective-4.json", is_of_rank=False),
+    PlannedTest("Fifth test out of sample", PROSPECTIVE_5, "prospective-5.json", is_of_rank=False),
 )
 
 

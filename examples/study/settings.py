@@ -298,12 +298,27 @@ PROSPECTIVE_4 = FULL.model_copy(
 )
 """One of these again at a tenth of its pilot's rate, for at a third hardly a run had failed."""
 
+PROSPECTIVE_5 = FULL.model_copy(
+    update={
+        "lineages": (
+            PROSPECTIVE_3.lineage("seating-gptj").model_copy(
+                update={"name": "seating-gptj-slow", "rl_learning_rate": 7e-5}
+            ),
+            PROSPECTIVE_3.lineage("weaving-cohere").model_copy(
+                update={"name": "weaving-cohere-slow", "rl_learning_rate": 5e-5}
+            ),
+        )
+    }
+)
+"""The other two again at rates where runs are to end on both sides of the line of failure."""
+
 STUDIES = {
     "SETTINGS.json": FULL,
     "SETTINGS-prospective.json": PROSPECTIVE,
     "SETTINGS-prospective-2.json": PROSPECTIVE_2,
     "SETTINGS-prospective-3.json": PROSPECTIVE_3,
     "SETTINGS-prospective-4.json": PROSPECTIVE_4,
+    "SETTINGS-prospective-5.json": PROSPECTIVE_5,
 }
 """By the file in ``results`` that froze them."""
 
