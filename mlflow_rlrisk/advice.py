@@ -54,6 +54,7 @@ def next_steps(
     steps: list[str] = []
     for gap in judgement.gaps:
         steps += _for_gap(gap, statistics, config, policy)
+    steps += [_to_assess(name, assessed.not_assessed[name]) for name in judgement.lacking]
     decides = "starvation" if Veto.SIGNAL in judgement.vetoes else None
     severe = sorted(assessed.components, key=lambda part: (part.name != decides, part.order))
     if Veto.VERIFIER in judgement.vetoes:
@@ -79,6 +80,15 @@ _AUDIT = (
     "audit the verifier on at least 100 accepted and 100 rejected answers before any RL: "
     "a reward that is not better than chance teaches noise"
 )
+
+
+def _to_assess(name: str, why: str) -> str:
+    if name == "lookahead":
+        return (
+            "try the run's first updates on these rollouts: rlrisk lookahead FOLDER "
+            "--learning-rate R --run-steps N, with the run's own R and N, then rlrisk rescore"
+        )
+    return f"supply what {name} needs: {why}"
 
 
 def _for_gap(

@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mlflow_rlrisk.config import AssessmentConfig, PolicyConfig
+    from mlflow_rlrisk.config import AssessmentConfig, LookaheadConfig, PolicyConfig
     from mlflow_rlrisk.evidence import AssessmentContext
     from mlflow_rlrisk.observer import Observer
     from mlflow_rlrisk.report_record import RiskReport
+
+LOOKAHEAD = "look ahead"
+"""The stage of an assessment that tries the first updates."""
 
 
 def assess(
@@ -26,6 +29,7 @@ def assess(
     context: "AssessmentContext | None" = None,
     expert_data: object = None,
     expert_train_data: object = None,
+    lookahead: "LookaheadConfig | None" = None,
     out_dir: str | Path | None = None,
     run_preflight: bool = True,
     observer: "Observer | None" = None,
@@ -46,6 +50,8 @@ def assess(
             profile of their responses enter the report.
         expert_train_data: Examples that SFT was trained on, in the same forms: the gap between
             both losses enters the report.
+        lookahead: The RL run, whose first updates are tried on the rollouts: needs ``out_dir``, and
+            16 bytes of memory a parameter.
         out_dir: Folder for rollouts and report; stored rollouts of the same inputs are reused.
         run_preflight: Show the verifier its own gold answers before anything is sampled.
         observer: Receives the progress.
@@ -56,7 +62,9 @@ def assess(
     """
     from mlflow_rlrisk.wiring import run_assessment
 
-    return run_assessment(
+    if lookahead is not None:
+        _refuse_lookahead(model, config, out_dir)
+    assessment = run_assessment(
         model,
         prompts,
         verifier=verifier,
@@ -70,7 +78,27 @@ def assess(
         run_preflight=run_preflight,
         observer=observer,
         command=command,
-    ).report
+    )
+    if lookahead is None:
+        return assessment.report
+    from mlflow_rlrisk.rollout_lookahead import with_lookahead
+
+    if observer is not None:
+        observer.stage(LOOKAHEAD)
+    return with_lookahead(assessment, lookahead)[0].report
+
+
+def _refuse_lookahead(
+    model: str | Path, config: "AssessmentConfig | None", out_dir: str | Path | None
+) -> None:
+    """Before hours of sampling, what would be refused after them."""
+    from mlflow_rlrisk.config import AssessmentConfig
+    from mlflow_rlrisk.errors import ConfigError
+    from mlflow_rlrisk.mismatch_evidence import require_scorable
+
+    if out_dir is None:
+        raise ConfigError("out_dir", None, "a folder is needed to try the first updates of a run")
+    require_scorable(str(model), config or AssessmentConfig())
 
 
 def rescore(

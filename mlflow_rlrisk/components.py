@@ -235,7 +235,7 @@ class Quantities:
         evidence = self._context.lookahead_reach
         if evidence is None:
             return NO_LOOKAHEAD
-        label = "lower end of the gap closed at the pace of the first updates"
+        label = f"lower end of the gap closed at the pace of the first updates ({evidence.source})"
         return self._lower_end(label, evidence.ci_low)
 
     def _lower_end(self, measure: str, low: float) -> Quantity:

@@ -222,6 +222,8 @@ class PolicyConfig(Settings):
     """``high`` when the lower end of the starved share is above this."""
     max_component: Share = 0.5
     """``low`` needs every component's severity at or below this."""
+    low_requires: tuple[str, ...] = ()
+    """``low`` needs these components assessed, such as ``lookahead``; none by default."""
     calibration: CalibrationUse | None = None
     """In a file: the path of a record of ``rlrisk calibrate``, relative to the file."""
     max_fail_probability: Share = 0.5
@@ -234,6 +236,10 @@ class PolicyConfig(Settings):
         for name in self.components.keys() - DEFAULT_COMPONENTS.keys():
             known = ", ".join(DEFAULT_COMPONENTS)
             raise ConfigError(f"components.{name}", name, f"unknown component; known: {known}")
+        for name in self.low_requires:
+            if name not in self.components:
+                known = ", ".join(self.components)
+                raise ConfigError("low_requires", name, f"no component of this policy: {known}")
         if self.components and not any(line.weight for line in self.components.values()):
             names = list(self.components)
             raise ConfigError("components", names, "one needs a weight: guards alone have no index")

@@ -69,9 +69,11 @@ def make_update(
     import torch
 
     num_tokens = sum(len(each.completion) for each in answers)
+    # Where all of a group were worth the same nothing is taught; one keeps the step a step.
+    teaching = [each for each in answers if each.advantage != 0.0] or answers[:1]
     optimizer.zero_grad(set_to_none=True)
     with without_dropout(model), torch.enable_grad():
-        for part in _parts(answers, int(model.get_input_embeddings().weight.shape[0])):
+        for part in _parts(teaching, int(model.get_input_embeddings().weight.shape[0])):
             try:
                 loss: Any = _loss(model, part, settings.clip_range, temperature)
                 (loss / num_tokens).backward()

@@ -27,6 +27,7 @@ def reasons(
     if judgement.level is RiskLevel.UNKNOWN:
         vetoes = [f"would weigh heavily once the evidence suffices: {each}" for each in vetoes]
     sentences += vetoes
+    sentences += [words.lacking(name, assessed.not_assessed[name]) for name in judgement.lacking]
     is_medium = judgement.level is RiskLevel.MEDIUM
     withholds = is_medium and metrics[SIGNAL].ci_low < policy.low_signal_from
     if withholds:
@@ -97,6 +98,10 @@ class _Words:
             "" if youden is None else self._interval(youden.value, youden.ci_low, youden.ci_high)
         )
         return f"verifier J {shown} is not above 0 [{entry.source}; {entry.scope}]"
+
+    def lacking(self, name: str, why: str) -> str:
+        """That ``low`` is withheld until a component is assessed."""
+        return f"low needs {name} assessed [policy {self._policy.name}], and it was not: {why}"
 
     def signal(self) -> str:
         """That the group signal withholds ``low``."""

@@ -172,7 +172,8 @@ class Provenance:
         model_id: LoggedModel id.
         run_id: MLflow run of the checkpoint.
         digests: Content digests under the keys ``checkpoint``, ``tokenizer``, ``template``,
-            ``prompts``, ``verifier``, ``sampler``, ``policy``.
+            ``prompts``, ``verifier``, ``sampler``, ``policy``, and ``lookahead`` (settings of the
+            run) where its first updates were tried in the same go.
         prompts: What was recognised in the prompt set, as a sentence.
         verifier: Name of the verifier.
         judge_tier: Isolation under which it ran candidate code: ``A``, ``B``, ``C``, or

@@ -74,6 +74,8 @@ class Judgement:
         vetoes: Findings that make the level ``high`` by themselves.
         fail_probability: Calibrated chance of failure; ``None`` where no calibration is used or
             the level is ``unknown``, for the same reason.
+        lacking: Components without which the policy does not say ``low``, where nothing else
+            withholds it.
     """
 
     level: RiskLevel
@@ -83,6 +85,7 @@ class Judgement:
     gaps: tuple[Gap, ...]
     vetoes: tuple[Veto, ...]
     fail_probability: Metric | None = None
+    lacking: tuple[str, ...] = ()
 
 
 def judge(
@@ -103,8 +106,9 @@ def judge(
     1. ``unknown`` when evidence is missing (`evidence_gaps`);
     2. ``high`` when a veto applies (`find_vetoes`);
     3. ``low`` when the upper end of the index is below the policy's line, the lower end of the
-       group signal is not below its line, no component is severe and the calibrated chance of
-       failure, where there is one, is within the policy's line;
+       group signal is not below its line, no component is severe, the calibrated chance of
+       failure, where there is one, is within the policy's line, and every component that the
+       policy asks for was assessed;
     4. else ``medium``.
 
     Args:
@@ -154,6 +158,7 @@ def judge(
     level = RiskLevel.UNKNOWN
     probabilities: dict[str, float] = {}
     calibrated: Metric | None = None
+    lacking = tuple(name for name in policy.low_requires if name in assessed.not_assessed)
     if SIGNAL in metrics and STARVED in metrics:
         vetoes = find_vetoes(metrics[SIGNAL], metrics[STARVED], index, youden, policy)
     if not gaps:
@@ -161,14 +166,16 @@ def judge(
         severities = [part.q for part in assessed.components]
         level = level_of(index, metrics[SIGNAL], vetoes, severities, policy, calibrated)
         probabilities = _probabilities(draws, index_draws, assessed, youden, policy)
+    is_withheld = level is RiskLevel.LOW and bool(lacking)
     return Judgement(
-        level=level,
+        level=RiskLevel.MEDIUM if is_withheld else level,
         index=index,
         index_undefined=None,
         probabilities=probabilities,
         gaps=gaps,
         vetoes=vetoes,
         fail_probability=calibrated,
+        lacking=lacking if is_withheld else (),
     )
 
 
@@ -324,6 +331,8 @@ def _probabilities(
     chances = fail_probability(index_draws, policy)
     if chances is not None:
         low = low & (chances <= policy.max_fail_probability)
+    if not assessed.not_assessed.keys().isdisjoint(policy.low_requires):
+        low = np.zeros_like(low)
     shares = {RiskLevel.LOW: low.mean(), RiskLevel.HIGH: high.mean()}
     medium = float((~low & ~high).mean())
     return {

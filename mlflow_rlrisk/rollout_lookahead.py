@@ -124,7 +124,9 @@ def with_lookahead(
     context = replace(assessment.context or AssessmentContext(), lookahead_reach=found.evidence())
     judged = rescore_stored(folder, policy=report.policy, context=context)
     # Who sampled it with which command, and what preflight remarked, is not known to a rescore.
-    judged = replace(judged, provenance=report.provenance, notes=report.notes)
+    digests = report.provenance.digests | {"lookahead": settings.digest()}
+    provenance = replace(report.provenance, digests=digests)
+    judged = replace(judged, provenance=provenance, notes=report.notes)
     write_text_atomically(folder / REPORT, judged.to_json())
     return replace(assessment, report=judged, context=context), found
 

@@ -92,6 +92,36 @@ def test_the_first_update_follows_the_policy_gradient(temperature: float) -> Non
         torch.testing.assert_close(change[name], each.grad, rtol=1e-4, atol=1e-6)
 
 
+def test_answers_that_teach_nothing_count_in_the_mean_and_cost_no_pass() -> None:
+    model, whole = _model(), RUN.model_copy(update={"max_grad_norm": 1e9})
+    answers = _answers(model)
+    idle = replace(answers[1], completion=[1] * 6, advantage=0.0, old_logprobs=np.zeros(6))
+    alone, seen = _change(copy.deepcopy(model), answers, whole), []
+    model.register_forward_pre_hook(
+        lambda _, __, given: seen.append(len(given["input_ids"])), with_kwargs=True
+    )
+
+    beside = _change(model, [*answers, idle], whole)
+
+    assert seen == [3]
+    for name, each in alone.items():
+        torch.testing.assert_close(beside[name], each / 2, rtol=1e-4, atol=1e-7)
+
+
+def test_a_step_without_any_lesson_still_is_one() -> None:
+    """Its momentum goes on, as a trainer's does."""
+    model = _model()
+    answers = _answers(model)
+    idle = [replace(each, advantage=0.0) for each in answers]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.0)
+    make_update(model, optimizer, answers, RUN, temperature=1.0)
+    before = {name: each.detach().clone() for name, each in model.named_parameters()}
+
+    make_update(model, optimizer, idle, RUN, temperature=1.0)
+
+    assert any(not torch.equal(each, before[name]) for name, each in model.named_parameters())
+
+
 def test_a_long_gradient_is_cut_to_the_norm() -> None:
     model = _model()
 

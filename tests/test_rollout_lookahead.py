@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -114,6 +115,18 @@ def test_updates_that_may_have_changed_little_keep_a_checkpoint_from_low(
     assert said == (level is RiskLevel.MEDIUM)
 
 
+def test_the_report_says_at_which_settings_of_the_run_the_updates_were_tried(
+    folder: Path,
+) -> None:
+    found = look_ahead_from(folder, RUN, device="cpu")
+
+    (part,) = [each for each in rescore(folder).components if each.name == "lookahead"]
+
+    tried = f"{RUN.steps} of {RUN.run_steps} updates at learning rate {RUN.learning_rate:g}"
+    assert tried in part.measure
+    assert found.evidence().source in part.measure
+
+
 def test_what_does_not_fit_is_refused(folder: Path, tmp_path: Path) -> None:
     other = write_llama(tmp_path / "other", seed=5)
 
@@ -195,6 +208,32 @@ def test_mlflow_evaluate_and_the_command_line_assess_and_look_ahead_at_once(
         assert stored.provenance.command
     assert "lookahead_reach: at this pace in 40 updates" in printed.stdout
     assert json.loads(next((tmp_path / "cli").rglob("lookahead.json")).read_text())
+
+
+def test_assess_in_python_looks_ahead_at_once_or_refuses_before_it_samples(
+    model: Path, folder: Path, tmp_path: Path
+) -> None:
+    run = RUN.model_copy(update={"prompts_per_step": 8})
+    expected = look_ahead_from(folder, run, device="cpu")
+    config = RiskReport.from_json((folder / "report.json").read_text()).config
+    ask: dict[str, Any] = {
+        "verifier": "tests.test_rollout_lookahead:has_an_e",
+        "config": config,
+        "run_preflight": False,
+        "lookahead": run,
+    }
+
+    report = assess(model, PROMPTS, out_dir=tmp_path / "out", **ask)
+    again = assess(model, PROMPTS, out_dir=tmp_path / "out", **ask)
+
+    assert report.metrics["rlrisk/lookahead_reach"].value == expected.reach.value
+    assert report.provenance.digests["lookahead"] == run.digest()
+    assert again.metrics == report.metrics
+    with pytest.raises(ConfigError, match="out_dir"):
+        assess(tmp_path / "nowhere", PROMPTS, **ask)
+    cut = config.model_copy(update={"sampling": config.sampling.model_copy(update={"top_p": 0.9})})
+    with pytest.raises(ComparabilityError, match="top_p"):
+        assess(tmp_path / "nowhere", PROMPTS, out_dir=tmp_path / "b", **ask | {"config": cut})
 
 
 def test_half_a_run_or_a_model_without_files_is_a_misuse(model: Path) -> None:

@@ -18,12 +18,17 @@ from examples.study.choosing import candidate_values, comparison, frozen
 from examples.study.first_updates import (
     first_update_figures,
     first_update_section,
+    first_update_summary,
     measured_lineages,
 )
 from examples.study.misranked import misranked, noise_floor
 from examples.study.predictors import OURS, PREDICTORS, RESULTS, values_of
 from examples.study.prospective import PLANNED, prospective_figures
-from examples.study.prospective_tables import prospective_candidates, prospective_section
+from examples.study.prospective_tables import (
+    prospective_candidates,
+    prospective_page,
+    prospective_section,
+)
 from examples.study.rows import PairRow, read_pairs
 from examples.study.scoring import (
     OUTCOMES,
@@ -134,24 +139,30 @@ def first_updates(rows: list[PairRow]) -> Tested:
     ]
 
 
-def parts_of(tested: Tested, together: dict[str, Any], ahead: Tested) -> list[str]:
-    """What follows the first three lineages, here and there."""
-    return [
+def readme_block(
+    found: dict[str, Any], tested: Tested, together: dict[str, Any], ahead: Tested
+) -> str:
+    """What stands between the markers of the README: the tests in sentences."""
+    parts = [
         *map(prospective_section, tested),
         together_section(together),
-        *map(first_update_section, ahead),
+        first_update_summary(ahead),
     ]
+    return section(found) + "".join(map(_after, parts))
 
 
-def readme_block(found: dict[str, Any], parts: Sequence[str]) -> str:
-    """What stands between the markers of the README."""
-    return section(found) + "".join(_after(part) for part in parts)
-
-
-def evidence_page(found: dict[str, Any], tested: Tested, parts: Sequence[str]) -> str:
-    """``EVIDENCE.md``."""
-    candidates = [prospective_candidates(each) for each in tested]
-    return everything(found) + "".join(_after(part) for part in [*parts, *candidates])
+def evidence_page(
+    found: dict[str, Any], tested: Tested, together: dict[str, Any], ahead: Tested
+) -> str:
+    """``EVIDENCE.md``: the same with all tables."""
+    parts = [
+        *map(prospective_page, tested),
+        together_section(together),
+        first_update_summary(ahead),
+        *map(first_update_section, ahead),
+        *map(prospective_candidates, tested),
+    ]
+    return everything(found) + "".join(map(_after, parts))
 
 
 def _after(part: str) -> str:
@@ -175,9 +186,8 @@ def main(arguments: list[str] | None = None) -> int:
     text = README.read_text(encoding="utf-8")
     before, rest = text.split(BEGIN)
     current, after = rest.split(END)
-    parts = parts_of(tested, together, ahead)
-    computed = readme_block(found, parts)
-    page = evidence_page(found, tested, parts)
+    computed = readme_block(found, tested, together, ahead)
+    page = evidence_page(found, tested, together, ahead)
     if options.check:
         is_same = current == computed and PAGE.read_text(encoding="utf-8") == page
         print("as computed" if is_same else "README or EVIDENCE.md differs", file=sys.stderr)

@@ -156,8 +156,39 @@ def _ends(draws: np.ndarray) -> list[float]:
     return [float(end) for end in np.quantile(draws, [0.025, 0.975])]
 
 
+def first_update_summary(tested: Sequence[dict[str, Any] | None]) -> str:
+    """What stands in the README: every set of lineages in a row, and each failed low one named."""
+    known = [found for found in tested if found is not None]
+    if not known:
+        return ""
+    rows = []
+    for found in known:
+        reach, other = (found["predictors"][name] for name in (REACH, REFERENCE))
+        lows = [found[key]["low"] for key in ("levels", "levels_with")]
+        rows.append(
+            [
+                found["title"].removeprefix("First updates, "),
+                f"{found['num_checkpoints']} ({found['num_failed']})",
+                *(f"{sum(low.values())} ({low['failed']})" for low in lows),
+                str(found["levels_with"]["high"]["good"]),
+                *_auroc_cells(reach, is_reference=False),
+                value_text(other["auroc"]),
+                value_text(reach["closed_pooled"]),
+                value_text(found["pace"]),
+            ]
+        )
+    head = ["levels and the first updates", "n (failed)", "`low` by the samples (failed)"]
+    head += ["`low` with the updates (failed)", "good ones `high`", f"AUROC failed, {REACH}"]
+    head += ["− pass@64 [95 %]", "AUROC, pass@64", "ρ with the gap closed", "closed of the pace"]
+    named = [name for found in known for name in found["lows"]]
+    return (
+        table(head, rows)
+        + f"\nFailed and `low` with the updates: {', '.join(named) if named else 'none'}.\n"
+    )
+
+
 def first_update_section(found: dict[str, Any] | None) -> str:
-    """What stands in the README: sentences and a table that follow from the figures."""
+    """One set of lineages for the page of all tables: sentences, and every predictor."""
     if found is None:
         return ""
     sentences = [

@@ -13,8 +13,12 @@ def prospective_section(found: Mapping[str, Any] | None) -> str:
     if found is None:
         return ""
     sentences = [_ranking(found), _failing(found), _levels(found), _candidates(found)]
-    listed = "".join(f"* {sentence}\n" for sentence in sentences)
-    return "\n".join([_size(found), listed, _main(found)])
+    return _size(found) + "\n" + "".join(f"* {sentence}\n" for sentence in sentences)
+
+
+def prospective_page(found: Mapping[str, Any] | None) -> str:
+    """The same with every predictor, for the page of all tables."""
+    return "" if found is None else prospective_section(found) + "\n" + _main(found)
 
 
 def _size(found: Mapping[str, Any]) -> str:

@@ -17,7 +17,7 @@ from examples.study.predictors import OURS, PREDICTORS, values_of
 from examples.study.prospective import PLANNED, REFERENCE, stratified
 from examples.study.rows import PairRow
 from examples.study.scoring import OUTCOMES, by_lineage, defined, scores, study_of, within_draws
-from examples.study.settings import PROSPECTIVE_4
+from examples.study.settings import PROSPECTIVE_4, PROSPECTIVE_5
 from examples.study.tables import interval_text, table, value_text
 from examples.study.verdicts import level_table, regret_of_the_choice
 from mlflow_rlrisk.calibration import formula_digest
@@ -45,8 +45,8 @@ def frozen_formula() -> dict[str, Any]:
 
 
 def together_figures(rows: list[PairRow]) -> dict[str, Any]:
-    """Every figure of the table as JSON values; the fourth test has the third's checkpoints."""
-    again = {each.name for each in PROSPECTIVE_4.lineages}
+    """Every figure of the table as JSON values; the last two tests have the third's."""
+    again = {each.name for each in (*PROSPECTIVE_4.lineages, *PROSPECTIVE_5.lineages)}
     study = study_of([row for row in rows if row["lineage"] not in again])
     values = {OURS: values_of(study.rows, PREDICTORS[OURS])}
     for name, candidate in ((TESTED, "product"), (PROFILE, "coverage_profile")):
@@ -126,7 +126,7 @@ def together_section(found: dict[str, Any]) -> str:
     ]
     return (
         f"**All {found['num_lineages']} lineages together**, outcomes known (without the fourth "
-        "test, which trains checkpoints of the third again): "
+        "and fifth tests, which train checkpoints of the third again): "
         f"{found['num_checkpoints']} checkpoints, {found['num_failed']} failed; by the present "
         f"rules {listed}. Present formula `{record['formula'][:12]}`, written down "
         f"{record['frozen_at'][:10]} before {when}. Starting "

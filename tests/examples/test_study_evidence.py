@@ -37,10 +37,10 @@ def test_the_readme_is_as_computed_to_the_digit(found: dict[str, Any]) -> None:
 
     rows = read_pairs(RESULTS / "pairs.jsonl")
     tested = [prospective_figures(rows, test) for test in PLANNED]
-    parts = analyse.parts_of(tested, together_figures(rows), analyse.first_updates(rows))
+    shown = (found, tested, together_figures(rows), analyse.first_updates(rows))
     written = text.split(analyse.BEGIN)[1].split(analyse.END)[0]
-    assert written == analyse.readme_block(found, parts)
-    assert analyse.PAGE.read_text(encoding="utf-8") == analyse.evidence_page(found, tested, parts)
+    assert written == analyse.readme_block(*shown)
+    assert analyse.PAGE.read_text(encoding="utf-8") == analyse.evidence_page(*shown)
 
 
 def test_all_figures_can_be_had_as_json(capsys: pytest.CaptureFixture[str]) -> None:
