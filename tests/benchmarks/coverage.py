@@ -246,6 +246,11 @@ def print_summary(rows: Sequence[dict[str, Any]]) -> None:
             f"{near} more within two Monte Carlo errors of that, "
             f"from {min(span):.3f} to {max(span):.3f}, mean {np.mean(span):.4f}"
         )
+    means = means_over_populations(rows)
+    inside = sum(WANTED[0] <= each <= WANTED[1] for each in means.values())
+    print(f"\nmeans over the populations, what the level is made of: {inside} of {len(means)} within")
+    for (metric, num_prompts, num_samples), each in means.items():
+        print(f"  {each:.3f}  {metric}, N={num_prompts} n={num_samples}")
     print("\noutside:")
     for row in sorted(rows, key=lambda row: row["coverage"]):
         if why := reason(row):
@@ -253,6 +258,15 @@ def print_summary(rows: Sequence[dict[str, Any]]) -> None:
                 f"  {row['coverage']:.3f} ± {row['error']:.3f}  {row['metric']}, "
                 f"{row['population']}, N={row['N']} n={row['n']}, truth {row['truth']:.4g}: {why}"
             )
+
+
+def means_over_populations(rows: Sequence[dict[str, Any]]) -> dict[tuple[str, int, int], float]:
+    """Mean coverage over the populations, by metric of the level, prompts and samples."""
+    found: dict[tuple[str, int, int], list[float]] = defaultdict(list)
+    for row in rows:
+        if row["metric"] in CORE:
+            found[row["metric"], row["N"], row["n"]].append(row["coverage"])
+    return {key: float(np.mean(each)) for key, each in sorted(found.items())}
 
 
 def main() -> None:
