@@ -43,11 +43,11 @@ def say(text: str = "") -> None:
 
 
 @contextmanager
-def steps(what: str, *, is_shown: bool = True) -> "Iterator[Callable[[int, int], None]]":
-    """A progress bar that is told of steps done and steps in all."""
+def progress(what: str, *, is_shown: bool = True) -> "Iterator[Callable[[int, int], None]]":
+    """A progress bar that is told of work done and work in all."""
     from tqdm import tqdm
 
-    with tqdm(unit="step", desc=what, file=sys.stderr, disable=not is_shown) as bar:
+    with tqdm(unit="pass", desc=what, file=sys.stderr, disable=not is_shown) as bar:
 
         def move(done: int, total: int) -> None:
             bar.total = total

@@ -155,7 +155,7 @@ def _is_registered(settings: Settings, source: "ModelSource") -> bool:
 
 
 def _assess(settings: Settings, source: "ModelSource", dataset: Any, folder: Path) -> "Assessment":
-    from mlflow_rlrisk.console import ConsoleObserver, steps
+    from mlflow_rlrisk.console import ConsoleObserver, progress
     from mlflow_rlrisk.evidence import AssessmentContext
     from mlflow_rlrisk.observer import SilentObserver
     from mlflow_rlrisk.overlap import overlap_evidence, overlap_with
@@ -194,7 +194,7 @@ def _assess(settings: Settings, source: "ModelSource", dataset: Any, folder: Pat
             observer.close()
     if settings.lookahead is None:
         return assessment
-    with steps("updates", is_shown=settings.progress) as shown:
+    with progress("first updates", is_shown=settings.progress) as shown:
         return with_lookahead(assessment, settings.lookahead, shown)[0]
 
 

@@ -33,6 +33,11 @@ LEAST_EFFECTIVE_SHARE = 0.1
 """Below it the updated policy is too far from the rollouts for them to speak of it."""
 
 OnStep = Callable[[int, int], None]
+Group = tuple[int, slice]
+"""Place of a prompt, and which of its rollouts."""
+
+BACKWARD_PASSES = 3
+"""Passes that an update costs a rollout, forward and backward; to score it is one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -124,7 +129,7 @@ def look_ahead(
         num_resamples: Resamples of the prompts.
         confidence: Level of the intervals. They hold over prompts; what the order of the groups
             still changes after `repeats` is not in them.
-        on_step: Told of updates done and updates in all.
+        on_step: Told of the passes over rollouts that are done, and of all.
 
     Raises:
         InsufficientRolloutsError: A half has too few groups for the updates.
@@ -134,22 +139,26 @@ def look_ahead(
     """
     weights = trainable(model)
     scorer = TeacherForcedScorer(model)
-    old = [scorer.score(_pairs(each), temperature=temperature) for each in prompts]
-    lessons = _lessons(prompts, old, settings, group_size, seed)
+    work = _Work(prompts, settings, group_size, on_step)
+
+    def scored(prompt: GradedPrompt) -> list["TokenScores"]:
+        found = scorer.score(_pairs(prompt), temperature=temperature)
+        work.did(len(found))
+        return found
+
+    lessons = _lessons(prompts, settings, group_size, seed)
+    old = [scored(each) for each in prompts]
     initial = {name: weight.detach().cpu().clone() for name, weight in weights.items()}
     tries: list[list[FloatVector]] = [[] for _ in prompts]
-    done, total = 0, settings.steps * len(lessons)
     try:
         for batches, held_out in lessons:
             optimizer = _optimizer(weights, settings)
-            for batch in batches:
+            for groups in batches:
+                batch = [a for at, rows in groups for a in _group(prompts[at], old[at], rows)]
                 make_update(model, optimizer, batch, settings, temperature=temperature)
-                done += 1
-                if on_step is not None:
-                    on_step(done, total)
+                work.did(BACKWARD_PASSES * len(batch))
             for place in held_out:
-                new = scorer.score(_pairs(prompts[place]), temperature=temperature)
-                tries[place].append(_log_ratios(new, old[place]))
+                tries[place].append(_log_ratios(scored(prompts[place]), old[place]))
             _put_back(weights, initial)
     finally:
         _put_back(weights, initial)
@@ -177,6 +186,28 @@ def look_ahead(
     )
 
 
+class _Work:
+    """Counts passes over rollouts, of which all are known before the first."""
+
+    def __init__(
+        self,
+        prompts: Sequence[GradedPrompt],
+        settings: LookaheadConfig,
+        group_size: int,
+        on_step: OnStep | None,
+    ) -> None:
+        rollouts = sum(len(each.completions) for each in prompts)
+        taught = 2 * settings.repeats * settings.steps * settings.prompts_per_step * group_size
+        self._total = rollouts * (1 + settings.repeats) + BACKWARD_PASSES * taught
+        self._done, self._on_step = 0, on_step
+
+    def did(self, passes: int) -> None:
+        """Tell that so many more are done."""
+        self._done += passes
+        if self._on_step is not None:
+            self._on_step(self._done, self._total)
+
+
 def _pairs(prompt: GradedPrompt) -> list[tuple[Sequence[int], Sequence[int]]]:
     return [(prompt.prompt_ids, completion) for completion in prompt.completions]
 
@@ -188,18 +219,14 @@ def _log_ratios(new: Sequence["TokenScores"], old: Sequence["TokenScores"]) -> F
 
 
 def _lessons(
-    prompts: Sequence[GradedPrompt],
-    old: Sequence[Sequence["TokenScores"]],
-    settings: LookaheadConfig,
-    group_size: int,
-    seed: int,
-) -> list[tuple[list[list[Answer]], list[int]]]:
+    prompts: Sequence[GradedPrompt], settings: LookaheadConfig, group_size: int, seed: int
+) -> list[tuple[list[list[Group]], list[int]]]:
     """What is taught in each run of updates, and the prompts that are looked at after it."""
     lessons = []
     for turn in range(settings.repeats):
         halves = _halves(len(prompts), [seed, turn])
         for place, half in enumerate(halves):
-            batches = _batches(prompts, old, half, settings, group_size, [seed, turn, place])
+            batches = _batches(prompts, half, settings, group_size, [seed, turn, place])
             lessons.append((batches, halves[1 - place]))
     return lessons
 
@@ -214,22 +241,18 @@ def _halves(num_prompts: int, seed: list[int]) -> tuple[list[int], list[int]]:
 
 def _batches(
     prompts: Sequence[GradedPrompt],
-    old: Sequence[Sequence["TokenScores"]],
     half: Sequence[int],
     settings: LookaheadConfig,
     group_size: int,
     seed: list[int],
-) -> list[list[Answer]]:
+) -> list[list[Group]]:
     """The groups of each update: every prompt once before any comes again."""
     rng = np.random.Generator(np.random.PCG64(seed))
-    most = max(len(prompts[place].completions) for place in half) // group_size
-    groups: list[list[Answer]] = []
-    for turn in range(most):
-        rows = slice(turn * group_size, (turn + 1) * group_size)
-        for place in rng.permutation(half):
-            found = _group(prompts[place], old[place], rows)
-            if len(found) == group_size:
-                groups.append(found)
+    sizes = [len(each.completions) for each in prompts]
+    groups: list[Group] = []
+    for end in range(group_size, max(sizes[place] for place in half) + 1, group_size):
+        rows = slice(end - group_size, end)
+        groups += [(place, rows) for place in rng.permutation(half).tolist() if sizes[place] >= end]
     needed = settings.steps * settings.prompts_per_step
     if len(groups) < needed:
         raise InsufficientRolloutsError(
@@ -238,15 +261,13 @@ def _batches(
             f"{len(groups)}: assess more prompts or rollouts, or try fewer steps or prompts a step"
         )
     return [
-        [answer for group in groups[first : first + settings.prompts_per_step] for answer in group]
+        groups[first : first + settings.prompts_per_step]
         for first in range(0, needed, settings.prompts_per_step)
     ]
 
 
 def _group(prompt: GradedPrompt, old: Sequence["TokenScores"], rows: slice) -> list[Answer]:
     rewards = np.array(prompt.rewards[rows], dtype=np.float64)
-    if rewards.size < 2:
-        return []
     advantages = (rewards - rewards.mean()) / (rewards.std(ddof=1) + 1e-4)  # TRL's epsilon
     columns = zip(prompt.completions[rows], advantages, old[rows], strict=True)
     return [

@@ -43,7 +43,7 @@ def look_ahead_from(
         model: Reference of the checkpoint; left out, the one that was assessed.
         device: Where the updates are made.
         allow_pickle: Accept pickled weights.
-        on_step: Told of updates done and updates in all.
+        on_step: Told of the passes over rollouts that are done, and of all.
 
     Raises:
         RolloutStoreError: The folder is none of an assessment, damaged or unfinished.
@@ -103,7 +103,7 @@ def with_lookahead(
     Args:
         assessment: Finished, its sampler closed, its rollouts kept.
         settings: The run.
-        on_step: Told of updates done and updates in all.
+        on_step: Told of the passes over rollouts that are done, and of all.
 
     Returns:
         The assessment with a report that counts them, and what they changed.

@@ -260,7 +260,11 @@ def test_the_same_seed_gives_the_same_figures_and_repeats_average_others() -> No
     assert first == again
     assert other.closed.value != first.closed.value
     assert mean.closed.value != first.closed.value
-    assert steps == [(done, 24) for done in range(1, 25)]
+    done = [each for each, _ in steps]
+    assert {total for _, total in steps} == {4 * 16 * 32 + 3 * 6 * 4 * 4 * 8}
+    assert done == sorted(done)
+    assert done[0] == 32  # the first prompt is scored
+    assert done[-1] == steps[-1][1]
 
 
 def test_an_advantage_is_the_reward_in_standard_deviations_of_its_group() -> None:
@@ -304,10 +308,18 @@ def test_a_collapsed_checkpoint_moves_nowhere() -> None:
 def test_what_cannot_be_tried_is_refused() -> None:
     model, prompts = _model(), _prompts(16)
     rows = _graded(model, prompts, [5] * 16, 32)
-    ask = {"group_size": 8, "temperature": 1.0}
+    ask: dict[str, Any] = {"group_size": 8, "temperature": 1.0}
+    worked: list[tuple[int, int]] = []
 
     with pytest.raises(InsufficientRolloutsError, match="need 160 groups of 8"):
-        look_ahead(model, rows, RUN.model_copy(update={"prompts_per_step": 40}), **ask)
+        look_ahead(
+            model,
+            rows,
+            RUN.model_copy(update={"prompts_per_step": 40}),
+            on_step=lambda *at: worked.append(at),
+            **ask,
+        )
+    assert not worked  # refused before anything is scored
     with pytest.raises(ConfigError, match="at least 2"):
         look_ahead(model, rows[:1], RUN, **ask)
     with pytest.raises(StatisticsError, match="too few to weigh"):

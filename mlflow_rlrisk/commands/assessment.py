@@ -167,7 +167,7 @@ def _looked_ahead(assessment: "Assessment", run: "LookaheadConfig", as_json: boo
     from mlflow_rlrisk.commands.lookahead import lookahead_lines, write_lookahead
     from mlflow_rlrisk.rollout_lookahead import with_lookahead
 
-    with console.steps("updates") as shown:
+    with console.progress("first updates") as shown:
         judged, found = with_lookahead(assessment, run, shown)
     if assessment.folder is not None:
         write_lookahead(assessment.folder, found)

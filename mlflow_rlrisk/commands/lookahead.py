@@ -45,7 +45,7 @@ def lookahead(
     from mlflow_rlrisk.config import LookaheadConfig
     from mlflow_rlrisk.rollout_lookahead import look_ahead_from
 
-    with console.steps("updates") as shown:
+    with console.progress("first updates") as shown:
         found = look_ahead_from(
             Path(folder),
             LookaheadConfig(**settings),

@@ -248,7 +248,7 @@ def print_summary(rows: Sequence[dict[str, Any]]) -> None:
         )
     means = means_over_populations(rows)
     inside = sum(WANTED[0] <= each <= WANTED[1] for each in means.values())
-    print(f"\nmeans over the populations, what the level is made of: {inside} of {len(means)} within")
+    print(f"\nmeans over the populations, the level's metrics: {inside} of {len(means)} within")
     for (metric, num_prompts, num_samples), each in means.items():
         print(f"  {each:.3f}  {metric}, N={num_prompts} n={num_samples}")
     print("\noutside:")

@@ -3,9 +3,10 @@
 ``python -m tests.benchmarks.lookahead [--reps 3] [--only NAME] [--json FILE]``
 
 Both commands' work on the same rollouts in turn, on one thread, by the CPU time of this process
-and all it starts: the assessment as a whole, and `look_ahead_from` with its defaults (8 updates of
-16 groups, three times on each half of the prompts). Rewards are as good as a coin, so that nearly
-every group has something to teach, which is the dearest case.
+and all it starts: the assessment as a whole, and `look_ahead_from` with 8 updates, three times on
+each half of the prompts. Every group that was sampled is in one of the updates, and rewards are as
+good as a coin, so that nearly all have something to teach: the dearest case. Where more is sampled
+than the updates take, they weigh less.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from tests.benchmarks.assess import Clock
 from tests.tiny_models import CHARACTERS, write_llama
 
 SAMPLES = 16
+PER_STEP = 4
 
 
 class Case(NamedTuple):
@@ -36,8 +38,8 @@ class Case(NamedTuple):
 
 
 CASES = (
-    Case("2k-5M", vocab_size=2048, hidden=256, layers=6, num_prompts=128, new_tokens=64),
-    Case("32k-17M", vocab_size=32768, hidden=256, layers=4, num_prompts=128, new_tokens=16),
+    Case("2k-5M", vocab_size=2048, hidden=256, layers=6, num_prompts=32, new_tokens=64),
+    Case("32k-17M", vocab_size=32768, hidden=256, layers=4, num_prompts=32, new_tokens=16),
 )
 
 
@@ -53,9 +55,9 @@ def compare(case: Case, reps: int) -> dict[str, Any]:
     from mlflow_rlrisk.wiring import run_assessment
 
     sampling = SamplingConfig(num_samples=SAMPLES, max_new_tokens=case.new_tokens)
-    run = LookaheadConfig(learning_rate=1e-6, run_steps=400)
+    run = LookaheadConfig(learning_rate=1e-6, run_steps=400, prompts_per_step=PER_STEP)
     prompts = [
-        {"prompt": f"{number:06d}{CHARACTERS[:42]}", "answer": "-"}
+        {"prompt": f"{number:06d}{CHARACTERS[:18]}", "answer": "-"}
         for number in range(case.num_prompts)
     ]
     costs: dict[str, list[float]] = {"assess": [], "look ahead": []}
