@@ -63,6 +63,8 @@ def make_update(
 ) -> None:
     """One step of ``optimizer`` on the clipped objective, the mean over all tokens of the answers.
 
+    Where a pass does not fit in memory, shorter ones are made, down to one answer.
+
     Raises:
         SamplerError: The gradient is not finite, or there is no memory for it.
     """
@@ -71,22 +73,45 @@ def make_update(
     num_tokens = sum(len(each.completion) for each in answers)
     # Where all of a group were worth the same nothing is taught; one keeps the step a step.
     teaching = [each for each in answers if each.advantage != 0.0] or answers[:1]
-    optimizer.zero_grad(set_to_none=True)
-    with without_dropout(model), torch.enable_grad():
-        for part in _parts(teaching, int(model.get_input_embeddings().weight.shape[0])):
-            try:
-                loss: Any = _loss(model, part, settings.clip_range, temperature)
-                (loss / num_tokens).backward()
-            except torch.OutOfMemoryError as error:
-                raise SamplerError(
-                    "no memory for an update: it holds the weights, their gradients and two "
-                    "moments in float32"
-                ) from error
     weights = [each for group in optimizer.param_groups for each in group["params"]]
-    norm = torch.nn.utils.clip_grad_norm_(weights, settings.max_grad_norm)
-    if not torch.isfinite(norm):
-        raise SamplerError(f"the gradient of an update has norm {float(norm)}: not finite")
-    optimizer.step()
+    try:
+        _set_gradients(model, optimizer, teaching, num_tokens, settings.clip_range, temperature)
+        norm = torch.nn.utils.clip_grad_norm_(weights, settings.max_grad_norm)
+        if not torch.isfinite(norm):
+            raise SamplerError(f"the gradient of an update has norm {float(norm)}: not finite")
+        optimizer.step()
+    except torch.OutOfMemoryError as error:
+        raise SamplerError(
+            "no memory for an update, not even with one answer at a time: it holds the weights, "
+            "their gradients and two moments in float32"
+        ) from error
+
+
+def _set_gradients(
+    model: Any,
+    optimizer: Any,
+    answers: Sequence[Answer],
+    num_tokens: int,
+    clip_range: float,
+    temperature: float,
+) -> None:
+    """Gradients of the objective, in passes that fit in memory."""
+    import torch
+
+    longest = max(len(each.prompt_ids) + len(each.completion) for each in answers)
+    limit = min(PASS_TOKENS, PASS_LOGITS // int(model.get_input_embeddings().weight.shape[0]))
+    while True:
+        optimizer.zero_grad(set_to_none=True)
+        try:
+            with without_dropout(model), torch.enable_grad():
+                for part in _parts(answers, limit):
+                    loss: Any = _loss(model, part, clip_range, temperature)
+                    (loss / num_tokens).backward()
+            return
+        except torch.OutOfMemoryError:
+            if limit <= longest:
+                raise
+            limit //= 2
 
 
 def _loss(
@@ -116,9 +141,8 @@ def _loss(
     return total
 
 
-def _parts(answers: Sequence[Answer], num_words: int) -> Iterator[list[Answer]]:
-    """Answers of similar length, as many as a pass holds."""
-    limit = min(PASS_TOKENS, PASS_LOGITS // num_words)
+def _parts(answers: Sequence[Answer], limit: int) -> Iterator[list[Answer]]:
+    """Answers of similar length, the longest first, as many as a pass of ``limit`` tokens holds."""
     part: list[Answer] = []
     for each in sorted(answers, key=lambda a: -len(a.prompt_ids) - len(a.completion)):
         first = part[0] if part else each

@@ -108,6 +108,44 @@ def test_answers_that_teach_nothing_count_in_the_mean_and_cost_no_pass() -> None
         torch.testing.assert_close(beside[name], each / 2, rtol=1e-4, atol=1e-7)
 
 
+def test_passes_that_do_not_fit_in_memory_are_made_shorter(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, whole = _model(), RUN.model_copy(update={"max_grad_norm": 1e9})
+    answers = _answers(model)
+    expected, most, seen = _change(copy.deepcopy(model), answers, whole), 2, []
+
+    def forward(_: Any, __: Any, given: dict[str, Any]) -> None:
+        seen.append(len(given["input_ids"]))
+        if seen[-1] > most:
+            raise torch.OutOfMemoryError("full")
+
+    model.register_forward_pre_hook(forward, with_kwargs=True)
+    monkeypatch.setattr("mlflow_rlrisk.grpo_updates.PASS_TOKENS", 16)
+
+    found = _change(model, answers, whole)
+
+    assert seen[0] == 3
+    assert max(seen[1:]) <= 2
+    for name, each in expected.items():
+        torch.testing.assert_close(found[name], each, rtol=1e-4, atol=1e-6)
+    most = 0
+    with pytest.raises(SamplerError, match="not even with one answer"):
+        _change(model, answers, whole)
+
+
+def test_no_memory_for_the_moments_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = _model()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+
+    def full() -> None:
+        raise torch.OutOfMemoryError("full")
+
+    monkeypatch.setattr(optimizer, "step", full)
+    with pytest.raises(SamplerError, match="two moments in float32"):
+        make_update(model, optimizer, _answers(model), RUN, temperature=1.0)
+
+
 def test_a_step_without_any_lesson_still_is_one() -> None:
     """Its momentum goes on, as a trainer's does."""
     model = _model()
