@@ -74,6 +74,7 @@ def assess(
         context=context,
         expert_data=expert_data,
         expert_train_data=expert_train_data,
+        lookahead=lookahead,
         out_dir=out_dir,
         run_preflight=run_preflight,
         observer=observer,

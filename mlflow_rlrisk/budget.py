@@ -14,7 +14,7 @@ from hashlib import sha256
 from mlflow_rlrisk.assessment_inputs import AssessmentInputs
 from mlflow_rlrisk.budget_record import Look, SequentialBudget
 from mlflow_rlrisk.components import MOST_ATTEMPTS, SIGNAL, STARVED, TRUNCATED
-from mlflow_rlrisk.config import AssessmentConfig, PolicyConfig
+from mlflow_rlrisk.config import AssessmentConfig, LookaheadConfig, PolicyConfig
 from mlflow_rlrisk.records import Prompt, PromptStatistics
 from mlflow_rlrisk.report import RiskLevel, RiskReport
 from mlflow_rlrisk.risk import FAILURES
@@ -71,6 +71,21 @@ def plan_rounds(
         Round(num_prompts=prompts, num_samples=samples, confidence=confidence)
         for (prompts, samples), confidence in zip(sizes, confidences, strict=True)
     )
+
+
+def require_lookahead(
+    lookahead: LookaheadConfig, config: AssessmentConfig, policy: PolicyConfig, num_prompts: int
+) -> None:
+    """Refuse before sampling what the rollouts would be too few for; ``auto`` may stop at once.
+
+    Raises:
+        InsufficientRolloutsError: A half of the prompts has too few groups for the updates.
+    """
+    size = config.group_size
+    groups = config.sampling.num_samples // size
+    if config.budget == "auto":
+        num_prompts, groups = min(num_prompts, max(FIRST_PROMPTS, policy.min_prompts)), 1
+    lookahead.require_groups(num_prompts // 2 * groups, size)
 
 
 def sampling_order(prompts: Sequence[Prompt], seed: int) -> list[Prompt]:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from mlflow_rlrisk.errors import ConfigError
+from mlflow_rlrisk.errors import ConfigError, InsufficientRolloutsError
 
 LARGEST_COUNT = 2**31 - 1
 """More of anything than arrays can index is a slip of the hand."""
@@ -139,6 +139,21 @@ class LookaheadConfig(Settings):
         if self.steps > self.run_steps:
             raise ConfigError("steps", self.steps, f"at most run_steps={self.run_steps}")
         return self
+
+    def require_groups(self, num_groups: int, group_size: int) -> None:
+        """Refuse to try the updates on half of the prompts with so many scored groups.
+
+        Raises:
+            InsufficientRolloutsError: They are too few.
+        """
+        needed = self.steps * self.prompts_per_step
+        if num_groups < needed:
+            raise InsufficientRolloutsError(
+                f"{self.steps} updates of {self.prompts_per_step} groups need {needed} groups of "
+                f"{group_size} scored rollouts in each half of the prompts, one half has "
+                f"{num_groups}: assess more prompts or rollouts (budget fixed, for auto may stop "
+                "early), or try fewer steps or prompts a step"
+            )
 
 
 class ComponentConfig(Settings):

@@ -185,6 +185,7 @@ def _assess(settings: Settings, source: "ModelSource", dataset: Any, folder: Pat
             context=context,
             expert_data=settings.expert_data,
             expert_train_data=settings.expert_train_data,
+            lookahead=settings.lookahead,
             out_dir=folder,
             observer=observer,
             command=_call(settings, source),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlflow_rlrisk.config import LookaheadConfig
-from mlflow_rlrisk.errors import ConfigError, InsufficientRolloutsError, StatisticsError
+from mlflow_rlrisk.errors import ConfigError, StatisticsError
 from mlflow_rlrisk.evidence import Evidence
 from mlflow_rlrisk.grpo_updates import Answer, make_update, trainable
 from mlflow_rlrisk.statistics.counts import FloatVector
@@ -254,12 +254,7 @@ def _batches(
         rows = slice(end - group_size, end)
         groups += [(place, rows) for place in rng.permutation(half).tolist() if sizes[place] >= end]
     needed = settings.steps * settings.prompts_per_step
-    if len(groups) < needed:
-        raise InsufficientRolloutsError(
-            f"{settings.steps} updates of {settings.prompts_per_step} groups need {needed} groups "
-            f"of {group_size} scored rollouts in each half of the prompts, one half has "
-            f"{len(groups)}: assess more prompts or rollouts, or try fewer steps or prompts a step"
-        )
+    settings.require_groups(len(groups), group_size)
     return [
         groups[first : first + settings.prompts_per_step]
         for first in range(0, needed, settings.prompts_per_step)

@@ -20,12 +20,13 @@ from mlflow_rlrisk.budget import (
     budget_record,
     look_of,
     plan_rounds,
+    require_lookahead,
     sampling_order,
 )
 from mlflow_rlrisk.budget_record import Look, SequentialBudget
 from mlflow_rlrisk.checkpoint import open_checkpoint
 from mlflow_rlrisk.collection import Collection
-from mlflow_rlrisk.config import AssessmentConfig, PolicyConfig
+from mlflow_rlrisk.config import AssessmentConfig, LookaheadConfig, PolicyConfig
 from mlflow_rlrisk.errors import ConfigError
 from mlflow_rlrisk.expert_examples import load_experts
 from mlflow_rlrisk.expert_profile import ExpertProfile
@@ -80,6 +81,7 @@ def run_assessment(
     context: AssessmentContext | None = None,
     expert_data: object = None,
     expert_train_data: object = None,
+    lookahead: LookaheadConfig | None = None,
     out_dir: str | Path | None = None,
     out_root: str | Path | None = None,
     run_preflight: bool = True,
@@ -89,7 +91,8 @@ def run_assessment(
     """Do what `assess` says; its arguments mean the same here.
 
     ``out_root`` may stand instead of ``out_dir``: the folder is then made below it and named by
-    the inputs, so that the same command finds its own rollouts again.
+    the inputs, so that the same command finds its own rollouts again. ``lookahead`` is tried
+    afterwards (`with_lookahead`); here it is refused where there will be too few rollouts for it.
     """
     config, policy = config or AssessmentConfig(), policy or PolicyConfig()
     watch = observer or SilentObserver()
@@ -105,6 +108,8 @@ def run_assessment(
         )
     watch.stage("open")
     prompt_set = prompts if isinstance(prompts, PromptSet) else load_prompts(prompts, mapping)
+    if lookahead is not None:
+        require_lookahead(lookahead, config, policy, len(prompt_set.prompts))
     heldout, trained = load_experts(expert_data, expert_train_data)
     build = load_sampler(config.backend)
     source = None

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
+from mlflow_rlrisk.assess import LOOKAHEAD
 from service.commit_points import CommitPoint, reached
 
 TASK, RESULT = "task.json", "result.json"
@@ -22,6 +23,8 @@ LOCK = "child.lock"
 LOCK_LIMIT_S = 60.0
 BEAT_S = 0.5
 OUT_OF_MEMORY, DISK_FULL = "out_of_memory", "disk_full"
+LOOKAHEAD_OUT_OF_MEMORY = "lookahead_out_of_memory"
+"""Where the updates have no room: a smaller batch of sequences would not give them any."""
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NICENESS = 10
 """A tenth of the processor time of a process that answers requests, where both want it all."""
@@ -34,6 +37,7 @@ class ProgressWriter:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self._stage = ""
         self._started: float | None = None
         self._last = 0.0
         self._num_tokens = self._num_samples = self._num_prompts = self._num_new = 0
@@ -42,12 +46,18 @@ class ProgressWriter:
         self._totals: dict[str, int] = {}
         self._num_stored = 0
 
+    @property
+    def is_looking_ahead(self) -> bool:
+        """Whether everything is sampled and the first updates of the RL run are tried."""
+        return self._stage == LOOKAHEAD
+
     def stage(self, name: str) -> None:
         """Tell a stage at once."""
+        self._stage = name
         if name == "sample":
             self._started = time.monotonic()
+        self._tell()  # before: the stage takes what is pending with it
         self._say({"stage": name})
-        self._tell()
 
     def planned(self, plan: Any) -> None:
         """Learn how much there is to do."""
@@ -81,7 +91,7 @@ class ProgressWriter:
         speed = self._num_tokens / seconds if seconds > 0 and self._num_tokens else None
         eta = None
         num_fresh = self._num_prompts - self._num_stored
-        if seconds > 0 and num_fresh > 0:
+        if seconds > 0 and num_fresh > 0 and not self.is_looking_ahead:
             eta = seconds / num_fresh * (self._totals["num_prompts"] - self._num_prompts)
         mean = self._correct_sum / self._num_scored_prompts if self._num_scored_prompts else None
         self._say(
@@ -146,8 +156,9 @@ def _raise_walls(wanted: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _run(task: dict[str, Any], folder: Path, lines: TextIO) -> dict[str, Any]:
-    from mlflow_rlrisk import AssessmentConfig, PolicyConfig, RLRiskError, assess
+    from mlflow_rlrisk import AssessmentConfig, LookaheadConfig, PolicyConfig, RLRiskError, assess
 
+    observer, run = ProgressWriter(lines), task["lookahead"]
     try:
         report = assess(
             task["model_path"],
@@ -156,22 +167,31 @@ def _run(task: dict[str, Any], folder: Path, lines: TextIO) -> dict[str, Any]:
             config=AssessmentConfig(**task["config"]),
             policy=PolicyConfig(**task["policy"]),
             mapping=task["mapping"],
+            lookahead=None if run is None else LookaheadConfig(**run),
             out_dir=folder / "rollouts",
-            observer=ProgressWriter(lines),
+            observer=observer,
         )
     except RLRiskError as error:
-        code = OUT_OF_MEMORY if _is_out_of_memory(error) else error.code
-        code = DISK_FULL if _is_no_room(error) else code
+        if _is_out_of_memory(error):
+            return _no_memory(error, observer)
+        code = DISK_FULL if _is_no_room(error) else error.code
         return {"error": {"code": code, "message": str(error)}}
     except RuntimeError as error:
         if not _is_out_of_memory(error):
             raise
-        return {"error": {"code": OUT_OF_MEMORY, "message": str(error)}}
+        return _no_memory(error, observer)
     except OSError as error:
         code = DISK_FULL if _is_no_room(error) else "system"
         return {"error": {"code": code, "message": str(error)}}
     provenance = replace(report.provenance, **task["origin"])
     return {"report": replace(report, provenance=provenance).to_dict()}
+
+
+def _no_memory(error: Exception, observer: ProgressWriter) -> dict[str, Any]:
+    if observer.is_looking_ahead:
+        need = "the first updates need 16 bytes of memory a parameter, and room for a pass"
+        return {"error": {"code": LOOKAHEAD_OUT_OF_MEMORY, "message": f"{need}: {error}"}}
+    return {"error": {"code": OUT_OF_MEMORY, "message": str(error)}}
 
 
 def _is_out_of_memory(error: BaseException | None) -> bool:

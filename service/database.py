@@ -11,6 +11,8 @@ METADATA = sa.MetaData()
 LOCK_LIMIT_S = 5.0
 """A locked database is waited for this long, then the answer is 503."""
 _READS = "rlrisk_reads"
+_SCHEMA_LOCK = 0x726C7269736B
+"""Key of PostgreSQL's advisory lock: ``rlrisk`` in ASCII."""
 
 
 def open_database(address: str) -> sa.Engine:
@@ -39,7 +41,10 @@ def open_database(address: str) -> sa.Engine:
         if url.drivername == "postgresql":
             url = url.set(drivername="postgresql+psycopg")
         engine = sa.create_engine(url, pool_pre_ping=True)
-    METADATA.create_all(engine)
+    with engine.begin() as connection:
+        if engine.dialect.name == "postgresql":  # two that start at once would both create it
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_SCHEMA_LOCK)))
+        METADATA.create_all(connection)
     return engine
 
 

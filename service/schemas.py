@@ -46,6 +46,8 @@ class AssessmentRequest(_Input):
     policy: Name = "default"
     sampling: SamplingRequest = SamplingRequest()
     group_size: Annotated[int, Field(ge=2)] | None = None
+    lookahead: Name | None = None
+    """The RL run whose first updates are tried on the rollouts; absent, none are."""
 
 
 class Progress(BaseModel):
@@ -59,6 +61,7 @@ class Progress(BaseModel):
     pass_at_1: float | None = None
     """Mean over the prompts graded so far."""
     eta_s: float | None = None
+    """Until everything is sampled; absent while updates are tried."""
 
 
 class AssessmentError(BaseModel):
@@ -92,6 +95,8 @@ class AssessmentView(BaseModel):
     prompt_set: str
     verifier: str
     policy: str
+    lookahead: str | None = None
+    """The RL run whose first updates are tried, where one was asked for."""
     created_at: str
     started_at: str | None
     finished_at: str | None
@@ -120,6 +125,7 @@ class AssessmentView(BaseModel):
             | {
                 "state": str(row.state),
                 "pinned": f"models:/{name}/{version}" if name and version else None,
+                "lookahead": row.request.get("lookahead"),
                 "progress": None if row.progress is None else Progress(**row.progress),
                 "trigger": row.request.get("trigger"),
                 "error": error,

@@ -230,6 +230,7 @@ class Scorer:
     def _task(self, job: Assessment, path: Path, origin: Mapping[str, Any]) -> dict[str, Any]:
         request, settings = job.request, self._settings
         prompts = settings.prompt_sets[request["prompt_set"]]
+        run = settings.lookahead(request.get("lookahead"))
         config = settings.base_config().model_dump(mode="json")
         config |= {"sampling": request["sampling"], "group_size": request["group_size"]}
         return {
@@ -240,6 +241,7 @@ class Scorer:
             "verifier": settings.verifiers[request["verifier"]],
             "config": config,
             "policy": settings.policy(request["policy"]).model_dump(mode="json"),
+            "lookahead": None if run is None else run.model_dump(mode="json"),
         }
 
     def _keep(self, job: Assessment, result: Mapping[str, Any]) -> bool:
@@ -282,7 +284,7 @@ class _Listener:
         self._scorer, self._job = scorer, job
         self._pending: dict[str, Any] = {}
         self._last = 0.0
-        self._num_done: int | None = None
+        self._num_done = (job.progress or {}).get("num_prompts_done", 0)
 
     def __call__(self, line: dict[str, Any]) -> bool:
         self._pending |= line
@@ -294,9 +296,9 @@ class _Listener:
         progress = values.get("progress")
         if progress is not None:
             num_done = progress["num_prompts_done"]
-            if self._num_done is not None and num_done > self._num_done:
+            if num_done > self._num_done:  # what an earlier attempt stored is told again
+                self._num_done = num_done
                 values["attempts"] = 0
-            self._num_done = num_done
         try:
             self._scorer._tell(self._job, **values)
         except StoppedError:

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from mlflow_rlrisk import (
     AssessmentConfig,
     ConfigError,
+    LookaheadConfig,
     PolicyConfig,
     SamplingConfig,
     Settings,
@@ -51,6 +52,7 @@ class TriggerSettings(Settings):
     sampling: dict[str, Any] = Field(default_factory=dict)
     """As in the body of ``POST /v1/assessments``."""
     group_size: int | None = None
+    lookahead: Name | None = None
 
 
 class Limits(Settings):
@@ -93,6 +95,8 @@ class ServiceSettings(Settings):
     """Name -> what ``rlrisk assess --verifier`` takes."""
     policies: dict[Name, str] = Field(default_factory=dict)
     """Name -> policy file; ``default`` exists without one."""
+    lookaheads: dict[Name, LookaheadConfig] = Field(default_factory=dict)
+    """Name -> the RL run whose first updates are tried on the rollouts."""
     model_roots: tuple[str, ...] = ()
     """Folders that callers may name checkpoints of."""
     artifact_roots: tuple[str, ...] = ()
@@ -153,6 +157,18 @@ class ServiceSettings(Settings):
         if name == DEFAULT_POLICY:
             return PolicyConfig()
         raise ConfigError("policy", name, "no policy of this name is configured")
+
+    def lookahead(self, name: str | None) -> LookaheadConfig | None:
+        """The RL run of that name; ``None`` where none is named.
+
+        Raises:
+            ConfigError: There is none of this name.
+        """
+        if name is None:
+            return None
+        if name in self.lookaheads:
+            return self.lookaheads[name]
+        raise ConfigError("lookahead", name, "no RL run of this name is configured")
 
     @property
     def registry(self) -> str:

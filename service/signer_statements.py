@@ -117,10 +117,12 @@ class Statements:
         request, settings = job.request, self._settings
         try:
             prompts = settings.prompt_sets[request["prompt_set"]]
+            run = settings.lookahead(request.get("lookahead"))
             wanted = {
                 "prompts": load_prompts(prompts.path, mapping=prompts.mapping).digest,
                 "verifier": verifier_digest(settings.verifiers[request["verifier"]], settings),
                 "policy": settings.policy(request["policy"]).digest(),
+                "lookahead": None if run is None else run.digest(),
             }
         except KeyError as error:
             raise SignerRefusedError("not_as_configured", f"{error} is not configured") from error

@@ -1,5 +1,7 @@
 """What was asked for, checked against what the operator configured, every default written out."""
 
+import hashlib
+import json
 from typing import Any
 
 from mlflow_rlrisk import ConfigError
@@ -32,7 +34,7 @@ def resolved(settings: ServiceSettings, asked: AssessmentRequest) -> dict[str, A
     if sampling.num_samples < group_size:
         need = f"at least group_size={group_size} samples are needed to see a group"
         raise _fault("/sampling/num_samples", "too_small", need)
-    return {
+    wanted = {
         "model": asked.model,
         "prompt_set": asked.prompt_set,
         "verifier": asked.verifier,
@@ -40,6 +42,16 @@ def resolved(settings: ServiceSettings, asked: AssessmentRequest) -> dict[str, A
         "sampling": sampling.model_dump(mode="json"),
         "group_size": group_size,
     }
+    # Only where it is asked for: what a trigger started is known by its request, word for word.
+    return wanted if asked.lookahead is None else wanted | {"lookahead": asked.lookahead}
+
+
+def body_digest(asked: AssessmentRequest) -> str:
+    """What tells the bodies of one idempotency key apart."""
+    given = asked.model_dump()
+    if asked.lookahead is None:
+        del given["lookahead"]  # keys live longer than a release that did not know it
+    return hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()
 
 
 def _check_names(settings: ServiceSettings, asked: AssessmentRequest) -> None:
@@ -47,11 +59,12 @@ def _check_names(settings: ServiceSettings, asked: AssessmentRequest) -> None:
         "prompt_set": settings.prompt_sets.keys(),
         "verifier": settings.verifiers.keys(),
         "policy": settings.policies.keys() | {DEFAULT_POLICY},
+        "lookahead": settings.lookaheads.keys(),
     }
     faults = [
         FieldFault(pointer=f"/{name}", code="unknown_name", message=f"known: {sorted(names)}")
         for name, names in known.items()
-        if getattr(asked, name) not in names
+        if (given := getattr(asked, name)) is not None and given not in names
     ]
     if faults:
         raise Problem("invalid-field", errors=faults)

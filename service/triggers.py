@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 FOREVER_S = 1e10
 """A version is never assessed again because it was long ago."""
 PROMPT_TAG = "mlflow.prompt.is_prompt"
+_AS_ASKED = {"prompt_set", "verifier", "policy", "group_size", "lookahead"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +79,7 @@ def load_triggers(settings: ServiceSettings) -> tuple[Trigger, ...]:
     """
     found = []
     for name, each in settings.triggers.items():
-        kept = each.model_dump(include={"prompt_set", "verifier", "policy", "group_size"})
+        kept = each.model_dump(include=_AS_ASKED)
         try:
             sampling = SamplingRequest(**each.sampling)
             asked = AssessmentRequest(model="models:/any/1", sampling=sampling, **kept)

@@ -231,6 +231,12 @@ def test_assess_in_python_looks_ahead_at_once_or_refuses_before_it_samples(
     assert again.metrics == report.metrics
     with pytest.raises(ConfigError, match="out_dir"):
         assess(tmp_path / "nowhere", PROMPTS, **ask)
+    for few in (
+        {"lookahead": run.model_copy(update={"prompts_per_step": 17})},  # 32 x 2 groups, 68 needed
+        {"config": config.model_copy(update={"budget": "auto"}), "lookahead": RUN},
+    ):
+        with pytest.raises(InsufficientRolloutsError, match="in each half of the prompts"):
+            assess(tmp_path / "nowhere", PROMPTS, out_dir=tmp_path / "c", **ask | few)
     cut = config.model_copy(update={"sampling": config.sampling.model_copy(update={"top_p": 0.9})})
     with pytest.raises(ComparabilityError, match="top_p"):
         assess(tmp_path / "nowhere", PROMPTS, out_dir=tmp_path / "b", **ask | {"config": cut})

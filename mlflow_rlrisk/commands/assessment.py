@@ -67,7 +67,7 @@ def assess(
         from mlflow_rlrisk.mismatch_evidence import require_scorable
 
         require_scorable(model, _config(settings))
-    assessment = assess_one(model, settings, folders=folders)
+    assessment = assess_one(model, settings, folders=folders, lookahead=run)
     if is_mismatch_wanted:
         assessment = _compared(assessment, as_json)
     if run is not None:
@@ -105,7 +105,13 @@ def rescore(folder: str, as_json: bool, policy: str | None, **changes: Any) -> i
     return _verdict(report, decide(report, chosen), as_json)
 
 
-def assess_one(model: str, settings: dict[str, Any], *, folders: dict[str, Any]) -> "Assessment":
+def assess_one(
+    model: str,
+    settings: dict[str, Any],
+    *,
+    folders: dict[str, Any],
+    lookahead: "LookaheadConfig | None" = None,
+) -> "Assessment":
     """Assess MODEL with the options of the command line, showing the progress."""
     from mlflow_rlrisk.wiring import run_assessment
 
@@ -122,6 +128,7 @@ def assess_one(model: str, settings: dict[str, Any], *, folders: dict[str, Any])
             context=context,
             expert_data=settings["expert_data"],
             expert_train_data=settings["expert_train_data"],
+            lookahead=lookahead,
             run_preflight=not settings["no_preflight"],
             observer=observer,
             command=command_line(),

@@ -33,6 +33,7 @@ def job_row(row: Assessment) -> dict[str, Any]:
         "trigger": f"trigger {view.trigger.name}: {view.trigger.cause} ({view.trigger.by})"
         if view.trigger
         else "",
+        "lookahead": f"lookahead {view.lookahead}" if view.lookahead else "",
     }
 
 

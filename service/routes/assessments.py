@@ -1,7 +1,5 @@
 """``/v1/assessments``: ask for one, look at it, cancel it, read its report."""
 
-import hashlib
-import json
 import re
 
 from flask import Blueprint, Response, request, url_for
@@ -27,7 +25,7 @@ from service.schemas import (
     ReportQuery,
 )
 from service.settings import ServiceSettings
-from service.submission import resolved
+from service.submission import body_digest, resolved
 from service.tokens import TRIGGERED, Scope
 
 _KEY = re.compile(r"[!-~]{1,128}")
@@ -120,13 +118,12 @@ def _submit(settings: ServiceSettings, asked: AssessmentRequest) -> tuple[Assess
     check_form(asked.model, settings)
     wanted = resolved(settings, asked)
     _check_sandbox(settings, asked.verifier)
-    given = json.dumps(asked.model_dump(), sort_keys=True)
     limits, jobs = settings.limits, dependencies().jobs
     try:
         return jobs.submit(
             wanted,
             owner=caller().id,
-            body_digest=hashlib.sha256(given.encode()).hexdigest(),
+            body_digest=body_digest(asked),
             key=key,
             max_open=limits.max_open,
             max_open_per_owner=limits.max_open_per_token,

@@ -266,7 +266,7 @@ def _jobs(jobs: AssessmentTable) -> None:
         return row.id
 
     told = {"name": "new", "cause": "version created", "by": "webhook", "delivery_id": "d-1"}
-    submit(f"models:/{LADDER}/5", trigger=told)
+    submit(f"models:/{LADDER}/5", trigger=told, lookahead="grpo-400")
     running = jobs.begin(submit(f"models:/{HOSTILE_NAME}/1"), max_attempts=3)
     assert running is not None
     progress = {"num_samples_done": 640, "num_samples": 1280, "tokens_per_s": 1234.5}

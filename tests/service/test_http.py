@@ -240,6 +240,8 @@ def test_beyond_the_queue_limit_the_answer_says_when_to_come_again(both: Client)
         ({"prompt_set": "/etc/passwd"}, "/prompt_set"),
         ({"verifier": "os:system"}, "/verifier"),
         ({"policy": "mine"}, "/policy"),
+        ({"lookahead": "mine"}, "/lookahead"),
+        ({"lookahead": {"learning_rate": 1.0}}, "/lookahead"),
         ({"sampling": {"num_samples": 100_000}}, "/sampling/num_samples"),
         ({"sampling": {"num_samples": 2.5}}, "/sampling/num_samples"),
         ({"sampling": {"temperature": 0}}, "/sampling/temperature"),

@@ -12,7 +12,7 @@ from typing import Any
 import mlflow
 import pytest
 
-from mlflow_rlrisk import AssessmentConfig, RiskReport, assess, log_checkpoint
+from mlflow_rlrisk import AssessmentConfig, LookaheadConfig, RiskReport, assess, log_checkpoint
 from tests.service.running_service import (
     ASSESSMENT,
     BASE,
@@ -25,6 +25,9 @@ from tests.service.running_service import (
 )
 
 pytestmark = pytest.mark.xdist_group("jobs")  # its server is started once
+
+RUN = LookaheadConfig(learning_rate=1e-4, run_steps=20, prompts_per_step=4, steps=2, repeats=60)
+"""Tried often enough to be seen at it."""
 
 SPY = '''
 import json, os, time
@@ -51,6 +54,7 @@ def service(tmp_path_factory: pytest.TempPathFactory, registry: str) -> Iterator
         artifact_roots=[artifacts],
         model_roots=[str(BASE.parent)],
         verifiers={"chains": VERIFIER, "slow": "spy.py:slow"},
+        lookaheads={"grpo": RUN.model_dump(mode="json")},
         limits={"max_attempts": 50},
         writable=["."],  # the spy notes what it saw
     )
@@ -114,6 +118,33 @@ def test_an_assessment_gives_the_report_that_assess_gives_and_is_published_once(
     (shown,) = client.ask("GET", "/v1/models/chains-sft").json["assessments"]
     assert shown["id"] == done["id"]
     assert not (service.config.parent / "rlrisk-service" / "assessments" / done["id"]).exists()
+
+
+def test_an_assessment_that_looks_ahead_tells_so_and_publishes_what_it_found(
+    service: RunningService, direct: RiskReport
+) -> None:
+    client = Client(service.url)
+
+    asked = client.assess("models:/chains-sft/1", lookahead="grpo")
+    events = client.ask("GET", f"{asked.headers['Location']}/events", timeout_s=90).body.decode()
+    done = client.wait(asked.json["id"])
+
+    told = [
+        json.loads(line.removeprefix("data: "))
+        for line in events.splitlines()
+        if line.startswith("data: ")
+    ]
+    ahead = [each for each in told if each["stage"] == "look ahead"]
+    assert ahead
+    assert {each["progress"]["eta_s"] for each in ahead} == {None}
+    assert (done["state"], done["lookahead"]) == ("succeeded", "grpo")
+    text = client.ask("GET", f"{asked.headers['Location']}/report").body.decode()
+    report, name = RiskReport.from_json(text), "rlrisk/lookahead_reach"
+    assert {**figures(direct), name: figures(report)[name]} == figures(report)
+    assert report.provenance.digests == direct.provenance.digests | {"lookahead": RUN.digest()}
+    assert str(service.config.parent) not in text
+    (run,) = runs_of(done["id"])
+    assert run.data.metrics[name] == figures(report)[name]
 
 
 def test_the_sampling_process_sees_no_credential_and_no_address(service: RunningService) -> None:

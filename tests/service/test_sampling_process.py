@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from mlflow_rlrisk import AssessmentConfig, ConfigError, PolicyConfig
+from mlflow_rlrisk import AssessmentConfig, ConfigError, LookaheadConfig, PolicyConfig
 from service.assessment_table import Assessment, AssessmentTable
 from service.child import NICENESS, OUT_OF_MEMORY
 from service.database import open_database
@@ -69,6 +69,17 @@ class Hungry(CoinSampler):
         return super().sample(prompts)
 '''
 
+STARVED = """
+import torch
+
+
+def starve(*given, **named):
+    raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+torch.PLACE = starve
+"""
+
 
 def task_of(settings: ServiceSettings, verifier: str) -> dict[str, Any]:
     return {
@@ -79,6 +90,7 @@ def task_of(settings: ServiceSettings, verifier: str) -> dict[str, Any]:
         "verifier": settings.verifiers[verifier],
         "config": settings.base_config().model_dump(mode="json"),
         "policy": PolicyConfig().model_dump(mode="json"),
+        "lookahead": None,
     }
 
 
@@ -176,13 +188,15 @@ def test_a_backend_that_reaches_others_needs_the_operators_word() -> None:
     assert ServiceSettings(**settings, sampling_network="host").sampling_network == "host"
 
 
-def hungry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, largest: int) -> ServiceSettings:
+def hungry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, largest: int, more: str = ""
+) -> ServiceSettings:
     """Settings with a backend that runs out of memory above a batch of ``largest``."""
     info = tmp_path / "site" / "hungry-1.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: hungry\nVersion: 1\n")
     (info / "entry_points.txt").write_text("[mlflow_rlrisk.samplers]\nhungry = hungry:Hungry\n")
-    text = HUNGRY.replace("OUT", repr(str(tmp_path / "out" / "sizes")))
+    text = (HUNGRY + more).replace("OUT", repr(str(tmp_path / "out" / "sizes")))
     (tmp_path / "site" / "hungry.py").write_text(text.replace("LARGEST", str(largest)))
     (tmp_path / "out").mkdir()
     find_also(monkeypatch, tmp_path / "site")
@@ -221,7 +235,29 @@ def test_after_two_halvings_it_fails_and_says_why(
     assert (done.state, done.error_code) == ("failed", "out_of_memory")
 
 
-def scored(settings: ServiceSettings) -> Assessment:
+@pytest.mark.parametrize("place", ["Tensor.backward", "optim.AdamW.step"])
+def test_where_an_update_finds_no_memory_no_smaller_batch_is_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    run = LookaheadConfig(learning_rate=1e-6, run_steps=9, prompts_per_step=2, steps=1)
+    settings = hungry(tmp_path, monkeypatch, largest=8, more=STARVED.replace("PLACE", place))
+    settings = settings.model_copy(update={"lookaheads": {"grpo": run}})
+    started = []
+
+    def counted(*given: Any, **named: Any) -> dict[str, Any]:
+        started.append(given[1]["config"]["batch_size"])
+        return run_child(*given, **named)
+
+    monkeypatch.setattr("service.scoring.run_child", counted)
+
+    done = scored(settings, lookahead="grpo")
+
+    assert started == [8]
+    assert (done.state, done.error_code) == ("failed", "lookahead_out_of_memory")
+    assert "the first updates need 16 bytes of memory a parameter" in str(done.error_detail)
+
+
+def scored(settings: ServiceSettings, **more: Any) -> Assessment:
     """An assessment at its end, without a service around it."""
     jobs = AssessmentTable(open_database(settings.database))
     asked = {
@@ -231,6 +267,7 @@ def scored(settings: ServiceSettings) -> Assessment:
         "policy": "default",
         "sampling": settings.sampling_defaults().model_dump(mode="json"),
         "group_size": 2,
+        **more,
     }
     job, _ = jobs.submit(
         asked, owner="o", body_digest="d", key=None, max_open=9, max_open_per_owner=9

@@ -14,7 +14,7 @@ from typing import Any
 import mlflow
 import pytest
 
-from mlflow_rlrisk import AssessmentConfig, RiskReport, assess, log_checkpoint
+from mlflow_rlrisk import AssessmentConfig, LookaheadConfig, RiskReport, assess, log_checkpoint
 from mlflow_rlrisk.attestation import ATTESTATION_TAG, Place, verify_attestation
 from mlflow_rlrisk.attestation_keys import KeyRing, PublicKey, SigningKey
 from service.assessment_table import Assessment, AssessmentTable, State
@@ -34,6 +34,8 @@ from tests.service.running_service import (
 )
 
 pytestmark = pytest.mark.xdist_group("signer")  # its server is started once
+
+RUN = LookaheadConfig(learning_rate=1e-6, run_steps=400)
 
 Change = Callable[[RiskReport], RiskReport]
 
@@ -91,7 +93,9 @@ class World:
 def world(tmp_path_factory: pytest.TempPathFactory, registry: str) -> World:
     folder = tmp_path_factory.mktemp("signer")
     artifacts = str(Path(registry.removeprefix("sqlite:///")).parent / "artifacts")
-    settings = load_settings(write_settings(folder, registry, artifact_roots=[artifacts]))
+    runs = {"grpo": RUN.model_dump(mode="json")}
+    path = write_settings(folder, registry, artifact_roots=[artifacts], lookaheads=runs)
+    settings = load_settings(path)
     config = AssessmentConfig(**ASSESSMENT)
     report = assess(BASE, folder / "prompts.jsonl", verifier=VERIFIER, config=config)
     key = SigningKey.generate()
@@ -146,9 +150,19 @@ def test_without_its_signer_a_service_waits_and_shows_nothing_unsigned(world: Wo
     assert ATTESTATION_TAG in world.tags(job)
 
 
-def with_digest(name: str) -> Change:
+def test_a_report_that_looked_ahead_is_signed_where_it_tried_the_run_that_was_asked_for(
+    world: World,
+) -> None:
+    job = world.finished(with_digest("lookahead", RUN.digest()), lookahead="grpo")
+
+    assert world.publish(job, world.signer)
+
+    assert ATTESTATION_TAG in world.tags(job)
+
+
+def with_digest(name: str, digest: str = "0" * 64) -> Change:
     def change(report: RiskReport) -> RiskReport:
-        digests = {**report.provenance.digests, name: "0" * 64}
+        digests = {**report.provenance.digests, name: digest}
         return replace(report, provenance=replace(report.provenance, digests=digests))
 
     return change
@@ -161,6 +175,10 @@ def with_provenance(**values: str) -> Change:
 def with_more_samples(report: RiskReport) -> RiskReport:
     sampling = report.config.sampling.model_copy(update={"num_samples": 64})
     return replace(report, config=report.config.model_copy(update={"sampling": sampling}))
+
+
+def with_lookahead(**changes: Any) -> Change:
+    return with_digest("lookahead", RUN.model_copy(update=changes).digest())
 
 
 def with_easy_lines(report: RiskReport) -> RiskReport:
@@ -178,6 +196,11 @@ def with_easy_lines(report: RiskReport) -> RiskReport:
         (with_provenance(version="777"), {}, "wrong_version"),
         (with_provenance(finished_at="2020-01-01T00:00:00+00:00"), {}, "stale"),
         (lambda report: report, {"prompt_set": "of-the-caller"}, "not_as_configured"),
+        (with_lookahead(run_steps=4000), {"lookahead": "grpo"}, "not_as_configured"),
+        (lambda report: report, {"lookahead": "grpo"}, "not_as_configured"),
+        (with_lookahead(), {}, "not_as_configured"),
+        (with_lookahead(), {"lookahead": "no-longer"}, "not_as_configured"),
+        (lambda report: report, {"lookahead": "no-longer"}, "not_as_configured"),
     ],
 )
 def test_a_worker_that_was_taken_over_gets_no_signature_for_another_report(

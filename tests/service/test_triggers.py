@@ -344,6 +344,7 @@ def test_another_worker_looks_when_the_first_is_gone(
         {"sampling": {"num_samples": 100_000}},
         {"sampling": {"seeds": 1}},
         {"group_size": 64},
+        {"lookahead": "unknown"},
     ],
 )
 def test_a_trigger_that_asks_for_what_nobody_may_is_refused_at_the_start(

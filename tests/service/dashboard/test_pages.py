@@ -227,6 +227,7 @@ def test_assessments_show_how_far_they_are(browser: FlaskClient) -> None:
     assert [(bar["value"], bar["max"]) for bar in bars] == [("640", "1280")]
     assert "3 min" in page.text
     assert "trigger new: version created (webhook)" in page.text
+    assert page.text.count("lookahead grpo-400") == page.text.count("lookahead") == 1
 
 
 def test_the_audit_log_is_paged_filtered_and_its_chain_checked(
