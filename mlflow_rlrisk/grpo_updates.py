@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from mlflow_rlrisk.config import LookaheadConfig
 from mlflow_rlrisk.errors import ConfigError, SamplerError
-from mlflow_rlrisk.teacher_forced import without_dropout
+from mlflow_rlrisk.teacher_forced import head_forward, is_matrix, without_dropout
 
 if TYPE_CHECKING:
     import torch
@@ -120,25 +120,53 @@ def _loss(
     """The negated objective, summed over tokens."""
     import torch
 
-    device = model.device
     longest = max(len(each.prompt_ids) + len(each.completion) for each in answers)
     ids = torch.zeros((len(answers), longest), dtype=torch.int64)
     mask = torch.zeros_like(ids)
+    is_answer = torch.zeros((len(answers), longest - 1), dtype=torch.bool)
     for row, each in enumerate(answers):
         tokens = np.concatenate([each.prompt_ids, each.completion])
         ids[row, : tokens.size] = torch.as_tensor(tokens.astype(np.int64))
         mask[row, : tokens.size] = 1
-    ids = ids.to(device)
-    logits = model(input_ids=ids, attention_mask=mask.to(device), use_cache=False).logits
-    total: torch.Tensor = logits.new_zeros((), dtype=torch.float32)
-    for row, each in enumerate(answers):
-        start, end = len(each.prompt_ids), len(each.prompt_ids) + len(each.completion)
-        logs = torch.log_softmax(logits[row, start - 1 : end - 1].float() / temperature, dim=-1)
-        new = logs.gather(1, ids[row, start:end, None])[:, 0]
-        ratio = (new - torch.as_tensor(each.old_logprobs, device=device)).exp()
-        clipped = ratio.clamp(1.0 - clip_range, 1.0 + clip_range)
-        total = total - torch.minimum(ratio * each.advantage, clipped * each.advantage).sum()
-    return total
+        is_answer[row, len(each.prompt_ids) - 1 : tokens.size - 1] = True
+    lengths = [len(each.completion) for each in answers]
+    advantages = np.repeat([each.advantage for each in answers], lengths).astype(np.float32)
+    old = np.concatenate([each.old_logprobs for each in answers]).astype(np.float32)
+    picked = _logits(model, ids, mask, is_answer).float() / temperature
+    targets = ids[:, 1:][is_answer].to(picked.device)
+    new = torch.log_softmax(picked, dim=-1).gather(1, targets[:, None])[:, 0]
+    ratio = (new - torch.as_tensor(old, device=new.device)).exp()
+    clipped = ratio.clamp(1.0 - clip_range, 1.0 + clip_range)
+    advantage = torch.as_tensor(advantages, device=new.device)
+    return -torch.minimum(ratio * advantage, clipped * advantage).sum()
+
+
+def _logits(
+    model: Any, ids: "torch.Tensor", mask: "torch.Tensor", wanted: "torch.Tensor"
+) -> "torch.Tensor":
+    """Logits where they are wanted alone, ``[T, words]``: prompts are mostly longer than answers.
+
+    They are picked at once, for the gradient of a slice is as large as what it was cut from.
+    """
+    import torch
+
+    head = model.get_output_embeddings()
+
+    def pick(states: "torch.Tensor") -> "torch.Tensor":
+        found: torch.Tensor = states[:, :-1][wanted.to(states.device)]
+        return found
+
+    def forward(states: "torch.Tensor") -> "torch.Tensor":
+        return torch.nn.functional.linear(pick(states)[None], head.weight, head.bias)
+
+    is_plain = is_matrix(head)
+    with head_forward(head, forward if is_plain else None):
+        logits: torch.Tensor = model(
+            input_ids=ids.to(model.device),
+            attention_mask=mask.to(model.device),
+            use_cache=False,
+        ).logits
+    return logits[0] if is_plain else pick(logits)
 
 
 def _parts(answers: Sequence[Answer], limit: int) -> Iterator[list[Answer]]:

@@ -201,8 +201,8 @@ class TeacherForcedScorer:
         collected: list[torch.Tensor] = []
         forward: Forward | None = _collector(collected)
         if self._after is None:
-            forward = _exact_forward(self._head) if _is_matrix(self._head) else None
-        with _head_forward(self._head, forward), torch.inference_mode():
+            forward = _exact_forward(self._head) if is_matrix(self._head) else None
+        with head_forward(self._head, forward), torch.inference_mode():
             output = self._model(**given)
         if self._after is None:
             collected.append(output.logits)
@@ -244,7 +244,7 @@ def _probe(model: Any, head: Any) -> _AfterHead:
     """
     import torch
 
-    if not _is_matrix(head):
+    if not is_matrix(head):
         raise _UnknownHeadError(f"its head is a {type(head).__name__}, not a plain matrix")
     generator = torch.Generator().manual_seed(0)
     sent = torch.randn((1, 4, len(head.weight)), generator=generator) * PROBE_SPREAD
@@ -257,7 +257,7 @@ def _probe(model: Any, head: Any) -> _AfterHead:
         collected.append(hidden)
         return sent.clone()
 
-    with _head_forward(head, replace), torch.inference_mode():
+    with head_forward(head, replace), torch.inference_mode():
         got = model(input_ids=ids, use_cache=False).logits
     if len(collected) != 1:
         raise _UnknownHeadError(f"its head is called {len(collected)} times")
@@ -287,7 +287,8 @@ def _fit_after_head(model: Any, sent: "torch.Tensor", got: "torch.Tensor") -> _A
     raise _UnknownHeadError("it changes its logits by more than a factor and a cap")
 
 
-def _is_matrix(head: Any) -> bool:
+def is_matrix(head: Any) -> bool:
+    """Whether an output head is a plain matrix with a bias or none, whose weights are there."""
     import torch
 
     kind: object = type(head)  # a quantized head is a subclass with weights of its own
@@ -343,7 +344,7 @@ def _batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
 
 
 @contextmanager
-def _head_forward(head: Any, forward: Forward | None) -> Iterator[None]:
+def head_forward(head: Any, forward: Forward | None) -> Iterator[None]:
     """Run ``forward`` in place of the head's own; leave it where there is none."""
     if forward is None:
         yield

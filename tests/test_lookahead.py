@@ -92,6 +92,44 @@ def test_the_first_update_follows_the_policy_gradient(temperature: float) -> Non
         torch.testing.assert_close(change[name], each.grad, rtol=1e-4, atol=1e-6)
 
 
+SIZES = {"vocab_size": WORDS, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+HEADS: dict[str, dict[str, Any]] = {
+    "gpt2": {"vocab_size": WORDS, "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 32},
+    "phi": {**SIZES, "intermediate_size": 32},  # its head has a bias
+    "cohere": {**SIZES, "intermediate_size": 32, "logit_scale": 0.25},
+    "gemma2": {
+        **SIZES,
+        "intermediate_size": 32,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "final_logit_softcapping": 0.5,
+    },
+    "opt": {**SIZES, "ffn_dim": 32, "word_embed_proj_dim": 16, "max_position_embeddings": 32},
+}
+"""Architectures that do something to their logits, or call their head in another way."""
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_the_gradient_is_that_of_the_architectures_own_logits(kind: str) -> None:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    torch.manual_seed(3)
+    config = AutoConfig.for_model(kind, initializer_range=0.2, **HEADS[kind])
+    model = AutoModelForCausalLM.from_config(config).eval()
+    answers, reference = _answers(model, temperature=0.7), copy.deepcopy(model)
+    total = sum(
+        each.advantage * _logprobs(reference, each.prompt_ids, each.completion, 0.7).sum()
+        for each in answers
+    )
+    (-total / 6).backward()
+
+    change = _change(model, answers, RUN.model_copy(update={"max_grad_norm": 1e9}), 0.7)
+
+    for name, each in reference.named_parameters():
+        grad = torch.zeros_like(each) if each.grad is None else each.grad
+        torch.testing.assert_close(change[name], grad, rtol=1e-4, atol=1e-6)
+
+
 def test_answers_that_teach_nothing_count_in_the_mean_and_cost_no_pass() -> None:
     model, whole = _model(), RUN.model_copy(update={"max_grad_norm": 1e9})
     answers = _answers(model)
