@@ -115,6 +115,19 @@ class AssessmentConfig(Settings):
     num_examples: Annotated[int, Field(ge=0, le=200)] = 24
     """Rollouts shown in the report."""
 
+    def require_a_group(self) -> None:
+        """Refuse to sample less than a group of each prompt.
+
+        Raises:
+            ConfigError: It is less.
+        """
+        num_samples = self.sampling.num_samples
+        if num_samples < self.group_size:
+            need = (
+                f"at least group_size={self.group_size} rollouts a prompt are needed to see a group"
+            )
+            raise ConfigError("num_samples", num_samples, f"{least} are needed to see a group")
+
 
 class LookaheadConfig(Settings):
     """The RL run whose first updates are tried on stored rollouts; set it as the run will be."""

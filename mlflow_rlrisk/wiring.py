@@ -27,7 +27,6 @@ from mlflow_rlrisk.budget_record import Look, SequentialBudget
 from mlflow_rlrisk.checkpoint import open_checkpoint
 from mlflow_rlrisk.collection import Collection
 from mlflow_rlrisk.config import AssessmentConfig, LookaheadConfig, PolicyConfig
-from mlflow_rlrisk.errors import ConfigError
 from mlflow_rlrisk.expert_examples import load_experts
 from mlflow_rlrisk.expert_profile import ExpertProfile
 from mlflow_rlrisk.expert_scoring import expert_profile, keep_profile, with_profile
@@ -100,12 +99,8 @@ def run_assessment(
     is_replay = config.backend == "replay"
     if is_replay:
         config = as_sampled(config, Path(model))
-    if not is_replay and config.sampling.num_samples < config.group_size:
-        raise ConfigError(
-            "num_samples",
-            config.sampling.num_samples,
-            f"at least group_size={config.group_size} rollouts a prompt are needed to see a group",
-        )
+    if not is_replay:
+        config.require_a_group()
     watch.stage("open")
     prompt_set = prompts if isinstance(prompts, PromptSet) else load_prompts(prompts, mapping)
     if lookahead is not None:
