@@ -126,7 +126,7 @@ class AssessmentConfig(Settings):
             need = (
                 f"at least group_size={self.group_size} rollouts a prompt are needed to see a group"
             )
-            raise ConfigError("num_samples", num_samples, f"{least} are needed to see a group")
+            raise ConfigError("num_samples", num_samples, need)
 
 
 class LookaheadConfig(Settings):
