@@ -142,6 +142,8 @@ def _for_component(
         return _for_starvation(part, metrics, statistics, config)
     if part.name == "truncation":
         return [_longer(config)]
+    if part.name == "lookahead":
+        return [_for_lookahead(part, metrics)]
     if part.name == "headroom":
         wanted = part.ok * critical_success(config.group_size)
         if wanted > 1.0:
@@ -163,10 +165,20 @@ def _for_component(
             "gen_loss": LEAST_LOSS,
             "verifier": _AUDIT,
             "overlap": "take prompts out of the RL set that the SFT data already hold",
-            "lookahead": _OTHER_RUN,
             "mismatch": "compare log probabilities of trainer and sampler on the same tokens",
         }[part.name]
     ]
+
+
+def _for_lookahead(part: Component, metrics: Mapping[str, Metric]) -> str:
+    """The component reads the lower end: a wide interval is another finding than a slow pace."""
+    reach = metrics.get(PREFIX + "lookahead_reach")
+    if reach is None or reach.value < (part.ok + part.bad) / 2.0:
+        return _OTHER_RUN
+    return (
+        "try the first updates on more prompts or rollouts (--num-samples): at their pace the run "
+        f"would close {reach.value:.2f} of the gap, but the interval begins at {reach.ci_low:.2f}"
+    )
 
 
 def _for_starvation(

@@ -111,8 +111,12 @@ def test_updates_that_may_have_changed_little_keep_a_checkpoint_from_low(
     assert report_of(solved).risk_level is RiskLevel.LOW
     assert judged.risk_level is level
     assert judged.metrics["rlrisk/risk_index"] == report_of(solved).metrics["rlrisk/risk_index"]
-    said = "its first updates hardly help" in " ".join(judged.next_steps)
-    assert said == (level is RiskLevel.MEDIUM)
+    said = " ".join(judged.next_steps)
+    is_resolved = low + 0.1 < 0.25
+    assert ("its first updates hardly help" in said) == is_resolved
+    assert ("on more prompts or rollouts" in said) == (
+        level is RiskLevel.MEDIUM and not is_resolved
+    )
 
 
 def test_the_report_says_at_which_settings_of_the_run_the_updates_were_tried(
