@@ -20,6 +20,7 @@ from mlflow_rlrisk.statistics.groups import (
     critical_success,
     smallest_group_size,
 )
+from mlflow_rlrisk.statistics.severity import ramp
 from mlflow_rlrisk.success_columns import success_counts
 from mlflow_rlrisk.thresholds import threshold
 
@@ -62,7 +63,7 @@ def next_steps(
     for part in severe:
         lacks_signal = part.name == "starvation" and part.x_low < policy.low_signal_from
         if lacks_signal or part.q > _NO_STEP_UP_TO.get(part.name, 0.0):
-            steps += _for_component(part, metrics, statistics, config)
+            steps += _for_component(part, metrics, statistics, config, policy)
     if judgement.level is not RiskLevel.UNKNOWN:
         steps += _to_resolve(judgement, severe, policy)
     if not steps:
@@ -137,13 +138,14 @@ def _for_component(
     metrics: Mapping[str, Metric],
     statistics: Sequence[PromptStatistics],
     config: AssessmentConfig,
+    policy: PolicyConfig,
 ) -> list[str]:
     if part.name == "starvation":
         return _for_starvation(part, metrics, statistics, config)
     if part.name == "truncation":
         return [_longer(config)]
     if part.name == "lookahead":
-        return [_for_lookahead(part, metrics)]
+        return [_for_lookahead(part, metrics, policy)]
     if part.name == "headroom":
         wanted = part.ok * critical_success(config.group_size)
         if wanted > 1.0:
@@ -170,10 +172,10 @@ def _for_component(
     ]
 
 
-def _for_lookahead(part: Component, metrics: Mapping[str, Metric]) -> str:
+def _for_lookahead(part: Component, metrics: Mapping[str, Metric], policy: PolicyConfig) -> str:
     """The component reads the lower end: a wide interval is another finding than a slow pace."""
     reach = metrics.get(PREFIX + "lookahead_reach")
-    if reach is None or reach.value < (part.ok + part.bad) / 2.0:
+    if reach is None or ramp(reach.value, part.ok, part.bad) > policy.max_component:
         return _OTHER_RUN
     return (
         "try the first updates on more prompts or rollouts (--num-samples): at their pace the run "

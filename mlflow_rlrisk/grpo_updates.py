@@ -159,14 +159,14 @@ def _logits(
     def forward(states: "torch.Tensor") -> "torch.Tensor":
         return torch.nn.functional.linear(pick(states)[None], head.weight, head.bias)
 
-    is_plain = is_matrix(head)
-    with head_forward(head, forward if is_plain else None):
+    with head_forward(head, forward if is_matrix(head) else None):
         logits: torch.Tensor = model(
             input_ids=ids.to(model.device),
             attention_mask=mask.to(model.device),
             use_cache=False,
         ).logits
-    return logits[0] if is_plain else pick(logits)
+    # Whole sequences, longer than their answers, where the head was not replaced or is not called.
+    return logits[0] if logits.shape[:2] == (1, int(wanted.sum())) else pick(logits)
 
 
 def _parts(answers: Sequence[Answer], limit: int) -> Iterator[list[Answer]]:

@@ -165,7 +165,9 @@ def judge(
         calibrated = _calibrated(index, index_draws, policy, made_at or config.confidence)
         severities = [part.q for part in assessed.components]
         level = level_of(index, metrics[SIGNAL], vetoes, severities, policy, calibrated)
-        probabilities = _probabilities(draws, index_draws, assessed, youden, policy)
+        probabilities = _probabilities(
+            draws, index_draws, assessed, youden, policy, can_be_low=not lacking
+        )
     is_withheld = level is RiskLevel.LOW and bool(lacking)
     return Judgement(
         level=RiskLevel.MEDIUM if is_withheld else level,
@@ -317,6 +319,8 @@ def _probabilities(
     assessed: AssessedComponents,
     youden: Evidence | None,
     policy: PolicyConfig,
+    *,
+    can_be_low: bool,
 ) -> dict[str, float]:
     """Share of replicates that the rules, applied to their values, put at each level."""
     high: npt.NDArray[np.bool_] = index_draws >= policy.high_from
@@ -331,8 +335,7 @@ def _probabilities(
     chances = fail_probability(index_draws, policy)
     if chances is not None:
         low = low & (chances <= policy.max_fail_probability)
-    if not assessed.not_assessed.keys().isdisjoint(policy.low_requires):
-        low = np.zeros_like(low)
+    low = low & can_be_low
     shares = {RiskLevel.LOW: low.mean(), RiskLevel.HIGH: high.mean()}
     medium = float((~low & ~high).mean())
     return {

@@ -1,8 +1,9 @@
 """Updates against torch's own gradients of each architecture's own logits."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -104,6 +105,36 @@ def test_the_gradient_is_that_of_the_architectures_own_logits(kind: str) -> None
     for name, each in reference.named_parameters():
         grad = torch.zeros_like(each) if each.grad is None else each.grad
         torch.testing.assert_close(change[name], grad, rtol=1e-4, atol=1e-6)
+
+
+def _another_kind_of_head(model: Any) -> None:
+    class Head(torch.nn.Linear):
+        """As a quantized one is: what its weights mean is its own affair."""
+
+    model.lm_head.__class__ = Head
+
+
+def _a_head_that_is_not_called(model: Any) -> None:
+    class Owner(type(model)):  # type: ignore[misc]
+        def forward(self, **given: Any) -> Any:
+            states = self.model(**given).last_hidden_state
+            return SimpleNamespace(logits=states @ self.lm_head.weight.T)
+
+    model.__class__ = Owner
+
+
+@pytest.mark.parametrize("change_head", [_another_kind_of_head, _a_head_that_is_not_called])
+def test_a_head_that_cannot_be_replaced_gives_the_same_gradient(
+    change_head: Callable[[Any], None],
+) -> None:
+    model, whole = untrained_llama(), RUN.model_copy(update={"max_grad_norm": 1e9})
+    answers, other = _answers(model), copy.deepcopy(model)
+    change_head(other)
+
+    for given in (answers, answers[:1]):
+        expected, found = (_change(copy.deepcopy(each), given, whole) for each in (model, other))
+        for name, each in expected.items():
+            torch.testing.assert_close(found[name], each, rtol=1e-4, atol=1e-6)
 
 
 def test_answers_that_teach_nothing_count_in_the_mean_and_cost_no_pass() -> None:
