@@ -28,7 +28,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--results", type=Path, default=RESULTS, help="where collect writes")
     options = parser.parse_args(arguments)
     results = options.results.resolve()
-    from examples.study.settings import STUDIES, TINY
+    from examples.study.planned_settings import STUDIES
+    from examples.study.settings import TINY
 
     studies = {"SETTINGS.json": TINY} if options.tiny else STUDIES
     known = [each.name for settings in studies.values() for each in settings.lineages]

@@ -29,14 +29,17 @@ def new_model(architecture: Architecture, vocabulary_size: int, settings: StudyS
         BloomConfig,
         CohereConfig,
         GPT2Config,
+        GPTBigCodeConfig,
         GPTJConfig,
         GPTNeoXConfig,
         LlamaConfig,
+        MixtralConfig,
         Olmo2Config,
         OPTConfig,
         PhiConfig,
         Qwen3Config,
         StableLmConfig,
+        Starcoder2Config,
     )
 
     hidden, layers, heads = settings.hidden_size, settings.num_layers, settings.num_heads
@@ -88,8 +91,24 @@ def new_model(architecture: Architecture, vocabulary_size: int, settings: StudyS
         )
     elif architecture == "cohere":
         config = CohereConfig(intermediate_size=3 * hidden, logit_scale=1.0, **shape)
+    elif architecture == "starcoder2":
+        config = Starcoder2Config(
+            intermediate_size=3 * hidden,
+            num_key_value_heads=heads // 2,
+            sliding_window=None,
+            **shape,
+        )
+    elif architecture == "mixtral":
+        config = MixtralConfig(
+            intermediate_size=2 * hidden,
+            num_key_value_heads=heads,
+            num_local_experts=4,
+            num_experts_per_tok=2,
+            **shape,
+        )
     else:
-        config = GPT2Config(
+        family: Any = GPT2Config if architecture == "gpt2" else GPTBigCodeConfig
+        config = family(
             vocab_size=vocabulary_size,
             n_embd=hidden,
             n_layer=layers,

@@ -14,6 +14,14 @@ import numpy as np
 from examples.study.candidates import CANDIDATES
 from examples.study.layout import checkpoints_of
 from examples.study.misranked import noise_floor
+from examples.study.planned_settings import (
+    PROSPECTIVE,
+    PROSPECTIVE_2,
+    PROSPECTIVE_3,
+    PROSPECTIVE_4,
+    PROSPECTIVE_5,
+    PROSPECTIVE_6,
+)
 from examples.study.predictors import DURING, OURS, PREDICTORS, values_of
 from examples.study.rows import PairRow
 from examples.study.scoring import (
@@ -29,14 +37,7 @@ from examples.study.scoring import (
     within,
     within_draws,
 )
-from examples.study.settings import (
-    PROSPECTIVE,
-    PROSPECTIVE_2,
-    PROSPECTIVE_3,
-    PROSPECTIVE_4,
-    PROSPECTIVE_5,
-    StudySettings,
-)
+from examples.study.settings import StudySettings
 from mlflow_rlrisk.calibration import formula_digest
 from mlflow_rlrisk.config import DEFAULT_COMPONENTS
 from mlflow_rlrisk.report_record import RiskLevel
@@ -72,6 +73,7 @@ PLANNED = (
     PlannedTest("Third test out of sample", PROSPECTIVE_3, "prospective-3.json", is_of_rank=False),
     PlannedTest("Fourth test out of sample", PROSPECTIVE_4, "prospective-4.json", is_of_rank=False),
     PlannedTest("Fifth test out of sample", PROSPECTIVE_5, "prospective-5.json", is_of_rank=False),
+    PlannedTest("Sixth test out of sample", PROSPECTIVE_6, "prospective-6.json", is_of_rank=False),
 )
 
 

@@ -21,6 +21,9 @@ Architecture = Literal[
     "gptj",
     "qwen3",
     "cohere",
+    "starcoder2",
+    "gpt_bigcode",
+    "mixtral",
 ]
 
 
@@ -179,148 +182,6 @@ FULL = StudySettings(
     failed_below=0.15,
     pass_at_10_noise=0.05,
 )
-
-PROSPECTIVE = FULL.model_copy(
-    update={
-        "lineages": (
-            LineageSettings(
-                name="latin-opt",
-                task="latin",
-                architecture="opt",
-                base_seed=4,
-                base_steps=300,
-                walk_lengths=(-2, -1, 0, 1, 2),
-                sft_learning_rate=1e-3,
-                rl_learning_rate=2e-4,
-            ),
-            LineageSettings(
-                name="arranging-phi",
-                task="arranging",
-                architecture="phi",
-                base_seed=5,
-                base_steps=600,
-                walk_lengths=(0,),
-                sft_learning_rate=1e-3,
-                rl_learning_rate=3e-4,
-            ),
-        )
-    }
-)
-"""Two further lineages, planned when the index was fixed; everything else is as in `FULL`."""
-
-PROSPECTIVE_2 = FULL.model_copy(
-    update={
-        "lineages": (
-            LineageSettings(
-                name="coloring-olmo2",
-                task="coloring",
-                architecture="olmo2",
-                base_seed=6,
-                base_steps=1000,
-                walk_lengths=(0,),
-                sft_learning_rate=1e-3,
-                rl_learning_rate=3e-4,
-            ),
-            LineageSettings(
-                name="paying-bloom",
-                task="paying",
-                architecture="bloom",
-                base_seed=7,
-                base_steps=900,
-                walk_lengths=(0,),
-                sft_learning_rate=1e-3,
-                rl_learning_rate=3e-4,
-            ),
-            LineageSettings(
-                name="brackets-stablelm",
-                task="brackets",
-                architecture="stablelm",
-                base_seed=8,
-                base_steps=300,
-                walk_lengths=(-1, 0, 0, 1),
-                sft_learning_rate=1e-3,
-                rl_learning_rate=2e-4,
-            ),
-        )
-    }
-)
-"""Three more, planned when the index had changed after that test."""
-
-PROSPECTIVE_3 = FULL.model_copy(
-    update={
-        "lineages": (
-            LineageSettings(
-                name="seating-gptj",
-                task="seating",
-                architecture="gptj",
-                base_seed=9,
-                base_steps=400,
-                walk_lengths=(0,),
-                sft_learning_rate=1e-3,
-                rl_learning_rate=3e-4,
-            ),
-            LineageSettings(
-                name="booking-qwen3",
-                task="booking",
-                architecture="qwen3",
-                base_seed=10,
-                base_steps=600,
-                walk_lengths=(0,),
-                sft_learning_rate=1e-3,
-                rl_learning_rate=1e-4,
-            ),
-            LineageSettings(
-                name="weaving-cohere",
-                task="weaving",
-                architecture="cohere",
-                base_seed=11,
-                base_steps=300,
-                walk_lengths=(0,),
-                sft_learning_rate=1e-3,
-                rl_learning_rate=3e-4,
-            ),
-        )
-    }
-)
-"""Three more, planned when the run's first updates had become part of the level.
-
-`booking-qwen3` has a third of the rate at which its pilot did well: a recipe too weak for the task.
-"""
-
-PROSPECTIVE_4 = FULL.model_copy(
-    update={
-        "lineages": (
-            PROSPECTIVE_3.lineage("booking-qwen3").model_copy(
-                update={"name": "booking-qwen3-slow", "rl_learning_rate": 3e-5}
-            ),
-        )
-    }
-)
-"""One of these again at a tenth of its pilot's rate, for at a third hardly a run had failed."""
-
-PROSPECTIVE_5 = FULL.model_copy(
-    update={
-        "lineages": (
-            PROSPECTIVE_3.lineage("seating-gptj").model_copy(
-                update={"name": "seating-gptj-slow", "rl_learning_rate": 7e-5}
-            ),
-            PROSPECTIVE_3.lineage("weaving-cohere").model_copy(
-                update={"name": "weaving-cohere-slow", "rl_learning_rate": 5e-5}
-            ),
-        )
-    }
-)
-"""The other two again at rates where runs are to end on both sides of the line of failure."""
-
-STUDIES = {
-    "SETTINGS.json": FULL,
-    "SETTINGS-prospective.json": PROSPECTIVE,
-    "SETTINGS-prospective-2.json": PROSPECTIVE_2,
-    "SETTINGS-prospective-3.json": PROSPECTIVE_3,
-    "SETTINGS-prospective-4.json": PROSPECTIVE_4,
-    "SETTINGS-prospective-5.json": PROSPECTIVE_5,
-}
-"""By the file in ``results`` that froze them."""
 
 TINY = FULL.model_copy(
     update={

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from examples.study.candidates import CANDIDATES
+from examples.study.planned_settings import PROSPECTIVE_4, PROSPECTIVE_5
 from examples.study.predictors import OURS, PREDICTORS, values_of
 from examples.study.prospective import PLANNED, REFERENCE, stratified
 from examples.study.rows import PairRow
 from examples.study.scoring import OUTCOMES, by_lineage, defined, scores, study_of, within_draws
-from examples.study.settings import PROSPECTIVE_4, PROSPECTIVE_5
 from examples.study.tables import interval_text, table, value_text
 from examples.study.verdicts import level_table, regret_of_the_choice
 from mlflow_rlrisk.calibration import formula_digest

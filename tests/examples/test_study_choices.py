@@ -8,8 +8,9 @@ from typing import Any, get_args
 import pytest
 
 from examples.study.models import build_tokenizer, divide_logits, load, new_model, save
+from examples.study.planned_settings import STUDIES
 from examples.study.prompts import diverse_examples, draw_sets, narrow_examples
-from examples.study.settings import FULL, STUDIES, TINY, Architecture, LineageSettings
+from examples.study.settings import FULL, TINY, Architecture, LineageSettings
 from examples.study.tasks import CHOICES
 from examples.study.tasks.arranging import TASK as ARRANGING
 from examples.study.tasks.arranging import Order
@@ -19,11 +20,14 @@ from examples.study.tasks.brackets import TASK as BRACKETS
 from examples.study.tasks.choices import ChoiceTask
 from examples.study.tasks.coloring import COLORS
 from examples.study.tasks.coloring import TASK as COLORING
+from examples.study.tasks.guarding import TASK as GUARDING
 from examples.study.tasks.latin import ORDER, squares
 from examples.study.tasks.latin import TASK as LATIN
 from examples.study.tasks.paying import TASK as PAYING
 from examples.study.tasks.seating import TASK as SEATING
+from examples.study.tasks.turning import TASK as TURNING
 from examples.study.tasks.weaving import TASK as WEAVING
+from examples.study.tasks.weighing import TASK as WEIGHING
 
 EVERY_TASK = pytest.mark.parametrize("task", CHOICES.values(), ids=CHOICES)
 LINEAGES: dict[str, LineageSettings] = {
@@ -173,6 +177,69 @@ def test_a_weave_that_lacks_a_letter_of_a_row_is_wrong() -> None:
     assert not WEAVING.is_solution(prompt, "c a b b d b a")
     assert not WEAVING.is_solution(prompt, "a c b d a c a d b a")
     assert not WEAVING.is_solution(prompt, "c a c b d a")
+
+
+@pytest.mark.parametrize("number", range(6))
+def test_the_right_signs_turns_and_guards_are_those_of_all_that_could_be_said(number: int) -> None:
+    balance, dial = WEIGHING.problems()[number], TURNING.problems()[number]
+    roads = GUARDING.problems()[number]
+
+    signs = [
+        row
+        for row in product("+-", repeat=5)
+        if sum(int(f"{sign}{w}") for sign, w in zip(row, balance.weights, strict=True))
+        == balance.total
+    ]
+    turns = [
+        row
+        for row in product(map(str, dial.steps), repeat=3)
+        if ("01234" * 7)[dial.start + sum(map(int, row))] == str(dial.end)
+    ]
+    guards = {
+        row
+        for chosen in combinations("abcdefg", 4)
+        if all(len({*road, *chosen}) < 6 for road in roads)
+        for row in permutations(chosen)
+    }
+
+    assert sorted(WEIGHING.right_answers(balance)) == sorted(signs)
+    assert TURNING.right_answers(dial) == turns
+    assert GUARDING.right_answers(roads) == sorted(guards)
+    for task, problem, right, every in (
+        (WEIGHING, balance, set(signs), product("+-0", repeat=5)),
+        (TURNING, dial, set(turns), product("0123456789", repeat=3)),
+        (GUARDING, roads, guards, product("abcdefgh", repeat=4)),
+    ):
+        assert {answer for answer in every if task.is_right(problem, answer)} == right
+
+
+def test_signs_that_make_another_total_are_wrong() -> None:
+    prompt = "weigh 3 8 5 2 7 to 1 :"
+
+    assert WEIGHING.is_solution(prompt, "+ + - + -")
+    assert WEIGHING.is_solution(prompt, "- - + - +") is False  # -1
+    assert not WEIGHING.is_solution(prompt, "+ + - - -")
+    assert not WEIGHING.is_solution(prompt, "+ + - +")
+    assert not WEIGHING.is_solution(prompt, "+ + - + 7")
+
+
+def test_turns_that_end_elsewhere_or_are_no_steps_are_wrong() -> None:
+    prompt = "turn 2 3 5 7 from 1 to 4 :"
+
+    assert TURNING.is_solution(prompt, "3 3 7")
+    assert TURNING.is_solution(prompt, "3 5 5")
+    assert not TURNING.is_solution(prompt, "2 5 5")
+    assert not TURNING.is_solution(prompt, "1 1 1")
+    assert not TURNING.is_solution(prompt, "3 3 7 from")
+
+
+def test_guards_that_leave_a_road_or_stand_twice_are_wrong() -> None:
+    prompt = "guard a b a d a g b d b e c d c f d g e f :"
+
+    assert GUARDING.is_solution(prompt, "a d e f")
+    assert not GUARDING.is_solution(prompt, "a d b c")
+    assert not GUARDING.is_solution(prompt, "a d e e")
+    assert not GUARDING.is_solution(prompt, "a d e")
 
 
 def _closes(row: tuple[str, ...], cells: tuple[str, ...]) -> bool:

@@ -11,9 +11,10 @@ import pytest
 
 from examples.study.grpo import has_failed, outcome_of
 from examples.study.layout import checkpoints_of, rl_seeds_of, sweep_order
+from examples.study.planned_settings import STUDIES
 from examples.study.prompts import draw_sets, sets_digest
 from examples.study.rows import CurvePoint, PairRow, read_pairs
-from examples.study.settings import FULL, STUDIES, TINY, StudySettings
+from examples.study.settings import FULL, TINY, StudySettings
 from examples.study.tasks import TASKS
 
 ROOT = Path(__file__).parents[2]

@@ -1,4 +1,4 @@
-"""The tasks by name: three walks, and eight whose answers are choices."""
+"""The tasks by name: three walks, and eleven whose answers are choices."""
 
 from typing import Any
 
@@ -9,17 +9,32 @@ from examples.study.tasks.brackets import TASK as BRACKETS
 from examples.study.tasks.chains import TASK as CHAINS
 from examples.study.tasks.choices import ChoiceTask
 from examples.study.tasks.coloring import TASK as COLORING
+from examples.study.tasks.guarding import TASK as GUARDING
 from examples.study.tasks.latin import TASK as LATIN
 from examples.study.tasks.paying import TASK as PAYING
 from examples.study.tasks.rewriting import TASK as REWRITING
 from examples.study.tasks.seating import TASK as SEATING
 from examples.study.tasks.stack import TASK as STACK
+from examples.study.tasks.turning import TASK as TURNING
 from examples.study.tasks.walks import WalkTask
 from examples.study.tasks.weaving import TASK as WEAVING
+from examples.study.tasks.weighing import TASK as WEIGHING
 
 WALKS: dict[str, WalkTask] = {task.name: task for task in (CHAINS, STACK, REWRITING)}
 CHOICES: dict[str, ChoiceTask[Any]] = {
     task.name: task
-    for task in (LATIN, ARRANGING, COLORING, PAYING, BRACKETS, SEATING, BOOKING, WEAVING)
+    for task in (
+        LATIN,
+        ARRANGING,
+        COLORING,
+        PAYING,
+        BRACKETS,
+        SEATING,
+        BOOKING,
+        WEAVING,
+        WEIGHING,
+        TURNING,
+        GUARDING,
+    )
 }
 TASKS: dict[str, Task[Any]] = {**WALKS, **CHOICES}
