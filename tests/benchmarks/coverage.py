@@ -246,9 +246,13 @@ def print_summary(rows: Sequence[dict[str, Any]]) -> None:
             f"{near} more within two Monte Carlo errors of that, "
             f"from {min(span):.3f} to {max(span):.3f}, mean {np.mean(span):.4f}"
         )
-    means = means_over_populations(rows)
-    inside = sum(WANTED[0] <= each <= WANTED[1] for each in means.values())
-    print(f"\nmeans over the populations, the level's metrics: {inside} of {len(means)} within")
+    means = means_over_populations(main)
+    outside = {key: each for key, each in means.items() if not WANTED[0] <= each <= WANTED[1]}
+    level = sum(metric in CORE for metric, _, _ in means)
+    print(
+        f"\nmeans over the populations: {len(means) - len(outside)} of {len(means)} within, of the "
+        f"level's metrics {level - sum(key[0] in CORE for key in outside)} of {level}"
+    )
     for (metric, num_prompts, num_samples), each in means.items():
         print(f"  {each:.3f}  {metric}, N={num_prompts} n={num_samples}")
     print("\noutside:")
@@ -261,11 +265,10 @@ def print_summary(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def means_over_populations(rows: Sequence[dict[str, Any]]) -> dict[tuple[str, int, int], float]:
-    """Mean coverage over the populations, by metric of the level, prompts and samples."""
+    """Mean coverage over the populations, by metric, prompts and samples."""
     found: dict[tuple[str, int, int], list[float]] = defaultdict(list)
     for row in rows:
-        if row["metric"] in CORE:
-            found[row["metric"], row["N"], row["n"]].append(row["coverage"])
+        found[row["metric"], row["N"], row["n"]].append(row["coverage"])
     return {key: float(np.mean(each)) for key, each in sorted(found.items())}
 
 
