@@ -10,6 +10,12 @@ from mlflow_rlrisk.report_record import Component, Metric, RiskLevel
 from mlflow_rlrisk.risk import Judgement, Veto
 from mlflow_rlrisk.thresholds import threshold
 
+BY_SAMPLES_ALONE = (
+    "low by the samples alone: nothing in them stands in the way of RL; that the run's learning "
+    "rate and length teach these prompts was not tried (rlrisk lookahead)"
+)
+"""What a ``low`` does not say while the run's first updates were not tried."""
+
 
 def reasons(
     judgement: Judgement,
@@ -50,6 +56,8 @@ def reasons(
     if not sentences:
         sentences.append(f"no risk index: {judgement.index_undefined}")
     if judgement.level is RiskLevel.LOW and assessed.not_assessed:
+        if "lookahead" in assessed.not_assessed:
+            sentences.append(BY_SAMPLES_ALONE)
         sentences.append("not assessed: " + ", ".join(assessed.not_assessed))
     return tuple(sentences)
 

@@ -24,6 +24,8 @@ def test_a_policy_may_withhold_low_until_the_updates_were_tried() -> None:
     assert without.risk_level is RiskLevel.MEDIUM
     assert without.level_probabilities["low"] == 0.0
     assert tried.level_probabilities == default.level_probabilities
+    assert any("low by the samples alone" in reason for reason in default.reasons)
+    assert not any("low by the samples alone" in reason for reason in tried.reasons)
     assert "low needs lookahead assessed [policy strict]" in without.reasons[0]
     assert "rlrisk lookahead FOLDER" in without.next_steps[0]
     assert decide(without, policy).outcome is Outcome.BLOCK
