@@ -41,6 +41,10 @@ class AssessmentInputs:
     provenance: Provenance
     budget: SequentialBudget | None = None
 
+    def prompt_places(self) -> dict[str, int]:
+        """Place of each prompt in the set, by its id."""
+        return {prompt.id: place for place, prompt in enumerate(self.prompts)}
+
     def save(self, folder: Path) -> None:
         """Write both files; each appears whole or not at all."""
         head = {

@@ -66,8 +66,10 @@ def open_rollouts(source: Path, temperature: float | None) -> StoredRollouts:
             need = f"{source / INPUTS} says {sampling.temperature}"
             raise ConfigError("temperature", temperature, need)
         prompts, part = assessed_part(inputs)
+        places = inputs.prompt_places()
+        groups = RolloutStore(source).groups(prompts, part.num_samples)
         return StoredRollouts(
-            groups=list(RolloutStore(source).groups(prompts, part.num_samples)),
+            groups=sorted(groups, key=lambda each: places[each.prompt.id]),
             sampling=sampling,
             sampler=_described(inputs.provenance.sampler),
             digests=inputs.provenance.digests,

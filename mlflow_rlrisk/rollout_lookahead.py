@@ -72,7 +72,9 @@ def look_ahead_from(
     encoder = PromptEncoder(
         checkpoint, tokenizer, chat_template=stored.sampling.chat_template, stop_ids=()
     )
+    places = inputs.prompt_places()
     groups = [each for each in stored_groups(folder, inputs, None) if _num_scored(each)]
+    groups.sort(key=lambda each: places[each.prompt.id])
     found = look_ahead(
         loaded,
         _graded(groups, encoder, config.success_threshold),

@@ -14,7 +14,10 @@ from mlflow_rlrisk.verifiers import VerifierPool
 def stored_groups(
     folder: Path, inputs: AssessmentInputs, pool: VerifierPool | None
 ) -> Iterator[GradedGroup]:
-    """Yield every group of the assessment.
+    """Yield every group of the assessment, in the order in which they were completed.
+
+    How many prompts a shard holds is a matter of time, so that order is another each time: whoever
+    draws among the prompts sorts them by `AssessmentInputs.prompt_places` first.
 
     Args:
         folder: Folder of the assessment.

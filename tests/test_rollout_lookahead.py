@@ -9,7 +9,9 @@ import pytest
 from click.testing import CliRunner
 
 from mlflow_rlrisk.assess import assess, rescore
+from mlflow_rlrisk.assessment_inputs import AssessmentInputs
 from mlflow_rlrisk.commands.assessment import assess as assess_command
+from mlflow_rlrisk.commands.band import band
 from mlflow_rlrisk.commands.lookahead import lookahead
 from mlflow_rlrisk.config import AssessmentConfig, LookaheadConfig, SamplingConfig
 from mlflow_rlrisk.errors import ComparabilityError, ConfigError, InsufficientRolloutsError
@@ -18,7 +20,10 @@ from mlflow_rlrisk.evaluator_settings import Settings
 from mlflow_rlrisk.evidence import AssessmentContext, Evidence
 from mlflow_rlrisk.model_reference import resolve_reference
 from mlflow_rlrisk.report_record import RiskLevel, RiskReport
+from mlflow_rlrisk.rescored_rollouts import open_rollouts
 from mlflow_rlrisk.rollout_lookahead import look_ahead_from
+from mlflow_rlrisk.rollout_store import RolloutStore
+from mlflow_rlrisk.stored_assessment import stored_groups
 from mlflow_rlrisk.stored_evidence import EVIDENCE
 from tests.prompt_statistics import prompts, report_of
 from tests.tiny_models import write_llama
@@ -80,6 +85,35 @@ def test_a_reward_that_all_prompts_share_is_learned_and_kept_in_the_folder(folde
     assert component.weight == 0.0
     assert after.metrics["rlrisk/risk_index"] == before.metrics["rlrisk/risk_index"]
     assert RiskReport.from_json(after.to_json()) == after
+
+
+def test_figures_do_not_depend_on_the_order_in_which_prompts_were_stored(
+    folder: Path, tmp_path: Path
+) -> None:
+    inputs = AssessmentInputs.load(folder)
+    other = Path(shutil.copytree(folder, tmp_path / "other"))
+    for shard in (*other.glob("rollouts/*.parquet"), *other.glob("grades/*.parquet")):
+        shard.unlink()
+    RolloutStore(other).append(list(stored_groups(folder, inputs, None))[::-1])
+    bands = {name: tmp_path / f"{name.name}.jsonl" for name in (folder, other)}
+
+    ids = [[each.prompt.id for each in stored_groups(name, inputs, None)] for name in bands]
+    found = [look_ahead_from(name, RUN, device="cpu") for name in bands]
+    for name, target in bands.items():
+        CliRunner().invoke(
+            band, [str(name), "--out", str(target)], standalone_mode=False, catch_exceptions=False
+        )
+
+    assert ids[0] == ids[1][::-1]
+    assert [each.prompt.id for each in open_rollouts(other, None).groups] == ids[0]
+    assert found[0] == found[1]
+    texts = [target.read_text() for target in bands.values()]
+    assert texts[0] == texts[1]
+    chosen = [json.loads(line)["prompt"] for line in texts[0].splitlines()]
+    every = [str(each["prompt"]) for each in PROMPTS]
+    assert chosen == [each for each in every if each in chosen]
+    controls = [target.with_suffix(".control.jsonl").read_text() for target in bands.values()]
+    assert controls[0] == controls[1]
 
 
 def test_the_command_prints_and_keeps_what_the_function_finds(folder: Path) -> None:

@@ -47,9 +47,10 @@ def band(
 
     inputs = AssessmentInputs.load(Path(folder))
     threshold = inputs.config.success_threshold
-    groups = stored_groups(Path(folder), inputs, None)
+    places = inputs.prompt_places()
+    measured = [measure(group, threshold) for group in stored_groups(Path(folder), inputs, None)]
     found = select_band(
-        [measure(group, threshold) for group in groups],
+        sorted(measured, key=lambda each: places[each.prompt_id]),
         low=low,
         high=high,
         min_probability=min_probability,

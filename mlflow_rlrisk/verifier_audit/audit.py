@@ -1,6 +1,6 @@
 """The audit as a whole: gathers the evidence, says what is wrong, keeps it as JSON."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import StrEnum
@@ -12,7 +12,7 @@ from pydantic import Field
 from mlflow_rlrisk.assessment_inputs import AssessmentInputs
 from mlflow_rlrisk.config import PositiveInt, Settings
 from mlflow_rlrisk.errors import ConfigError, RLRiskError
-from mlflow_rlrisk.records import GradedGroup, Prompt
+from mlflow_rlrisk.records import Prompt
 from mlflow_rlrisk.statistics.counts import IntVector
 from mlflow_rlrisk.stored_assessment import stored_groups
 from mlflow_rlrisk.verifier_audit import rollouts as stored
@@ -164,8 +164,9 @@ def _judgeable(judge: Judge, prompts: Sequence[Prompt], samples: int) -> list[Pr
 
 def _groups(judge: Judge, second: Judge | None, folder: Path) -> list[stored.JudgedGroup]:
     inputs = AssessmentInputs.load(folder)
-    graded: Iterable[GradedGroup] = stored_groups(folder, inputs, judge.pool)
-    return stored.judged_groups(graded, second)
+    places = inputs.prompt_places()
+    judged = stored.judged_groups(stored_groups(folder, inputs, judge.pool), second)
+    return sorted(judged, key=lambda each: places[each.group.prompt.id])
 
 
 def _rates(
