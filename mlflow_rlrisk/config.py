@@ -18,6 +18,7 @@ LARGEST_COUNT = 2**31 - 1
 """More of anything than arrays can index is a slip of the hand."""
 PositiveInt = Annotated[int, Field(ge=1, le=LARGEST_COUNT)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Settings(BaseModel):
@@ -216,13 +217,17 @@ class CalibrationUse(Settings):
     """Checkpoints whose outcome it rests on."""
     num_lineages: Annotated[int, Field(ge=0)]
     """Lineages that they come from."""
-    curve: tuple[tuple[Share, Share], ...] = ()
-    """Risk index and chance of failure, neither falling; straight between the points."""
+    feature: Literal["risk_index", "lookahead_reach"] = "risk_index"
+    """What it reads; of ``lookahead_reach`` the share of the gap that is left, ``1 - reach``."""
+    curve: tuple[tuple[Finite, Share], ...] = ()
+    """Feature and chance of failure, neither falling; straight between the points."""
 
     @model_validator(mode="after")
     def _never_falls(self) -> Self:
         if self.used and len(self.curve) < 2:
             raise ConfigError("curve", self.curve, "a calibration that is used needs two points")
+        if self.feature == "risk_index" and any(not 0.0 <= x <= 1.0 for x, _ in self.curve):
+            raise ConfigError("curve", self.curve, "an index lies within 0 and 1")
         for (x, p), (next_x, next_p) in pairwise(self.curve):
             if next_x <= x or next_p < p:
                 raise ConfigError("curve", (next_x, next_p), f"must not fall behind {(x, p)}")
@@ -259,15 +264,23 @@ class PolicyConfig(Settings):
     required_level: Literal["low", "medium"] = "low"
     """The riskiest level that ``decide`` still promotes."""
 
+    @property
+    def needed_for_low(self) -> tuple[str, ...]:
+        """Components without which no level is ``low``: those asked for, and what is calibrated."""
+        use = self.calibration
+        reads_updates = use is not None and use.used and use.feature == "lookahead_reach"
+        return tuple(dict.fromkeys((*self.low_requires, *["lookahead"] * reads_updates)))
+
     @model_validator(mode="after")
     def _draws_lines(self) -> Self:
         for name in self.components.keys() - DEFAULT_COMPONENTS.keys():
             known = ", ".join(DEFAULT_COMPONENTS)
             raise ConfigError(f"components.{name}", name, f"unknown component; known: {known}")
-        for name in self.low_requires:
+        for name in self.needed_for_low:
             if name not in self.components:
                 known = ", ".join(self.components)
-                raise ConfigError("low_requires", name, f"no component of this policy: {known}")
+                field = "low_requires" if name in self.low_requires else "calibration"
+                raise ConfigError(field, name, f"no component of this policy: {known}")
         if self.components and not any(line.weight for line in self.components.values()):
             names = list(self.components)
             raise ConfigError("components", names, "one needs a weight: guards alone have no index")

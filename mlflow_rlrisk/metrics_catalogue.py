@@ -329,7 +329,7 @@ CATALOGUE: tuple[MetricSpec, ...] = (
         "share",
         _R,
         "chance that RL fails, where the policy names a calibration record that may be used",
-        "`rlrisk calibrate`: a curve over the risk index, validated out of lineage",
+        "`rlrisk calibrate`: a curve over index or first updates, validated out of lineage",
     ),
 )
 

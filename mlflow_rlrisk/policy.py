@@ -94,10 +94,15 @@ def policy_of(settings: Mapping[str, Any], folder: Path) -> PolicyConfig:
 def _calibration_use(path: Path, policy: PolicyConfig) -> CalibrationUse:
     """The record as the policy holds it; one of another index, or no better, is not used."""
     record = CalibrationRecord.read(path)
-    is_same = record.formula == formula_digest(policy.components)
     reason = "; ".join(record.reasons)
-    if not is_same:
-        reason = "it calibrates an index of other components or lines than the policy's"
+    if record.feature == "lookahead_reach":
+        is_same = "lookahead" in policy.components
+        if not is_same:
+            reason = "it calibrates lookahead_reach, and lookahead is no component of the policy"
+    else:
+        is_same = record.formula == formula_digest(policy.components)
+        if not is_same:
+            reason = "it calibrates an index of other components or lines than the policy's"
     is_used = record.is_used and is_same
     return CalibrationUse(
         record=record.digest,
@@ -105,6 +110,7 @@ def _calibration_use(path: Path, policy: PolicyConfig) -> CalibrationUse:
         reason=reason,
         num_outcomes=record.content["num_outcomes"],
         num_lineages=len(record.content["lineages"]),
+        feature="lookahead_reach" if record.feature == "lookahead_reach" else "risk_index",
         curve=tuple((x, p) for x, p in record.curve) if is_used else (),
     )
 

@@ -152,7 +152,8 @@ class _Words:
         record = "" if use is None else f"; record {use.record[:12]}"
         beyond = f", above {line:g}: not low" if chance.value > line else ""
         shown = self._interval(chance.value, chance.ci_low, chance.ci_high)
-        return f"calibrated chance that RL fails {shown}{beyond} [{rests}{record}]"
+        by = "" if use is None or use.feature == "risk_index" else ", by its first updates,"
+        return f"calibrated chance that RL fails{by} {shown}{beyond} [{rests}{record}]"
 
     def index(self, index: Metric, judgement: Judgement) -> str:
         """The index and how the replicates fall."""

@@ -4,7 +4,7 @@
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -143,7 +143,7 @@ def summarize(
     if judgement.fail_probability is not None:
         found.metrics[FAIL_PROBABILITY] = judgement.fail_probability
     else:
-        found.undefined[FAIL_PROBABILITY] = _uncalibrated(policy)
+        found.undefined[FAIL_PROBABILITY] = _uncalibrated(policy, assessed.not_assessed)
     return RiskReport(
         risk_level=judgement.level,
         reasons=reasons(
@@ -169,11 +169,13 @@ def summarize(
     )
 
 
-def _uncalibrated(policy: PolicyConfig) -> str:
+def _uncalibrated(policy: PolicyConfig, not_assessed: Mapping[str, str]) -> str:
     if policy.calibration is None:
         return "the policy names no calibration record: rlrisk calibrate"
     if not policy.calibration.used:
         return f"the calibration record is not used: {policy.calibration.reason}"
+    if policy.calibration.feature == "lookahead_reach" and "lookahead" in not_assessed:
+        return f"the calibration reads the first updates: {not_assessed['lookahead']}"
     return "the evidence does not suffice for a level"
 
 

@@ -8,6 +8,7 @@ that missing evidence never reads as safety nor as danger.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +31,7 @@ from mlflow_rlrisk.statistics.severity import noisy_or, ramp
 from mlflow_rlrisk.thresholds import threshold
 
 FAILURES = PREFIX + "verifier_failure_share"
+REACH = PREFIX + "lookahead_reach"
 
 
 class Veto(StrEnum):
@@ -158,15 +160,18 @@ def judge(
     level = RiskLevel.UNKNOWN
     probabilities: dict[str, float] = {}
     calibrated: Metric | None = None
-    lacking = tuple(name for name in policy.low_requires if name in assessed.not_assessed)
+    lacking = tuple(name for name in policy.needed_for_low if name in assessed.not_assessed)
     if SIGNAL in metrics and STARVED in metrics:
         vetoes = find_vetoes(metrics[SIGNAL], metrics[STARVED], index, youden, policy)
     if not gaps:
-        calibrated = _calibrated(index, index_draws, policy, made_at or config.confidence)
+        chances: FloatVector | None = None
+        if (read := _calibrated_on(index, index_draws, metrics, draws, policy)) is not None:
+            chances = fail_probability(read.draws, policy)
+            calibrated = _calibrated(read, policy, made_at or config.confidence)
         severities = [part.q for part in assessed.components]
         level = level_of(index, metrics[SIGNAL], vetoes, severities, policy, calibrated)
         probabilities = _probabilities(
-            draws, index_draws, assessed, youden, policy, can_be_low=not lacking
+            draws, index_draws, assessed, youden, policy, chances, can_be_low=not lacking
         )
     is_withheld = level is RiskLevel.LOW and bool(lacking)
     return Judgement(
@@ -260,23 +265,48 @@ def _index_metric(value: float, draws: FloatVector, num_prompts: int, confidence
     )
 
 
-def fail_probability(index: npt.ArrayLike, policy: PolicyConfig) -> FloatVector | None:
-    """Calibrated chance of failure at values of the index; ``None`` without a used calibration."""
+class _Score(NamedTuple):
+    """What a calibration reads, larger is riskier: the estimate, its draws ``[B]``, the prompts."""
+
+    value: float
+    draws: FloatVector
+    num_prompts: int
+
+
+def _calibrated_on(
+    index: Metric,
+    index_draws: FloatVector,
+    metrics: Mapping[str, Metric],
+    draws: Mapping[str, FloatVector],
+    policy: PolicyConfig,
+) -> _Score | None:
+    """The figure that the policy's calibration reads; ``None`` where it was not measured."""
+    if policy.calibration is None or policy.calibration.feature == "risk_index":
+        return _Score(index.value, index_draws, index.num_prompts)
+    if REACH not in metrics:
+        return None
+    reach = metrics[REACH]
+    return _Score(1.0 - reach.value, 1.0 - draws[REACH], reach.num_prompts)
+
+
+def fail_probability(scores: npt.ArrayLike, policy: PolicyConfig) -> FloatVector | None:
+    """Calibrated chance of failure at values of what the calibration reads.
+
+    ``None`` without a calibration that is used.
+    """
     use = policy.calibration
     if use is None or not use.used:
         return None
     at, chances = zip(*use.curve, strict=True)
-    return np.asarray(np.interp(np.asarray(index, dtype=float), at, chances))
+    return np.asarray(np.interp(np.asarray(scores, dtype=float), at, chances))
 
 
-def _calibrated(
-    index: Metric, draws: FloatVector, policy: PolicyConfig, confidence: float
-) -> Metric | None:
+def _calibrated(read: _Score, policy: PolicyConfig, confidence: float) -> Metric | None:
     """The chance of failure; its interval holds the prompts' uncertainty, not the curve's."""
-    value, drawn = fail_probability(index.value, policy), fail_probability(draws, policy)
+    value, drawn = fail_probability(read.value, policy), fail_probability(read.draws, policy)
     if value is None or drawn is None:
         return None
-    return _index_metric(float(value), drawn, index.num_prompts, confidence)
+    return _index_metric(float(value), drawn, read.num_prompts, confidence)
 
 
 def find_vetoes(
@@ -319,6 +349,7 @@ def _probabilities(
     assessed: AssessedComponents,
     youden: Evidence | None,
     policy: PolicyConfig,
+    chances: FloatVector | None,
     *,
     can_be_low: bool,
 ) -> dict[str, float]:
@@ -332,7 +363,6 @@ def _probabilities(
     if youden is not None and youden.value <= _youden_line():
         high = np.ones_like(high)
     low = ~high & mild & (index_draws < policy.low_below)
-    chances = fail_probability(index_draws, policy)
     if chances is not None:
         low = low & (chances <= policy.max_fail_probability)
     low = low & can_be_low

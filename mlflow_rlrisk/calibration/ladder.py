@@ -11,8 +11,17 @@ from mlflow_rlrisk.calibration.curves import Kind, fit_curve
 from mlflow_rlrisk.calibration.formula import RULE, formula_digest
 from mlflow_rlrisk.calibration.record import KIND, SCHEMA_VERSION, CalibrationRecord
 from mlflow_rlrisk.calibration.rows import FAILED_RULE, LeftOut, OutcomeRow
-from mlflow_rlrisk.calibration.validation import CONSTANT, INDEX, Validation, validate
+from mlflow_rlrisk.calibration.validation import (
+    CONSTANT,
+    FEATURES,
+    INDEX,
+    LOOKAHEAD,
+    Validation,
+    risks_of,
+    validate,
+)
 from mlflow_rlrisk.config import ComponentConfig
+from mlflow_rlrisk.errors import ConfigError
 from mlflow_rlrisk.statistics.discrimination import (
     decision_curve,
     expected_calibration_error,
@@ -26,6 +35,7 @@ MIN_LINEAGES = 3
 MOST_FOR_LOGISTIC = 30
 MIN_FOR_ECE = 50
 """A calibration error over bins of fewer than ten each is mostly noise."""
+REACH = f"rlrisk/{LOOKAHEAD}"
 _BINS = 5
 _KNOTS = 101
 
@@ -37,6 +47,7 @@ def calibrate(
     left_out: Sequence[LeftOut] = (),
     min_gain: float | None = None,
     quantity: str = "pass_at_1",
+    feature: str = INDEX,
 ) -> CalibrationRecord:
     """Fit what the outcomes allow, validate it out of lineage, and record both.
 
@@ -46,21 +57,30 @@ def calibrate(
         left_out: Checkpoints that could not be used; they are recorded with their reasons.
         min_gain: The least gain that was asked of a run; recorded with the rule of failure.
         quantity: What ``final`` and ``gain`` of the rows are.
+        feature: What is calibrated: ``risk_index``, or ``lookahead_reach``, which knows the run. A
+            row without it is left out.
 
     Returns:
         The record, with ``used`` false and the reasons where nothing can be calibrated.
+
+    Raises:
+        ConfigError: There is no such feature.
     """
+    if feature not in FEATURES:
+        raise ConfigError("feature", feature, f"known: {', '.join(FEATURES)}")
     ordered = sorted(rows, key=lambda row: (row.lineage, row.checkpoint))
+    ordered, without = _with_feature(ordered, feature)
+    left_out = [*left_out, *without]
     kind, reasons = _kind(ordered)
     is_used = False
-    model: dict[str, Any] = {"kind": str(kind), "feature": INDEX, "curve": []}
+    model: dict[str, Any] = {"kind": str(kind), "feature": feature, "curve": []}
     validation: dict[str, Any] | None = None
     predicted: list[float | None] = [None] * len(ordered)
     if kind is not Kind.NONE:
-        found = validate(ordered, kind)
-        is_used, reasons = _verdict(found)
-        model["curve"] = _curve(ordered, kind)
-        validation = _validation(ordered, found)
+        found = validate(ordered, kind, feature)
+        is_used, reasons = _verdict(found, feature)
+        model["curve"] = _curve(ordered, kind, feature)
+        validation = _validation(ordered, found, feature)
         predicted = [float(chance) for chance in found.predicted]
     lineages = sorted({row.lineage for row in ordered})
     return CalibrationRecord(
@@ -94,6 +114,7 @@ def calibrate(
                     "lineage": row.lineage,
                     "checkpoint": row.checkpoint,
                     "risk_index": row.index,
+                    **({} if feature == INDEX else {feature: row.metrics[REACH]}),
                     "failed": row.failed,
                     "final": row.final,
                     "gain": row.gain,
@@ -104,6 +125,19 @@ def calibrate(
                 for row, chance in zip(ordered, predicted, strict=True)
             ],
         }
+    )
+
+
+def _with_feature(
+    rows: Sequence[OutcomeRow], feature: str
+) -> tuple[list[OutcomeRow], list[LeftOut]]:
+    if feature == INDEX:
+        return list(rows), []
+    reason = f"its report has no {feature}: the first updates of its run were not tried"
+    missing = [row for row in rows if REACH not in row.metrics]
+    return (
+        [row for row in rows if REACH in row.metrics],
+        [LeftOut(checkpoint=row.checkpoint, reason=reason) for row in missing],
     )
 
 
@@ -125,39 +159,45 @@ def _kind(rows: Sequence[OutcomeRow]) -> tuple[Kind, list[str]]:
     return (Kind.LOGISTIC if len(rows) <= MOST_FOR_LOGISTIC else Kind.ISOTONIC), []
 
 
-def _verdict(found: Validation) -> tuple[bool, list[str]]:
+def _verdict(found: Validation, feature: str) -> tuple[bool, list[str]]:
     """Used only where no other prediction has a Brier score as small, out of lineage."""
-    own = found.scores[INDEX].brier
-    rivals = {name: each.brier for name, each in found.scores.items() if name != INDEX}
+    named = "the index" if feature == INDEX else feature
+    own = found.scores[feature].brier
+    rivals = {name: each.brier for name, each in found.scores.items() if name != feature}
     ahead = {
         name: brier for name, brier in rivals.items() if brier <= own and name not in found.alike
     }
-    untested = [f"{name} makes the same predictions as the index" for name in found.alike]
+    untested = [f"{name} makes the same predictions as {named}" for name in found.alike]
     untested += [f"{name} could not be compared: {why}" for name, why in found.undefined.items()]
     if ahead:
         told = ", ".join(f"{name} {brier:.4f}" for name, brier in sorted(ahead.items()))
-        return False, [f"out of lineage the index has Brier score {own:.4f}: {told}", *untested]
+        return False, [f"out of lineage {named} has Brier score {own:.4f}: {told}", *untested]
     best = min(rivals, key=lambda name: rivals[name])
     return True, [
-        f"out of lineage the index has Brier score {own:.4f}, the best rival "
+        f"out of lineage {named} has Brier score {own:.4f}, the best rival "
         f"({best}) {rivals[best]:.4f}",
         *untested,
     ]
 
 
-def _curve(rows: Sequence[OutcomeRow], kind: Kind) -> list[list[float]]:
-    """The curve of all outcomes as a table, so that applying it needs no code of the fit."""
-    index = np.array([row.index for row in rows])
+def _curve(rows: Sequence[OutcomeRow], kind: Kind, feature: str) -> list[list[float]]:
+    """The curve of all outcomes as a table, so that applying it needs no code of the fit.
+
+    Beyond the least and the largest score that was seen it is flat, but an index has its range.
+    """
+    scores = np.asarray(risks_of(rows, feature), dtype=float)
     curve = fit_curve(
-        kind, index, np.array([row.failed for row in rows]), [row.lineage for row in rows]
+        kind, scores, np.array([row.failed for row in rows]), [row.lineage for row in rows]
     )
-    at = np.linspace(0.0, 1.0, _KNOTS)
+    ends = (0.0, 1.0) if feature == INDEX else (float(scores.min()), float(scores.max()))
+    at = np.linspace(*ends, _KNOTS)
     if kind is Kind.ISOTONIC:
-        at = np.unique(np.concatenate([[0.0, 1.0], index]))
+        at = np.concatenate([ends, scores])
+    at = np.unique(at)
     return [[float(x), float(p)] for x, p in zip(at, curve(at), strict=True)]
 
 
-def _validation(rows: Sequence[OutcomeRow], found: Validation) -> dict[str, Any]:
+def _validation(rows: Sequence[OutcomeRow], found: Validation, feature: str) -> dict[str, Any]:
     failed = np.array([row.failed for row in rows])
     bins = reliability_bins(found.predicted, failed, _BINS)
     known = [row.hours for row in rows]
@@ -168,7 +208,7 @@ def _validation(rows: Sequence[OutcomeRow], found: Validation) -> dict[str, Any]
         "method": "leave one lineage out; intervals resample lineages, then checkpoints in them",
         "predictors": {name: asdict(score) for name, score in found.scores.items()},
         "undefined": dict(found.undefined),
-        "baselines": [name for name in found.scores if name not in (INDEX, CONSTANT)],
+        "baselines": [name for name in found.scores if name not in (feature, CONSTANT)],
         "reliability": [each._asdict() for each in bins],
         "ece": expected_calibration_error(bins) if enough else None,
         "ece_undefined": None if enough else f"fewer than {MIN_FOR_ECE} outcomes",

@@ -48,8 +48,13 @@ class CalibrationRecord:
         return str(self.content["formula"]["digest"])
 
     @property
+    def feature(self) -> str:
+        """What it calibrates: ``risk_index``, or ``lookahead_reach``."""
+        return str(self.content["model"]["feature"])
+
+    @property
     def curve(self) -> list[list[float]]:
-        """Pairs of index and chance of failure, neither falling; empty without a model."""
+        """Pairs of score and chance of failure, neither falling; empty without a model."""
         return [list(pair) for pair in self.content["model"]["curve"]]
 
     def to_dict(self) -> dict[str, Any]:

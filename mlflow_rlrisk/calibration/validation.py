@@ -17,6 +17,9 @@ from mlflow_rlrisk.statistics.discrimination import brier_score, brier_skill
 from mlflow_rlrisk.statistics.ranks import auroc, kendall_tau_b, spearman, top1_regret
 
 INDEX = "risk_index"
+LOOKAHEAD = "lookahead_reach"
+FEATURES = (INDEX, LOOKAHEAD)
+"""What can be calibrated; of the second the share of the gap that is left, ``1 - reach``."""
 CONSTANT = "constant"
 RIVALS = ("pass_at_1", "pass_at_64", "token_entropy", "headroom")
 ALIKE = 0.01
@@ -56,11 +59,11 @@ class PredictorScore:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Validation:
-    """Scores by predictor, the reason for each that has none, and the index's predictions.
+    """Scores by predictor, the reason for each that has none, and the feature's predictions.
 
     Attributes:
-        alike: Rivals whose predictions are the index's, as those of pass@64 are where nothing else
-            was found: neither is ahead.
+        alike: Rivals whose predictions are the feature's, as those of pass@64 are the index's where
+            nothing else was found: neither is ahead.
     """
 
     scores: Mapping[str, PredictorScore]
@@ -69,27 +72,32 @@ class Validation:
     alike: tuple[str, ...]
 
 
-def validate(rows: Sequence[OutcomeRow], kind: Kind) -> Validation:
-    """Predict every lineage by the others, with the index and with each rival.
+def validate(rows: Sequence[OutcomeRow], kind: Kind, feature: str = INDEX) -> Validation:
+    """Predict every lineage by the others, with the feature and with each rival.
+
+    The other feature is a rival too; the first updates only where they were tried of some row.
 
     Args:
-        rows: Outcomes of at least two lineages.
+        rows: Outcomes of at least two lineages; each has the feature.
         kind: Curve that is fitted.
+        feature: What is calibrated, one of `FEATURES`.
     """
     scores: dict[str, PredictorScore] = {}
     undefined: dict[str, str] = {}
     constant = _constant(rows)
     predicted = constant
     alike: list[str] = []
-    for name in (INDEX, *RIVALS, CONSTANT):
+    is_tried = any(_PREFIX + LOOKAHEAD in row.metrics for row in rows)
+    others = [name for name in FEATURES if name != feature and (name == INDEX or is_tried)]
+    for name in (feature, *others, *RIVALS, CONSTANT):
         risks = risks_of(rows, name)
         if isinstance(risks, str):
             undefined[name] = risks
             continue
         chances = constant if name == CONSTANT else out_of_lineage(rows, risks, kind)
-        if name == INDEX:
+        if name == feature:
             predicted = chances
-        elif name in RIVALS and np.allclose(chances, predicted, rtol=0.0, atol=ALIKE):
+        elif name != CONSTANT and np.allclose(chances, predicted, rtol=0.0, atol=ALIKE):
             alike.append(name)
         scores[name] = _score(rows, risks, chances, constant)
     return Validation(scores=scores, undefined=undefined, predicted=predicted, alike=tuple(alike))
@@ -113,7 +121,8 @@ def risks_of(rows: Sequence[OutcomeRow], name: str) -> FloatVector | str:
     missing = sum(metric not in row.metrics for row in rows)
     if missing:
         return f"{missing} of {len(rows)} checkpoints have no {metric}"
-    return -np.array([row.metrics[metric] for row in rows])
+    values = np.array([row.metrics[metric] for row in rows])
+    return 1.0 - values if name == LOOKAHEAD else -values
 
 
 def out_of_lineage(rows: Sequence[OutcomeRow], risks: FloatVector, kind: Kind) -> FloatVector:

@@ -30,6 +30,14 @@ if TYPE_CHECKING:
     help="YAML: its components are the index that is calibrated.",
 )
 @click.option(
+    "--on",
+    "feature",
+    type=click.Choice(["risk_index", "lookahead_reach"]),
+    default="risk_index",
+    show_default=True,
+    help="What is calibrated; lookahead_reach needs reports with the run's first updates tried.",
+)
+@click.option(
     "--min-gain",
     type=FiniteFloat(),
     default=0.0,
@@ -58,13 +66,14 @@ def calibrate(
     models: tuple[str, ...],
     data: Path | None,
     policy: str | None,
+    feature: str,
     min_gain: float,
     devices: float,
     lineage_tag: str | None,
     out: Path,
     as_json: bool,
 ) -> int:
-    """Calibrate the risk index on outcomes recorded with ``rlrisk outcome``.
+    """Calibrate the risk index, or the first updates, on outcomes of ``rlrisk outcome``.
 
     MODELS are registered models or versions; none takes every registered model. The record may be
     named by a policy (``calibration: FILE``), which uses it only where it beats the baselines on
@@ -87,7 +96,14 @@ def calibrate(
         rows, left_out, quantity = registered_outcomes(
             models, components, min_gain=min_gain, devices=devices, lineage_tag=lineage_tag
         )
-    record = fit(rows, components, left_out=left_out, min_gain=min_gain, quantity=quantity)
+    record = fit(
+        rows,
+        components,
+        left_out=left_out,
+        min_gain=min_gain,
+        quantity=quantity,
+        feature=feature,
+    )
     figures = _write(record, out)
     if as_json:
         print_json({**record.to_dict(), "path": str(out), "figures": figures})
@@ -121,7 +137,7 @@ def _lines(record: "CalibrationRecord") -> list[str]:
     lineages = len(content["lineages"])
     lines = [
         f"{content['num_outcomes']} checkpoints with an outcome, {content['num_failed']} failed, "
-        f"{lineages} {'lineage' if lineages == 1 else 'lineages'}; "
+        f"{lineages} {'lineage' if lineages == 1 else 'lineages'}; {record.feature}; "
         f"model: {content['model']['kind']}; {'used' if record.is_used else 'not used'}",
         *record.reasons,
     ]
