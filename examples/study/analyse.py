@@ -10,7 +10,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from examples.study.first_updates import (
     measured_lineages,
 )
 from examples.study.misranked import misranked, noise_floor
+from examples.study.outcomes import FILE, chance_figures, chance_section, outcome_lines
 from examples.study.predictors import OURS, PREDICTORS, RESULTS, values_of
 from examples.study.prospective import PLANNED, prospective_figures
 from examples.study.prospective_tables import (
@@ -56,6 +57,27 @@ REFERENCE = "pass@64"
 
 Tested = Sequence[dict[str, Any] | None]
 """Figures of the planned tests; ``None`` for one without runs."""
+
+
+class Shown(NamedTuple):
+    """Every figure that README and ``EVIDENCE.md`` are made of."""
+
+    study: dict[str, Any]
+    tested: Tested
+    together: dict[str, Any]
+    ahead: Tested
+    chance: dict[str, Any]
+
+
+def all_figures(rows: list[PairRow]) -> Shown:
+    """From the committed rows, and from nothing else."""
+    return Shown(
+        study=figures(study_of(of_the_choice(rows))),
+        tested=[prospective_figures(rows, test) for test in PLANNED],
+        together=together_figures(rows),
+        ahead=first_updates(rows),
+        chance=chance_figures(),
+    )
 
 
 def figures(study: Study) -> dict[str, Any]:
@@ -139,30 +161,28 @@ def first_updates(rows: list[PairRow]) -> Tested:
     ]
 
 
-def readme_block(
-    found: dict[str, Any], tested: Tested, together: dict[str, Any], ahead: Tested
-) -> str:
+def readme_block(shown: Shown) -> str:
     """What stands between the markers of the README: the tests in sentences."""
     parts = [
-        *map(prospective_section, tested),
-        together_section(together),
-        first_update_summary(ahead),
+        *map(prospective_section, shown.tested),
+        together_section(shown.together),
+        first_update_summary(shown.ahead),
+        chance_section(shown.chance),
     ]
-    return section(found) + "".join(map(_after, parts))
+    return section(shown.study) + "".join(map(_after, parts))
 
 
-def evidence_page(
-    found: dict[str, Any], tested: Tested, together: dict[str, Any], ahead: Tested
-) -> str:
+def evidence_page(shown: Shown) -> str:
     """``EVIDENCE.md``: the same with all tables."""
     parts = [
-        *map(prospective_page, tested),
-        together_section(together),
-        first_update_summary(ahead),
-        *map(first_update_section, ahead),
-        *map(prospective_candidates, tested),
+        *map(prospective_page, shown.tested),
+        together_section(shown.together),
+        first_update_summary(shown.ahead),
+        chance_section(shown.chance),
+        *map(first_update_section, shown.ahead),
+        *map(prospective_candidates, shown.tested),
     ]
-    return everything(found) + "".join(map(_after, parts))
+    return everything(shown.study) + "".join(map(_after, parts))
 
 
 def _after(part: str) -> str:
@@ -176,21 +196,29 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print all figures, write nothing")
     options = parser.parse_args(arguments)
     rows = read_pairs(RESULTS / "pairs.jsonl")
-    found = figures(study_of(of_the_choice(rows)))
-    tested = [prospective_figures(rows, test) for test in PLANNED]
-    together, ahead = together_figures(rows), first_updates(rows)
+    outcomes = RESULTS / FILE
+    is_same = outcomes.is_file() and outcomes.read_text(encoding="utf-8") == outcome_lines(rows)
+    if not is_same and not (options.check or options.json):
+        outcomes.write_text(outcome_lines(rows), encoding="utf-8")
+    shown = all_figures(rows)
     if options.json:
-        figures_of = {"prospective": tested, "together": together, "first_updates": ahead}
-        print(json.dumps({**found, **figures_of}, allow_nan=False))
+        figures_of = {
+            "prospective": shown.tested,
+            "together": shown.together,
+            "first_updates": shown.ahead,
+            "chance": shown.chance,
+        }
+        print(json.dumps({**shown.study, **figures_of}, allow_nan=False))
         return 0
     text = README.read_text(encoding="utf-8")
     before, rest = text.split(BEGIN)
     current, after = rest.split(END)
-    computed = readme_block(found, tested, together, ahead)
-    page = evidence_page(found, tested, together, ahead)
+    computed, page = readme_block(shown), evidence_page(shown)
     if options.check:
-        is_same = current == computed and PAGE.read_text(encoding="utf-8") == page
-        print("as computed" if is_same else "README or EVIDENCE.md differs", file=sys.stderr)
+        is_same &= current == computed and PAGE.read_text(encoding="utf-8") == page
+        print(
+            "as computed" if is_same else f"README, EVIDENCE.md or {FILE} differs", file=sys.stderr
+        )
         return int(not is_same)
     PAGE.write_text(page, encoding="utf-8")
     README.write_text(before + BEGIN + computed + END + after, encoding="utf-8")

@@ -11,11 +11,11 @@ from scipy.stats import kendalltau, spearmanr
 from examples.study import analyse
 from examples.study.candidates import CANDIDATES
 from examples.study.choosing import candidate_values, chosen_elsewhere, frozen
+from examples.study.outcomes import FILE, outcome_lines
 from examples.study.predictors import PREDICTORS, RESULTS, report_of, values_of
-from examples.study.prospective import PLANNED, prospective_figures
+from examples.study.prospective import PLANNED
 from examples.study.rows import read_pairs
 from examples.study.scoring import PRIMARY, Study, study_of
-from examples.study.together import together_figures
 from mlflow_rlrisk.calibration import index_of
 from mlflow_rlrisk.metrics_catalogue import spec_of
 
@@ -36,11 +36,12 @@ def test_the_readme_is_as_computed_to_the_digit(found: dict[str, Any]) -> None:
     text = analyse.README.read_text(encoding="utf-8")
 
     rows = read_pairs(RESULTS / "pairs.jsonl")
-    tested = [prospective_figures(rows, test) for test in PLANNED]
-    shown = (found, tested, together_figures(rows), analyse.first_updates(rows))
+    shown = analyse.all_figures(rows)
     written = text.split(analyse.BEGIN)[1].split(analyse.END)[0]
-    assert written == analyse.readme_block(*shown)
-    assert analyse.PAGE.read_text(encoding="utf-8") == analyse.evidence_page(*shown)
+    assert shown.study == found
+    assert written == analyse.readme_block(shown)
+    assert analyse.PAGE.read_text(encoding="utf-8") == analyse.evidence_page(shown)
+    assert (RESULTS / FILE).read_text(encoding="utf-8") == outcome_lines(rows)
 
 
 def test_all_figures_can_be_had_as_json(capsys: pytest.CaptureFixture[str]) -> None:

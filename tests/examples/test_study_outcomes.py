@@ -1,0 +1,74 @@
+"""The chance of failure that the README states, made again by another library."""
+
+import json
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.isotonic import IsotonicRegression
+from sklearn.metrics import brier_score_loss
+
+from examples.study.outcomes import FILE, chance_figures, chance_section, outcome_lines
+from examples.study.predictors import RESULTS
+from examples.study.rows import read_pairs
+
+
+@pytest.fixture(scope="module")
+def lines() -> list[dict[str, Any]]:
+    text = (RESULTS / FILE).read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_every_checkpoint_is_there_and_none_is_predicted_by_its_twin(
+    lines: list[dict[str, Any]],
+) -> None:
+    rows = read_pairs(RESULTS / "pairs.jsonl")
+
+    assert len(lines) == len(rows)
+    assert sum(len(line["outcomes"]) for line in lines) == sum(len(r["outcomes"]) for r in rows)
+    of_weights: dict[str, set[str]] = {}
+    for row, line in zip(rows, lines, strict=True):
+        assert line["checkpoint"] == f"{row['lineage']}/{row['checkpoint']}"
+        of_weights.setdefault(row["digests"]["weights"], set()).add(line["lineage"])
+    assert all(len(lineages) == 1 for lineages in of_weights.values())
+    sizes = Counter(line["lineage"] for line in lines)
+    assert (len(sizes), sizes["booking-qwen3"]) == (14, 48)
+
+
+def test_a_checkpoint_whose_updates_were_not_tried_leaves_the_file_unwritten() -> None:
+    rows = read_pairs(RESULTS / "pairs.jsonl")
+
+    assert outcome_lines([{**rows[0], "checkpoint": "another"}]) == ""
+
+
+def test_the_brier_score_is_that_of_scikit_learn(lines: list[dict[str, Any]]) -> None:
+    left = np.array([1.0 - line["metrics"]["rlrisk/lookahead_reach"] for line in lines])
+    lineages = np.array([line["lineage"] for line in lines])
+    runs = [line["outcomes"] for line in lines]
+    failed = np.array(
+        [np.mean([r["failed"] or r["gain"]["pass_at_1"] <= 0 for r in own]) >= 0.5 for own in runs]
+    )
+    chances = np.empty(len(lines))
+    for name in set(lineages):
+        own = lineages == name
+        edge = 0.5 / (~own).sum()
+        curve = IsotonicRegression(y_min=edge, y_max=1 - edge, out_of_bounds="clip")
+        chances[own] = curve.fit(left[~own], failed[~own].astype(float)).predict(left[own])
+
+    found = chance_figures()
+
+    assert found["predictors"]["lookahead_reach"]["brier"] == pytest.approx(
+        brier_score_loss(failed, chances)
+    )
+    assert found["num_failed"] == failed.sum()
+    assert found["failed_above"] == (failed & (chances > 0.5)).sum()
+    assert found["good_above"] == (~failed & (chances > 0.5)).sum()
+
+
+def test_the_sentence_says_so_where_a_policy_would_not_use_it() -> None:
+    found = chance_figures()
+
+    assert "would use it, and none of the index" in chance_section(found)
+    other = chance_section({**found, "used": False, "index_used": True})
+    assert "would **not** use it. Above" in other
