@@ -128,7 +128,8 @@ def look_ahead(
         seed: Of the halves and of the order of groups.
         num_resamples: Resamples of the prompts.
         confidence: Level of the intervals. They hold over prompts; what the order of the groups
-            still changes after `repeats` is not in them.
+            still changes after `repeats` is not in them (on a lineage of the study a standard
+            deviation of .08 of the reach, beside .14 over prompts).
         on_step: Told of the passes over rollouts that are done, and of all.
 
     Raises:

@@ -85,7 +85,8 @@ def calibrate(
 
     if data is not None and models:
         raise click.UsageError("give MODELS or --data, not both")
-    components = (PolicyConfig() if policy is None else load_policy(policy)).components
+    lines = PolicyConfig() if policy is None else load_policy(policy)
+    components = lines.components
     quantity = "pass_at_1"
     if data is not None:
         rows, left_out = read_rows(data, components, min_gain=min_gain, devices=devices)
@@ -108,7 +109,7 @@ def calibrate(
     if as_json:
         print_json({**record.to_dict(), "path": str(out), "figures": figures})
     else:
-        click.echo("\n".join(_lines(record)))
+        click.echo("\n".join(_lines(record, lines.max_fail_probability)))
         console.say(f"record      {out}")
         for figure in figures:
             console.say(f"figure      {figure}")
@@ -132,7 +133,7 @@ def _write(record: "CalibrationRecord", out: Path) -> list[str]:
     return written
 
 
-def _lines(record: "CalibrationRecord") -> list[str]:
+def _lines(record: "CalibrationRecord", line: float) -> list[str]:
     content = record.content
     lineages = len(content["lineages"])
     lines = [
@@ -154,8 +155,12 @@ def _lines(record: "CalibrationRecord") -> list[str]:
         )
     curve = validation["decision_curve"]
     free = max((e["hours_saved"] for e in curve["points"] if e["good_blocked"] == 0), default=0.0)
+    above = [row["failed"] for row in content["rows"] if row["predicted"] > line]
+    num_good = content["num_outcomes"] - content["num_failed"]
     lines += [
         "",
+        f"above a chance of {line:g}, where a policy withholds low, lie {sum(above)} of "
+        f"{content['num_failed']} failed and {len(above) - sum(above)} of {num_good} others",
         f"blocking by the predicted chance saves {free:.3g} of {curve['total_failed']:.3g} "
         f"{curve['unit']} of failed runs before the first good run is blocked",
     ]

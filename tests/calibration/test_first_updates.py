@@ -195,4 +195,7 @@ def test_the_command_calibrates_what_it_is_told_to(tmp_path: Path) -> None:
     assert done.return_value == 0
     assert "; lookahead_reach; model: isotonic; used" in done.stdout
     assert "\nrisk_index " in done.stdout
+    rows = CalibrationRecord.read(out).content["rows"]
+    caught = sum(row["failed"] for row in rows if row["predicted"] > 0.5)
+    assert f"lie {caught} of {sum(row['failed'] for row in rows)} failed and " in done.stdout
     assert CalibrationRecord.read(out).feature == "lookahead_reach"
