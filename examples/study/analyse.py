@@ -28,7 +28,7 @@ from examples.study.prospective import PLANNED, prospective_figures
 from examples.study.prospective_tables import (
     prospective_candidates,
     prospective_page,
-    prospective_section,
+    prospective_summary,
 )
 from examples.study.rows import PairRow, read_pairs
 from examples.study.scoring import (
@@ -162,9 +162,9 @@ def first_updates(rows: list[PairRow]) -> Tested:
 
 
 def readme_block(shown: Shown) -> str:
-    """What stands between the markers of the README: the tests in sentences."""
+    """What stands between the markers of the README: a line for each test."""
     parts = [
-        *map(prospective_section, shown.tested),
+        prospective_summary(shown.tested),
         together_section(shown.together),
         first_update_summary(shown.ahead),
         chance_section(shown.chance),
@@ -173,7 +173,7 @@ def readme_block(shown: Shown) -> str:
 
 
 def evidence_page(shown: Shown) -> str:
-    """``EVIDENCE.md``: the same with all tables."""
+    """``EVIDENCE.md``: the tests in sentences, and all tables."""
     parts = [
         *map(prospective_page, shown.tested),
         together_section(shown.together),

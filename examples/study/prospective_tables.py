@@ -1,15 +1,67 @@
 """A planned test as Markdown: sentences and a table that follow from the figures."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from examples.study.predictors import OURS
 from examples.study.prospective import REFERENCE
 from examples.study.tables import interval_text, table, value_text
 
+SUMMARY = [
+    "planned test",
+    "n (failed), GRPO runs",
+    "index of then",
+    "ρ with final pass@1, index",
+    "pass@64",
+    "difference [95 %]",
+    "AUROC failed, index",
+    "pass@64",
+    "difference [95 %]",
+    "`low` by the samples (failed)",
+    "good ones `high`",
+]
+
+
+def prospective_summary(tested: Sequence[Mapping[str, Any] | None]) -> str:
+    """What stands in the README: every test that has runs in a row."""
+    known = [found for found in tested if found is not None]
+    if not known:
+        return ""
+    return (
+        "**Planned tests**, each committed before its first run. ρ is the mean over lineages; "
+        "intervals resample the checkpoints of each; levels are those given before the runs. The "
+        "first two asked whether the index ranks the finals as pass@64 does, the others what the "
+        "first updates tell (below).\n\n" + table(SUMMARY, [_summed(found) for found in known])
+    )
+
+
+def _summed(found: Mapping[str, Any]) -> list[str]:
+    own, other = (found["predictors"][name] for name in (OURS, REFERENCE))
+    none = {"failed": 0, "good": 0}
+    low, high = (found["levels"].get(level, none) for level in ("low", "high"))
+    count, planned = sum(found["lineages"].values()), found["num_planned"]
+    whole = "" if count == planned else f" of {planned}"
+    ends = interval_text(own["less_reference"])
+    is_lost = own["within"] < other["within"]
+    asked = found["is_of_rank"]
+    verdict = ("**lost** " if is_lost else "won ") if asked else ""
+    return [
+        f"{found['title'].removesuffix(' out of sample')}: {', '.join(found['lineages'])}",
+        f"{count}{whole} ({sum(found['failed'].values())}), {found['num_runs']}",
+        f"`{found['formula'][:12]}`{'' if found['is_shipped'] else ', changed since'}",
+        f"{own['within']:.3f}",
+        f"{other['within']:.3f}",
+        f"{verdict}{ends}",
+        value_text(own["auroc_failed"]),
+        value_text(other["auroc_failed"]),
+        "" if own["auroc_failed"] is None else interval_text(found["auroc_less_reference"]),
+        f"{sum(low.values())} ({low['failed']})",
+        f"{high['good']} of {sum(each['good'] for each in found['levels'].values())}",
+    ]
+
 
 def prospective_section(found: Mapping[str, Any] | None) -> str:
-    """What stands in the README of the test; nothing while there are no runs."""
+    """A test in sentences; nothing while there are no runs."""
     if found is None:
         return ""
     sentences = [_ranking(found), _failing(found), _levels(found), _candidates(found)]

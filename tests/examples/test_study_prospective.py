@@ -9,7 +9,7 @@ from scipy.stats import mannwhitneyu, spearmanr
 
 from examples.study.predictors import OURS, RESULTS, report_of
 from examples.study.prospective import PLANNED, PlannedTest, prospective_figures
-from examples.study.prospective_tables import prospective_section
+from examples.study.prospective_tables import SUMMARY, prospective_section, prospective_summary
 from examples.study.rows import PairRow, read_pairs
 from examples.study.settings import FULL
 from mlflow_rlrisk.calibration import formula_digest
@@ -95,6 +95,26 @@ def test_a_worse_rank_and_a_changed_index_would_be_said(found: dict[str, Any]) -
     assert "**but changed since**" in said
 
 
+def test_the_line_of_a_test_says_what_was_lost_changed_and_missed(found: dict[str, Any]) -> None:
+    predictors = {**found["predictors"]}
+    predictors[OURS] = {**predictors[OURS], "within": predictors["pass@64"]["within"] - 0.001}
+    levels = {"low": {"failed": 2, "good": 1}, "high": {"failed": 3, "good": 4}}
+    asked = {**found, "is_of_rank": True}
+    worse = {**asked, "predictors": predictors, "is_shipped": False, "levels": levels}
+
+    *_, last = prospective_summary([None, worse]).rstrip("\n").splitlines()
+
+    cells = [cell.strip() for cell in last.strip("|").split("|")]
+    assert cells[0].startswith(found["title"].removesuffix(" out of sample"))
+    assert cells[2].endswith("changed since")
+    assert cells[5].startswith("**lost** [")
+    assert cells[-2:] == ["3 (2)", "4 of 5"]
+    assert len(cells) == len(SUMMARY)
+    even = {**predictors, OURS: predictors["pass@64"]}
+    assert "| won [" in prospective_summary([{**asked, "predictors": even}])
+
+
 def test_before_the_runs_nothing_is_said() -> None:
     assert prospective_figures([], PLANNED[0]) is None
     assert prospective_section(None) == ""
+    assert prospective_summary([None]) == ""
