@@ -28,10 +28,12 @@ def new_model(architecture: Architecture, vocabulary_size: int, settings: StudyS
         AutoModelForCausalLM,
         BloomConfig,
         CohereConfig,
+        FalconConfig,
         GPT2Config,
         GPTBigCodeConfig,
         GPTJConfig,
         GPTNeoXConfig,
+        GraniteConfig,
         LlamaConfig,
         MixtralConfig,
         Olmo2Config,
@@ -98,6 +100,10 @@ def new_model(architecture: Architecture, vocabulary_size: int, settings: StudyS
             sliding_window=None,
             **shape,
         )
+    elif architecture == "granite":
+        config = GraniteConfig(intermediate_size=3 * hidden, tie_word_embeddings=True, **shape)
+    elif architecture == "falcon":
+        config = FalconConfig(alibi=False, bias=False, multi_query=True, **shape)
     elif architecture == "mixtral":
         config = MixtralConfig(
             intermediate_size=2 * hidden,

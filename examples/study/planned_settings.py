@@ -175,6 +175,34 @@ PROSPECTIVE_6 = FULL.model_copy(
 No run was made to choose the rate.
 """
 
+PROSPECTIVE_7 = FULL.model_copy(
+    update={
+        "lineages": (
+            LineageSettings(
+                name="hiking-granite",
+                task="hiking",
+                architecture="granite",
+                base_seed=15,
+                base_steps=600,
+                walk_lengths=(0,),
+                sft_learning_rate=1e-3,
+                rl_learning_rate=3e-4,
+            ),
+            LineageSettings(
+                name="queueing-falcon",
+                task="queueing",
+                architecture="falcon",
+                base_seed=16,
+                base_steps=600,
+                walk_lengths=(0,),
+                sft_learning_rate=1e-3,
+                rl_learning_rate=1e-4,
+            ),
+        )
+    }
+)
+"""Two more, for the chance of failure that is read off the first updates; no run chose a rate."""
+
 STUDIES = {
     "SETTINGS.json": FULL,
     "SETTINGS-prospective.json": PROSPECTIVE,
@@ -183,5 +211,6 @@ STUDIES = {
     "SETTINGS-prospective-4.json": PROSPECTIVE_4,
     "SETTINGS-prospective-5.json": PROSPECTIVE_5,
     "SETTINGS-prospective-6.json": PROSPECTIVE_6,
+    "SETTINGS-prospective-7.json": PROSPECTIVE_7,
 }
 """By the file in ``results`` that froze them."""

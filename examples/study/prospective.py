@@ -21,6 +21,7 @@ from examples.study.planned_settings import (
     PROSPECTIVE_4,
     PROSPECTIVE_5,
     PROSPECTIVE_6,
+    PROSPECTIVE_7,
 )
 from examples.study.predictors import DURING, OURS, PREDICTORS, values_of
 from examples.study.rows import PairRow
@@ -74,6 +75,9 @@ PLANNED = (
     PlannedTest("Fourth test out of sample", PROSPECTIVE_4, "prospective-4.json", is_of_rank=False),
     PlannedTest("Fifth test out of sample", PROSPECTIVE_5, "prospective-5.json", is_of_rank=False),
     PlannedTest("Sixth test out of sample", PROSPECTIVE_6, "prospective-6.json", is_of_rank=False),
+    PlannedTest(
+        "Seventh test out of sample", PROSPECTIVE_7, "prospective-7.json", is_of_rank=False
+    ),
 )
 
 

@@ -24,6 +24,8 @@ Architecture = Literal[
     "starcoder2",
     "gpt_bigcode",
     "mixtral",
+    "granite",
+    "falcon",
 ]
 
 

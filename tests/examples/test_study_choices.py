@@ -21,9 +21,11 @@ from examples.study.tasks.choices import ChoiceTask
 from examples.study.tasks.coloring import COLORS
 from examples.study.tasks.coloring import TASK as COLORING
 from examples.study.tasks.guarding import TASK as GUARDING
+from examples.study.tasks.hiking import TASK as HIKING
 from examples.study.tasks.latin import ORDER, squares
 from examples.study.tasks.latin import TASK as LATIN
 from examples.study.tasks.paying import TASK as PAYING
+from examples.study.tasks.queueing import TASK as QUEUEING
 from examples.study.tasks.seating import TASK as SEATING
 from examples.study.tasks.turning import TASK as TURNING
 from examples.study.tasks.weaving import TASK as WEAVING
@@ -211,6 +213,45 @@ def test_the_right_signs_turns_and_guards_are_those_of_all_that_could_be_said(nu
         (GUARDING, roads, guards, product("abcdefgh", repeat=4)),
     ):
         assert {answer for answer in every if task.is_right(problem, answer)} == right
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_the_right_hikes_and_queues_are_those_of_all_that_could_be_said(number: int) -> None:
+    hike, pairs = HIKING.problems()[number], QUEUEING.problems()[number]
+    either_way = {*hike.paths, *(path[::-1] for path in hike.paths)}
+
+    hikes = [
+        row
+        for row in product("abcdefg", repeat=4)
+        if row[0] == hike.start
+        and row[-1] == hike.end
+        and set(pairwise(row)) <= either_way
+        and len({*row}) == 4
+    ]
+    queues = [row for row in permutations("abcdef") if set(pairs) <= set(combinations(row, 2))]
+
+    assert HIKING.right_answers(hike) == hikes
+    assert QUEUEING.right_answers(pairs) == queues
+    every = product("abcdefg", repeat=4)
+    assert [row for row in every if HIKING.is_right(hike, row)] == hikes
+    every_queue = product("abcdef", repeat=6)
+    assert [row for row in every_queue if QUEUEING.is_right(pairs, row)] == queues
+
+
+def test_hikes_without_a_path_and_queues_out_of_order_are_wrong() -> None:
+    hike = "hike a to f by a b a c b c b d b f c d c e d e d f e g f g :"
+    queue = "queue c a f b a e d b c e :"
+
+    assert HIKING.is_solution(hike, "a c b f")
+    assert HIKING.is_solution(hike, "a b d f")
+    assert not HIKING.is_solution(hike, "a d b f")
+    assert not HIKING.is_solution(hike, "a b a f")
+    assert not HIKING.is_solution(hike, "b a d f")
+    assert not HIKING.is_solution(hike, "a c b by")
+    assert QUEUEING.is_solution(queue, "c a d f b e")
+    assert not QUEUEING.is_solution(queue, "a c d f b e")
+    assert not QUEUEING.is_solution(queue, "c a d f b b")
+    assert not QUEUEING.is_solution(queue, "c a d f b")
 
 
 def test_signs_that_make_another_total_are_wrong() -> None:

@@ -1,4 +1,4 @@
-"""The tasks by name: three walks, and eleven whose answers are choices."""
+"""The tasks by name: three walks, and thirteen whose answers are choices."""
 
 from typing import Any
 
@@ -10,8 +10,10 @@ from examples.study.tasks.chains import TASK as CHAINS
 from examples.study.tasks.choices import ChoiceTask
 from examples.study.tasks.coloring import TASK as COLORING
 from examples.study.tasks.guarding import TASK as GUARDING
+from examples.study.tasks.hiking import TASK as HIKING
 from examples.study.tasks.latin import TASK as LATIN
 from examples.study.tasks.paying import TASK as PAYING
+from examples.study.tasks.queueing import TASK as QUEUEING
 from examples.study.tasks.rewriting import TASK as REWRITING
 from examples.study.tasks.seating import TASK as SEATING
 from examples.study.tasks.stack import TASK as STACK
@@ -35,6 +37,8 @@ CHOICES: dict[str, ChoiceTask[Any]] = {
         WEIGHING,
         TURNING,
         GUARDING,
+        HIKING,
+        QUEUEING,
     )
 }
 TASKS: dict[str, Task[Any]] = {**WALKS, **CHOICES}
