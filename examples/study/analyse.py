@@ -22,7 +22,14 @@ from examples.study.first_updates import (
     measured_lineages,
 )
 from examples.study.misranked import misranked, noise_floor
-from examples.study.outcomes import FILE, chance_figures, chance_section, outcome_lines
+from examples.study.outcomes import (
+    FILE,
+    chance_figures,
+    chance_section,
+    outcome_lines,
+    planned_chance,
+    planned_chance_section,
+)
 from examples.study.predictors import OURS, PREDICTORS, RESULTS, values_of
 from examples.study.prospective import PLANNED, prospective_figures
 from examples.study.prospective_tables import (
@@ -67,6 +74,7 @@ class Shown(NamedTuple):
     together: dict[str, Any]
     ahead: Tested
     chance: dict[str, Any]
+    planned_chance: dict[str, Any] | None
 
 
 def all_figures(rows: list[PairRow]) -> Shown:
@@ -77,6 +85,7 @@ def all_figures(rows: list[PairRow]) -> Shown:
         together=together_figures(rows),
         ahead=first_updates(rows),
         chance=chance_figures(),
+        planned_chance=planned_chance(rows),
     )
 
 
@@ -168,6 +177,7 @@ def readme_block(shown: Shown) -> str:
         together_section(shown.together),
         first_update_summary(shown.ahead),
         chance_section(shown.chance),
+        planned_chance_section(shown.planned_chance),
     ]
     return section(shown.study) + "".join(map(_after, parts))
 
@@ -179,6 +189,7 @@ def evidence_page(shown: Shown) -> str:
         together_section(shown.together),
         first_update_summary(shown.ahead),
         chance_section(shown.chance),
+        planned_chance_section(shown.planned_chance),
         *map(first_update_section, shown.ahead),
         *map(prospective_candidates, shown.tested),
     ]
@@ -207,6 +218,7 @@ def main(arguments: list[str] | None = None) -> int:
             "together": shown.together,
             "first_updates": shown.ahead,
             "chance": shown.chance,
+            "planned_chance": shown.planned_chance,
         }
         print(json.dumps({**shown.study, **figures_of}, allow_nan=False))
         return 0

@@ -8,15 +8,21 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from examples.study.first_updates import lookaheads_of
 from examples.study.predictors import RESULTS
+from examples.study.prospective import PLANNED, stratified
 from examples.study.rows import PairRow
+from examples.study.scoring import study_of
 from examples.study.tables import interval_text, table, value_text
 from mlflow_rlrisk.calibration import calibrate, read_rows
 from mlflow_rlrisk.config import DEFAULT_COMPONENTS, PolicyConfig
 
 FILE = "outcomes.jsonl"
-REACH = "lookahead_reach"
+REACH, CONSTANT = "lookahead_reach", "constant"
+CHANCE_TEST = next(test for test in PLANNED if test.file == "prospective-7.json")
+"""The planned test that holds a curve."""
 READ = (
     "pass_at_1",
     "pass_at_64",
@@ -79,6 +85,60 @@ def chance_figures() -> dict[str, Any]:
         "failed_above": sum(above),
         "good_above": len(above) - sum(above),
     }
+
+
+def planned_chance(rows: Sequence[PairRow]) -> dict[str, Any] | None:
+    """The curves that were written down before the runs of their test, held against its outcomes.
+
+    ``None`` while it has no runs.
+    """
+    plan = CHANCE_TEST.plan()
+    study = study_of([row for row in rows if row["lineage"] in CHANCE_TEST.lineages])
+    ahead = lookaheads_of(study.rows)
+    if not study.rows or ahead is None:
+        return None
+    scores = {
+        REACH: 1.0 - np.array([own["reach"][0] for own in ahead]),
+        "risk_index": np.array([row["metrics"]["rlrisk/risk_index"] for row in study.rows]),
+    }
+    chances = {
+        name: np.interp(score, *zip(*plan["curves"][name]["curve"], strict=True))
+        for name, score in scores.items()
+    }
+    chances[CONSTANT] = np.full(len(study.rows), plan["failed_share"])
+    errors = {name: (each - study.failed) ** 2 for name, each in chances.items()}
+    picked = np.concatenate([own for _, own in stratified(study)], axis=1)
+    ends = {
+        name: np.quantile((errors[REACH] - each)[picked].mean(axis=1), [0.025, 0.975]).tolist()
+        for name, each in errors.items()
+        if name != REACH
+    }
+    above = chances[REACH] > PolicyConfig().max_fail_probability
+    return {
+        "num_checkpoints": len(study.rows),
+        "num_failed": int(study.failed.sum()),
+        "brier": {name: float(each.mean()) for name, each in errors.items()},
+        "less": ends,
+        "above": [int((above & study.failed).sum()), int(above.sum())],
+        "below": [int((~above & study.failed).sum()), int((~above).sum())],
+    }
+
+
+def planned_chance_section(found: dict[str, Any] | None) -> str:
+    """The test in a sentence; nothing while there are no runs."""
+    if found is None:
+        return ""
+    own, index, constant = (found["brier"][name] for name in (REACH, "risk_index", CONSTANT))
+    verdict = "holds" if own < min(index, constant) else "**does not hold**"
+    (bad_above, above), (bad_below, below) = found["above"], found["below"]
+    return (
+        f"**{CHANCE_TEST.title}**, of that chance: the curve that was written down before its runs "
+        f"{verdict}. On {found['num_checkpoints']} checkpoints, {found['num_failed']} failed, its "
+        f"Brier score is {own:.3f}, that of the index's curve {index:.3f} (difference in "
+        f"{interval_text(found['less']['risk_index'])}), that of always saying the share that "
+        f"failed before {constant:.3f} ({interval_text(found['less'][CONSTANT])}). Above a chance "
+        f"of one half {bad_above} of {above} failed, below {bad_below} of {below}.\n"
+    )
 
 
 def chance_section(found: dict[str, Any]) -> str:

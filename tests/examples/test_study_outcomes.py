@@ -6,12 +6,25 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.interpolate import interp1d
 from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import brier_score_loss
 
-from examples.study.outcomes import FILE, chance_figures, chance_section, outcome_lines
+from examples.study.looking_ahead import FILE as LOOKAHEADS
+from examples.study.looking_ahead import read_lookaheads
+from examples.study.outcomes import (
+    CHANCE_TEST,
+    FILE,
+    chance_figures,
+    chance_section,
+    outcome_lines,
+    planned_chance,
+    planned_chance_section,
+)
 from examples.study.predictors import RESULTS
 from examples.study.rows import read_pairs
+
+AHEAD = RESULTS / LOOKAHEADS
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +46,7 @@ def test_every_checkpoint_is_there_and_none_is_predicted_by_its_twin(
         of_weights.setdefault(row["digests"]["weights"], set()).add(line["lineage"])
     assert all(len(lineages) == 1 for lineages in of_weights.values())
     sizes = Counter(line["lineage"] for line in lines)
-    assert (len(sizes), sizes["booking-qwen3"]) == (14, 48)
+    assert (len(sizes), sizes["booking-qwen3"]) == (16, 48)
 
 
 def test_a_checkpoint_whose_updates_were_not_tried_leaves_the_file_unwritten() -> None:
@@ -72,3 +85,40 @@ def test_the_sentence_says_so_where_a_policy_would_not_use_it() -> None:
     assert "would use it, and none of the index" in chance_section(found)
     other = chance_section({**found, "used": False, "index_used": True})
     assert "would **not** use it. Above" in other
+
+
+def test_the_planned_curve_is_held_against_outcomes_of_its_own_test_alone() -> None:
+    rows = [r for r in read_pairs(RESULTS / "pairs.jsonl") if r["lineage"] in CHANCE_TEST.lineages]
+    known = {(each["lineage"], each["checkpoint"]): each for each in read_lookaheads(AHEAD)}
+    curves = CHANCE_TEST.plan()["curves"]
+    failed = [np.mean([run["failed"] for run in row["outcomes"]]) >= 0.5 for row in rows]
+    left = [1.0 - known[row["lineage"], row["checkpoint"]]["reach"][0] for row in rows]
+    index = [row["metrics"]["rlrisk/risk_index"] for row in rows]
+
+    found = planned_chance(read_pairs(RESULTS / "pairs.jsonl"))
+
+    assert found is not None
+    for name, scores in (("lookahead_reach", left), ("risk_index", index)):
+        at, chances = np.array(curves[name]["curve"]).T
+        curve = interp1d(at, chances, bounds_error=False, fill_value=(chances[0], chances[-1]))
+        assert found["brier"][name] == pytest.approx(brier_score_loss(failed, curve(scores)))
+        if name == "lookahead_reach":
+            above = curve(scores) > 0.5
+            assert found["above"] == [int((above & failed).sum()), int(above.sum())]
+    share = CHANCE_TEST.plan()["failed_share"]
+    assert found["brier"]["constant"] == pytest.approx(
+        brier_score_loss(failed, [share] * len(rows))
+    )
+    low, high = found["less"]["risk_index"]
+    assert low < found["brier"]["lookahead_reach"] - found["brier"]["risk_index"] < high
+
+
+def test_a_planned_curve_that_fails_is_said_to() -> None:
+    found = planned_chance(read_pairs(RESULTS / "pairs.jsonl"))
+    assert found is not None
+
+    worse = {**found, "brier": {**found["brier"], "lookahead_reach": 0.9}}
+
+    assert "runs **does not hold**" in planned_chance_section(worse)
+    assert planned_chance([]) is None
+    assert planned_chance_section(None) == ""
