@@ -136,9 +136,10 @@ def _write(record: "CalibrationRecord", out: Path) -> list[str]:
 def _lines(record: "CalibrationRecord", line: float) -> list[str]:
     content = record.content
     lineages = len(content["lineages"])
+    on = "" if record.feature == "risk_index" else f"{record.feature}; "
     lines = [
         f"{content['num_outcomes']} checkpoints with an outcome, {content['num_failed']} failed, "
-        f"{lineages} {'lineage' if lineages == 1 else 'lineages'}; {record.feature}; "
+        f"{lineages} {'lineage' if lineages == 1 else 'lineages'}; {on}"
         f"model: {content['model']['kind']}; {'used' if record.is_used else 'not used'}",
         *record.reasons,
     ]
