@@ -7,7 +7,7 @@ is missing and how much of it.
 import math
 from collections.abc import Mapping, Sequence
 
-from mlflow_rlrisk.components import AssessedComponents, signal_line
+from mlflow_rlrisk.components import NO_LOOKAHEAD, AssessedComponents, signal_line
 from mlflow_rlrisk.config import AssessmentConfig, PolicyConfig
 from mlflow_rlrisk.errors import InsufficientRolloutsError
 from mlflow_rlrisk.metrics_catalogue import PREFIX
@@ -84,6 +84,8 @@ _AUDIT = (
 
 
 def _to_assess(name: str, why: str) -> str:
+    if name == "lookahead" and why != NO_LOOKAHEAD:
+        return f"try the run's first updates where they can speak (rlrisk lookahead FOLDER): {why}"
     if name == "lookahead":
         return (
             "try the run's first updates on these rollouts: rlrisk lookahead FOLDER "

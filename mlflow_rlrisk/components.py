@@ -234,7 +234,7 @@ class Quantities:
         """The lower end here too: updates that may have changed nothing do not show learning."""
         evidence = self._context.lookahead_reach
         if evidence is None:
-            return NO_LOOKAHEAD
+            return self._context.lookahead_undefined or NO_LOOKAHEAD
         label = f"lower end of the gap closed at the pace of the first updates ({evidence.source})"
         return self._lower_end(label, evidence.ci_low)
 

@@ -87,6 +87,7 @@ class AssessmentContext:
         mismatch_kl: KL between trainer and sampler on the same tokens (nats).
         lookahead_reach: Share of the gap to certain success that the RL run would close at the pace
             of its first updates, which were tried on the rollouts.
+        lookahead_undefined: Why updates that were tried say nothing; ``low`` is withheld then.
         expected_prompts_digest: Digest of the prompt set that the RL run will use.
     """
 
@@ -105,6 +106,7 @@ class AssessmentContext:
     overfit_gap: Evidence | None = None
     mismatch_kl: Evidence | None = None
     lookahead_reach: Evidence | None = None
+    lookahead_undefined: str | None = None
     expected_prompts_digest: str | None = None
 
     def __post_init__(self) -> None:

@@ -257,7 +257,7 @@ def _add_given(
             ("expert_disruptive_share", given.expert_disruptive, NO_EXPERT),
             ("train_nll", given.train_loss, NO_TRAIN),
             ("overfit_gap", given.overfit_gap, NO_TRAIN),
-            ("lookahead_reach", given.lookahead_reach, NO_LOOKAHEAD),
+            ("lookahead_reach", given.lookahead_reach, given.lookahead_undefined or NO_LOOKAHEAD),
         ]
     ):
         if evidence is None:

@@ -160,7 +160,10 @@ def judge(
     level = RiskLevel.UNKNOWN
     probabilities: dict[str, float] = {}
     calibrated: Metric | None = None
-    lacking = tuple(name for name in policy.needed_for_low if name in assessed.not_assessed)
+    needed = policy.needed_for_low
+    if context.lookahead_undefined is not None:
+        needed = tuple(dict.fromkeys((*needed, "lookahead")))
+    lacking = tuple(name for name in needed if name in assessed.not_assessed)
     if SIGNAL in metrics and STARVED in metrics:
         vetoes = find_vetoes(metrics[SIGNAL], metrics[STARVED], index, youden, policy)
     if not gaps:

@@ -10,7 +10,12 @@ from mlflow_rlrisk.assessment_inputs import AssessmentInputs
 from mlflow_rlrisk.budget import assessed_part
 from mlflow_rlrisk.checkpoint import Checkpoint, open_checkpoint
 from mlflow_rlrisk.config import AssessmentConfig, LookaheadConfig
-from mlflow_rlrisk.errors import ComparabilityError, ConfigError
+from mlflow_rlrisk.errors import (
+    ComparabilityError,
+    ConfigError,
+    InsufficientRolloutsError,
+    StatisticsError,
+)
 from mlflow_rlrisk.evidence import AssessmentContext
 from mlflow_rlrisk.lookahead import GradedPrompt, Lookahead, OnStep, look_ahead
 from mlflow_rlrisk.measure import successes
@@ -97,10 +102,11 @@ def look_ahead_from(
 
 def with_lookahead(
     assessment: Assessment, settings: LookaheadConfig, on_step: OnStep | None = None
-) -> tuple[Assessment, Lookahead]:
+) -> tuple[Assessment, Lookahead | None]:
     """Try the run's first updates on the assessment's rollouts and judge them again.
 
-    The report in its folder is replaced.
+    The report in its folder is replaced. Updates that say nothing (no gap to close, weights too far
+    from the rollouts) leave the figure undefined with the reason, and the level is not ``low``.
 
     Args:
         assessment: Finished, its sampler closed, its rollouts kept.
@@ -108,7 +114,7 @@ def with_lookahead(
         on_step: Told of the passes over rollouts that are done, and of all.
 
     Returns:
-        The assessment with a report that counts them, and what they changed.
+        The assessment with a report that counts them, and what they changed, if that is known.
 
     Raises:
         ConfigError: The rollouts were not kept; for all else see `look_ahead_from`.
@@ -116,14 +122,23 @@ def with_lookahead(
     folder, report = assessment.folder, assessment.report
     if folder is None:
         raise ConfigError("lookahead", None, "needs a folder of rollouts")
-    found = look_ahead_from(
-        folder,
-        settings,
-        device=report.config.device,
-        allow_pickle=report.config.allow_pickle,
-        on_step=on_step,
+    found, why = None, None
+    try:
+        found = look_ahead_from(
+            folder,
+            settings,
+            device=report.config.device,
+            allow_pickle=report.config.allow_pickle,
+            on_step=on_step,
+        )
+    except (StatisticsError, InsufficientRolloutsError) as error:
+        why = f"first updates of the RL run were tried and say nothing: {error}"
+        keep_evidence(folder, "lookahead_undefined", why)
+    context = replace(
+        assessment.context or AssessmentContext(),
+        lookahead_reach=None if found is None else found.evidence(),
+        lookahead_undefined=why,
     )
-    context = replace(assessment.context or AssessmentContext(), lookahead_reach=found.evidence())
     judged = rescore_stored(folder, policy=report.policy, context=context)
     # Who sampled it with which command, and what preflight remarked, is not known to a rescore.
     digests = report.provenance.digests | {"lookahead": settings.digest()}

@@ -16,22 +16,29 @@ from mlflow_rlrisk.rollout_shards import write_text_atomically
 
 EVIDENCE = "evidence.json"
 
+_INSTEAD = {
+    "lookahead_reach": "lookahead_undefined",
+    "lookahead_undefined": "lookahead_reach",
+}
+"""What a value takes the place of."""
+
 _NAMES = frozenset(each.name for each in fields(AssessmentContext)) - {"expected_prompts_digest"}
 
 
-def keep_evidence(folder: Path, name: str, evidence: Evidence) -> None:
+def keep_evidence(folder: Path, name: str, evidence: Evidence | str) -> None:
     """Add one value, or replace it.
 
     Args:
         folder: Folder of an assessment.
         name: Field of `AssessmentContext`.
-        evidence: The value.
+        evidence: The value, or why there is none.
 
     Raises:
         RolloutStoreError: What is kept already cannot be read.
     """
     kept = {**_read(folder), name: evidence}
-    text = json.dumps({key: asdict(kept[key]) for key in sorted(kept)}, indent=2)
+    kept.pop(_INSTEAD.get(name, ""), None)
+    text = json.dumps({key: _plain(kept[key]) for key in sorted(kept)}, indent=2)
     write_text_atomically(folder / EVIDENCE, text + "\n")
 
 
@@ -58,12 +65,26 @@ def with_stored_evidence(
         return context
     given = context or AssessmentContext()
     missing: dict[str, Any] = {
-        name: value for name, value in kept.items() if getattr(given, name) is None
+        name: value
+        for name, value in kept.items()
+        if getattr(given, name) is None and getattr(given, _INSTEAD.get(name, name)) is None
     }
     return replace(given, **missing)
 
 
-def _read(folder: Path) -> dict[str, Evidence]:
+def _plain(value: Evidence | str) -> dict[str, Any] | str:
+    return value if isinstance(value, str) else asdict(value)
+
+
+def _known(name: str, value: Any) -> Evidence | str:
+    if name == "lookahead_undefined":
+        if not isinstance(value, str):
+            raise TypeError(f"{name} must be a sentence")
+        return value
+    return Evidence(**value)
+
+
+def _read(folder: Path) -> dict[str, Evidence | str]:
     path = folder / EVIDENCE
     if not path.is_file():
         return {}
@@ -72,6 +93,6 @@ def _read(folder: Path) -> dict[str, Evidence]:
         unknown = sorted(set(raw) - _NAMES)
         if unknown:
             raise ValueError(f"unknown: {', '.join(unknown)}")
-        return {name: Evidence(**value) for name, value in raw.items()}
+        return {name: _known(name, value) for name, value in raw.items()}
     except (OSError, RecursionError, ValueError, TypeError, AttributeError) as error:
         raise RolloutStoreError(f"{path} is damaged: {error}") from error

@@ -178,7 +178,11 @@ def _looked_ahead(assessment: "Assessment", run: "LookaheadConfig", as_json: boo
         judged, found = with_lookahead(assessment, run, shown)
     if assessment.folder is not None:
         write_lookahead(assessment.folder, found)
-    (console.say if as_json else click.echo)("\n".join([*lookahead_lines(found), ""]))
+    if found is None:
+        lines = [judged.report.undefined["rlrisk/lookahead_reach"]]
+    else:
+        lines = lookahead_lines(found)
+    (console.say if as_json else click.echo)("\n".join([*lines, ""]))
     return judged
 
 

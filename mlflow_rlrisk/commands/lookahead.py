@@ -62,10 +62,13 @@ def lookahead(
     return OK
 
 
-def write_lookahead(folder: Path, found: "Lookahead") -> None:
-    """Put the figures beside the rollouts."""
+def write_lookahead(folder: Path, found: "Lookahead | None") -> None:
+    """Put the figures beside the rollouts; without any, take away those of a run before."""
     from mlflow_rlrisk.rollout_shards import write_text_atomically
 
+    if found is None:
+        (folder / RESULT).unlink(missing_ok=True)
+        return
     text = json.dumps(found.to_dict(), ensure_ascii=False, allow_nan=False)
     write_text_atomically(folder / RESULT, text + "\n")
     console.say(f"lookahead   {folder / RESULT}")

@@ -100,6 +100,11 @@ def gap_closed(
     if gap.sum() == 0.0:
         raise StatisticsError("every rollout is right: there is no gap to close")
     bootstrap = PromptBootstrap(gain.size, num_resamples, seed)
+    if not bootstrap.sums(gap[:, None]).all():
+        raise StatisticsError(
+            f"only {np.count_nonzero(gap)} of {gap.size} prompts have a wrong rollout: some "
+            "resamples hold none, and the gap to close has no interval"
+        )
     low, high = interval(bootstrap.ratios(gain[:, None], gap[:, None])[:, 0], confidence)
     value = float(gain.sum() / gap.sum())
     return GapClosed(value=value, low=min(low, value), high=max(high, value))

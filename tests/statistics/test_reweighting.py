@@ -130,6 +130,8 @@ def test_what_is_no_pair_of_grades_and_ratios_is_refused(
 def test_no_gap_and_different_prompts_are_refused() -> None:
     with pytest.raises(StatisticsError, match="no gap"):
         gap_closed(_found((1.0, 1.0)))
+    with pytest.raises(StatisticsError, match=r"only 1 of 3 prompts have a wrong rollout"):
+        gap_closed(_found((1.0, 1.0), (0.5, 0.6), (1.0, 1.0)))
     with pytest.raises(StatisticsError, match="same rollouts"):
         mean_success([_found((0.5, 0.5)), _found((0.4, 0.5))])
     with pytest.raises(StatisticsError, match="at least one"):
