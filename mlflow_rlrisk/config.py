@@ -141,8 +141,11 @@ class LookaheadConfig(Settings):
     """Groups that one update sees."""
     steps: PositiveInt = 8
     """Updates that are tried."""
-    repeats: PositiveInt = 3
-    """Times they are tried, in other halves of the prompts and another order; the mean counts."""
+    repeats: Annotated[int, Field(ge=2)] = 3
+    """Times they are tried, in other halves of the prompts and another order.
+
+    The mean counts, and the spread is part of the interval: one try has none.
+    """
     clip_range: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
     """The ratio of probabilities is clipped to 1 - and 1 + this, as PPO and GRPO do."""
     max_grad_norm: Annotated[float, Field(gt=0.0)] = 1.0

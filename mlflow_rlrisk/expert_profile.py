@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from mlflow_rlrisk.errors import ComparabilityError
 from mlflow_rlrisk.evidence import Evidence
-from mlflow_rlrisk.statistics.bootstrap import PromptBootstrap, interval
+from mlflow_rlrisk.statistics.bootstrap import PromptBootstrap, interval, ratio_draws
 from mlflow_rlrisk.statistics.drift import forget_ratio
 from mlflow_rlrisk.statistics.intervals import constant_interval
 
@@ -61,7 +61,7 @@ class ExpertProfile:
         return bootstrap.ratios(self.nll[:, None], self.tokens[:, None])[:, 0]
 
     def evidence(self, num_resamples: int, seed: int, confidence: float) -> dict[str, Evidence]:
-        """Every figure with its percentile interval, by field of `AssessmentContext`.
+        """Every figure with the interval of `ratio_draws`, by field of `AssessmentContext`.
 
         Where all prompts agree, so that resampling shows no spread, the interval is that of
         `constant_interval`.
@@ -79,8 +79,9 @@ class ExpertProfile:
         found = {}
         for place, (name, (top, bottom)) in enumerate(columns.items()):
             value = float(top.sum() / bottom.sum())
-            low, high = interval(draws[:, place], confidence)
             limit = _BOUNDS.get(name.removeprefix("expert_"))
+            bounds = None if limit is None else (0.0, limit)
+            low, high = interval(ratio_draws(draws[:, place], top, bottom, bounds), confidence)
             if limit is not None and float(np.ptp(top / bottom)) == 0.0:
                 low, high = constant_interval(value, top.size, (0.0, limit), confidence)
             found[name] = Evidence(
@@ -110,7 +111,11 @@ def overfit_gap(
         seed: Seed of the resamples.
         confidence: Level of the interval.
     """
-    draws = heldout.loss_draws(num_resamples, seed) - train.loss_draws(num_resamples, seed + 1)
+    own, other = (
+        ratio_draws(each.loss_draws(num_resamples, at), each.nll, each.tokens)
+        for each, at in ((heldout, seed), (train, seed + 1))
+    )
+    draws = own - other
     value = heldout.loss - train.loss
     low, high = interval(draws, confidence)
     return Evidence(

@@ -17,7 +17,7 @@ from mlflow_rlrisk.errors import StatisticsError
 from mlflow_rlrisk.evidence import Evidence
 from mlflow_rlrisk.records import Prompt, Rollout, RolloutGroup
 from mlflow_rlrisk.report_record import Metric
-from mlflow_rlrisk.statistics.bootstrap import PromptBootstrap, interval
+from mlflow_rlrisk.statistics.bootstrap import PromptBootstrap, interval, ratio_draws
 from mlflow_rlrisk.statistics.mismatch import LogprobMismatch, logprob_mismatch, mismatch_sums
 from mlflow_rlrisk.teacher_forced import TeacherForcedScorer, TokenScores
 
@@ -227,7 +227,8 @@ def _estimates(
     found = {}
     for column, name in enumerate(sums):
         value = float(getattr(summary, name))
-        low, high = interval(draws[:, column], confidence)
+        own = ratio_draws(draws[:, column], above[:, column], below[:, column])
+        low, high = interval(own, confidence)
         found[name] = Metric(
             value=value,
             ci_low=min(low, value),

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from scipy.stats import t as student
 
 from mlflow_rlrisk import expert_scoring
 from mlflow_rlrisk.assess import rescore
@@ -121,7 +122,9 @@ def test_the_interval_of_the_loss_resamples_examples_and_not_tokens(
 
     loss = assessed.report.metrics["rlrisk/heldout_nll"]
 
-    width = (loss.ci_high - loss.ci_low) / (2 * 1.96 * error)
+    few = len(EXPERT) - 1
+    by_student = student.ppf(0.975, few) * np.sqrt(len(EXPERT) / few)
+    width = (loss.ci_high - loss.ci_low) / (2 * by_student * error)
     assert 0.75 < width < 1.3
 
 

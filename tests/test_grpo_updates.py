@@ -15,7 +15,7 @@ from mlflow_rlrisk.errors import ConfigError, SamplerError
 from mlflow_rlrisk.grpo_updates import Answer, make_update, trainable
 from tests.untrained import WORDS, untrained_llama
 
-RUN = LookaheadConfig(learning_rate=0.01, run_steps=40, prompts_per_step=4, steps=4, repeats=1)
+RUN = LookaheadConfig(learning_rate=0.01, run_steps=40, prompts_per_step=4, steps=4, repeats=2)
 
 
 def _logprobs(

@@ -29,7 +29,7 @@ from tests.prompt_statistics import prompts, report_of
 from tests.tiny_models import write_llama
 
 PROMPTS = [{"prompt": f"{a}{b}=", "answer": "e"} for a in range(8) for b in range(8)]
-RUN = LookaheadConfig(learning_rate=1e-2, run_steps=40, prompts_per_step=16, steps=4, repeats=1)
+RUN = LookaheadConfig(learning_rate=1e-2, run_steps=40, prompts_per_step=16, steps=4, repeats=2)
 
 
 def has_an_e(completions: list[str], **_: object) -> list[float]:
@@ -119,7 +119,7 @@ def test_figures_do_not_depend_on_the_order_in_which_prompts_were_stored(
 def test_the_command_prints_and_keeps_what_the_function_finds(folder: Path) -> None:
     found = look_ahead_from(folder, RUN, device="cpu")
     options = ["--learning-rate", "1e-2", "--run-steps", "40", "--prompts-per-step", "16"]
-    command = [str(folder), *options, "--steps", "4", "--repeats", "1", "--device", "cpu"]
+    command = [str(folder), *options, "--steps", "4", "--repeats", "2", "--device", "cpu"]
 
     plain = CliRunner().invoke(lookahead, command, standalone_mode=False)
     as_json = CliRunner().invoke(lookahead, [*command, "--json"], standalone_mode=False)

@@ -19,7 +19,7 @@ from tests.prompt_statistics import prompts, report_of
 from tests.tiny_models import write_llama
 
 PROMPTS = [{"prompt": f"{a}{b}=", "answer": "e"} for a in range(8) for b in range(8)]
-RUN = LookaheadConfig(learning_rate=1e-3, run_steps=40, prompts_per_step=8, steps=4, repeats=1)
+RUN = LookaheadConfig(learning_rate=1e-3, run_steps=40, prompts_per_step=8, steps=4, repeats=2)
 TOO_FAST = RUN.model_copy(update={"learning_rate": 0.5})
 REACH = "rlrisk/lookahead_reach"
 

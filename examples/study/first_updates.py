@@ -17,11 +17,14 @@ from examples.study.rows import PairRow
 from examples.study.scoring import Study, auroc_draws, by_lineage, defined, study_of
 from examples.study.tables import interval_text, table, value_text
 from examples.study.verdicts import level_now
+from mlflow_rlrisk.config import PolicyConfig
 from mlflow_rlrisk.report_record import RiskLevel
-from mlflow_rlrisk.statistics import auroc, spearman
+from mlflow_rlrisk.statistics import auroc, ramp, spearman
 
 REACH = "`lookahead_reach`"
 PROMISE = 0.25
+WIDER = (1.3, 1.7)
+"""Today's intervals over those of the rows (`tests.benchmarks.lookahead_coverage`): from, to."""
 RIVALS = (
     REFERENCE,
     "pass@10",
@@ -93,6 +96,7 @@ def first_update_figures(
         "levels": _levels(study, [level_now(row) for row in study.rows]),
         "levels_with": _levels(study, [RiskLevel(each["risk_level"]) for each in ahead]),
         "lows": _lows(study, ahead),
+        "lows_wider": [_lows_wider(study, ahead, factor) for factor in WIDER],
     }
 
 
@@ -152,6 +156,17 @@ def _lows(study: Study, ahead: Sequence[LookaheadRow]) -> list[str]:
     ]
 
 
+def _lows_wider(study: Study, ahead: Sequence[LookaheadRow], factor: float) -> list[int]:
+    """How many would be low, and how many of them failed, were the interval so much wider."""
+    policy = PolicyConfig()
+    line = policy.components["lookahead"]
+    reach = np.array([own["reach"][:2] for own in ahead])
+    ends = reach[:, 0] - factor * (reach[:, 0] - reach[:, 1])
+    was_low = np.array([own["risk_level"] == RiskLevel.LOW for own in ahead])
+    stays = was_low & (ramp(ends, line.ok, line.bad) <= policy.max_component)
+    return [int(stays.sum()), int((stays & study.failed).sum())]
+
+
 def _ends(draws: np.ndarray) -> list[float]:
     return [float(end) for end in np.quantile(draws, [0.025, 0.975])]
 
@@ -183,7 +198,17 @@ def first_update_summary(tested: Sequence[dict[str, Any] | None]) -> str:
     named = [name for found in known for name in found["lows"]]
     return (
         table(head, rows)
-        + f"\nFailed and `low` with the updates: {', '.join(named) if named else 'none'}.\n"
+        + f"\nFailed and `low` with the updates: {', '.join(named) if named else 'none'}. "
+        + _said_wider(np.sum([found["lows_wider"] for found in known], axis=0).tolist())
+    )
+
+
+def _said_wider(lows: Sequence[Sequence[int]]) -> str:
+    (some, failed), (fewer, still) = lows
+    return (
+        "These levels were given with intervals over prompts alone, which held too seldom. "
+        f"Today's are {WIDER[0]:g} to {WIDER[1]:g} times as wide: stretched so, {some} ({failed} "
+        f"failed) to {fewer} ({still} failed) would be `low`.\n"
     )
 
 

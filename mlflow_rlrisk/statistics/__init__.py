@@ -28,6 +28,7 @@ from mlflow_rlrisk.statistics.bootstrap import (
     jackknife_ratios,
     mean_interval,
     paired_draws,
+    ratio_draws,
 )
 from mlflow_rlrisk.statistics.confidence import (
     ConfidenceDraws,
@@ -213,6 +214,7 @@ __all__ = [  # noqa: RUF022  (in reading order)
     "MeanInterval",
     "mean_interval",
     "paired_draws",
+    "ratio_draws",
     "look_confidences",
     "look_sizes",
     "resamples_needed",

@@ -249,6 +249,47 @@ def jackknife_ratios(numerators: npt.ArrayLike, denominators: npt.ArrayLike) -> 
     return np.asarray((above.sum() - above) / rest)
 
 
+def ratio_draws(
+    draws: npt.ArrayLike,
+    numerators: npt.ArrayLike,
+    denominators: npt.ArrayLike,
+    bounds: tuple[float, float] | None = None,
+) -> FloatVector:
+    """`confidence_draws` of a ratio of sums over prompts, from its plain bootstrap draws.
+
+    Args:
+        draws: Of `PromptBootstrap.ratios`, shape ``[B]``.
+        numerators: One a prompt, shape ``[P]``.
+        denominators: One a prompt, shape ``[P]``.
+        bounds: Smallest and largest ratio a prompt could give; ``None`` where there are none.
+
+    Returns:
+        Draws in the same order, shape ``[B]``; as they were where all are alike or one prompt
+        tells nothing of a spread.
+
+    Raises:
+        StatisticsError: The shapes differ, a value is not finite, or a denominator is 0 without
+            one prompt.
+    """
+    plain, above, below = (
+        finite_vector(name, values)
+        for name, values in (
+            ("draws", draws),
+            ("numerators", numerators),
+            ("denominators", denominators),
+        )
+    )
+    if above.size < 2 or np.ptp(plain) == 0.0:
+        return plain
+    return confidence_draws(
+        plain,
+        float(above.sum() / below.sum()),
+        jackknife_ratios(above, below),
+        num_prompts=above.size,
+        bounds=bounds,
+    ).draws
+
+
 def mean_interval(
     values: npt.ArrayLike,
     bootstrap: PromptBootstrap,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import ndtri
 
 from mlflow_rlrisk.errors import StatisticsError
 from mlflow_rlrisk.statistics.bootstrap import PromptBootstrap, interval
@@ -89,13 +90,30 @@ def mean_success(tries: Sequence[ReweightedSuccess]) -> ReweightedSuccess:
 
 
 def gap_closed(
-    found: ReweightedSuccess, *, num_resamples: int = 2000, seed: int = 0, confidence: float = 0.95
+    tries: Sequence[ReweightedSuccess],
+    *,
+    num_resamples: int = 2000,
+    seed: int = 0,
+    confidence: float = 0.95,
 ) -> GapClosed:
-    """``(mean after - mean before) / (1 - mean before)``, its interval over prompts.
+    """``(mean after - mean before) / (1 - mean before)`` over the tries, with its interval.
+
+    To the variance over prompts, by percentiles of resamples, the variance between the tries is
+    added whole. That of their mean would not do: a prompt also teaches, which resampling those that
+    are looked at does not see (`tests.benchmarks.lookahead_coverage`).
+
+    Args:
+        tries: Other policies on the same rollouts, at least two.
+        num_resamples: Resamples of the prompts.
+        seed: Of the resamples.
+        confidence: Level of the interval.
 
     Raises:
-        StatisticsError: Every rollout is right, in all or in a resample of the prompts.
+        StatisticsError: There is one try, or every rollout is right, in all or in a resample.
     """
+    if len(tries) < 2:
+        raise StatisticsError(f"{len(tries)} tries: two are needed to know what they differ by")
+    found = mean_success(tries)
     gain, gap = found.after - found.before, 1.0 - found.before
     if gap.sum() == 0.0:
         raise StatisticsError("every rollout is right: there is no gap to close")
@@ -107,7 +125,13 @@ def gap_closed(
         )
     low, high = interval(bootstrap.ratios(gain[:, None], gap[:, None])[:, 0], confidence)
     value = float(gain.sum() / gap.sum())
-    return GapClosed(value=value, low=min(low, value), high=max(high, value))
+    each = [float((one.after - one.before).sum() / gap.sum()) for one in tries]
+    between = float(ndtri(0.5 + confidence / 2.0)) * float(np.std(each, ddof=1))
+    return GapClosed(
+        value=value,
+        low=value - float(np.hypot(max(value - low, 0.0), between)),
+        high=value + float(np.hypot(max(high - value, 0.0), between)),
+    )
 
 
 def _one(

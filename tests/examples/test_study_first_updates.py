@@ -126,3 +126,28 @@ def test_what_is_missing_or_of_other_weights_is_no_figure(
     (tmp_path / FILE).write_text("".join(json.dumps(each) + "\n" for each in changed))
     with pytest.raises(ValueError, match="other weights"):
         lookaheads_of(rows)
+
+
+def test_wider_intervals_leave_fewer_low_and_are_told_of(rows: list[PairRow]) -> None:
+    found = first_update_figures(rows, LAST.lineages, "title")
+    assert found is not None
+    ahead = {(a["lineage"], a["checkpoint"]): a for a in read_lookaheads(RESULTS / FILE)}
+    counts = []
+    for factor in first_updates.WIDER:
+        chosen = []
+        for row in rows:
+            own = ahead[row["lineage"], row["checkpoint"]]
+            value, low, _ = own["reach"]
+            if own["risk_level"] == "low" and value - factor * (value - low) >= 0.25:
+                chosen.append(_failed(row))
+        counts.append([len(chosen), sum(chosen)])
+
+    said = first_updates.first_update_summary([found])
+
+    assert found["lows_wider"] == counts
+    assert (
+        counts[1][0]
+        <= counts[0][0]
+        <= found["levels_with"]["low"]["failed"] + (found["levels_with"]["low"]["good"])
+    )
+    assert f"stretched so, {counts[0][0]} ({counts[0][1]} failed)" in said

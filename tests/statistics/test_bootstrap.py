@@ -15,6 +15,7 @@ from mlflow_rlrisk.statistics import (
     mean_interval,
     paired_draws,
     pass_at_k,
+    ratio_draws,
 )
 
 
@@ -95,6 +96,37 @@ def test_ratios_are_ratios_of_sums(rng: np.random.Generator) -> None:
     np.testing.assert_allclose(draws, bootstrap.sums(entropy) / bootstrap.sums(tokens))
     constant = bootstrap.ratios(tokens * 0.25, tokens)
     np.testing.assert_allclose(constant, 0.25)
+
+
+def test_limits_of_a_mean_are_those_of_a_ratio_to_the_number_of_prompts(
+    rng: np.random.Generator,
+) -> None:
+    values = rng.exponential(size=60)
+    bootstrap = PromptBootstrap(60, 4000, seed=3)
+    plain = bootstrap.ratios(values[:, None], np.ones((60, 1)))[:, 0]
+
+    found = interval(ratio_draws(plain, values, np.ones(60)))
+
+    mean = mean_interval(values, bootstrap, bounds=(0.0, 1e9))
+    assert found == pytest.approx((mean.low, mean.high))
+    assert ratio_draws(plain[:1].repeat(9), values, np.ones(60)).tolist() == [plain[0]] * 9
+    assert ratio_draws([0.5, 0.5], [1.0], [2.0]).tolist() == [0.5, 0.5]
+
+
+def test_limits_of_a_skew_loss_hold_where_percentiles_do_not() -> None:
+    held = {"plain": 0, "limits": 0}
+    bootstrap, reps = PromptBootstrap(50, 1000, seed=1), 400
+    for seed in range(reps):
+        rng = np.random.default_rng(seed)
+        tokens = rng.integers(4, 25, 50).astype(float)
+        loss = tokens * rng.gamma(0.3, 1.0 / 0.3, 50)
+        plain = bootstrap.ratios(loss[:, None], tokens[:, None])[:, 0]
+        for name, draws in (("plain", plain), ("limits", ratio_draws(plain, loss, tokens))):
+            low, high = interval(draws)
+            held[name] += low <= 1.0 <= high  # a gamma of mean 1, whatever the lengths
+
+    assert held["plain"] < 0.91 * reps
+    assert 0.93 * reps < held["limits"] < 0.97 * reps
 
 
 def test_a_ratio_without_denominator_is_refused() -> None:

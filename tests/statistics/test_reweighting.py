@@ -83,7 +83,7 @@ def test_right_rollouts_made_likelier_never_lower_success(drawn: list[tuple[bool
 
 
 def test_the_gap_closed_is_a_quotient_of_means() -> None:
-    found = gap_closed(_found((0.5, 0.75), (0.0, 0.25), (0.9, 0.8)), num_resamples=200)
+    found = gap_closed([_found((0.5, 0.75), (0.0, 0.25), (0.9, 0.8))] * 2, num_resamples=200)
 
     assert found.value == pytest.approx((0.25 + 0.25 - 0.1) / (0.5 + 1.0 + 0.1))
     assert found.low <= found.value <= found.high
@@ -96,9 +96,31 @@ def test_the_interval_is_that_of_resampled_prompts() -> None:
     rows = rng.integers(60, size=(20_000, 60))
     draws = (after - before)[rows].sum(axis=1) / (1.0 - before)[rows].sum(axis=1)
 
-    found = gap_closed(_found(*zip(before, after, strict=True)), num_resamples=20_000, seed=3)
+    found = gap_closed([_found(*zip(before, after, strict=True))] * 2, num_resamples=20_000, seed=3)
 
     assert [found.low, found.high] == pytest.approx(np.quantile(draws, [0.025, 0.975]), abs=0.003)
+
+
+def test_what_the_tries_differ_by_widens_the_interval_as_a_variance_does() -> None:
+    rng = np.random.default_rng(2)
+    before = rng.uniform(0.1, 0.9, 60)
+    gap = (1.0 - before).sum()
+    after = before + rng.uniform(0.0, 0.1, 60)
+    tries = [_found(*zip(before, after + shift, strict=True)) for shift in (-0.05, 0.0, 0.05)]
+    shares = [0.05 * 60 / gap * place for place in (-1, 0, 1)]
+
+    alone, found = gap_closed([tries[1]] * 3), gap_closed(tries)
+
+    between = 1.959964 * np.std(shares, ddof=1)
+    assert found.value == pytest.approx(alone.value)
+    assert (found.value - found.low) ** 2 - (alone.value - alone.low) ** 2 == pytest.approx(
+        between**2
+    )
+    assert (found.high - found.value) ** 2 - (alone.high - alone.value) ** 2 == pytest.approx(
+        between**2
+    )
+    narrower = gap_closed(tries, confidence=0.8)
+    assert found.low < narrower.low < narrower.value < narrower.high < found.high
 
 
 def test_a_mean_over_tries_is_taken_prompt_by_prompt() -> None:
@@ -129,9 +151,11 @@ def test_what_is_no_pair_of_grades_and_ratios_is_refused(
 
 def test_no_gap_and_different_prompts_are_refused() -> None:
     with pytest.raises(StatisticsError, match="no gap"):
-        gap_closed(_found((1.0, 1.0)))
+        gap_closed([_found((1.0, 1.0))] * 2)
     with pytest.raises(StatisticsError, match=r"only 1 of 3 prompts have a wrong rollout"):
-        gap_closed(_found((1.0, 1.0), (0.5, 0.6), (1.0, 1.0)))
+        gap_closed([_found((1.0, 1.0), (0.5, 0.6), (1.0, 1.0))] * 2)
+    with pytest.raises(StatisticsError, match=r"1 tries: two are needed"):
+        gap_closed([_found((0.5, 0.6))])
     with pytest.raises(StatisticsError, match="same rollouts"):
         mean_success([_found((0.5, 0.5)), _found((0.4, 0.5))])
     with pytest.raises(StatisticsError, match="at least one"):

@@ -1,0 +1,87 @@
+"""How often the intervals of the figures on expert data hold the truth.
+
+``nice python -m tests.benchmarks.expert_coverage [--reps 1000] [--json FILE]``
+
+Examples are drawn whose tokens have surprisals from an exponential about a level of the example's
+own, and that level from a gamma: the smaller its shape, the fewer examples hold most of the loss.
+The truth is that of 400 000 examples.
+"""
+
+import argparse
+import json
+from functools import lru_cache
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+
+from mlflow_rlrisk.expert_profile import DISRUPTIVE, MASTERED, ExpertProfile
+from mlflow_rlrisk.statistics.bootstrap import PromptBootstrap
+
+SHAPES = (0.3, 1.0, 3.0)
+SIZES = (50, 128, 200)
+LEVEL = 0.5
+"""Mean surprisal, nats a token."""
+NUM_SEEDS = 16
+POPULATION = 400_000
+
+
+@lru_cache(maxsize=NUM_SEEDS * len(SIZES))
+def kept_bootstrap(num_prompts: int, num_resamples: int, seed: int) -> PromptBootstrap:
+    """A `PromptBootstrap` that is made once."""
+    return PromptBootstrap(num_prompts, num_resamples, seed)
+
+
+def draw(rng: np.random.Generator, size: int, shape: float) -> ExpertProfile:
+    """Examples of 4 to 24 tokens."""
+    tokens = rng.integers(4, 25, size)
+    levels = np.repeat(rng.gamma(shape, LEVEL / shape, size), tokens)
+    surprisals = rng.exponential(levels)
+    p = np.exp(-surprisals)
+    starts = np.cumsum(tokens) - tokens
+
+    def total(values: np.ndarray) -> np.ndarray:
+        return np.add.reduceat(values.astype(float), starts)
+
+    return ExpertProfile(
+        identity={},
+        source="drawn",
+        examples=np.ones(size),
+        tokens=tokens.astype(float),
+        nll=total(surprisals),
+        phi=total(p * (1.0 - p)),
+        mastered=total(p > MASTERED),
+        disruptive=total(p < DISRUPTIVE),
+    )
+
+
+def main() -> None:
+    """Print a row for each population and size."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--reps", type=int, default=1000)
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    rows = []
+    for shape in SHAPES:
+        whole = draw(np.random.default_rng(99), POPULATION, shape)
+        truth = {
+            name: each.value
+            for name, each in whole.evidence(num_resamples=1, seed=0, confidence=0.95).items()
+        }
+        for size in SIZES:
+            held = dict.fromkeys(truth, 0)
+            for seed in range(given.reps):
+                rng = np.random.default_rng([seed, size, int(10 * shape)])
+                with patch("mlflow_rlrisk.expert_profile.PromptBootstrap", kept_bootstrap):
+                    found = draw(rng, size, shape).evidence(2000, seed % NUM_SEEDS, 0.95)
+                for name, value in truth.items():
+                    held[name] += found[name].ci_low <= value <= found[name].ci_high
+            shares = {name: count / given.reps for name, count in held.items()}
+            rows.append({"shape": shape, "N": size, "reps": given.reps, "coverage": shares})
+            print(json.dumps(rows[-1]), flush=True)
+    if given.json:
+        given.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
