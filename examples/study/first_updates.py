@@ -23,7 +23,7 @@ from mlflow_rlrisk.statistics import auroc, ramp, spearman
 
 REACH = "`lookahead_reach`"
 PROMISE = 0.25
-WIDER = (1.3, 1.7)
+WIDER = (1.3, 1.8)
 """Today's intervals over those of the rows (`tests.benchmarks.lookahead_coverage`): from, to."""
 RIVALS = (
     REFERENCE,

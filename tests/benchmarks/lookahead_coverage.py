@@ -26,7 +26,7 @@ from mlflow_rlrisk.config import LookaheadConfig
 from mlflow_rlrisk.lookahead import GradedPrompt, look_ahead
 
 STUDIES = (PROSPECTIVE_3, PROSPECTIVE_6, PROSPECTIVE_7)
-LINEAGES = ("weighing-starcoder2", "booking-qwen3", "seating-gptj", "queueing-falcon")
+LINEAGES = ("weighing-starcoder2", "seating-gptj", "queueing-falcon")
 SIZES = ((50, 64), (100, 64), (200, 16))
 SEQUENCES = 2048
 """Generated together."""
