@@ -87,7 +87,7 @@ class AssessmentContext:
         mismatch_kl: KL between trainer and sampler on the same tokens (nats).
         lookahead_reach: Share of the gap to certain success that the RL run would close at the pace
             of its first updates, which were tried on the rollouts.
-        lookahead_undefined: Why updates that were tried say nothing; ``low`` is withheld then.
+        lookahead_undefined: Why updates that were asked for say nothing; then no ``low``.
         expected_prompts_digest: Digest of the prompt set that the RL run will use.
     """
 

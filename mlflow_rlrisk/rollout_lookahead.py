@@ -132,7 +132,7 @@ def with_lookahead(
             on_step=on_step,
         )
     except (StatisticsError, InsufficientRolloutsError) as error:
-        why = f"first updates of the RL run were tried and say nothing: {error}"
+        why = f"first updates of the RL run say nothing: {error}"
         keep_evidence(folder, "lookahead_undefined", why)
     context = replace(
         assessment.context or AssessmentContext(),

@@ -80,9 +80,7 @@ def test_updates_that_went_too_far_are_kept_as_such_until_others_say_something(
 
     assert stored == report
     for each in (report, judged_again, anew):
-        assert (
-            "tried and say nothing: after 4 updates at learning rate 0.5" in each.undefined[REACH]
-        )
+        assert "RL run say nothing: after 4 updates at learning rate 0.5" in each.undefined[REACH]
         assert each.risk_level is not RiskLevel.LOW
         assert REACH not in each.metrics
     assert at_last.metrics[REACH].value == found.reach.value
@@ -108,14 +106,14 @@ def test_the_command_line_says_why_and_takes_an_older_run_s_figures_away(
     assert (slow.exception, fast.exception) == (None, None)
     assert len(kept) == 1
     assert not kept[0].exists()
-    assert "tried and say nothing" in fast.stdout
+    assert "RL run say nothing" in fast.stdout
     assert "try fewer steps" in fast.stdout
 
 
 def test_updates_that_say_nothing_withhold_low_and_change_nothing_else() -> None:
     solved = prompts([12 + place % 40 for place in range(200)], 64)
     wrong = prompts([64] * 150 + [0] * 50, 64)
-    said = AssessmentContext(lookahead_undefined="tried and say nothing: too far")
+    said = AssessmentContext(lookahead_undefined="they say nothing: too far")
     blind = PolicyConfig(
         components={
             name: line for name, line in PolicyConfig().components.items() if name != "lookahead"

@@ -27,7 +27,11 @@ RESULT = "lookahead.json"
 )
 @click.option("--steps", type=int, default=8, show_default=True, help="Updates to try.")
 @click.option(
-    "--repeats", type=int, default=3, show_default=True, help="Tries, in other halves and order."
+    "--repeats",
+    type=int,
+    default=3,
+    show_default=True,
+    help="Tries, in other halves and order; at least 2.",
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1")
 @click.option("--allow-pickle", is_flag=True, help="Accept pickled weights.")

@@ -118,12 +118,13 @@ def gap_closed(
     if gap.sum() == 0.0:
         raise StatisticsError("every rollout is right: there is no gap to close")
     bootstrap = PromptBootstrap(gain.size, num_resamples, seed)
-    if not bootstrap.sums(gap[:, None]).all():
+    sums = bootstrap.sums(np.stack([gain, gap], axis=1))
+    if not sums[:, 1].all():
         raise StatisticsError(
             f"only {np.count_nonzero(gap)} of {gap.size} prompts have a wrong rollout: some "
             "resamples hold none, and the gap to close has no interval"
         )
-    low, high = interval(bootstrap.ratios(gain[:, None], gap[:, None])[:, 0], confidence)
+    low, high = interval(sums[:, 0] / sums[:, 1], confidence)
     value = float(gain.sum() / gap.sum())
     each = [float((one.after - one.before).sum() / gap.sum()) for one in tries]
     between = float(ndtri(0.5 + confidence / 2.0)) * float(np.std(each, ddof=1))

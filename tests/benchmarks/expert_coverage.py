@@ -9,27 +9,19 @@ The truth is that of 400 000 examples.
 
 import argparse
 import json
-from functools import lru_cache
 from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
 
 from mlflow_rlrisk.expert_profile import DISRUPTIVE, MASTERED, ExpertProfile
-from mlflow_rlrisk.statistics.bootstrap import PromptBootstrap
+from tests.benchmarks.coverage import NUM_SEEDS, kept_bootstrap
 
 SHAPES = (0.3, 1.0, 3.0)
 SIZES = (50, 128, 200)
 LEVEL = 0.5
 """Mean surprisal, nats a token."""
-NUM_SEEDS = 16
 POPULATION = 400_000
-
-
-@lru_cache(maxsize=NUM_SEEDS * len(SIZES))
-def kept_bootstrap(num_prompts: int, num_resamples: int, seed: int) -> PromptBootstrap:
-    """A `PromptBootstrap` that is made once."""
-    return PromptBootstrap(num_prompts, num_resamples, seed)
 
 
 def draw(rng: np.random.Generator, size: int, shape: float) -> ExpertProfile:

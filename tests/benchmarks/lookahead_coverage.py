@@ -22,6 +22,7 @@ import numpy as np
 from examples.study.planned_settings import PROSPECTIVE_3, PROSPECTIVE_6, PROSPECTIVE_7
 from examples.study.settings import StudySettings
 from examples.study.tasks import TASKS
+from examples.study.tasks.base import Task
 from mlflow_rlrisk.config import LookaheadConfig
 from mlflow_rlrisk.lookahead import GradedPrompt, look_ahead
 
@@ -55,42 +56,51 @@ def population(lineage: str, num_samples: int, folder: Path) -> tuple[Any, list[
     model, tokenizer = load(folder)
     model.eval()
     prompts = [task.prompt(each) for each in draw_sets(task, settings).rl]
-    found = []
     torch.manual_seed(1)
-    for prompt in prompts:
-        ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
-        found.append((prompt, ids))
-    graded: list[GradedPrompt] = []
     together = max(1, SEQUENCES // num_samples)
-    for first in range(0, len(found), together):
-        part = found[first : first + together]
-        rows = torch.tensor([ids for _, ids in part]).repeat_interleave(num_samples, 0)
-        with torch.no_grad():
-            drawn = model.generate(
-                input_ids=rows,
-                attention_mask=torch.ones_like(rows),
-                max_new_tokens=task.max_new_tokens,
-                pad_token_id=tokenizer.pad_token_id,
-                eos_token_id=tokenizer.eos_token_id,
-                do_sample=True,
-                temperature=1.0,
-                top_k=0,
-                top_p=1.0,
-            )
-        answers = drawn[:, rows.shape[1] :].tolist()
-        texts = tokenizer.batch_decode(drawn[:, rows.shape[1] :], skip_special_tokens=True)
-        for place, (prompt, ids) in enumerate(part):
-            own = slice(place * num_samples, (place + 1) * num_samples)
-            right = [task.is_solution(prompt, text) for text in texts[own]]
-            graded.append(
-                GradedPrompt(
-                    prompt_ids=ids,
-                    completions=[_ended(each, tokenizer.eos_token_id) for each in answers[own]],
-                    rewards=[float(each) for each in right],
-                    correct=right,
-                )
-            )
+    graded: list[GradedPrompt] = []
+    for first in range(0, len(prompts), together):
+        graded += _answered(model, tokenizer, task, prompts[first : first + together], num_samples)
     return model, graded
+
+
+def _answered(
+    model: Any, tokenizer: Any, task: Task[Any], prompts: list[str], num_samples: int
+) -> list[GradedPrompt]:
+    """Prompts of one length with graded answers at temperature 1."""
+    import torch
+
+    ids = tokenizer(prompts, add_special_tokens=False)["input_ids"]
+    rows = torch.tensor(ids).repeat_interleave(num_samples, 0)
+    with torch.no_grad():
+        drawn = model.generate(
+            input_ids=rows,
+            attention_mask=torch.ones_like(rows),
+            max_new_tokens=task.max_new_tokens,
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            do_sample=True,
+            temperature=1.0,
+            top_k=0,
+            top_p=1.0,
+        )
+    answers = drawn[:, rows.shape[1] :]
+    texts = tokenizer.batch_decode(answers, skip_special_tokens=True)
+    found = []
+    for place, prompt in enumerate(prompts):
+        own = slice(place * num_samples, (place + 1) * num_samples)
+        right = [task.is_solution(prompt, text) for text in texts[own]]
+        found.append(
+            GradedPrompt(
+                prompt_ids=ids[place],
+                completions=[
+                    _ended(each, tokenizer.eos_token_id) for each in answers[own].tolist()
+                ],
+                rewards=[float(each) for each in right],
+                correct=right,
+            )
+        )
+    return found
 
 
 def _ended(tokens: list[int], end: int) -> list[int]:
