@@ -14,9 +14,13 @@ import numpy.typing as npt
 
 from mlflow_rlrisk.errors import ComparabilityError
 from mlflow_rlrisk.evidence import Evidence
-from mlflow_rlrisk.statistics.bootstrap import PromptBootstrap, interval, ratio_draws
+from mlflow_rlrisk.statistics.bootstrap import (
+    PromptBootstrap,
+    interval,
+    ratio_draws,
+    ratio_interval,
+)
 from mlflow_rlrisk.statistics.drift import forget_ratio
-from mlflow_rlrisk.statistics.intervals import constant_interval
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -61,11 +65,7 @@ class ExpertProfile:
         return bootstrap.ratios(self.nll[:, None], self.tokens[:, None])[:, 0]
 
     def evidence(self, num_resamples: int, seed: int, confidence: float) -> dict[str, Evidence]:
-        """Every figure with the interval of `ratio_draws`, by field of `AssessmentContext`.
-
-        Where all prompts agree, so that resampling shows no spread, the interval is that of
-        `constant_interval`.
-        """
+        """Every figure with its `ratio_interval`, by field of `AssessmentContext`."""
         bootstrap = PromptBootstrap(self.tokens.size, num_resamples, seed)
         columns = {
             "heldout_loss": (self.nll, self.tokens),
@@ -81,9 +81,7 @@ class ExpertProfile:
             value = float(top.sum() / bottom.sum())
             limit = _BOUNDS.get(name.removeprefix("expert_"))
             bounds = None if limit is None else (0.0, limit)
-            low, high = interval(ratio_draws(draws[:, place], top, bottom, bounds), confidence)
-            if limit is not None and float(np.ptp(top / bottom)) == 0.0:
-                low, high = constant_interval(value, top.size, (0.0, limit), confidence)
+            low, high = ratio_interval(draws[:, place], top, bottom, bounds, confidence)
             found[name] = Evidence(
                 value=value,
                 ci_low=min(low, value),
@@ -164,7 +162,9 @@ def heldout_rises(
             rises.append(Evidence.exact(0.0, f"the least of {len(profiles)}: {each.source}"))
             continue
         value = each.loss / profiles[least].loss - 1.0
-        low, high = interval(each.loss_draws(num_resamples, seed) / floor - 1.0, confidence)
+        draws = each.loss_draws(num_resamples, seed) / floor
+        ratios = ratio_draws(draws, each.nll, profiles[least].nll, is_difference=True)
+        low, high = interval(ratios - 1.0, confidence)
         rises.append(
             Evidence(
                 value=value,
@@ -220,5 +220,7 @@ def paired_forget_ratio(
         )
         return ForgetRatio(value=None, ends=None, undefined=reason)
     value = forget_ratio(base.loss, sft.loss, rl.loss)
-    low, high = interval((third - second) / gained, confidence)
+    back, gain = rl.nll - sft.nll, base.nll - sft.nll  # of the same tokens
+    draws = ratio_draws((third - second) / gained, back, gain, is_difference=True)
+    low, high = interval(draws, confidence)
     return ForgetRatio(value=value, ends=(min(low, value), max(high, value)), undefined=None)

@@ -17,7 +17,7 @@ from mlflow_rlrisk.errors import StatisticsError
 from mlflow_rlrisk.evidence import Evidence
 from mlflow_rlrisk.records import Prompt, Rollout, RolloutGroup
 from mlflow_rlrisk.report_record import Metric
-from mlflow_rlrisk.statistics.bootstrap import PromptBootstrap, interval, ratio_draws
+from mlflow_rlrisk.statistics.bootstrap import PromptBootstrap, ratio_interval
 from mlflow_rlrisk.statistics.mismatch import LogprobMismatch, logprob_mismatch, mismatch_sums
 from mlflow_rlrisk.teacher_forced import TeacherForcedScorer, TokenScores
 
@@ -42,6 +42,8 @@ TRAINER_NAMES = {
 means."""
 
 PROMPTS_AT_ONCE = 64
+BOUNDS = {"frac_beyond": (0.0, 1.0)}
+"""Least and most of a prompt: that no token of any is one does not mean that there are none."""
 
 Encode = Callable[[Sequence[Prompt]], list[list[int]]]
 
@@ -227,8 +229,8 @@ def _estimates(
     found = {}
     for column, name in enumerate(sums):
         value = float(getattr(summary, name))
-        own = ratio_draws(draws[:, column], above[:, column], below[:, column])
-        low, high = interval(own, confidence)
+        sides = above[:, column], below[:, column]
+        low, high = ratio_interval(draws[:, column], *sides, BOUNDS.get(name), confidence)
         found[name] = Metric(
             value=value,
             ci_low=min(low, value),

@@ -111,13 +111,15 @@ def test_a_constant_shift_of_every_logprob_gives_the_closed_forms(folder: Path) 
         "log_ppl_abs_diff": shift,
         "ppl_ratio": 1.0 / ratio,
         "is_mean": ratio,
-        "frac_beyond": 0.0,
     }
     for name, value in expected.items():
         found = report.estimates[name]
         assert found.value == pytest.approx(value, abs=1e-4), name
         assert found.ci_low == pytest.approx(value, abs=1e-4), name
         assert found.ci_high == pytest.approx(value, abs=1e-4), name
+    beyond = report.estimates["frac_beyond"]  # none of few prompts: no certainty
+    assert (beyond.value, beyond.ci_low) == (0.0, 0.0)
+    assert beyond.ci_high == pytest.approx(1.0 - 0.025 ** (1 / len(PROMPTS)))
     assert report.values["mean_abs"] == pytest.approx(shift, abs=1e-4)
     assert report.values["ess"] == pytest.approx(1.0, abs=1e-4)
     assert report.by_trainer_name()["rollout_corr/ppl_ratio"] == pytest.approx(1 / ratio, abs=1e-4)

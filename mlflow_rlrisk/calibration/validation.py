@@ -153,7 +153,7 @@ def _score(
     failed = np.array([row.failed for row in rows])
     final = np.array([row.final for row in rows])
     lineages = [row.lineage for row in rows]
-    low, high = _brier_interval(chances, failed, lineages)
+    low, high = brier_interval(chances, failed, lineages)
     return PredictorScore(
         auroc=None if np.ptp(chances) == 0.0 else defined(lambda: auroc(chances, failed)),
         brier=brier_score(chances, failed),
@@ -173,7 +173,7 @@ def _regret(risks: FloatVector, final: FloatVector, lineages: Sequence[str]) -> 
     return float(np.mean(each))
 
 
-def _brier_interval(
+def brier_interval(
     chances: FloatVector, failed: np.ndarray, lineages: Sequence[str]
 ) -> tuple[float, float]:
     """Lineages are drawn with replacement, then checkpoints within each drawn one."""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from mlflow_rlrisk.lineage.measures import Estimate, Measure, estimate
+from mlflow_rlrisk.lineage.measures import Estimate, Measure
 from mlflow_rlrisk.lineage.table import HELDOUT, TRAIN, LineageTable
 from mlflow_rlrisk.statistics.bootstrap import interval
 
@@ -47,14 +47,14 @@ def heldout_losses(table: LineageTable, confidence: float = 0.95) -> tuple[Heldo
     for place, name in enumerate(table.names):
         train = gap = None
         if trained is not None:
-            train = _loss(trained, place, confidence)
+            train = trained.estimate(place, confidence)
             gap = _gap(measure, trained, place, confidence)
         above = measure.difference(place, least, confidence)
         rise = measure.ratio(place, least, confidence)
         found.append(
             HeldoutLoss(
                 name=name,
-                loss=_loss(measure, place, confidence),
+                loss=measure.estimate(place, confidence),
                 above_least=above,
                 relative=None if rise is None else _less_one(rise),
                 is_above=above.ci_low > 0.0,
@@ -65,18 +65,9 @@ def heldout_losses(table: LineageTable, confidence: float = 0.95) -> tuple[Heldo
     return tuple(found)
 
 
-def _loss(measure: Measure, place: int, confidence: float) -> Estimate:
-    return estimate(
-        float(measure.values[place]),
-        measure.draws[:, place],
-        measure.left_out[:, place],
-        confidence,
-    )
-
-
 def _gap(heldout: Measure, train: Measure, place: int, confidence: float) -> Estimate:
     """Both sets of examples are resampled independently, so no example is left out of both."""
-    low, high = interval(heldout.draws[:, place] - train.draws[:, place], confidence)
+    low, high = interval(heldout.limits(place) - train.limits(place), confidence)
     value = float(heldout.values[place] - train.values[place])
     return Estimate(value=value, ci_low=min(low, value), ci_high=max(high, value))
 

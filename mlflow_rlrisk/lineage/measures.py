@@ -55,7 +55,7 @@ def estimate(
         confidence: Level of the interval.
         bounds: Smallest and largest value that a single prompt could give, where it is a mean of
             such values: few prompts that carry it, or none, then do not pass for certainty.
-        is_difference: It is a difference of two checkpoints on the same prompts.
+        is_difference: It is a difference or a ratio of two checkpoints on the same prompts.
     """
     if np.ptp(draws) <= _NO_SPREAD * max(abs(value), 1.0):
         if bounds is None:
@@ -63,18 +63,31 @@ def estimate(
         inside = min(max(value, bounds[0]), bounds[1])  # rounding of the mean
         low, high = constant_interval(inside, left_out.size, bounds, confidence)
         return Estimate(value=value, ci_low=low, ci_high=high)
-    if left_out.size < PLAIN_FROM:
-        usable = left_out if np.isfinite(left_out).all() else np.full_like(left_out, value)
-        draws = confidence_draws(
-            draws,
-            value,
-            usable,
-            num_prompts=left_out.size,
-            bounds=bounds,
-            is_difference=is_difference,
-        ).draws
-    low, high = interval(draws, confidence)
+    mapped = _limits(value, draws, left_out, bounds, is_difference=is_difference)
+    low, high = interval(mapped, confidence)
     return Estimate(value=value, ci_low=low, ci_high=high)
+
+
+def _limits(
+    value: float,
+    draws: FloatArray,
+    left_out: FloatArray,
+    bounds: Bounds | None,
+    *,
+    is_difference: bool = False,
+) -> FloatArray:
+    """`confidence_draws` of few prompts; of many the draws as they are."""
+    if left_out.size >= PLAIN_FROM:
+        return draws
+    usable = left_out if np.isfinite(left_out).all() else np.full_like(left_out, value)
+    return confidence_draws(
+        draws,
+        value,
+        usable,
+        num_prompts=left_out.size,
+        bounds=bounds,
+        is_difference=is_difference,
+    ).draws
 
 
 def mean_estimate(
@@ -125,6 +138,16 @@ class Measure:
             bounds=self.bounds,
         )
 
+    def estimate(self, place: int, confidence: float) -> Estimate:
+        """What one member has."""
+        value, draws = float(self.values[place]), self.draws[:, place]
+        return estimate(value, draws, self.left_out[:, place], confidence, self.bounds)
+
+    def limits(self, place: int) -> FloatArray:
+        """Draws of one member whose percentiles are its confidence limits, shape ``[B]``."""
+        value, draws = float(self.values[place]), self.draws[:, place]
+        return _limits(value, draws, self.left_out[:, place], self.bounds)
+
     def difference(self, left: int, right: int, confidence: float) -> Estimate:
         """Paired difference of two members with its interval."""
         reach = None if self.bounds is None else self.bounds[1] - self.bounds[0]
@@ -165,7 +188,7 @@ class Measure:
         value, draws, left_out = (
             column[..., left] / other for column, other in zip(columns, below, strict=True)
         )
-        return estimate(float(value), draws, left_out, confidence)
+        return estimate(float(value), draws, left_out, confidence, is_difference=True)
 
     def difference_error(self) -> FloatArray:
         """Bootstrap standard error of every paired difference, shape ``[C, C]``."""

@@ -76,9 +76,11 @@ def answer_modes(
     # One pass over the resamples for all: drawing them costs more than the products.
     draws = bootstrap.means(np.concatenate(list(figures), axis=1))
     blocks = np.split(draws, len(after), axis=1)
+    chances = table[:, :, 3:].mean(axis=1)
+    given, right = _most_modes(before), _most_modes(before, is_correct=True)
     return [
-        _modes(own, block, chance, confidence)
-        for own, block, chance in zip(figures, blocks, table[:, :, 3:].mean(axis=1), strict=True)
+        _modes(columns, block, chance, confidence, (given, _most_modes(own), right))
+        for own, columns, block, chance in zip(after, figures, blocks, chances, strict=True)
     ]
 
 
@@ -152,12 +154,26 @@ def _is_lost(answer: str, count: int, other: Answers) -> bool:
     return count >= MODE_SIZE and answer not in other
 
 
+def _most_modes(samples: Sequence[Sample], *, is_correct: bool = False) -> float:
+    """The most that one prompt could lose: modes of the prompt with most of them, at least 1."""
+    counted = (
+        sum(n >= MODE_SIZE and (right or not is_correct) for n, right in answers.values())
+        for _, answers in samples
+    )
+    return float(max(1, *counted))
+
+
 def _modes(
-    columns: FloatArray, draws: FloatArray, chances: FloatArray, confidence: float
+    columns: FloatArray,
+    draws: FloatArray,
+    chances: FloatArray,
+    confidence: float,
+    most: tuple[float, float, float],
 ) -> AnswerModes:
+    """Where few prompts lost a mode, or none, the intervals allow for some that lose ``most``."""
     lost, new, correct = (
-        mean_estimate(column, draw, confidence)
-        for column, draw in zip(columns.T, draws.T, strict=True)
+        mean_estimate(column, draw, confidence, (0.0, reach))
+        for column, draw, reach in zip(columns.T, draws.T, most, strict=True)
     )
     return AnswerModes(
         lost=lost,

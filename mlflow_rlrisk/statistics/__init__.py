@@ -29,6 +29,7 @@ from mlflow_rlrisk.statistics.bootstrap import (
     mean_interval,
     paired_draws,
     ratio_draws,
+    ratio_interval,
 )
 from mlflow_rlrisk.statistics.confidence import (
     ConfidenceDraws,
@@ -215,6 +216,7 @@ __all__ = [  # noqa: RUF022  (in reading order)
     "mean_interval",
     "paired_draws",
     "ratio_draws",
+    "ratio_interval",
     "look_confidences",
     "look_sizes",
     "resamples_needed",

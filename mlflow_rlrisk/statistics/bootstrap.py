@@ -254,6 +254,8 @@ def ratio_draws(
     numerators: npt.ArrayLike,
     denominators: npt.ArrayLike,
     bounds: tuple[float, float] | None = None,
+    *,
+    is_difference: bool = False,
 ) -> FloatVector:
     """`confidence_draws` of a ratio of sums over prompts, from its plain bootstrap draws.
 
@@ -262,6 +264,7 @@ def ratio_draws(
         numerators: One a prompt, shape ``[P]``.
         denominators: One a prompt, shape ``[P]``.
         bounds: Smallest and largest ratio a prompt could give; ``None`` where there are none.
+        is_difference: Numerators and denominators are of two checkpoints.
 
     Returns:
         Draws in the same order, shape ``[B]``; as they were where all are alike or one prompt
@@ -287,7 +290,35 @@ def ratio_draws(
         jackknife_ratios(above, below),
         num_prompts=above.size,
         bounds=bounds,
+        is_difference=is_difference,
     ).draws
+
+
+def ratio_interval(
+    draws: npt.ArrayLike,
+    numerators: npt.ArrayLike,
+    denominators: npt.ArrayLike,
+    bounds: tuple[float, float] | None = None,
+    confidence: float = 0.95,
+) -> tuple[float, float]:
+    """Interval of a ratio of sums over prompts: percentiles of `ratio_draws`.
+
+    Where all prompts gave the same ratio and it has bounds, that of `constant_interval`: 0 tokens
+    of some kind in 50 prompts do not mean that there are none.
+
+    Arguments and errors are those of `ratio_draws`, and a ``confidence`` within (0, 1).
+
+    >>> low, high = ratio_interval([0.0, 0.0], [0.0] * 50, [9.0] * 50, (0.0, 1.0))
+    >>> low, round(high, 3)
+    (0.0, 0.071)
+    """
+    above, below = (
+        finite_vector("numerators", numerators),
+        finite_vector("denominators", denominators),
+    )
+    if bounds is not None and float(np.ptp(above / below)) == 0.0:
+        return constant_interval(float(above.sum() / below.sum()), above.size, bounds, confidence)
+    return interval(ratio_draws(draws, above, below, bounds), confidence)
 
 
 def mean_interval(

@@ -89,9 +89,10 @@ def confidence_draws(
         bounds: Smallest and largest value a single prompt could give; ``None`` where there are
             none, or none that any prompt comes near, so that nothing is allowed for the unseen.
         is_spread: The estimate is a spread over prompts, no mean: `SPREAD_SPARSE_BELOW` applies.
-        is_difference: The estimate is a difference of two checkpoints on the same prompts. It has
-            long tails on both sides; the skewness that so few prompts show is mostly noise, and
-            correcting for it loses up to three points (``tests/benchmarks/paired.py``).
+        is_difference: The estimate is a difference or a ratio of two checkpoints on the same
+            prompts. It has long tails on both sides; the skewness that so few prompts show is
+            mostly noise, and correcting for it loses up to three points
+            (``tests/benchmarks/paired.py``, ``expert_pairs_coverage.py``).
 
     Returns:
         Draws in the order of ``draws``, and the method.

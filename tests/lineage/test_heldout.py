@@ -11,6 +11,8 @@ from mlflow_rlrisk.expert_profile import ExpertProfile, heldout_rises, paired_fo
 from mlflow_rlrisk.lineage import LineageMember, Phase, trace_lineage
 from mlflow_rlrisk.report import RiskLevel
 from mlflow_rlrisk.sinks.lineage_page import render_lineage
+from mlflow_rlrisk.statistics import interval
+from tests.benchmarks.expert_pairs_coverage import draw
 from tests.lineage.ladders import beta_rates, drawn, member
 
 NUM_PROMPTS = 400
@@ -136,6 +138,32 @@ def test_rises_hold_the_true_one_as_often_as_they_say() -> None:
         covered += rise.ci_low <= 0.1 / 0.7 <= rise.ci_high
 
     assert covered / runs == pytest.approx(0.95, abs=0.05)
+
+
+def test_intervals_of_skew_losses_hold_where_percentiles_of_the_paired_ratio_do_not() -> None:
+    base, sft, rl = (each.loss for each in draw(np.random.default_rng(99), 400_000, 0.3))
+    truth = {"rise": rl / sft - 1.0, "forgotten": (rl - sft) / (base - sft)}
+    reported, percentiles, runs = dict.fromkeys(truth, 0), dict.fromkeys(truth, 0), 0
+    for run in range(500):
+        profiles = draw(np.random.default_rng(run), 128, 0.3)
+        rises = heldout_rises(profiles[1:], 500, 3, 0.95)
+        told = paired_forget_ratio(*profiles, num_resamples=500, seed=3, confidence=0.95)
+        if rises[0].value != 0.0 or told.ends is None:
+            continue  # these examples do not show the true order
+        runs += 1
+        first, second, third = (each.loss_draws(500, 3) for each in profiles)
+        for name, ends, draws in (
+            ("rise", (rises[1].ci_low, rises[1].ci_high), third / second - 1.0),
+            ("forgotten", told.ends, (third - second) / (first - second)),
+        ):
+            low, high = interval(draws)
+            reported[name] += ends[0] <= truth[name] <= ends[1]
+            percentiles[name] += low <= truth[name] <= high
+
+    assert runs > 450
+    for name, held in reported.items():
+        assert 0.93 * runs < held < 0.975 * runs
+        assert held - percentiles[name] > 0.015 * runs
 
 
 def test_the_forget_ratio_is_told_only_where_sft_gained() -> None:

@@ -80,6 +80,18 @@ def test_two_samples_of_one_policy_lose_what_chance_says() -> None:
     assert found.lost_by_chance > 0.3
 
 
+def test_that_none_of_fifty_prompts_lost_an_answer_does_not_mean_that_none_ever_does() -> None:
+    sides = [[sample(["right"] * 4 + ["wrong"] * 3)] * 50] * 2
+
+    (found,) = answer_modes(sides[0], sides[1:], PromptBootstrap(50, 200, 0), confidence=0.95)
+
+    unseen = 1.0 - 0.025 ** (1 / 50)  # Clopper and Pearson: none of 50
+    assert (found.lost.value, found.lost.ci_low, found.lost_correct.value) == (0.0, 0.0, 0.0)
+    assert found.lost.ci_high == pytest.approx(2 * unseen)  # both answers of such a prompt
+    assert found.new.ci_high == pytest.approx(2 * unseen)
+    assert found.lost_correct.ci_high == pytest.approx(unseen)
+
+
 def graded(prompt: Prompt, grades: Sequence[Grade]) -> GradedGroup:
     rollouts = tuple(
         Rollout(
