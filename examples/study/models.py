@@ -32,12 +32,14 @@ def new_model(architecture: Architecture, vocabulary_size: int, settings: StudyS
         GPT2Config,
         GPTBigCodeConfig,
         GPTJConfig,
+        GPTNeoConfig,
         GPTNeoXConfig,
         GraniteConfig,
         LlamaConfig,
         MixtralConfig,
         Olmo2Config,
         OPTConfig,
+        PersimmonConfig,
         PhiConfig,
         Qwen3Config,
         StableLmConfig,
@@ -104,6 +106,18 @@ def new_model(architecture: Architecture, vocabulary_size: int, settings: StudyS
         config = GraniteConfig(intermediate_size=3 * hidden, tie_word_embeddings=True, **shape)
     elif architecture == "falcon":
         config = FalconConfig(alibi=False, bias=False, multi_query=True, **shape)
+    elif architecture == "gpt_neo":
+        config = GPTNeoConfig(
+            vocab_size=vocabulary_size,
+            hidden_size=hidden,
+            num_layers=layers,
+            num_heads=heads,
+            max_position_embeddings=MAX_POSITIONS,
+            attention_types=[[["global", "local"], layers // 2], [["global"], layers % 2]],
+            window_size=MAX_POSITIONS // 4,
+        )
+    elif architecture == "persimmon":
+        config = PersimmonConfig(intermediate_size=4 * hidden, **shape)
     elif architecture == "mixtral":
         config = MixtralConfig(
             intermediate_size=2 * hidden,

@@ -203,6 +203,34 @@ PROSPECTIVE_7 = FULL.model_copy(
 )
 """Two more, for the chance of failure that is read off the first updates; no run chose a rate."""
 
+PROSPECTIVE_8 = FULL.model_copy(
+    update={
+        "lineages": (
+            LineageSettings(
+                name="sharing-persimmon",
+                task="sharing",
+                architecture="persimmon",
+                base_seed=17,
+                base_steps=600,
+                walk_lengths=(0,),
+                sft_learning_rate=1e-3,
+                rl_learning_rate=1e-4,
+            ),
+            LineageSettings(
+                name="climbing-gptneo",
+                task="climbing",
+                architecture="gpt_neo",
+                base_seed=18,
+                base_steps=600,
+                walk_lengths=(0,),
+                sft_learning_rate=1e-3,
+                rl_learning_rate=5e-5,
+            ),
+        )
+    }
+)
+"""Two more, for the level with the wider interval of the updates; no run chose a rate."""
+
 STUDIES = {
     "SETTINGS.json": FULL,
     "SETTINGS-prospective.json": PROSPECTIVE,
@@ -212,5 +240,6 @@ STUDIES = {
     "SETTINGS-prospective-5.json": PROSPECTIVE_5,
     "SETTINGS-prospective-6.json": PROSPECTIVE_6,
     "SETTINGS-prospective-7.json": PROSPECTIVE_7,
+    "SETTINGS-prospective-8.json": PROSPECTIVE_8,
 }
 """By the file in ``results`` that froze them."""

@@ -22,6 +22,7 @@ from examples.study.planned_settings import (
     PROSPECTIVE_5,
     PROSPECTIVE_6,
     PROSPECTIVE_7,
+    PROSPECTIVE_8,
 )
 from examples.study.predictors import DURING, OURS, PREDICTORS, values_of
 from examples.study.rows import PairRow
@@ -78,6 +79,7 @@ PLANNED = (
     PlannedTest(
         "Seventh test out of sample", PROSPECTIVE_7, "prospective-7.json", is_of_rank=False
     ),
+    PlannedTest("Eighth test out of sample", PROSPECTIVE_8, "prospective-8.json", is_of_rank=False),
 )
 
 

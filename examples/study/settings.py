@@ -26,6 +26,8 @@ Architecture = Literal[
     "mixtral",
     "granite",
     "falcon",
+    "gpt_neo",
+    "persimmon",
 ]
 
 

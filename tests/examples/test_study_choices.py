@@ -18,6 +18,7 @@ from examples.study.tasks.booking import TASK as BOOKING
 from examples.study.tasks.brackets import LENGTH, lines
 from examples.study.tasks.brackets import TASK as BRACKETS
 from examples.study.tasks.choices import ChoiceTask
+from examples.study.tasks.climbing import TASK as CLIMBING
 from examples.study.tasks.coloring import COLORS
 from examples.study.tasks.coloring import TASK as COLORING
 from examples.study.tasks.guarding import TASK as GUARDING
@@ -27,6 +28,7 @@ from examples.study.tasks.latin import TASK as LATIN
 from examples.study.tasks.paying import TASK as PAYING
 from examples.study.tasks.queueing import TASK as QUEUEING
 from examples.study.tasks.seating import TASK as SEATING
+from examples.study.tasks.sharing import TASK as SHARING
 from examples.study.tasks.turning import TASK as TURNING
 from examples.study.tasks.weaving import TASK as WEAVING
 from examples.study.tasks.weighing import TASK as WEIGHING
@@ -252,6 +254,42 @@ def test_hikes_without_a_path_and_queues_out_of_order_are_wrong() -> None:
     assert not QUEUEING.is_solution(queue, "a c d f b e")
     assert not QUEUEING.is_solution(queue, "c a d f b b")
     assert not QUEUEING.is_solution(queue, "c a d f b")
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_the_right_letters_and_climbs_are_those_of_all_that_could_be_said(number: int) -> None:
+    rows, rocks = SHARING.problems()[number], CLIMBING.problems()[number]
+
+    shared = set(combinations(rows.first, 5)) & set(combinations(rows.second, 5))
+    climbs = {
+        row
+        for row in combinations(rocks.heights, 5)
+        if list(map(int, row)) == sorted({*map(int, row)})
+    }
+
+    for task, problem, right, words in (
+        (SHARING, rows, shared, "abcd"),
+        (CLIMBING, rocks, climbs, sorted({*rocks.heights})),
+    ):
+        assert set(task.right_answers(problem)) == right
+        assert len(task.right_answers(problem)) == len(right) >= 3
+        every = product(words, repeat=5)
+        assert {answer for answer in every if task.is_right(problem, answer)} == right
+
+
+def test_letters_that_one_row_lacks_and_climbs_that_fall_or_rest_are_wrong() -> None:
+    share = "share a c b d a c b d with c a d b b a c d :"
+    climb = "climb 5 2 7 3 1 6 8 4 9 2 :"
+
+    assert SHARING.is_solution(share, "a d a c d")
+    assert not SHARING.is_solution(share, "a c b d a")  # in the first row only
+    assert not SHARING.is_solution(share, "a b b a c")  # in the second row only
+    assert not SHARING.is_solution(share, "a d a c")
+    assert CLIMBING.is_solution(climb, "2 3 6 8 9")
+    assert not CLIMBING.is_solution(climb, "2 3 8 6 9")
+    assert not CLIMBING.is_solution(climb, "2 3 3 8 9")
+    assert not CLIMBING.is_solution(climb, "1 3 6 8 9")  # 3 comes before 1
+    assert not CLIMBING.is_solution(climb, "2 3 6 8 9 9")
 
 
 def test_signs_that_make_another_total_are_wrong() -> None:

@@ -1,4 +1,4 @@
-"""The tasks by name: three walks, and thirteen whose answers are choices."""
+"""The tasks by name: three walks, and fifteen whose answers are choices."""
 
 from typing import Any
 
@@ -8,6 +8,7 @@ from examples.study.tasks.booking import TASK as BOOKING
 from examples.study.tasks.brackets import TASK as BRACKETS
 from examples.study.tasks.chains import TASK as CHAINS
 from examples.study.tasks.choices import ChoiceTask
+from examples.study.tasks.climbing import TASK as CLIMBING
 from examples.study.tasks.coloring import TASK as COLORING
 from examples.study.tasks.guarding import TASK as GUARDING
 from examples.study.tasks.hiking import TASK as HIKING
@@ -16,6 +17,7 @@ from examples.study.tasks.paying import TASK as PAYING
 from examples.study.tasks.queueing import TASK as QUEUEING
 from examples.study.tasks.rewriting import TASK as REWRITING
 from examples.study.tasks.seating import TASK as SEATING
+from examples.study.tasks.sharing import TASK as SHARING
 from examples.study.tasks.stack import TASK as STACK
 from examples.study.tasks.turning import TASK as TURNING
 from examples.study.tasks.walks import WalkTask
@@ -39,6 +41,8 @@ CHOICES: dict[str, ChoiceTask[Any]] = {
         GUARDING,
         HIKING,
         QUEUEING,
+        SHARING,
+        CLIMBING,
     )
 }
 TASKS: dict[str, Task[Any]] = {**WALKS, **CHOICES}
