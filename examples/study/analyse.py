@@ -23,6 +23,7 @@ from examples.study.first_updates import (
 )
 from examples.study.misranked import misranked, noise_floor
 from examples.study.outcomes import (
+    CHANCE_TESTS,
     FILE,
     chance_figures,
     chance_section,
@@ -74,7 +75,7 @@ class Shown(NamedTuple):
     together: dict[str, Any]
     ahead: Tested
     chance: dict[str, Any]
-    planned_chance: dict[str, Any] | None
+    planned_chance: Tested
 
 
 def all_figures(rows: list[PairRow]) -> Shown:
@@ -85,7 +86,7 @@ def all_figures(rows: list[PairRow]) -> Shown:
         together=together_figures(rows),
         ahead=first_updates(rows),
         chance=chance_figures(),
-        planned_chance=planned_chance(rows),
+        planned_chance=[planned_chance(rows, test) for test in CHANCE_TESTS],
     )
 
 
@@ -177,7 +178,7 @@ def readme_block(shown: Shown) -> str:
         together_section(shown.together),
         first_update_summary(shown.ahead),
         chance_section(shown.chance),
-        planned_chance_section(shown.planned_chance),
+        *map(planned_chance_section, shown.planned_chance),
     ]
     return section(shown.study) + "".join(map(_after, parts))
 
@@ -189,7 +190,7 @@ def evidence_page(shown: Shown) -> str:
         together_section(shown.together),
         first_update_summary(shown.ahead),
         chance_section(shown.chance),
-        planned_chance_section(shown.planned_chance),
+        *map(planned_chance_section, shown.planned_chance),
         *map(first_update_section, shown.ahead),
         *map(prospective_candidates, shown.tested),
     ]

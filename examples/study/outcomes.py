@@ -12,7 +12,7 @@ import numpy as np
 
 from examples.study.first_updates import lookaheads_of
 from examples.study.predictors import RESULTS
-from examples.study.prospective import PLANNED, stratified
+from examples.study.prospective import PLANNED, PlannedTest, stratified
 from examples.study.rows import PairRow
 from examples.study.scoring import study_of
 from examples.study.tables import interval_text, table, value_text
@@ -21,8 +21,8 @@ from mlflow_rlrisk.config import DEFAULT_COMPONENTS, PolicyConfig
 
 FILE = "outcomes.jsonl"
 REACH, CONSTANT = "lookahead_reach", "constant"
-CHANCE_TEST = next(test for test in PLANNED if test.file == "prospective-7.json")
-"""The planned test that holds a curve."""
+CHANCE_TESTS = tuple(test for test in PLANNED if "curves" in test.plan())
+"""The planned tests that hold curves of the chance of failure."""
 READ = (
     "pass_at_1",
     "pass_at_64",
@@ -87,13 +87,13 @@ def chance_figures() -> dict[str, Any]:
     }
 
 
-def planned_chance(rows: Sequence[PairRow]) -> dict[str, Any] | None:
+def planned_chance(rows: Sequence[PairRow], test: PlannedTest) -> dict[str, Any] | None:
     """The curves that were written down before the runs of their test, held against its outcomes.
 
     ``None`` while it has no runs.
     """
-    plan = CHANCE_TEST.plan()
-    study = study_of([row for row in rows if row["lineage"] in CHANCE_TEST.lineages])
+    plan = test.plan()
+    study = study_of([row for row in rows if row["lineage"] in test.lineages])
     ahead = lookaheads_of(study.rows)
     if not study.rows or ahead is None:
         return None
@@ -115,6 +115,7 @@ def planned_chance(rows: Sequence[PairRow]) -> dict[str, Any] | None:
     }
     above = chances[REACH] > PolicyConfig().max_fail_probability
     return {
+        "title": test.title,
         "num_checkpoints": len(study.rows),
         "num_failed": int(study.failed.sum()),
         "brier": {name: float(each.mean()) for name, each in errors.items()},
@@ -132,7 +133,7 @@ def planned_chance_section(found: dict[str, Any] | None) -> str:
     verdict = "holds" if own < min(index, constant) else "**does not hold**"
     (bad_above, above), (bad_below, below) = found["above"], found["below"]
     return (
-        f"**{CHANCE_TEST.title}**, of that chance: the curve that was written down before its runs "
+        f"**{found['title']}**, of that chance: the curve that was written down before its runs "
         f"{verdict}. On {found['num_checkpoints']} checkpoints, {found['num_failed']} failed, its "
         f"Brier score is {own:.3f}, that of the index's curve {index:.3f} (difference in "
         f"{interval_text(found['less']['risk_index'])}), that of always saying the share that "

@@ -7,12 +7,18 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import roc_auc_score
 
 from mlflow_rlrisk.calibration import CalibrationRecord, calibrate, formula_digest, index_of
 from mlflow_rlrisk.calibration.curves import Kind, fit_curve
-from mlflow_rlrisk.calibration.validation import INDEX, out_of_lineage, risks_of
+from mlflow_rlrisk.calibration.validation import (
+    INDEX,
+    brier_interval,
+    out_of_lineage,
+    risks_of,
+)
 from mlflow_rlrisk.errors import ConfigError, StatisticsError
 from tests.calibration.simulated import COMPONENTS, outcome, outcomes
 
@@ -58,6 +64,31 @@ def test_an_index_that_failure_follows_beats_noise_and_is_used() -> None:
     assert scores["risk_index"]["brier_low"] < scores["risk_index"]["brier"]
     assert scores["risk_index"]["brier"] < scores["risk_index"]["brier_high"]
     assert record.content["validation"]["ece"] < 0.2
+
+
+def test_the_interval_of_a_score_is_students_over_the_means_of_equal_lineages() -> None:
+    rng = np.random.default_rng(0)
+    chances, failed = rng.random((5, 24)), rng.random((5, 24)) < rng.beta(2.0, 4.0, (5, 1))
+    lineages = np.repeat(list("abcde"), 24).tolist()
+
+    found = brier_interval(chances.ravel(), failed.ravel(), lineages)
+
+    means = ((chances - failed) ** 2).mean(axis=1)
+    expected = stats.ttest_1samp(means, 0.0).confidence_interval(0.95)
+    assert found == pytest.approx((expected.low, expected.high))
+
+
+def test_the_interval_of_a_score_holds_that_of_lineages_not_seen() -> None:
+    held, runs = 0, 1000
+    for run in range(runs):
+        rng = np.random.default_rng(run)
+        sizes = rng.integers(10, 31, 6)
+        lineages = np.repeat(list("abcdef"), sizes)
+        wrong = rng.random(sizes.sum()) < np.repeat(rng.beta(3.0, 6.0, 6), sizes)
+        low, high = brier_interval(np.zeros(sizes.sum()), wrong, lineages.tolist())
+        held += low <= 1 / 3 <= high
+
+    assert 0.92 * runs < held < 0.97 * runs
 
 
 def test_an_index_that_says_nothing_is_not_used() -> None:

@@ -13,7 +13,7 @@ from sklearn.metrics import brier_score_loss
 from examples.study.looking_ahead import FILE as LOOKAHEADS
 from examples.study.looking_ahead import read_lookaheads
 from examples.study.outcomes import (
-    CHANCE_TEST,
+    CHANCE_TESTS,
     FILE,
     chance_figures,
     chance_section,
@@ -22,6 +22,7 @@ from examples.study.outcomes import (
     planned_chance_section,
 )
 from examples.study.predictors import RESULTS
+from examples.study.prospective import PlannedTest
 from examples.study.rows import read_pairs
 
 AHEAD = RESULTS / LOOKAHEADS
@@ -87,15 +88,16 @@ def test_the_sentence_says_so_where_a_policy_would_not_use_it() -> None:
     assert "would **not** use it. Above" in other
 
 
-def test_the_planned_curve_is_held_against_outcomes_of_its_own_test_alone() -> None:
-    rows = [r for r in read_pairs(RESULTS / "pairs.jsonl") if r["lineage"] in CHANCE_TEST.lineages]
+@pytest.mark.parametrize("test", CHANCE_TESTS, ids=lambda test: str(test.file))
+def test_a_planned_curve_is_held_against_outcomes_of_its_own_test_alone(test: PlannedTest) -> None:
+    rows = [r for r in read_pairs(RESULTS / "pairs.jsonl") if r["lineage"] in test.lineages]
     known = {(each["lineage"], each["checkpoint"]): each for each in read_lookaheads(AHEAD)}
-    curves = CHANCE_TEST.plan()["curves"]
+    curves = test.plan()["curves"]
     failed = [np.mean([run["failed"] for run in row["outcomes"]]) >= 0.5 for row in rows]
     left = [1.0 - known[row["lineage"], row["checkpoint"]]["reach"][0] for row in rows]
     index = [row["metrics"]["rlrisk/risk_index"] for row in rows]
 
-    found = planned_chance(read_pairs(RESULTS / "pairs.jsonl"))
+    found = planned_chance(read_pairs(RESULTS / "pairs.jsonl"), test)
 
     assert found is not None
     for name, scores in (("lookahead_reach", left), ("risk_index", index)):
@@ -105,7 +107,7 @@ def test_the_planned_curve_is_held_against_outcomes_of_its_own_test_alone() -> N
         if name == "lookahead_reach":
             above = curve(scores) > 0.5
             assert found["above"] == [int((above & failed).sum()), int(above.sum())]
-    share = CHANCE_TEST.plan()["failed_share"]
+    share = test.plan()["failed_share"]
     assert found["brier"]["constant"] == pytest.approx(
         brier_score_loss(failed, [share] * len(rows))
     )
@@ -114,11 +116,11 @@ def test_the_planned_curve_is_held_against_outcomes_of_its_own_test_alone() -> N
 
 
 def test_a_planned_curve_that_fails_is_said_to() -> None:
-    found = planned_chance(read_pairs(RESULTS / "pairs.jsonl"))
+    found = planned_chance(read_pairs(RESULTS / "pairs.jsonl"), CHANCE_TESTS[0])
     assert found is not None
 
     worse = {**found, "brier": {**found["brier"], "lookahead_reach": 0.9}}
 
     assert "runs **does not hold**" in planned_chance_section(worse)
-    assert planned_chance([]) is None
+    assert planned_chance([], CHANCE_TESTS[0]) is None
     assert planned_chance_section(None) == ""
