@@ -3,7 +3,7 @@
 ``nice python -m tests.benchmarks.audit_coverage [--reps 1600] [--json FILE]``
 
 Rates from a random sample of labelled completions and from one of accepted and of rejected ones;
-then the signal less the verifier's errors, with an eighth of the repetitions, for each fits a
+then the signal less the verifier's errors, with a quarter of the repetitions, for each fits a
 distribution two hundred times.
 """
 
@@ -26,7 +26,7 @@ RIGHT = 0.4
 """Share of right completions where accepted and rejected ones are audited apart."""
 GROUP, NUM_PROMPTS, NUM_SAMPLES = 8, 100, 16
 SUCCESS = {"balanced": (2.0, 3.0), "U-shaped": (0.5, 0.5)}
-CHEAPER = 8
+CHEAPER = 4
 
 
 def random_sample(rng: np.random.Generator, rates: tuple[float, float], size: int) -> Rates | None:
@@ -73,7 +73,7 @@ def of_signal(reps: int) -> Iterator[list[dict[str, Any]]]:
                 }
             )
             for seed in range(reps):
-                rng = np.random.default_rng([seed, len(name)])
+                rng = np.random.default_rng([seed, len(name), int(100 * rates[0])])
                 chances = observed_success(rng.choice(p, NUM_PROMPTS), *rates)
                 accepted = rng.binomial(NUM_SAMPLES, chances)
                 scored = np.full(NUM_PROMPTS, NUM_SAMPLES)
