@@ -18,7 +18,7 @@ from examples.study.first_updates import (
 )
 from examples.study.looking_ahead import FILE, of_the_run, read_lookaheads
 from examples.study.predictors import RESULTS
-from examples.study.prospective import PLANNED
+from examples.study.prospective import PLANNED, PlannedTest
 from examples.study.rows import PairRow, read_pairs
 from mlflow_rlrisk.config import DEFAULT_COMPONENTS
 
@@ -128,12 +128,14 @@ def test_what_is_missing_or_of_other_weights_is_no_figure(
         lookaheads_of(rows)
 
 
-def test_wider_intervals_leave_fewer_low_and_are_told_of(rows: list[PairRow]) -> None:
-    found = first_update_figures(rows, LAST.lineages, "title")
+@pytest.mark.parametrize("test", [LAST, PLANNED[-1]], ids=lambda test: str(test.file))
+def test_intervals_that_were_too_narrow_are_stretched_and_no_others(test: PlannedTest) -> None:
+    rows = [r for r in read_pairs(RESULTS / "pairs.jsonl") if r["lineage"] in test.lineages]
+    found = first_update_figures(rows, test.lineages, "title")
     assert found is not None
     ahead = {(a["lineage"], a["checkpoint"]): a for a in read_lookaheads(RESULTS / FILE)}
     counts = []
-    for factor in first_updates.WIDER:
+    for factor in first_updates.WIDER if test is LAST else (1.0, 1.0):
         chosen = []
         for row in rows:
             own = ahead[row["lineage"], row["checkpoint"]]
