@@ -29,6 +29,7 @@ def new_model(architecture: Architecture, vocabulary_size: int, settings: StudyS
         BloomConfig,
         CohereConfig,
         FalconConfig,
+        GlmConfig,
         GPT2Config,
         GPTBigCodeConfig,
         GPTJConfig,
@@ -40,6 +41,7 @@ def new_model(architecture: Architecture, vocabulary_size: int, settings: StudyS
         Olmo2Config,
         OPTConfig,
         PersimmonConfig,
+        Phi3Config,
         PhiConfig,
         Qwen3Config,
         StableLmConfig,
@@ -118,6 +120,15 @@ def new_model(architecture: Architecture, vocabulary_size: int, settings: StudyS
         )
     elif architecture == "persimmon":
         config = PersimmonConfig(intermediate_size=4 * hidden, **shape)
+    elif architecture == "phi3":
+        config = Phi3Config(intermediate_size=3 * hidden, num_key_value_heads=heads, **shape)
+    elif architecture == "glm":
+        config = GlmConfig(
+            intermediate_size=3 * hidden,
+            num_key_value_heads=heads // 2,
+            head_dim=hidden // heads,
+            **shape,
+        )
     elif architecture == "mixtral":
         config = MixtralConfig(
             intermediate_size=2 * hidden,

@@ -231,6 +231,34 @@ PROSPECTIVE_8 = FULL.model_copy(
 )
 """Two more, for the level with the wider interval of the updates; no run chose a rate."""
 
+PROSPECTIVE_9 = FULL.model_copy(
+    update={
+        "lineages": (
+            LineageSettings(
+                name="tiling-phi3",
+                task="tiling",
+                architecture="phi3",
+                base_seed=19,
+                base_steps=1200,
+                walk_lengths=(0,),
+                sft_learning_rate=1e-3,
+                rl_learning_rate=3e-4,
+            ),
+            LineageSettings(
+                name="covering-glm",
+                task="covering",
+                architecture="glm",
+                base_seed=20,
+                base_steps=1200,
+                walk_lengths=(0,),
+                sft_learning_rate=1e-3,
+                rl_learning_rate=3e-4,
+            ),
+        )
+    }
+)
+"""Two more for the same, of the kind on which levels by the samples failed; no run chose a rate."""
+
 STUDIES = {
     "SETTINGS.json": FULL,
     "SETTINGS-prospective.json": PROSPECTIVE,
@@ -241,5 +269,6 @@ STUDIES = {
     "SETTINGS-prospective-6.json": PROSPECTIVE_6,
     "SETTINGS-prospective-7.json": PROSPECTIVE_7,
     "SETTINGS-prospective-8.json": PROSPECTIVE_8,
+    "SETTINGS-prospective-9.json": PROSPECTIVE_9,
 }
 """By the file in ``results`` that froze them."""

@@ -28,6 +28,8 @@ Architecture = Literal[
     "falcon",
     "gpt_neo",
     "persimmon",
+    "phi3",
+    "glm",
 ]
 
 

@@ -21,6 +21,7 @@ from examples.study.tasks.choices import ChoiceTask
 from examples.study.tasks.climbing import TASK as CLIMBING
 from examples.study.tasks.coloring import COLORS
 from examples.study.tasks.coloring import TASK as COLORING
+from examples.study.tasks.covering import TASK as COVERING
 from examples.study.tasks.guarding import TASK as GUARDING
 from examples.study.tasks.hiking import TASK as HIKING
 from examples.study.tasks.latin import ORDER, squares
@@ -29,6 +30,7 @@ from examples.study.tasks.paying import TASK as PAYING
 from examples.study.tasks.queueing import TASK as QUEUEING
 from examples.study.tasks.seating import TASK as SEATING
 from examples.study.tasks.sharing import TASK as SHARING
+from examples.study.tasks.tiling import TASK as TILING
 from examples.study.tasks.turning import TASK as TURNING
 from examples.study.tasks.weaving import TASK as WEAVING
 from examples.study.tasks.weighing import TASK as WEIGHING
@@ -290,6 +292,51 @@ def test_letters_that_one_row_lacks_and_climbs_that_fall_or_rest_are_wrong() -> 
     assert not CLIMBING.is_solution(climb, "2 3 3 8 9")
     assert not CLIMBING.is_solution(climb, "1 3 6 8 9")  # 3 comes before 1
     assert not CLIMBING.is_solution(climb, "2 3 6 8 9 9")
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_the_right_tiles_and_baskets_are_those_of_all_that_could_be_said(number: int) -> None:
+    row, baskets = TILING.problems()[number], COVERING.problems()[number]
+
+    laid = {
+        tiles
+        for tiles in product(row.tiles, repeat=4)
+        if sum(map(int, tiles)) == row.length and not {a * 2 for a in row.tiles} & _pairs(tiles)
+    }
+    chosen = {
+        marks
+        for marks in product("123456", repeat=3)
+        if marks[0] < marks[1] < marks[2]
+        and len({letter for mark in marks for letter in baskets[int(mark) - 1]}) == 7
+    }
+
+    for task, problem, right, words, size in (
+        (TILING, row, laid, "123456789", 4),
+        (COVERING, baskets, chosen, "1234567a", 3),
+    ):
+        assert set(task.right_answers(problem)) == right
+        assert len(task.right_answers(problem)) == len(right) >= 3
+        every = product(words, repeat=size)
+        assert {answer for answer in every if task.is_right(problem, answer)} == right
+
+
+def _pairs(tiles: tuple[str, ...]) -> set[str]:
+    return {one + other for one, other in pairwise(tiles)}
+
+
+def test_rows_with_gaps_or_twins_and_baskets_that_lack_a_letter_are_wrong() -> None:
+    tile = "tile 17 with 2 3 5 7 :"
+    cover = "cover 1 a c e 2 b d f 3 a b g 4 a b c 5 d e f 6 e f g :"
+
+    assert TILING.is_solution(tile, "5 2 7 3")
+    assert not TILING.is_solution(tile, "5 2 7 2")  # one short
+    assert not TILING.is_solution(tile, "5 5 2 5")  # fills it, two equal side by side
+    assert not TILING.is_solution(tile, "1 6 7 3")  # other tiles
+    assert COVERING.is_solution(cover, "1 2 3")
+    assert not COVERING.is_solution(cover, "2 1 3")
+    assert not COVERING.is_solution(cover, "4 5 2")
+    assert not COVERING.is_solution(cover, "2 4 5")  # no g
+    assert not COVERING.is_solution(cover, "1 2 a")
 
 
 def test_signs_that_make_another_total_are_wrong() -> None:

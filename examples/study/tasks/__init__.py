@@ -1,4 +1,4 @@
-"""The tasks by name: three walks, and fifteen whose answers are choices."""
+"""The tasks by name: three walks, and seventeen whose answers are choices."""
 
 from typing import Any
 
@@ -10,6 +10,7 @@ from examples.study.tasks.chains import TASK as CHAINS
 from examples.study.tasks.choices import ChoiceTask
 from examples.study.tasks.climbing import TASK as CLIMBING
 from examples.study.tasks.coloring import TASK as COLORING
+from examples.study.tasks.covering import TASK as COVERING
 from examples.study.tasks.guarding import TASK as GUARDING
 from examples.study.tasks.hiking import TASK as HIKING
 from examples.study.tasks.latin import TASK as LATIN
@@ -19,6 +20,7 @@ from examples.study.tasks.rewriting import TASK as REWRITING
 from examples.study.tasks.seating import TASK as SEATING
 from examples.study.tasks.sharing import TASK as SHARING
 from examples.study.tasks.stack import TASK as STACK
+from examples.study.tasks.tiling import TASK as TILING
 from examples.study.tasks.turning import TASK as TURNING
 from examples.study.tasks.walks import WalkTask
 from examples.study.tasks.weaving import TASK as WEAVING
@@ -43,6 +45,8 @@ CHOICES: dict[str, ChoiceTask[Any]] = {
         QUEUEING,
         SHARING,
         CLIMBING,
+        TILING,
+        COVERING,
     )
 }
 TASKS: dict[str, Task[Any]] = {**WALKS, **CHOICES}
