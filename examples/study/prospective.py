@@ -23,6 +23,7 @@ from examples.study.planned_settings import (
     PROSPECTIVE_6,
     PROSPECTIVE_7,
     PROSPECTIVE_8,
+    PROSPECTIVE_9,
 )
 from examples.study.predictors import DURING, OURS, PREDICTORS, values_of
 from examples.study.rows import PairRow
@@ -80,6 +81,7 @@ PLANNED = (
         "Seventh test out of sample", PROSPECTIVE_7, "prospective-7.json", is_of_rank=False
     ),
     PlannedTest("Eighth test out of sample", PROSPECTIVE_8, "prospective-8.json", is_of_rank=False),
+    PlannedTest("Ninth test out of sample", PROSPECTIVE_9, "prospective-9.json", is_of_rank=False),
 )
 
 

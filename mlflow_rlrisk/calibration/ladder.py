@@ -205,7 +205,7 @@ def _validation(rows: Sequence[OutcomeRow], found: Validation, feature: str) -> 
     hours = [hours if is_timed and hours is not None else 1.0 for hours in known]
     enough = len(rows) >= MIN_FOR_ECE
     return {
-        "method": "leave one lineage out; intervals resample lineages, then checkpoints in them",
+        "method": "leave one lineage out; intervals have lineages as their units",
         "predictors": {name: asdict(score) for name, score in found.scores.items()},
         "undefined": dict(found.undefined),
         "baselines": [name for name in found.scores if name not in (feature, CONSTANT)],
