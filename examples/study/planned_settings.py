@@ -259,6 +259,17 @@ PROSPECTIVE_9 = FULL.model_copy(
 )
 """Two more for the same, of the kind on which levels by the samples failed; no run chose a rate."""
 
+PROSPECTIVE_10 = FULL.model_copy(
+    update={
+        "lineages": (
+            PROSPECTIVE_3.lineage("seating-gptj").model_copy(
+                update={"name": "seating-gptj-young", "base_seed": 21, "base_steps": 320}
+            ),
+        )
+    }
+)
+"""A task that RL learns well, from a base that was hardly trained: few right answers, no luck."""
+
 STUDIES = {
     "SETTINGS.json": FULL,
     "SETTINGS-prospective.json": PROSPECTIVE,
@@ -270,5 +281,6 @@ STUDIES = {
     "SETTINGS-prospective-7.json": PROSPECTIVE_7,
     "SETTINGS-prospective-8.json": PROSPECTIVE_8,
     "SETTINGS-prospective-9.json": PROSPECTIVE_9,
+    "SETTINGS-prospective-10.json": PROSPECTIVE_10,
 }
 """By the file in ``results`` that froze them."""
