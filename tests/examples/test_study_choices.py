@@ -1,16 +1,14 @@
-"""The tasks without walks: right answers by brute force, problems apart, architectures sound."""
+"""The tasks without walks: right answers by brute force, problems apart."""
 
 import random
 from itertools import combinations, pairwise, permutations, product
-from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 
-from examples.study.models import build_tokenizer, divide_logits, load, new_model, save
 from examples.study.planned_settings import STUDIES
 from examples.study.prompts import diverse_examples, draw_sets, narrow_examples
-from examples.study.settings import FULL, TINY, Architecture, LineageSettings
+from examples.study.settings import FULL, LineageSettings
 from examples.study.tasks import CHOICES
 from examples.study.tasks.arranging import TASK as ARRANGING
 from examples.study.tasks.arranging import Order
@@ -18,19 +16,13 @@ from examples.study.tasks.booking import TASK as BOOKING
 from examples.study.tasks.brackets import LENGTH, lines
 from examples.study.tasks.brackets import TASK as BRACKETS
 from examples.study.tasks.choices import ChoiceTask
-from examples.study.tasks.climbing import TASK as CLIMBING
 from examples.study.tasks.coloring import COLORS
 from examples.study.tasks.coloring import TASK as COLORING
-from examples.study.tasks.covering import TASK as COVERING
 from examples.study.tasks.guarding import TASK as GUARDING
-from examples.study.tasks.hiking import TASK as HIKING
 from examples.study.tasks.latin import ORDER, squares
 from examples.study.tasks.latin import TASK as LATIN
 from examples.study.tasks.paying import TASK as PAYING
-from examples.study.tasks.queueing import TASK as QUEUEING
 from examples.study.tasks.seating import TASK as SEATING
-from examples.study.tasks.sharing import TASK as SHARING
-from examples.study.tasks.tiling import TASK as TILING
 from examples.study.tasks.turning import TASK as TURNING
 from examples.study.tasks.weaving import TASK as WEAVING
 from examples.study.tasks.weighing import TASK as WEIGHING
@@ -219,126 +211,6 @@ def test_the_right_signs_turns_and_guards_are_those_of_all_that_could_be_said(nu
         assert {answer for answer in every if task.is_right(problem, answer)} == right
 
 
-@pytest.mark.parametrize("number", range(4))
-def test_the_right_hikes_and_queues_are_those_of_all_that_could_be_said(number: int) -> None:
-    hike, pairs = HIKING.problems()[number], QUEUEING.problems()[number]
-    either_way = {*hike.paths, *(path[::-1] for path in hike.paths)}
-
-    hikes = [
-        row
-        for row in product("abcdefg", repeat=4)
-        if row[0] == hike.start
-        and row[-1] == hike.end
-        and set(pairwise(row)) <= either_way
-        and len({*row}) == 4
-    ]
-    queues = [row for row in permutations("abcdef") if set(pairs) <= set(combinations(row, 2))]
-
-    assert HIKING.right_answers(hike) == hikes
-    assert QUEUEING.right_answers(pairs) == queues
-    every = product("abcdefg", repeat=4)
-    assert [row for row in every if HIKING.is_right(hike, row)] == hikes
-    every_queue = product("abcdef", repeat=6)
-    assert [row for row in every_queue if QUEUEING.is_right(pairs, row)] == queues
-
-
-def test_hikes_without_a_path_and_queues_out_of_order_are_wrong() -> None:
-    hike = "hike a to f by a b a c b c b d b f c d c e d e d f e g f g :"
-    queue = "queue c a f b a e d b c e :"
-
-    assert HIKING.is_solution(hike, "a c b f")
-    assert HIKING.is_solution(hike, "a b d f")
-    assert not HIKING.is_solution(hike, "a d b f")
-    assert not HIKING.is_solution(hike, "a b a f")
-    assert not HIKING.is_solution(hike, "b a d f")
-    assert not HIKING.is_solution(hike, "a c b by")
-    assert QUEUEING.is_solution(queue, "c a d f b e")
-    assert not QUEUEING.is_solution(queue, "a c d f b e")
-    assert not QUEUEING.is_solution(queue, "c a d f b b")
-    assert not QUEUEING.is_solution(queue, "c a d f b")
-
-
-@pytest.mark.parametrize("number", range(4))
-def test_the_right_letters_and_climbs_are_those_of_all_that_could_be_said(number: int) -> None:
-    rows, rocks = SHARING.problems()[number], CLIMBING.problems()[number]
-
-    shared = set(combinations(rows.first, 5)) & set(combinations(rows.second, 5))
-    climbs = {
-        row
-        for row in combinations(rocks.heights, 5)
-        if list(map(int, row)) == sorted({*map(int, row)})
-    }
-
-    for task, problem, right, words in (
-        (SHARING, rows, shared, "abcd"),
-        (CLIMBING, rocks, climbs, sorted({*rocks.heights})),
-    ):
-        assert set(task.right_answers(problem)) == right
-        assert len(task.right_answers(problem)) == len(right) >= 3
-        every = product(words, repeat=5)
-        assert {answer for answer in every if task.is_right(problem, answer)} == right
-
-
-def test_letters_that_one_row_lacks_and_climbs_that_fall_or_rest_are_wrong() -> None:
-    share = "share a c b d a c b d with c a d b b a c d :"
-    climb = "climb 5 2 7 3 1 6 8 4 9 2 :"
-
-    assert SHARING.is_solution(share, "a d a c d")
-    assert not SHARING.is_solution(share, "a c b d a")  # in the first row only
-    assert not SHARING.is_solution(share, "a b b a c")  # in the second row only
-    assert not SHARING.is_solution(share, "a d a c")
-    assert CLIMBING.is_solution(climb, "2 3 6 8 9")
-    assert not CLIMBING.is_solution(climb, "2 3 8 6 9")
-    assert not CLIMBING.is_solution(climb, "2 3 3 8 9")
-    assert not CLIMBING.is_solution(climb, "1 3 6 8 9")  # 3 comes before 1
-    assert not CLIMBING.is_solution(climb, "2 3 6 8 9 9")
-
-
-@pytest.mark.parametrize("number", range(4))
-def test_the_right_tiles_and_baskets_are_those_of_all_that_could_be_said(number: int) -> None:
-    row, baskets = TILING.problems()[number], COVERING.problems()[number]
-
-    laid = {
-        tiles
-        for tiles in product(row.tiles, repeat=4)
-        if sum(map(int, tiles)) == row.length and not {a * 2 for a in row.tiles} & _pairs(tiles)
-    }
-    chosen = {
-        marks
-        for marks in product("123456", repeat=3)
-        if marks[0] < marks[1] < marks[2]
-        and len({letter for mark in marks for letter in baskets[int(mark) - 1]}) == 7
-    }
-
-    for task, problem, right, words, size in (
-        (TILING, row, laid, "123456789", 4),
-        (COVERING, baskets, chosen, "1234567a", 3),
-    ):
-        assert set(task.right_answers(problem)) == right
-        assert len(task.right_answers(problem)) == len(right) >= 3
-        every = product(words, repeat=size)
-        assert {answer for answer in every if task.is_right(problem, answer)} == right
-
-
-def _pairs(tiles: tuple[str, ...]) -> set[str]:
-    return {one + other for one, other in pairwise(tiles)}
-
-
-def test_rows_with_gaps_or_twins_and_baskets_that_lack_a_letter_are_wrong() -> None:
-    tile = "tile 17 with 2 3 5 7 :"
-    cover = "cover 1 a c e 2 b d f 3 a b g 4 a b c 5 d e f 6 e f g :"
-
-    assert TILING.is_solution(tile, "5 2 7 3")
-    assert not TILING.is_solution(tile, "5 2 7 2")  # one short
-    assert not TILING.is_solution(tile, "5 5 2 5")  # fills it, two equal side by side
-    assert not TILING.is_solution(tile, "1 6 7 3")  # other tiles
-    assert COVERING.is_solution(cover, "1 2 3")
-    assert not COVERING.is_solution(cover, "2 1 3")
-    assert not COVERING.is_solution(cover, "4 5 2")
-    assert not COVERING.is_solution(cover, "2 4 5")  # no g
-    assert not COVERING.is_solution(cover, "1 2 a")
-
-
 def test_signs_that_make_another_total_are_wrong() -> None:
     prompt = "weigh 3 8 5 2 7 to 1 :"
 
@@ -419,47 +291,3 @@ def test_experts_are_right_prompts_equally_long_and_words_known(task: ChoiceTask
     assert {w for e in diverse for w in f"{e.prompt} {e.answer}".split()} <= set(task.words())
     with pytest.raises(ValueError, match="is needed"):
         task.parse("say something")
-
-
-@pytest.mark.parametrize("architecture", get_args(Architecture))
-def test_a_flattened_copy_has_the_same_logits_divided(
-    architecture: Architecture, tmp_path: Path
-) -> None:
-    import torch
-    from transformers import AutoTokenizer
-
-    torch.manual_seed(0)
-    tokenizer = build_tokenizer(LATIN.words())
-    model = new_model(architecture, len(tokenizer), TINY)
-    for parameter in model.parameters():
-        parameter.data += 0.1 * torch.randn_like(parameter)  # a bias that is not 0
-    save(model, tokenizer, tmp_path / "source")
-    divide_logits(tmp_path / "source", tmp_path / "flat", 2.0)
-
-    ids = tokenizer("fill 1 2 _ :", return_tensors="pt")["input_ids"]
-    source, flat = (load(tmp_path / name)[0](input_ids=ids).logits for name in ("source", "flat"))
-
-    torch.testing.assert_close(flat * 2.0, source)
-    as_the_tool = AutoTokenizer.from_pretrained(tmp_path / "flat")
-    assert as_the_tool("fill 1 2 _ :")["input_ids"] == ids[0].tolist()
-
-
-@pytest.mark.parametrize("architecture", get_args(Architecture))
-def test_what_is_kept_while_generating_changes_no_logits(architecture: Architecture) -> None:
-    import torch
-
-    torch.manual_seed(0)
-    tokenizer = build_tokenizer(LATIN.words())
-    model = new_model(architecture, len(tokenizer), TINY).eval()
-    ids = tokenizer("fill 1 2 _ : 1 2 3", return_tensors="pt")["input_ids"]
-
-    with torch.no_grad():
-        at_once = model(input_ids=ids, use_cache=False).logits[:, 5:]
-        kept = model(input_ids=ids[:, :5], use_cache=True).past_key_values
-        one_by_one = []
-        for place in range(5, ids.shape[1]):
-            step = model(input_ids=ids[:, place : place + 1], past_key_values=kept, use_cache=True)
-            kept = step.past_key_values
-            one_by_one.append(step.logits)
-
-    torch.testing.assert_close(torch.cat(one_by_one, 1), at_once)
