@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from examples.study.looking_ahead import FILE, LookaheadRow, read_lookaheads
-from examples.study.planned_settings import PROSPECTIVE_8, PROSPECTIVE_9
+from examples.study.planned_settings import PROSPECTIVE_8, PROSPECTIVE_9, PROSPECTIVE_10
 from examples.study.predictors import PREDICTORS, RESULTS, values_of
 from examples.study.prospective import REFERENCE, stratified
 from examples.study.rows import PairRow
@@ -27,7 +27,9 @@ PROMISE = 0.25
 WIDER = (1.3, 1.8)
 """Today's intervals over those of most rows (`tests.benchmarks.lookahead_coverage`): from, to."""
 HAS_WIDE = frozenset(
-    each.name for settings in (PROSPECTIVE_8, PROSPECTIVE_9) for each in settings.lineages
+    each.name
+    for settings in (PROSPECTIVE_8, PROSPECTIVE_9, PROSPECTIVE_10)
+    for each in settings.lineages
 )
 """Lineages whose rows hold intervals as they are today."""
 RIVALS = (
@@ -212,7 +214,7 @@ def first_update_summary(tested: Sequence[dict[str, Any] | None]) -> str:
 def _said_wider(lows: Sequence[Sequence[int]]) -> str:
     (some, failed), (fewer, still) = lows
     return (
-        "All but those of the last two tests were given with intervals over prompts alone, which "
+        "All but those of the last three tests were given with intervals over prompts alone, which "
         f"held too seldom. Today's are {WIDER[0]:g} to {WIDER[1]:g} times as wide: stretched so, "
         f"{some} ({failed} failed) to {fewer} ({still} failed) of all would be `low`.\n"
     )

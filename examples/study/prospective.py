@@ -24,6 +24,7 @@ from examples.study.planned_settings import (
     PROSPECTIVE_7,
     PROSPECTIVE_8,
     PROSPECTIVE_9,
+    PROSPECTIVE_10,
 )
 from examples.study.predictors import DURING, OURS, PREDICTORS, values_of
 from examples.study.rows import PairRow
@@ -82,6 +83,9 @@ PLANNED = (
     ),
     PlannedTest("Eighth test out of sample", PROSPECTIVE_8, "prospective-8.json", is_of_rank=False),
     PlannedTest("Ninth test out of sample", PROSPECTIVE_9, "prospective-9.json", is_of_rank=False),
+    PlannedTest(
+        "Tenth test out of sample", PROSPECTIVE_10, "prospective-10.json", is_of_rank=False
+    ),
 )
 
 
