@@ -45,7 +45,7 @@ def frozen_formula() -> dict[str, Any]:
 
 
 def together_figures(rows: list[PairRow]) -> dict[str, Any]:
-    """Every figure of the table as JSON values; the last two tests have the third's."""
+    """Every figure of the table as JSON values; the fourth and fifth tests have the third's."""
     again = {each.name for each in (*PROSPECTIVE_4.lineages, *PROSPECTIVE_5.lineages)}
     study = study_of([row for row in rows if row["lineage"] not in again])
     values = {OURS: values_of(study.rows, PREDICTORS[OURS])}
