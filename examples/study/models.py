@@ -25,6 +25,7 @@ LAST = (
 def new_model(architecture: Architecture, vocabulary_size: int, settings: StudySettings) -> Any:
     """An untrained model; torch's random state decides its weights."""
     from transformers import (
+        ArceeConfig,
         AutoModelForCausalLM,
         BloomConfig,
         CohereConfig,
@@ -36,7 +37,9 @@ def new_model(architecture: Architecture, vocabulary_size: int, settings: StudyS
         GPTNeoConfig,
         GPTNeoXConfig,
         GraniteConfig,
+        HeliumConfig,
         LlamaConfig,
+        MistralConfig,
         MixtralConfig,
         Olmo2Config,
         OPTConfig,
@@ -44,6 +47,7 @@ def new_model(architecture: Architecture, vocabulary_size: int, settings: StudyS
         Phi3Config,
         PhiConfig,
         Qwen3Config,
+        SmolLM3Config,
         StableLmConfig,
         Starcoder2Config,
     )
@@ -126,6 +130,37 @@ def new_model(architecture: Architecture, vocabulary_size: int, settings: StudyS
         config = GlmConfig(
             intermediate_size=3 * hidden,
             num_key_value_heads=heads // 2,
+            head_dim=hidden // heads,
+            **shape,
+        )
+    elif architecture == "mistral":
+        config = MistralConfig(
+            intermediate_size=3 * hidden,
+            num_key_value_heads=heads // 2,
+            head_dim=hidden // heads,
+            sliding_window=MAX_POSITIONS // 4,
+            **shape,
+        )
+    elif architecture == "helium":
+        config = HeliumConfig(
+            intermediate_size=3 * hidden,
+            num_key_value_heads=heads,
+            head_dim=hidden // heads,
+            **special,
+            **shape,
+        )
+    elif architecture == "smollm3":
+        config = SmolLM3Config(
+            intermediate_size=3 * hidden,
+            num_key_value_heads=heads,
+            no_rope_layer_interval=2,
+            **special,
+            **shape,
+        )
+    elif architecture == "arcee":
+        config = ArceeConfig(
+            intermediate_size=3 * hidden,
+            num_key_value_heads=heads,
             head_dim=hidden // heads,
             **shape,
         )

@@ -270,6 +270,54 @@ PROSPECTIVE_10 = FULL.model_copy(
 )
 """A task that RL learns well, from a base that was hardly trained: few right answers, no luck."""
 
+PROSPECTIVE_11 = FULL.model_copy(
+    update={
+        "lineages": (
+            LineageSettings(
+                name="swapping-mistral",
+                task="swapping",
+                architecture="mistral",
+                base_seed=22,
+                base_steps=400,
+                walk_lengths=(0,),
+                sft_learning_rate=1e-3,
+                rl_learning_rate=3e-4,
+            ),
+            LineageSettings(
+                name="packing-helium",
+                task="packing",
+                architecture="helium",
+                base_seed=23,
+                base_steps=600,
+                walk_lengths=(0,),
+                sft_learning_rate=1e-3,
+                rl_learning_rate=3e-4,
+            ),
+            LineageSettings(
+                name="swinging-smollm3",
+                task="swinging",
+                architecture="smollm3",
+                base_seed=24,
+                base_steps=190,
+                walk_lengths=(0,),
+                sft_learning_rate=1e-3,
+                rl_learning_rate=3e-4,
+            ),
+            LineageSettings(
+                name="tracing-arcee",
+                task="tracing",
+                architecture="arcee",
+                base_seed=25,
+                base_steps=130,
+                walk_lengths=(0,),
+                sft_learning_rate=1e-3,
+                rl_learning_rate=3e-4,
+            ),
+        )
+    }
+)
+"""Four new ones at the rate that most had, for the line of headroom; no run chose a rate."""
+
 STUDIES = {
     "SETTINGS.json": FULL,
     "SETTINGS-prospective.json": PROSPECTIVE,
@@ -282,5 +330,6 @@ STUDIES = {
     "SETTINGS-prospective-8.json": PROSPECTIVE_8,
     "SETTINGS-prospective-9.json": PROSPECTIVE_9,
     "SETTINGS-prospective-10.json": PROSPECTIVE_10,
+    "SETTINGS-prospective-11.json": PROSPECTIVE_11,
 }
 """By the file in ``results`` that froze them."""

@@ -30,6 +30,10 @@ Architecture = Literal[
     "persimmon",
     "phi3",
     "glm",
+    "mistral",
+    "helium",
+    "smollm3",
+    "arcee",
 ]
 
 

@@ -1,5 +1,6 @@
 """The tasks of the last planned tests: right answers by brute force."""
 
+import random
 from itertools import combinations, pairwise, permutations, product
 
 import pytest
@@ -7,9 +8,13 @@ import pytest
 from examples.study.tasks.climbing import TASK as CLIMBING
 from examples.study.tasks.covering import TASK as COVERING
 from examples.study.tasks.hiking import TASK as HIKING
+from examples.study.tasks.packing import TASK as PACKING
 from examples.study.tasks.queueing import TASK as QUEUEING
 from examples.study.tasks.sharing import TASK as SHARING
+from examples.study.tasks.swapping import TASK as SWAPPING
+from examples.study.tasks.swinging import TASK as SWINGING
 from examples.study.tasks.tiling import TASK as TILING
+from examples.study.tasks.tracing import TASK as TRACING
 
 
 @pytest.mark.parametrize("number", range(4))
@@ -130,3 +135,87 @@ def test_rows_with_gaps_or_twins_and_baskets_that_lack_a_letter_are_wrong() -> N
     assert not COVERING.is_solution(cover, "4 5 2")
     assert not COVERING.is_solution(cover, "2 4 5")  # no g
     assert not COVERING.is_solution(cover, "1 2 a")
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_the_right_swaps_and_loads_are_those_of_all_that_could_be_said(number: int) -> None:
+    row, load = SWAPPING.problems()[number], PACKING.problems()[number]
+
+    def sorted_by(swaps: tuple[str, ...]) -> bool:
+        text = "".join(row.letters)
+        for swap in map(int, swaps):
+            text = text[: swap - 1] + text[swap] + text[swap - 1] + text[swap + 1 :]
+        return text == "".join(sorted(text))
+
+    right_swaps = {swaps for swaps in product("1234", repeat=4) if sorted_by(swaps)}
+    everything = sum(map(int, load.things))
+    right_loads = {
+        boxes
+        for boxes in product("ab", repeat=6)
+        if everything - load.holds[1]
+        <= sum(int(thing) for thing, box in zip(load.things, boxes, strict=True) if box == "a")
+        <= load.holds[0]
+    }
+
+    for task, problem, right, words, size in (
+        (SWAPPING, row, right_swaps, "12345a", 4),
+        (PACKING, load, right_loads, "ab1", 6),
+    ):
+        assert set(task.right_answers(problem)) == right
+        assert len(task.right_answers(problem)) == len(right) >= 3
+        every = product(words, repeat=size)
+        assert {answer for answer in every if task.is_right(problem, answer)} == right
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_the_right_swings_and_ways_are_those_of_all_that_could_be_said(number: int) -> None:
+    numbers, grid = SWINGING.problems()[number], TRACING.problems()[number]
+
+    swings = {
+        row for row in permutations(numbers.given, 5) if row[0] < row[1] > row[2] < row[3] > row[4]
+    }
+    closed = {("abcde".index(column), int(line) - 1) for column, line in grid.closed}
+    ways = {
+        way
+        for way in product("ru", repeat=8)
+        if way.count("r") == 4
+        and not closed & {(way[:n].count("r"), way[:n].count("u")) for n in range(9)}
+    }
+
+    for task, problem, right, every in (
+        (SWINGING, numbers, swings, product("123456789", repeat=5)),
+        (TRACING, grid, ways, product("ru1", repeat=8)),
+    ):
+        assert set(task.right_answers(problem)) == right
+        assert len(task.right_answers(problem)) == len(right) >= 3
+        assert {answer for answer in every if task.is_right(problem, answer)} == right
+
+
+def test_rows_not_sorted_boxes_too_full_numbers_that_rest_and_closed_ways_are_wrong() -> None:
+    swap, pack = "swap a e c i g :", "pack 8 7 4 3 5 4 into 12 20 :"
+    swing, trace = "swing 7 9 1 3 5 4 :", "trace d4 e1 e2 b4 c2 :"
+
+    assert SWAPPING.is_solution(swap, "1 1 2 4")
+    assert not SWAPPING.is_solution(swap, "1 2 2 4")
+    assert not SWAPPING.is_solution(swap, "2 4")  # sorts it, with two swaps
+    assert not SWAPPING.is_solution(swap, "1 1 2 5")
+    assert PACKING.is_solution(pack, "a b a b b b")
+    assert not PACKING.is_solution(pack, "a a b b b b")
+    assert not PACKING.is_solution(pack, "b b a b b b")
+    assert not PACKING.is_solution(pack, "a b a b b 5")
+    assert SWINGING.is_solution(swing, "7 9 1 5 3")
+    assert not SWINGING.is_solution(swing, "9 7 5 1 3")
+    assert not SWINGING.is_solution(swing, "7 9 1 5 1")
+    assert not SWINGING.is_solution(swing, "7 9 1 8 3")  # 8 is not given
+    assert TRACING.is_solution(trace, "r r r u u r u u")
+    assert not TRACING.is_solution(trace, "r r r u u u r u")  # d4 is closed
+    assert not TRACING.is_solution(trace, "r r r r u u u u")  # e1 too
+    assert not TRACING.is_solution(trace, "u u u u u r r r")  # leaves the grid
+
+
+def test_a_problem_bent_is_not_solved_any_more() -> None:
+    rng = random.Random(0)
+    for task in (SWAPPING, PACKING, SWINGING, TRACING):
+        for problem in task.problems()[:50]:
+            answer = rng.choice(task.right_answers(problem))
+            assert not task.is_right(task.bend(problem, answer, rng), answer)

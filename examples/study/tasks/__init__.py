@@ -1,4 +1,4 @@
-"""The tasks by name: three walks, and seventeen whose answers are choices."""
+"""The tasks by name: three walks, and twenty-one whose answers are choices."""
 
 from typing import Any
 
@@ -14,13 +14,17 @@ from examples.study.tasks.covering import TASK as COVERING
 from examples.study.tasks.guarding import TASK as GUARDING
 from examples.study.tasks.hiking import TASK as HIKING
 from examples.study.tasks.latin import TASK as LATIN
+from examples.study.tasks.packing import TASK as PACKING
 from examples.study.tasks.paying import TASK as PAYING
 from examples.study.tasks.queueing import TASK as QUEUEING
 from examples.study.tasks.rewriting import TASK as REWRITING
 from examples.study.tasks.seating import TASK as SEATING
 from examples.study.tasks.sharing import TASK as SHARING
 from examples.study.tasks.stack import TASK as STACK
+from examples.study.tasks.swapping import TASK as SWAPPING
+from examples.study.tasks.swinging import TASK as SWINGING
 from examples.study.tasks.tiling import TASK as TILING
+from examples.study.tasks.tracing import TASK as TRACING
 from examples.study.tasks.turning import TASK as TURNING
 from examples.study.tasks.walks import WalkTask
 from examples.study.tasks.weaving import TASK as WEAVING
@@ -47,6 +51,10 @@ CHOICES: dict[str, ChoiceTask[Any]] = {
         CLIMBING,
         TILING,
         COVERING,
+        SWAPPING,
+        PACKING,
+        SWINGING,
+        TRACING,
     )
 }
 TASKS: dict[str, Task[Any]] = {**WALKS, **CHOICES}
