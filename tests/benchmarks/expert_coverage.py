@@ -1,21 +1,21 @@
 """How often the intervals of the figures on expert data hold the truth.
 
-``nice python -m tests.benchmarks.expert_coverage [--reps 1000] [--json FILE]``
+``nice python -m tests.benchmarks.expert_coverage [--reps 600] [--json FILE]``
 
 Examples are drawn whose tokens have surprisals from an exponential about a level of the example's
 own, and that level from a gamma: the smaller its shape, the fewer examples hold most of the loss.
 The truth is that of 400 000 examples.
 """
 
-import argparse
-import json
-from pathlib import Path
+from collections.abc import Iterator
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
 
 from mlflow_rlrisk.expert_profile import DISRUPTIVE, MASTERED, ExpertProfile
 from tests.benchmarks.coverage import NUM_SEEDS, kept_bootstrap
+from tests.benchmarks.held import Held, arguments, report
 
 SHAPES = (0.3, 1.0, 3.0)
 SIZES = (50, 128, 200)
@@ -47,32 +47,24 @@ def draw(rng: np.random.Generator, size: int, shape: float) -> ExpertProfile:
     )
 
 
-def main() -> None:
-    """Print a row for each population and size."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--reps", type=int, default=1000)
-    parser.add_argument("--json", type=Path)
-    given = parser.parse_args()
-    rows = []
+def cells(reps: int) -> Iterator[list[dict[str, Any]]]:
     for shape in SHAPES:
         whole = draw(np.random.default_rng(99), POPULATION, shape)
-        truth = {
-            name: each.value
-            for name, each in whole.evidence(num_resamples=1, seed=0, confidence=0.95).items()
-        }
+        exact = whole.evidence(num_resamples=1, seed=0, confidence=0.95)
         for size in SIZES:
-            held = dict.fromkeys(truth, 0)
-            for seed in range(given.reps):
+            held = Held({name: each.value for name, each in exact.items()})
+            for seed in range(reps):
                 rng = np.random.default_rng([seed, size, int(10 * shape)])
                 with patch("mlflow_rlrisk.expert_profile.PromptBootstrap", kept_bootstrap):
                     found = draw(rng, size, shape).evidence(2000, seed % NUM_SEEDS, 0.95)
-                for name, value in truth.items():
-                    held[name] += found[name].ci_low <= value <= found[name].ci_high
-            shares = {name: count / given.reps for name, count in held.items()}
-            rows.append({"shape": shape, "N": size, "reps": given.reps, "coverage": shares})
-            print(json.dumps(rows[-1]), flush=True)
-    if given.json:
-        given.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+                for name, each in found.items():
+                    held.add(name, each.ci_low, each.ci_high)
+            yield held.rows(shape=shape, N=size)
+
+
+def main() -> None:
+    given = arguments(__doc__, reps=600)
+    report(cells(given.reps), given.json)
 
 
 if __name__ == "__main__":
