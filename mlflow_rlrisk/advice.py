@@ -13,7 +13,7 @@ from mlflow_rlrisk.errors import InsufficientRolloutsError
 from mlflow_rlrisk.metrics_catalogue import PREFIX
 from mlflow_rlrisk.records import PromptStatistics
 from mlflow_rlrisk.report_record import Component, Metric, RiskLevel
-from mlflow_rlrisk.risk import Gap, GapKind, Judgement, Veto
+from mlflow_rlrisk.risk import Gap, GapKind, Judgement, Veto, short_headroom
 from mlflow_rlrisk.statistics.beta_binomial import BetaBinomialFit, beta_signal, fit_beta_binomial
 from mlflow_rlrisk.statistics.groups import (
     LARGEST_GROUP,
@@ -60,9 +60,13 @@ def next_steps(
     severe = sorted(assessed.components, key=lambda part: (part.name != decides, part.order))
     if Veto.VERIFIER in judgement.vetoes:
         steps.append(_AUDIT)
+    is_medium = judgement.level is RiskLevel.MEDIUM
+    short = short_headroom(assessed.components, policy) if is_medium else None
+    if short is not None:
+        steps.append(_to_assess("lookahead", assessed.not_assessed.get("lookahead", NO_LOOKAHEAD)))
     for part in severe:
         lacks_signal = part.name == "starvation" and part.x_low < policy.low_signal_from
-        if lacks_signal or part.q > _NO_STEP_UP_TO.get(part.name, 0.0):
+        if lacks_signal or part is short or part.q > _NO_STEP_UP_TO.get(part.name, 0.0):
             steps += _for_component(part, metrics, statistics, config, policy)
     if judgement.level is not RiskLevel.UNKNOWN:
         steps += _to_resolve(judgement, severe, policy)
@@ -149,11 +153,13 @@ def _for_component(
     if part.name == "lookahead":
         return [_for_lookahead(part, metrics, policy)]
     if part.name == "headroom":
-        wanted = part.ok * critical_success(config.group_size)
+        harmless = max(part.ok, policy.low_headroom_from)
+        wanted = harmless * critical_success(config.group_size)
         if wanted > 1.0:
             return [
                 f"train with larger groups: at groups of {config.group_size} even pass@1 = 1 "
-                f"would be a headroom of {part.ok / wanted:.3g}, and {part.ok:g} counts as no risk"
+                f"would be a headroom of {harmless / wanted:.3g}, and {harmless:g} counts as no "
+                "risk"
             ]
         return [
             f"mix in easier prompts: pass@1 of {wanted:.2f} is where headroom at groups of "
@@ -292,11 +298,15 @@ def _to_resolve(
                 half = max(index.value - index.ci_low, index.ci_high - index.value)
                 steps.append(_resolve("the risk index", index.value, line, half, index.num_prompts))
     num_prompts = index.num_prompts if index is not None else 0
+    short = short_headroom(components, policy)
     for part in components:
-        if part.straddles and judgement.level is RiskLevel.MEDIUM:
+        is_unsure = part is short and policy.low_headroom_from <= part.x_high
+        if (part.straddles or is_unsure) and judgement.level is RiskLevel.MEDIUM:
             line = part.ok + policy.max_component * (part.bad - part.ok)
             if part.name == "starvation":
                 line = signal_line(part.x_low, part.x_high, policy) or line
+            if is_unsure:
+                line = policy.low_headroom_from
             half = (part.x_high - part.x_low) / 2.0
             steps.append(_resolve(part.measure, part.x, line, half, num_prompts))
     return steps

@@ -115,8 +115,9 @@ def is_decided(report: RiskReport) -> bool:
     ``high`` and ``low`` are given by intervals already; ``low`` must also not hang on a component
     that may be severe. ``medium`` is decided when neither of them can be. ``unknown`` is decided
     when too many rollouts were truncated or failed to be graded; other missing evidence may come.
-    So may what `PolicyConfig.low_requires` asks for: where only that keeps a level from ``low``,
-    nothing is decided, and the whole budget is there for it.
+    So may what `PolicyConfig.low_requires` asks for, and first updates that overrule a short
+    headroom: where only that keeps a level from ``low``, nothing is decided, and the whole budget
+    is there for it.
     """
     metrics, policy = report.metrics, report.policy
     index, truncated = metrics.get("rlrisk/risk_index"), metrics.get(TRUNCATED)

@@ -7,7 +7,7 @@ from mlflow_rlrisk.config import AssessmentConfig, PolicyConfig
 from mlflow_rlrisk.evidence import AssessmentContext
 from mlflow_rlrisk.metrics_catalogue import PREFIX
 from mlflow_rlrisk.report_record import Component, Metric, RiskLevel
-from mlflow_rlrisk.risk import Judgement, Veto
+from mlflow_rlrisk.risk import Judgement, Veto, short_headroom
 from mlflow_rlrisk.thresholds import threshold
 
 BY_SAMPLES_ALONE = (
@@ -38,6 +38,9 @@ def reasons(
     withholds = is_medium and metrics[SIGNAL].ci_low < policy.low_signal_from
     if withholds:
         sentences.append(words.signal())
+    short = short_headroom(assessed.components, policy) if is_medium else None
+    if short is not None:
+        sentences.append(words.headroom(short))
     severe = sorted(assessed.components, key=lambda part: part.order)
     is_told = {"starvation": Veto.SIGNAL, "verifier": Veto.VERIFIER}
     sentences += [
@@ -45,6 +48,7 @@ def reasons(
         for part in severe
         if is_told.get(part.name) not in judgement.vetoes
         and not (withholds and part.name == "starvation" and part.q == 0.0)
+        and not (part is short and part.q <= policy.max_component)
         and (part.q > 0.0 or (part.straddles and is_medium))
     ]
     if judgement.index is not None:
@@ -118,6 +122,15 @@ class _Words:
             f"group signal {self._metric(SIGNAL)} is not above {line:g} with its whole interval, "
             f"as low needs at groups of {size}{self._all_equal()}"
             f" [{self._origin('policy.low_signal_from', line)}]"
+        )
+
+    def headroom(self, part: Component) -> str:
+        """That the headroom withholds ``low``."""
+        line, size = self._policy.low_headroom_from, self._config.group_size
+        return (
+            f"{part.measure} {self._interval(part.x, part.x_low, part.x_high)} is not above "
+            f"{line:g} with its whole interval, as low needs at groups of {size} where the run's "
+            f"first updates were not tried [{self._origin('policy.low_headroom_from', line)}]"
         )
 
     def _origin(self, name: str, line: float) -> str:

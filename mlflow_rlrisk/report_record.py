@@ -314,11 +314,11 @@ class RiskReport:
 
 
 def _with_lines_of_then(raw: object) -> object:
-    """A report older than the line of the group signal was not judged by it, and says so."""
+    """A report older than a line of ``low`` was not judged by it, and says so."""
     policy = raw.get("policy") if isinstance(raw, dict) else None
-    if not isinstance(raw, dict) or not isinstance(policy, dict) or "low_signal_from" in policy:
+    if not isinstance(raw, dict) or not isinstance(policy, dict):
         return raw
-    return {**raw, "policy": {**policy, "low_signal_from": 0.0}}
+    return {**raw, "policy": {"low_signal_from": 0.0, "low_headroom_from": 0.0, **policy}}
 
 
 def _plain(value: Any) -> Any:

@@ -24,7 +24,7 @@ from mlflow_rlrisk.components import (
 from mlflow_rlrisk.config import AssessmentConfig, PolicyConfig
 from mlflow_rlrisk.evidence import AssessmentContext, Evidence
 from mlflow_rlrisk.metrics_catalogue import PREFIX
-from mlflow_rlrisk.report_record import Metric, RiskLevel
+from mlflow_rlrisk.report_record import Component, Metric, RiskLevel
 from mlflow_rlrisk.statistics.bootstrap import interval
 from mlflow_rlrisk.statistics.counts import FloatVector
 from mlflow_rlrisk.statistics.severity import noisy_or, ramp
@@ -108,9 +108,9 @@ def judge(
     1. ``unknown`` when evidence is missing (`evidence_gaps`);
     2. ``high`` when a veto applies (`find_vetoes`);
     3. ``low`` when the upper end of the index is below the policy's line, the lower end of the
-       group signal is not below its line, no component is severe, the calibrated chance of
-       failure, where there is one, is within the policy's line, and every component that the
-       policy asks for was assessed;
+       group signal is not below its line, nor that of the headroom (`short_headroom`), no
+       component is severe, the calibrated chance of failure, where there is one, is within the
+       policy's line, and every component that the policy asks for was assessed;
     4. else ``medium``.
 
     Args:
@@ -177,8 +177,9 @@ def judge(
             draws, index_draws, assessed, youden, policy, chances, can_be_low=not lacking
         )
     is_withheld = level is RiskLevel.LOW and bool(lacking)
+    is_short = level is RiskLevel.LOW and short_headroom(assessed.components, policy) is not None
     return Judgement(
-        level=RiskLevel.MEDIUM if is_withheld else level,
+        level=RiskLevel.MEDIUM if is_withheld or is_short else level,
         index=index,
         index_undefined=None,
         probabilities=probabilities,
@@ -346,6 +347,19 @@ def level_of(
     return RiskLevel.LOW if max(severities) <= policy.max_component else RiskLevel.MEDIUM
 
 
+def short_headroom(components: Sequence[Component], policy: PolicyConfig) -> Component | None:
+    """The headroom where its lower end withholds ``low``.
+
+    It does not where the run's first updates were tried: rare right answers may be luck or the
+    begin of something, and the updates tell which.
+    """
+    found = {part.name: part for part in components}
+    headroom = found.get("headroom")
+    if headroom is None or "lookahead" in found or headroom.x_low >= policy.low_headroom_from:
+        return None
+    return headroom
+
+
 def _probabilities(
     draws: Mapping[str, FloatVector],
     index_draws: FloatVector,
@@ -363,6 +377,9 @@ def _probabilities(
         high = high | (draws[SIGNAL] < policy.veto_signal_below)
         high = high | (draws[STARVED] > policy.veto_starved_above)
         mild = mild & (draws[SIGNAL] >= policy.low_signal_from)
+    headroom = assessed.find("headroom")
+    if headroom is not None and assessed.find("lookahead") is None:
+        mild = mild & (headroom.draws >= policy.low_headroom_from)
     if youden is not None and youden.value <= _youden_line():
         high = np.ones_like(high)
     low = ~high & mild & (index_draws < policy.low_below)

@@ -6,40 +6,11 @@ study; none is calibrated on outcomes of the reader's own runs.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 
 from mlflow_rlrisk.errors import ConfigError
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Threshold:
-    """One line.
-
-    Attributes:
-        id: Stable name. ``component.<name>`` belongs to a component of the index,
-            ``policy.<field>`` to a field of `PolicyConfig`; the others are context.
-        values: The numbers by name.
-        meaning: What is claimed at the line.
-        source: Who drew it.
-        scope: On what it was seen, and how strong that is.
-        default_use: What the default policy does with it.
-    """
-
-    id: str
-    values: Mapping[str, float]
-    meaning: str
-    source: str
-    scope: str
-    default_use: str
-
-
-def _line(
-    name: str, meaning: str, source: str, scope: str, default_use: str, **values: float
-) -> Threshold:
-    texts = {"meaning": meaning, "source": source, "scope": scope, "default_use": default_use}
-    return Threshold(id=name, values=MappingProxyType(values), **texts)
-
+from mlflow_rlrisk.policy_thresholds import POLICY_LINES
+from mlflow_rlrisk.threshold_line import Threshold, line
 
 _COMPONENT = "component of the index"
 _GUARD = "no part of the index; withholds `low` where severe"
@@ -47,7 +18,7 @@ _APHALE = "arXiv:2606.18487"
 _KANG = "arXiv:2510.01624"
 
 _ALL = (
-    _line(
+    line(
         "component.starvation",
         "share of groups that carry a reward difference",
         "definition: a group without a reward difference has no gradient",
@@ -57,7 +28,7 @@ _ALL = (
         bad=0.0,
         weight=1.0,
     ),
-    _line(
+    line(
         "component.uncovered",
         "pass@64, or pass@k at the most attempts sampled",
         f"{_KANG}: pass@64 ranks checkpoints (Spearman 0.92-0.98)",
@@ -67,7 +38,7 @@ _ALL = (
         bad=0.0,
         weight=1.0,
     ),
-    _line(
+    line(
         "component.headroom",
         "pass@1 over the critical success p*(g)",
         f"{_APHALE}: 1.8-2.3 all degraded, 4.2 and more all improved",
@@ -77,7 +48,7 @@ _ALL = (
         bad=1.0,
         weight=0.0,
     ),
-    _line(
+    line(
         "component.entropy_abs",
         "token entropy before RL (nats)",
         f"{_APHALE}: flag below 0.18",
@@ -87,7 +58,7 @@ _ALL = (
         bad=0.18,
         weight=0.0,
     ),
-    _line(
+    line(
         "component.entropy_rel",
         "token entropy over that of a reference checkpoint",
         f"{_APHALE}: 0.53 failed, 0.46 of another family did not",
@@ -97,7 +68,7 @@ _ALL = (
         bad=0.3,
         weight=0.3,
     ),
-    _line(
+    line(
         "component.coverage",
         "pass@64 less that of the best sibling",
         f"{_KANG}: pass@64 ranks checkpoints (Spearman 0.92-0.98)",
@@ -107,7 +78,7 @@ _ALL = (
         bad=-0.10,
         weight=0.5,
     ),
-    _line(
+    line(
         "component.gen_loss",
         "held-out SFT loss above the lineage's minimum, relative",
         f"{_KANG}, arXiv:2512.11470",
@@ -117,7 +88,7 @@ _ALL = (
         bad=0.10,
         weight=0.4,
     ),
-    _line(
+    line(
         "component.verifier",
         "lower end of the verifier's J = TPR - FPR",
         "arXiv:2601.04411 (J > 0 learns), 0.8 is ours",
@@ -127,7 +98,7 @@ _ALL = (
         bad=0.0,
         weight=0.9,
     ),
-    _line(
+    line(
         "component.truncation",
         "share of rollouts ended by the token limit",
         "a public RL pilot's stop rule (more than 10 % for 5 updates)",
@@ -137,7 +108,7 @@ _ALL = (
         bad=0.25,
         weight=0.0,
     ),
-    _line(
+    line(
         "component.overlap",
         "share of RL prompts that are in the SFT data",
         "arXiv:2604.13515: full overlap made GRPO redundant",
@@ -147,7 +118,7 @@ _ALL = (
         bad=1.0,
         weight=0.5,
     ),
-    _line(
+    line(
         "component.mismatch",
         "KL between trainer and sampler on the same tokens",
         "verl's rollout-correction documentation (|KL| <= 0.1)",
@@ -157,7 +128,7 @@ _ALL = (
         bad=0.1,
         weight=0.4,
     ),
-    _line(
+    line(
         "component.lookahead",
         "share of the gap to certain success closed by the whole RL run at its first pace",
         "ours: half severe at 0.25; runs closed about 0.4 of their first pace, failed below 0.15",
@@ -167,79 +138,8 @@ _ALL = (
         bad=0.0,
         weight=0.0,
     ),
-    _line(
-        "policy.low_below",
-        "upper end of the index's interval",
-        "ours",
-        "drawn where no failed run of our study lies below; convention until calibrated",
-        "`low` needs less",
-        value=0.25,
-    ),
-    _line(
-        "policy.high_from",
-        "lower end of the index's interval",
-        "ours",
-        "convention until calibrated on outcomes",
-        "`high` from here on",
-        value=0.66,
-    ),
-    _line(
-        "policy.min_prompts",
-        "prompts below which intervals mean little",
-        "ours",
-        "convention; the standard error of pass@1 is 0.05 at 50 prompts of Beta(1/2, 1/2)",
-        "`unknown` below",
-        value=50,
-    ),
-    _line(
-        "policy.max_truncated_share",
-        "share of truncated rollouts",
-        "ours",
-        "convention: the majority of answers was never finished",
-        "`unknown` above",
-        value=0.5,
-    ),
-    _line(
-        "policy.veto_signal_below",
-        "upper end of the group signal",
-        "definition: the majority of groups is degenerate",
-        "exact",
-        "`high` below",
-        value=0.5,
-    ),
-    _line(
-        "policy.low_signal_from",
-        "lower end of the group signal",
-        "ours",
-        "drawn where no failed run of our study lies above; convention until calibrated",
-        "`low` needs at least this",
-        value=0.75,
-    ),
-    _line(
-        "policy.veto_starved_above",
-        "lower end of the starved share",
-        "ours",
-        "convention",
-        "`high` above",
-        value=0.7,
-    ),
-    _line(
-        "policy.max_component",
-        "severity of a single component",
-        "ours",
-        "convention",
-        "`low` needs at most this of every component",
-        value=0.5,
-    ),
-    _line(
-        "policy.max_fail_probability",
-        "calibrated chance that RL fails",
-        "ours",
-        "convention; read only where a policy names a calibration record that may be used",
-        "`low` needs at most this",
-        value=0.5,
-    ),
-    _line(
+    *POLICY_LINES,
+    line(
         "verifier.veto",
         "upper end of the verifier's J",
         "arXiv:2601.04411: J <= 0 cannot learn",
@@ -247,7 +147,7 @@ _ALL = (
         "`high` at or below",
         value=0.0,
     ),
-    _line(
+    line(
         "group_size.target_signal",
         "group signal that the advice on the group size aims at",
         "ours",
@@ -255,7 +155,7 @@ _ALL = (
         "next steps",
         value=0.75,
     ),
-    _line(
+    line(
         "tau_H",
         "entropy flag before RL (nats)",
         _APHALE,
@@ -263,7 +163,7 @@ _ALL = (
         "`bad` end of component.entropy_abs",
         value=0.18,
     ),
-    _line(
+    line(
         "tau_2",
         "relative entropy drop between RL steps 10 and 150",
         _APHALE,
@@ -271,7 +171,7 @@ _ALL = (
         "during RL only",
         value=0.5,
     ),
-    _line(
+    line(
         "p_star_8",
         "critical success at g = 8: half of all groups are all equal",
         "definition: root of p^g + (1-p)^g = 1/2",
@@ -279,7 +179,7 @@ _ALL = (
         "headroom, starved_share, saturated_share (computed for the group size in use)",
         value=0.0829959573,
     ),
-    _line(
+    line(
         "acr",
         "zero-variance groups: published baselines, and a dead run",
         "arXiv:2605.21125; a public RL pilot",
@@ -289,7 +189,7 @@ _ALL = (
         baseline_high=0.45,
         dead=0.9,
     ),
-    _line(
+    line(
         "entropy_target",
         "entropy that adaptive controllers aim at (nats)",
         "TRL documentation",
@@ -297,7 +197,7 @@ _ALL = (
         "context",
         value=0.2,
     ),
-    _line(
+    line(
         "entropy_surge",
         "entropy over its baseline during RL",
         "a public RL pilot",
@@ -305,7 +205,7 @@ _ALL = (
         "during RL only",
         value=2.0,
     ),
-    _line(
+    line(
         "clip_share",
         "truncated completions over 5 updates of RL",
         "a public RL pilot's pre-registration",
@@ -313,7 +213,7 @@ _ALL = (
         "during RL only",
         value=0.10,
     ),
-    _line(
+    line(
         "pass_at_64",
         "rank among siblings by pass@64",
         _KANG,
@@ -321,7 +221,7 @@ _ALL = (
         "ranking within a lineage; component.coverage",
         k=64,
     ),
-    _line(
+    line(
         "verl_health",
         "trainer-sampler mismatch",
         "verl documentation",
@@ -334,7 +234,7 @@ _ALL = (
         kl=0.1,
         chi2=1.0,
     ),
-    _line(
+    line(
         "zero_variance",
         "share of groups of an RL run whose rewards are all equal",
         "definition (0.5: majority degenerate); a public RL pilot (0.9: dead)",
@@ -343,7 +243,7 @@ _ALL = (
         warn=0.5,
         critical=0.9,
     ),
-    _line(
+    line(
         "zero_gradient",
         "gradient norm that is none",
         "definition: equal rewards in every group leave no gradient",
@@ -351,7 +251,7 @@ _ALL = (
         "during RL only: R5",
         value=1e-8,
     ),
-    _line(
+    line(
         "length_growth",
         "mean completion length over its start while success falls",
         "ours, after reports of length explosions",
@@ -359,7 +259,7 @@ _ALL = (
         "during RL only: R8",
         value=2.0,
     ),
-    _line(
+    line(
         "entropy_law",
         "fit of R = -a e^H + b",
         "arXiv:2505.22617",
@@ -368,7 +268,7 @@ _ALL = (
         min_points=8,
         min_ratio=1.5,
     ),
-    _line(
+    line(
         "nemo_health",
         "trainer-sampler mismatch",
         "NeMo-RL documentation",
@@ -376,7 +276,7 @@ _ALL = (
         "during RL only",
         prob_error=1.05,
     ),
-    _line(
+    line(
         "entropy_covariance",
         "covariance of log p and advantage on the tokens that drive entropy",
         "arXiv:2505.22617",
@@ -388,7 +288,7 @@ _ALL = (
     ),
 )
 
-REGISTRY: Mapping[str, Threshold] = MappingProxyType({line.id: line for line in _ALL})
+REGISTRY: Mapping[str, Threshold] = MappingProxyType({each.id: each for each in _ALL})
 
 
 def threshold(name: str) -> Threshold:

@@ -44,7 +44,7 @@ class Population:
     def level(self) -> str:
         """The level of the true figures; entropy alone may be severe where the index is low."""
         found = self.truth()
-        is_severe = self.entropy < 0.21 or found[PASS] / CRITICAL_OF_8 < 2.5
+        is_severe = self.entropy < 0.21 or found[PASS] / CRITICAL_OF_8 < 4.0
         if found[SIGNAL] < 0.5 or found[INDEX] >= 0.66:
             return "high"
         is_low = found[INDEX] < 0.25 and found[SIGNAL] >= 0.75 and not is_severe

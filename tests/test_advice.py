@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from mlflow_rlrisk.evidence import AssessmentContext, Evidence
+from mlflow_rlrisk.report import RiskLevel
 from tests.prompt_statistics import prompt, prompts, report_of
 
 
@@ -77,3 +79,31 @@ def test_what_the_level_rests_on_is_advised_on_first() -> None:
     assert report.risk_level == "high"
     assert report.next_steps[0].startswith("replace prompts that are always solved")
     assert any(step.startswith("mix in easier prompts") for step in report.next_steps[1:])
+
+
+def test_rare_right_answers_that_keep_a_level_from_low_are_told_with_what_would_help() -> None:
+    # Every prompt is solved 4 or 5 times of 16: pass@1 .28, a headroom of 3.4.
+    report = report_of(prompts([4, 5] * 100, 16))
+    tried = Evidence.exact(0.6, "tried")
+    with_updates = report_of(
+        prompts([4, 5] * 100, 16), context=AssessmentContext(lookahead_reach=tried)
+    )
+
+    assert (report.risk_level, with_updates.risk_level) == (RiskLevel.MEDIUM, RiskLevel.LOW)
+    (said,) = (each for each in report.reasons if "over critical success" in each)
+    assert "is not above 4 with its whole interval" in said
+    assert "first updates were not tried" in said
+    assert "arXiv:2606.18487" in said
+    assert any("rlrisk lookahead FOLDER" in step for step in report.next_steps)
+    assert any("pass@1 of 0.33 is where headroom" in step for step in report.next_steps)
+
+
+def test_a_headroom_astride_its_line_is_told_how_many_prompts_would_settle_it() -> None:
+    report = report_of(prompts([3, 8] * 30, 16))
+
+    assert report.metrics["rlrisk/headroom"].ci_low < 4.0 < report.metrics["rlrisk/headroom"].value
+    assert report.risk_level is RiskLevel.MEDIUM
+    assert any(
+        "to tell pass@1 over critical success" in step and "from the line 4" in step
+        for step in report.next_steps
+    )

@@ -127,6 +127,45 @@ def test_low_needs_the_whole_interval_of_the_signal_above_its_line() -> None:
     assert astride.probabilities["low"] == pytest.approx(0.75, abs=0.01)
 
 
+def test_low_needs_the_whole_interval_of_the_headroom_from_its_line_on() -> None:
+    astride = judged(aggregates({**HEALTHY, "headroom": np.linspace(3.9, 5.9, 200)}))
+    above = judged(aggregates({**HEALTHY, "headroom": np.linspace(4.0, 5.9, 200)}))
+    below = judged(aggregates({**HEALTHY, "headroom": 3.99}), PolicyConfig(low_headroom_from=3.9))
+
+    assert (astride.level, above.level) == (RiskLevel.MEDIUM, RiskLevel.LOW)
+    assert below.level is RiskLevel.LOW
+    assert astride.probabilities["low"] == pytest.approx(0.95, abs=0.01)
+    assert astride.index is not None
+    assert astride.index.ci_high < 0.25
+
+
+def test_where_the_first_updates_were_tried_they_tell_more_than_the_headroom() -> None:
+    rare = aggregates({**HEALTHY, "headroom": 3.0})
+    tried, failing = (
+        AssessmentContext(lookahead_reach=Evidence.exact(reach, "tried")) for reach in (0.6, 0.1)
+    )
+
+    without, learning, idle = (judged(rare, context=given) for given in (None, tried, failing))
+
+    assert [each.level for each in (without, learning, idle)] == [
+        RiskLevel.MEDIUM,
+        RiskLevel.LOW,
+        RiskLevel.MEDIUM,
+    ]
+    assert (without.probabilities["low"], learning.probabilities["low"]) == (0.0, 1.0)
+    # A headroom that is severe withholds it all the same.
+    severe = aggregates({**HEALTHY, "headroom": 2.4})
+    assert judged(severe, context=tried).level is RiskLevel.MEDIUM
+
+
+def test_a_policy_that_names_no_headroom_has_no_line_of_it() -> None:
+    kept = {name: line for name, line in DEFAULT_COMPONENTS.items() if name != "headroom"}
+
+    judgement = judged(aggregates({**HEALTHY, "headroom": 3.0}), PolicyConfig(components=kept))
+
+    assert judgement.level is RiskLevel.LOW
+
+
 def test_the_signal_veto_needs_the_whole_interval_below_one_half() -> None:
     clear = judged(aggregates({**HEALTHY, "starvation": np.linspace(0.40, 0.49, 200)}))
     astride = judged(aggregates({**HEALTHY, "starvation": np.linspace(0.40, 0.52, 200)}))
@@ -313,6 +352,8 @@ def policies_and_tighter(draw: st.DrawFn) -> tuple[PolicyConfig, PolicyConfig]:
     ):
         for each, value in zip(fields, ordered(low_is_tight), strict=True):
             each[name] = value
+    for each, value in zip(fields, ordered(False), strict=True):
+        each["low_headroom_from"] = 6.0 * value
     for each in fields:
         each["low_below"] = min(each["low_below"], each["high_from"])
     components: list[dict[str, ComponentConfig]] = [{}, {}]

@@ -25,6 +25,7 @@ from examples.study.planned_settings import (
     PROSPECTIVE_8,
     PROSPECTIVE_9,
     PROSPECTIVE_10,
+    PROSPECTIVE_11,
 )
 from examples.study.predictors import DURING, OURS, PREDICTORS, values_of
 from examples.study.rows import PairRow
@@ -85,6 +86,9 @@ PLANNED = (
     PlannedTest("Ninth test out of sample", PROSPECTIVE_9, "prospective-9.json", is_of_rank=False),
     PlannedTest(
         "Tenth test out of sample", PROSPECTIVE_10, "prospective-10.json", is_of_rank=False
+    ),
+    PlannedTest(
+        "Eleventh test out of sample", PROSPECTIVE_11, "prospective-11.json", is_of_rank=False
     ),
 )
 

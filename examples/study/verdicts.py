@@ -18,14 +18,15 @@ from mlflow_rlrisk.config import PolicyConfig
 from mlflow_rlrisk.evidence import AssessmentContext
 from mlflow_rlrisk.records import PromptStatistics
 from mlflow_rlrisk.report_record import Metric, RiskLevel, RiskReport
-from mlflow_rlrisk.risk import Judgement, judge
+from mlflow_rlrisk.risk import Judgement, judge, short_headroom
 
 _ORDER = {RiskLevel.LOW: 0, RiskLevel.MEDIUM: 1, RiskLevel.HIGH: 2}
 
 
-def judgement_now(row: PairRow) -> Judgement:
-    """Level and index by the default policy."""
-    report, policy, context = report_of(row["report"]), PolicyConfig(), AssessmentContext()
+def judgement_now(row: PairRow, policy: PolicyConfig | None = None) -> Judgement:
+    """Level and index by a policy, the default one unless another is given."""
+    report, context = report_of(row["report"]), AssessmentContext()
+    policy = policy or PolicyConfig()
     config = report.config
     found = aggregate(
         _statistics(report),
@@ -79,10 +80,17 @@ def _statistics(report: RiskReport) -> list[PromptStatistics]:
     ]
 
 
-def level_now(row: PairRow) -> RiskLevel:
-    """Level by the default policy: the report's own where it was made under that."""
-    report = report_of(row["report"])
-    return report.risk_level if report.policy == PolicyConfig() else judgement_now(row).level
+def level_now(row: PairRow, policy: PolicyConfig | None = None) -> RiskLevel:
+    """Level by a policy: the report's own as far as it was made under that."""
+    report, policy = report_of(row["report"]), policy or PolicyConfig()
+    if report.policy != policy.model_copy(
+        update={"low_headroom_from": report.policy.low_headroom_from}
+    ):
+        return judgement_now(row, policy).level
+    is_short = short_headroom(report.components, policy) is not None
+    return (
+        RiskLevel.MEDIUM if report.risk_level is RiskLevel.LOW and is_short else report.risk_level
+    )
 
 
 def level_table(study: Study) -> dict[str, dict[str, int]]:
