@@ -8,67 +8,19 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.stats import beta as beta_distribution
 
-from mlflow_rlrisk.aggregate import Aggregates, constant_draws
-from mlflow_rlrisk.components import CORE, STARVED, Quantities, assess_components
-from mlflow_rlrisk.config import DEFAULT_COMPONENTS, AssessmentConfig, ComponentConfig, PolicyConfig
+from mlflow_rlrisk.aggregate import constant_draws
+from mlflow_rlrisk.components import CORE, Quantities, assess_components
+from mlflow_rlrisk.config import DEFAULT_COMPONENTS, ComponentConfig, PolicyConfig
 from mlflow_rlrisk.errors import ConfigError, StatisticsError
 from mlflow_rlrisk.evidence import AssessmentContext, Evidence
-from mlflow_rlrisk.report import Metric, RiskLevel
-from mlflow_rlrisk.risk import Judgement, Veto, judge, risk_index
+from mlflow_rlrisk.report import RiskLevel
+from mlflow_rlrisk.risk import Veto, risk_index
 from mlflow_rlrisk.statistics.groups import critical_success, true_signal
+from tests.judgements import HEALTHY, aggregates, judged, metric
 
 NINE = json.loads((Path(__file__).parent / "data" / "nine_public_rungs.json").read_text())
 ORDER = {RiskLevel.LOW: 0, RiskLevel.MEDIUM: 1, RiskLevel.HIGH: 2}
 WORSE = {name: np.sign(line.bad - line.ok) for name, line in DEFAULT_COMPONENTS.items()}
-HEALTHY = {
-    "starvation": 0.95,
-    "uncovered": 0.98,
-    "headroom": 5.0,
-    "entropy_abs": 0.4,
-    "truncation": 0.0,
-}
-
-
-def metric(draws: np.ndarray, value: float | None = None) -> Metric:
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return Metric(
-        value=float(np.mean(draws)) if value is None else value,
-        ci_low=float(low),
-        ci_high=float(high),
-        num_prompts=200,
-    )
-
-
-def aggregates(values: dict[str, Any], starved: Any = 0.1, num_draws: int = 200) -> Aggregates:
-    """Aggregates whose core components have the given value or draws."""
-    draws = {
-        CORE[name]: np.broadcast_to(np.asarray(value, dtype=float), (num_draws,)).copy()
-        for name, value in values.items()
-    }
-    draws[STARVED] = np.broadcast_to(np.asarray(starved, dtype=float), (num_draws,)).copy()
-    metrics = {name: metric(each) for name, each in draws.items()}
-    return Aggregates(metrics=metrics, draws=draws, undefined={})
-
-
-def judged(
-    found: Aggregates,
-    policy: PolicyConfig | None = None,
-    context: AssessmentContext | None = None,
-    **changes: Any,
-) -> Judgement:
-    lines = policy or PolicyConfig()
-    given_context = context or AssessmentContext()
-    assessed = assess_components(Quantities(found, given_context, 0.95, 0), lines)
-    return judge(
-        found.metrics,
-        found.draws,
-        found.undefined,
-        assessed,
-        policy=lines,
-        config=AssessmentConfig(),
-        context=given_context,
-        **{"num_prompts": 200, **changes},
-    )
 
 
 @pytest.mark.parametrize("rung", NINE["rungs"], ids=lambda r: f"{r['family']}-{r['epochs']}")
@@ -104,66 +56,6 @@ def test_a_healthy_checkpoint_is_low() -> None:
     assert judgement.level is RiskLevel.LOW
     assert judgement.probabilities == {"low": 1.0, "medium": 0.0, "high": 0.0}
     assert not judgement.vetoes
-
-
-def test_low_needs_the_upper_end_of_the_index_and_no_severe_component() -> None:
-    wide = np.linspace(0.70, 0.88, 200)  # the index straddles .25 while its mean is below
-
-    assert judged(aggregates({**HEALTHY, "uncovered": wide})).level is RiskLevel.MEDIUM
-    # A guard of severity .6 adds nothing to the index, and is not mild for that.
-    severe = judged(aggregates({**HEALTHY, "entropy_abs": 0.24 - 0.6 * 0.06}))
-    assert severe.index is not None
-    assert severe.index.ci_high < 0.25
-    assert severe.level is RiskLevel.MEDIUM
-
-
-def test_low_needs_the_whole_interval_of_the_signal_above_its_line() -> None:
-    astride = judged(aggregates({**HEALTHY, "starvation": np.linspace(0.70, 0.90, 200)}))
-    above = judged(aggregates({**HEALTHY, "starvation": np.linspace(0.75, 0.90, 200)}))
-
-    assert (astride.level, above.level) == (RiskLevel.MEDIUM, RiskLevel.LOW)
-    assert astride.index is not None
-    assert astride.index.ci_high < 0.25
-    assert astride.probabilities["low"] == pytest.approx(0.75, abs=0.01)
-
-
-def test_low_needs_the_whole_interval_of_the_headroom_from_its_line_on() -> None:
-    astride = judged(aggregates({**HEALTHY, "headroom": np.linspace(3.9, 5.9, 200)}))
-    above = judged(aggregates({**HEALTHY, "headroom": np.linspace(4.0, 5.9, 200)}))
-    below = judged(aggregates({**HEALTHY, "headroom": 3.99}), PolicyConfig(low_headroom_from=3.9))
-
-    assert (astride.level, above.level) == (RiskLevel.MEDIUM, RiskLevel.LOW)
-    assert below.level is RiskLevel.LOW
-    assert astride.probabilities["low"] == pytest.approx(0.95, abs=0.01)
-    assert astride.index is not None
-    assert astride.index.ci_high < 0.25
-
-
-def test_where_the_first_updates_were_tried_they_tell_more_than_the_headroom() -> None:
-    rare = aggregates({**HEALTHY, "headroom": 3.0})
-    tried, failing = (
-        AssessmentContext(lookahead_reach=Evidence.exact(reach, "tried")) for reach in (0.6, 0.1)
-    )
-
-    without, learning, idle = (judged(rare, context=given) for given in (None, tried, failing))
-
-    assert [each.level for each in (without, learning, idle)] == [
-        RiskLevel.MEDIUM,
-        RiskLevel.LOW,
-        RiskLevel.MEDIUM,
-    ]
-    assert (without.probabilities["low"], learning.probabilities["low"]) == (0.0, 1.0)
-    # A headroom that is severe withholds it all the same.
-    severe = aggregates({**HEALTHY, "headroom": 2.4})
-    assert judged(severe, context=tried).level is RiskLevel.MEDIUM
-
-
-def test_a_policy_that_names_no_headroom_has_no_line_of_it() -> None:
-    kept = {name: line for name, line in DEFAULT_COMPONENTS.items() if name != "headroom"}
-
-    judgement = judged(aggregates({**HEALTHY, "headroom": 3.0}), PolicyConfig(components=kept))
-
-    assert judgement.level is RiskLevel.LOW
 
 
 def test_the_signal_veto_needs_the_whole_interval_below_one_half() -> None:

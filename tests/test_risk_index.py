@@ -9,7 +9,7 @@ from mlflow_rlrisk.components import Quantities, assess_components
 from mlflow_rlrisk.config import PolicyConfig
 from mlflow_rlrisk.evidence import AssessmentContext
 from mlflow_rlrisk.risk import risk_index
-from tests.test_risk import HEALTHY, aggregates, metric
+from tests.judgements import HEALTHY, aggregates, metric
 
 shares = st.floats(0.0, 1.0)
 
