@@ -54,9 +54,8 @@ POLICY_LINES = (
     line(
         "policy.low_headroom_from",
         "lower end of the headroom, pass@1 over p*(g)",
-        "arXiv:2606.18487: 4.2 and more all improved; ours: 46 of 65 `low` below it failed, 14 of "
-        "114 above",
-        "two model families, and our study of small models, all at groups of 8",
+        "arXiv:2606.18487: 4.2 and more all improved; ours: 46 of 65 below failed, 14 of 114 above",
+        "two model families; small models of our study that were low by all else; groups of 8",
         "`low` needs at least this where the run's first updates were not tried",
         value=4.0,
     ),

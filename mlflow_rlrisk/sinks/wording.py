@@ -6,6 +6,9 @@ from datetime import UTC, datetime
 MAX_TEXT = 4000
 """Characters of a completion that a page shows; the rest is counted."""
 
+_NOTHING = 1e-9
+"""No measurement is so fine that anybody needs to be told of less."""
+
 _BIDI = re.compile("[\u202a-\u202e\u2066-\u2069\u200e\u200f\u061c]")
 _CONTROL = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | {127: 0x2421}
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -30,10 +33,11 @@ def number(value: float) -> str:
 def estimate(value: float) -> str:
     """A measured value; a whole one keeps its decimals, for it is no count.
 
-    >>> [estimate(x) for x in (0.0, 1.0, 0.25, 4096.0)]
-    ['0.000', '1.000', '0.250', '4,096']
+    >>> [estimate(x) for x in (0.0, 1.0, 0.25, 4096.0, 0.00002, 2.7e-12)]
+    ['0.000', '1.000', '0.250', '4,096', '2.0e-05', '0.000']
     """
-    return f"{value:.3f}" if value == int(value) and abs(value) < 10 else number(value)
+    is_whole = abs(value - round(value)) < _NOTHING
+    return f"{round(value):.3f}" if is_whole and abs(value) < 10 else number(value)
 
 
 def interval(low: float, high: float) -> str:
