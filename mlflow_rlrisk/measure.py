@@ -64,8 +64,13 @@ def measure(group: GradedGroup, success_threshold: float | None) -> PromptStatis
     correct = successes(rewards, success_threshold)
     answers = [grade.answer for _, grade in scored if grade.answer is not None]
     texts = [_normalised(rollout.completion) for rollout in group.rollouts]
-    correct_texts = None
+    correct_texts = right_answers = None
     if correct is not None:
+        right_answers = [
+            grade.answer
+            for (_, grade), is_correct in zip(scored, correct, strict=True)
+            if is_correct and grade.answer is not None
+        ]
         correct_texts = [
             _normalised(rollout.completion)
             for (rollout, _), is_correct in zip(scored, correct, strict=True)
@@ -96,6 +101,9 @@ def measure(group: GradedGroup, success_threshold: float | None) -> PromptStatis
         sequence_entropy_estimate=_sequence_mean([each.estimate for each in bounds]),
         entropy_pressure=_pressure([rollout for rollout, _ in scored], rewards),
         num_attacks=_num_attacks([grade for _, grade in scored]),
+        right_answer_counts=(
+            _multiplicities(right_answers) if answers and right_answers is not None else None
+        ),
     )
 
 

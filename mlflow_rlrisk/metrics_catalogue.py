@@ -198,6 +198,14 @@ CATALOGUE: tuple[MetricSpec, ...] = (
         "unbiased Simpson index",
     ),
     _row(
+        "agreement_accuracy",
+        "share",
+        _S,
+        "share of right ones where two rollouts of a prompt give the same answer, or without "
+        "answers the same text",
+        "pass@1 of the squared distribution; self-consistency, arXiv:2203.11171",
+    ),
+    _row(
         "answer_entropy",
         "nats",
         _S,

@@ -233,6 +233,8 @@ class PromptStatistics:
         entropy_pressure: Covariance of mean log probability and advantage over the scored rollouts
             (nats); ``None`` where all rewards are equal or log probabilities are missing.
         num_attacks: Programs that attacked the judge; ``None`` where nobody looked for attacks.
+        right_answer_counts: Multiplicities of the distinct canonical answers of the correct
+            rollouts, largest first; ``None`` where there are no answers or success is not defined.
     """
 
     prompt_id: str
@@ -257,3 +259,4 @@ class PromptStatistics:
     sequence_entropy_estimate: float | None = None
     entropy_pressure: float | None = None
     num_attacks: int | None = None
+    right_answer_counts: tuple[int, ...] | None = None

@@ -38,6 +38,7 @@ def add_sampling_columns(
     _add_entropy(table, statistics)
     _add_diversity(table, statistics, group_size)
     _add_correct_diversity(table, statistics)
+    _add_agreement(table, statistics)
     _add_outcomes(table, statistics, max_new_tokens)
 
 
@@ -166,6 +167,29 @@ def _add_correct_diversity(table: PromptColumns, statistics: Sequence[PromptStat
     table.add_ratio(
         "correct_diversity", values, several.astype(float), (1.0, 4.0), int(several.sum())
     )
+
+
+def _add_agreement(table: PromptColumns, statistics: Sequence[PromptStatistics]) -> None:
+    name = "agreement_accuracy"
+    if any(each.num_correct is None for each in statistics):
+        table.leave_out(undefined_success_reason(statistics), name)
+        return
+    answers = _answer_counts(statistics)
+    if answers is None:
+        said = [each.text_counts for each in statistics]
+        right = [each.correct_counts or () for each in statistics]
+    else:  # one that gives no answer agrees with none
+        said = [(*each[:-1], *[1] * each[-1]) for each in answers]
+        right = [each.right_answer_counts or () for each in statistics]
+    if min(sum(each) for each in said) < 2:
+        table.leave_out("a prompt has fewer than two answers to compare", name)
+        return
+    both_right, both = diversity.agreement(right, said)
+    agree = int((both > 0.0).sum())
+    if not agree:
+        table.leave_out("no two rollouts of a prompt agree", name)
+        return
+    table.add_ratio(name, both_right, both, num_prompts=agree)
 
 
 def _add_outcomes(

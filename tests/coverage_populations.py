@@ -144,6 +144,7 @@ def truths(population: Population, num_samples: int) -> dict[str, float]:
         "token_entropy": mean(entropy),
         "sequence_nll": mean(entropy * population.lengths()),
         "truncated_share": mean(population.cut_off()) * population.truncated_prompts,
+        "agreement_accuracy": mean(p * p) / mean((population.answers() ** 2).sum(axis=1)),
         "answer_distinct": mean((1 - (1 - population.answers()) ** GROUP).sum(axis=1)),
         "starved_share (true share)": mean((p < critical).astype(float)),
         "saturated_share (true share)": mean((p > 1 - critical).astype(float)),
@@ -243,6 +244,7 @@ def _prompt(
         text_counts=said,
         num_loops=0,
         num_unparsed=0,
+        right_answer_counts=(correct,) if correct else (),
     )
 
 

@@ -44,6 +44,7 @@ def prompt(
         "text_counts": tuple(count for count in (num_correct, wrong, num_failed) if count),
         "num_loops": 0,
         "num_unparsed": 0,
+        "right_answer_counts": (num_correct,) if num_correct else (),
     }
     return PromptStatistics(**{**values, **changes})
 

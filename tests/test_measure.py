@@ -124,6 +124,7 @@ def test_multiplicities_are_counted_up_to_white_space_and_largest_first() -> Non
     assert counted.text_counts == (3, 1, 1)
     assert counted.correct_counts == (3,)
     assert counted.answer_counts == (3, 1, 1)
+    assert counted.right_answer_counts == (3,)
     assert counted.num_unparsed == 0
 
 
@@ -133,7 +134,7 @@ def test_missing_answers_are_unparsed_where_others_have_one() -> None:
     counted = measure(group([rollout(i) for i in range(3)], grades), None)
 
     assert counted.num_unparsed == 1
-    assert counted.answer_counts == (1,)
+    assert counted.answer_counts == counted.right_answer_counts == (1,)
 
 
 def loops(token_ids: list[int], *, truncated: bool = True) -> bool:

@@ -277,28 +277,6 @@ def test_no_prompt_and_a_prompt_that_occurs_twice_are_errors() -> None:
         report_of([prompt(1, 1, 2), prompt(1, 1, 2)], group_size=2)
 
 
-def test_an_answer_that_is_missing_counts_as_one_answer() -> None:
-    statistics = [
-        prompt(0, 2, 4, answer_counts=(2,), num_unparsed=2),
-        prompt(1, 0, 4, answer_counts=None, num_unparsed=None),
-    ]
-
-    report = report_of(statistics, group_size=2)
-
-    assert value(report, "parse_failure_share") == pytest.approx(6 / 8)
-    assert value(report, "answer_collision") == pytest.approx((2 / 6 + 1) / 2)
-
-
-def test_correct_diversity_rests_on_prompts_with_two_correct_rollouts_and_says_how_many() -> None:
-    statistics = [prompt(i, 4, 8, correct_counts=(1, 1, 2)) for i in range(30)]
-    statistics += [prompt(100 + i, 1, 8, correct_counts=(1,)) for i in range(30)]
-
-    metric = report_of(statistics).metrics["rlrisk/correct_diversity"]
-
-    assert metric.num_prompts == 30
-    assert metric.value == pytest.approx(3.0)  # 4 of 4 correct rollouts hold 3 texts
-
-
 def test_a_metric_that_too_few_prompts_carry_is_undefined() -> None:
     statistics = prompts([2] + [0] * 59, 16)
 

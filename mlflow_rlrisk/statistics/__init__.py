@@ -48,6 +48,7 @@ from mlflow_rlrisk.statistics.discrimination import (
     reliability_bins,
 )
 from mlflow_rlrisk.statistics.diversity import (
+    agreement,
     answer_coverage,
     answer_entropy,
     collision,
@@ -196,6 +197,7 @@ __all__ = [  # noqa: RUF022  (in reading order)
     "sequence_means",
     "sequence_mean",
     "prompt_mean",
+    "agreement",
     "collision",
     "rarefied_distinct",
     "correct_diversity",

@@ -44,6 +44,39 @@ def collision(counts: Sequence[npt.ArrayLike]) -> FloatVector:
     return np.asarray(pairs_equal / (totals * (totals - 1)))
 
 
+def agreement(
+    right: Sequence[npt.ArrayLike], counts: Sequence[npt.ArrayLike]
+) -> tuple[FloatVector, FloatVector]:
+    """Chance that two different rollouts give the same right answer, and the same answer at all.
+
+    Their ratio, over sums of many prompts, is how often agreement is right. Where a policy knows
+    something its rollouts agree on right answers more often than one of them is right; where it
+    guesses they do not. Larger is safer.
+
+    Args:
+        right: Multiplicities of the distinct right answers of each prompt, ``P`` sequences.
+        counts: Those of all its distinct answers, right or wrong.
+
+    Returns:
+        Both chances, shape ``[P]``, each unbiased (Simpson 1949).
+
+    Raises:
+        InsufficientRolloutsError: A prompt has fewer than 2 answers.
+        StatisticsError: A multiplicity is negative or no integer, or there are more right answers
+            than answers.
+
+    >>> agreement([[2], [3]], [[2, 2], [3, 1]])
+    (array([0.16666667, 0.5       ]), array([0.33333333, 0.5       ]))
+    """
+    any_answer = collision(counts)
+    multiplicity, num_right, answers = _multiplicities(right)
+    totals = _multiplicities(counts)[1]
+    if num_right.shape != totals.shape or (num_right > totals).any():
+        raise StatisticsError("right: more right answers or other prompts than counts has")
+    pairs = answers.sums((multiplicity * (multiplicity - 1)).astype(np.float64))
+    return np.asarray(pairs / (totals * (totals - 1))), any_answer
+
+
 def rarefied_distinct(counts: Sequence[npt.ArrayLike], m: int) -> FloatVector:
     """Expected number of different answers among ``m`` rollouts of a prompt.
 

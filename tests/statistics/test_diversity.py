@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from mlflow_rlrisk.errors import ConfigError, InsufficientRolloutsError, StatisticsError
 from mlflow_rlrisk.statistics import (
+    agreement,
     answer_coverage,
     answer_entropy,
     collision,
@@ -32,6 +33,26 @@ def test_collision_and_rarefaction_equal_brute_force_over_all_draws(
     assert rarefied_distinct([counts], m)[0] == pytest.approx(
         np.mean([len(set(draw)) for draw in draws])
     )
+
+
+@given(st.lists(st.tuples(st.integers(1, 3), st.booleans()), min_size=2, max_size=4))
+def test_agreement_equals_brute_force_over_all_pairs(answers: list[tuple[int, bool]]) -> None:
+    said = [(name, is_right) for name, (n, is_right) in enumerate(answers) for _ in range(n)]
+    pairs = list(itertools.combinations(said, 2))
+
+    both_right, both = agreement(
+        [[n for n, is_right in answers if is_right]], [[n for n, _ in answers]]
+    )
+
+    assert both[0] == pytest.approx(np.mean([a == b for a, b in pairs]))
+    assert both_right[0] == pytest.approx(np.mean([a == b and a[1] for a, b in pairs]))
+
+
+def test_more_right_answers_than_answers_are_refused() -> None:
+    with pytest.raises(StatisticsError, match="more right answers"):
+        agreement([[3]], [[2]])
+    with pytest.raises(StatisticsError, match="other prompts"):
+        agreement([[1]], [[2], [2]])
 
 
 @given(st.lists(multiplicities, min_size=1, max_size=5), st.randoms(use_true_random=False))

@@ -1,0 +1,50 @@
+"""What a report says of the answers themselves: how many differ, and which agree."""
+
+import pytest
+
+from mlflow_rlrisk.report import RiskReport
+from tests.prompt_statistics import prompt, report_of
+
+
+def value(report: RiskReport, name: str) -> float:
+    return report.metrics[f"rlrisk/{name}"].value
+
+
+def test_an_answer_that_is_missing_counts_as_one_answer() -> None:
+    statistics = [
+        prompt(0, 2, 4, answer_counts=(2,), num_unparsed=2),
+        prompt(1, 0, 4, answer_counts=None, num_unparsed=None),
+    ]
+
+    report = report_of(statistics, group_size=2)
+
+    assert value(report, "parse_failure_share") == pytest.approx(6 / 8)
+    assert value(report, "answer_collision") == pytest.approx((2 / 6 + 1) / 2)
+
+
+def test_where_two_rollouts_agree_a_share_is_right_and_without_answers_texts_agree() -> None:
+    answered = [
+        prompt(0, 3, 6, answer_counts=(2, 2, 1), right_answer_counts=(2, 1), num_unparsed=1),
+        prompt(1, 0, 6, answer_counts=(3,), right_answer_counts=(), num_unparsed=3),
+    ]
+    written = [
+        prompt(0, 3, 6, answer_counts=None, correct_counts=(2, 1), text_counts=(2, 2, 1, 1)),
+        prompt(1, 0, 6, answer_counts=None, correct_counts=(), text_counts=(3, 1, 1, 1)),
+    ]
+    alone = [prompt(i, 1, 4, answer_counts=None, text_counts=(1,) * 4) for i in range(3)]
+
+    # One pair agrees on a right answer, one and three pairs on a wrong one.
+    assert value(report_of(answered, group_size=2), "agreement_accuracy") == pytest.approx(1 / 5)
+    assert value(report_of(written, group_size=2), "agreement_accuracy") == pytest.approx(1 / 5)
+    report = report_of(alone, group_size=2)
+    assert report.undefined["rlrisk/agreement_accuracy"] == "no two rollouts of a prompt agree"
+
+
+def test_correct_diversity_rests_on_prompts_with_two_correct_rollouts_and_says_how_many() -> None:
+    statistics = [prompt(i, 4, 8, correct_counts=(1, 1, 2)) for i in range(30)]
+    statistics += [prompt(100 + i, 1, 8, correct_counts=(1,)) for i in range(30)]
+
+    metric = report_of(statistics).metrics["rlrisk/correct_diversity"]
+
+    assert metric.num_prompts == 30
+    assert metric.value == pytest.approx(3.0)  # 4 of 4 correct rollouts hold 3 texts
