@@ -350,8 +350,8 @@ def level_of(
 def short_headroom(components: Sequence[Component], policy: PolicyConfig) -> Component | None:
     """The headroom where its lower end withholds ``low``.
 
-    It does not where the run's first updates were tried: rare right answers may be luck or the
-    begin of something, and the updates tell which.
+    It does not where the run's first updates were tried: rare right answers may be luck or a
+    beginning, and the updates tell which.
     """
     found = {part.name: part for part in components}
     headroom = found.get("headroom")
