@@ -348,16 +348,16 @@ def level_of(
 
 
 def short_headroom(components: Sequence[Component], policy: PolicyConfig) -> Component | None:
-    """The headroom where its lower end withholds ``low``.
+    """The headroom where its lower end withholds ``low``."""
+    headroom = _headroom_asked_for(components)
+    is_short = headroom is not None and headroom.x_low < policy.low_headroom_from
+    return headroom if is_short else None
 
-    It does not where the run's first updates were tried: rare right answers may be luck or a
-    beginning, and the updates tell which.
-    """
+
+def _headroom_asked_for(components: Sequence[Component]) -> Component | None:
+    """The headroom, unless first updates were tried: they tell whether rare success is luck."""
     found = {part.name: part for part in components}
-    headroom = found.get("headroom")
-    if headroom is None or "lookahead" in found or headroom.x_low >= policy.low_headroom_from:
-        return None
-    return headroom
+    return None if "lookahead" in found else found.get("headroom")
 
 
 def _probabilities(
@@ -378,7 +378,7 @@ def _probabilities(
         high = high | (draws[STARVED] > policy.veto_starved_above)
         mild = mild & (draws[SIGNAL] >= policy.low_signal_from)
     headroom = assessed.find("headroom")
-    if headroom is not None and assessed.find("lookahead") is None:
+    if headroom is not None and _headroom_asked_for(assessed.components) is not None:
         mild = mild & (headroom.draws >= policy.low_headroom_from)
     if youden is not None and youden.value <= _youden_line():
         high = np.ones_like(high)

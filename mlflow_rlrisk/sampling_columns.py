@@ -181,6 +181,9 @@ def _add_agreement(table: PromptColumns, statistics: Sequence[PromptStatistics])
     else:  # one that gives no answer agrees with none
         said = [(*each[:-1], *[1] * each[-1]) for each in answers]
         right = [each.right_answer_counts or () for each in statistics]
+    if any(each.answer_counts and each.right_answer_counts is None for each in statistics):
+        table.leave_out("which answers are right was not counted", name)
+        return
     if min(sum(each) for each in said) < 2:
         table.leave_out("a prompt has fewer than two answers to compare", name)
         return

@@ -40,6 +40,12 @@ def test_where_two_rollouts_agree_a_share_is_right_and_without_answers_texts_agr
     assert report.undefined["rlrisk/agreement_accuracy"] == "no two rollouts of a prompt agree"
 
 
+def test_answers_of_which_none_is_known_to_be_right_are_no_share_of_0() -> None:
+    report = report_of([prompt(i, 2, 4, right_answer_counts=None) for i in range(3)], group_size=2)
+
+    assert "not counted" in report.undefined["rlrisk/agreement_accuracy"]
+
+
 def test_correct_diversity_rests_on_prompts_with_two_correct_rollouts_and_says_how_many() -> None:
     statistics = [prompt(i, 4, 8, correct_counts=(1, 1, 2)) for i in range(30)]
     statistics += [prompt(100 + i, 1, 8, correct_counts=(1,)) for i in range(30)]

@@ -11,21 +11,21 @@ outcomes were known, so nothing here is evidence of what it tells on other tasks
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
-from examples.study.first_updates import lookaheads_of
+from examples.study.first_updates import lookaheads_of, within_auroc
 from examples.study.layout import sweep_order
 from examples.study.models import weights_digest
 from examples.study.planned_settings import STUDIES
 from examples.study.predictors import PREDICTORS, RESULTS, values_of
 from examples.study.prospective import REFERENCE
 from examples.study.rows import PairRow, read_pairs
-from examples.study.scoring import Study, by_lineage, study_of
+from examples.study.scoring import PRIMARY, study_of, within
 from examples.study.settings import StudySettings
 from examples.study.tables import table, value_text
 from examples.study.tasks import TASKS
@@ -49,8 +49,9 @@ _ROW = TypeAdapter(AgreementRow)
 
 
 def measure(folders: Sequence[Path]) -> Iterator[AgreementRow]:
-    """Assess every checkpoint that a folder holds with the weights of its row."""
+    """Assess every checkpoint without a row that a folder holds with the weights of its run."""
     single_thread()
+    done = {(row["lineage"], row["checkpoint"]) for row in read_agreements()}
     known = {
         (row["lineage"], row["checkpoint"]): row for row in read_pairs(RESULTS / "pairs.jsonl")
     }
@@ -58,7 +59,7 @@ def measure(folders: Sequence[Path]) -> Iterator[AgreementRow]:
         for settings in STUDIES.values():
             for each in sweep_order(settings):
                 place, row = folder / each.folder, known.get((each.lineage, each.name))
-                if row is None or not place.is_dir():
+                if row is None or (each.lineage, each.name) in done or not place.is_dir():
                     continue
                 if weights_digest(place) == row["digests"]["weights"]:
                     yield _measured(folder, row, place, settings)
@@ -83,7 +84,8 @@ def _measured(folder: Path, row: PairRow, place: Path, settings: StudySettings) 
 
 def read_agreements() -> list[AgreementRow]:
     """The rows of the file, each checked against the schema."""
-    lines = (RESULTS / FILE).read_text(encoding="utf-8").splitlines()
+    path = RESULTS / FILE
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     return [_ROW.validate_json(line) for line in lines]
 
 
@@ -95,7 +97,9 @@ def told() -> str:
     own = np.array(
         [agreements[row["lineage"], row["checkpoint"]]["agreement"][0] for row in study.rows]
     )
-    ahead = lookaheads_of(study.rows) or []
+    ahead = lookaheads_of(study.rows)
+    if ahead is None:
+        raise ValueError(f"{FILE} names a checkpoint whose first updates were not tried")
     covered = values_of(study.rows, PREDICTORS[REFERENCE])
     values = {
         "`agreement_accuracy`": own,
@@ -109,8 +113,8 @@ def told() -> str:
         [
             name,
             value_text(auroc(-each, study.failed)),
-            value_text(_within(study, each)),
-            value_text(_mean(by_lineage(study, each, "final pass_at_1").values())),
+            value_text(within_auroc(study, each)),
+            value_text(within(study, each, PRIMARY)),
         ]
         for name, each in values.items()
     ]
@@ -119,20 +123,6 @@ def told() -> str:
         f"{len(study.rows)} checkpoints of {len(study.names)} lineages, "
         f"{int(study.failed.sum())} failed, all outcomes known.\n\n" + table(head, rows)
     )
-
-
-def _within(study: Study, values: np.ndarray) -> float:
-    """Mean over the lineages that have failed and other runs."""
-    parts = [study.lineages == name for name in study.names]
-    return _mean(
-        auroc(-values[part], study.failed[part])
-        for part in parts
-        if 0 < study.failed[part].sum() < part.sum()
-    )
-
-
-def _mean(values: Iterable[float | None]) -> float:
-    return float(np.mean([each or 0.0 for each in values]))
 
 
 def main() -> None:
@@ -144,10 +134,11 @@ def main() -> None:
     if given.what == "told":
         sys.stdout.write(told())
         return
-    with (RESULTS / FILE).open("w", encoding="utf-8") as file:
+    with (RESULTS / FILE).open("a", encoding="utf-8") as file:
         for row in measure([each.resolve() for each in given.folders]):
             file.write(json.dumps(_ROW.validate_python(row), allow_nan=False) + "\n")
             file.flush()
+            sys.stderr.write(f"{row['lineage']} {row['checkpoint']}: {row['agreement'][0]:.3f}\n")
 
 
 if __name__ == "__main__":

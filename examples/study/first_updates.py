@@ -88,7 +88,7 @@ def first_update_figures(
                 "auroc": defined(lambda own=own: auroc(-own, study.failed)),
                 "interval": _ends(draws[name]),
                 "less_reference": _ends(draws[name] - draws[REFERENCE]),
-                "auroc_within": _within_auroc(study, own),
+                "auroc_within": within_auroc(study, own),
                 "closed_pooled": defined(lambda own=own: spearman(own, closed)),
                 "closed_within": _within_rank(study, own, closed),
                 "final_within": float(
@@ -126,7 +126,7 @@ def pace(reach: np.ndarray, closed: np.ndarray) -> float | None:
     return float(np.median(closed[promised] / reach[promised])) if promised.any() else None
 
 
-def _within_auroc(study: Study, values: np.ndarray) -> float | None:
+def within_auroc(study: Study, values: np.ndarray) -> float | None:
     """Mean over the lineages that have failed and other runs."""
     found = []
     for name in study.names:

@@ -81,11 +81,11 @@ def _statistics(report: RiskReport) -> list[PromptStatistics]:
 
 
 def level_now(row: PairRow, policy: PolicyConfig | None = None) -> RiskLevel:
-    """Level by a policy: the report's own as far as it was made under that."""
+    """Level by a policy: the report's own where that asks for more headroom at most."""
     report, policy = report_of(row["report"]), policy or PolicyConfig()
-    if report.policy != policy.model_copy(
-        update={"low_headroom_from": report.policy.low_headroom_from}
-    ):
+    line = report.policy.low_headroom_from
+    is_other = report.policy != policy.model_copy(update={"low_headroom_from": line})
+    if is_other or line > policy.low_headroom_from:
         return judgement_now(row, policy).level
     is_short = short_headroom(report.components, policy) is not None
     return (
