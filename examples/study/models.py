@@ -25,10 +25,13 @@ LAST = (
 def new_model(architecture: Architecture, vocabulary_size: int, settings: StudySettings) -> Any:
     """An untrained model; torch's random state decides its weights."""
     from transformers import (
+        ApertusConfig,
         ArceeConfig,
         AutoModelForCausalLM,
         BloomConfig,
         CohereConfig,
+        Ernie4_5Config,
+        Exaone4Config,
         FalconConfig,
         GlmConfig,
         GPT2Config,
@@ -42,6 +45,7 @@ def new_model(architecture: Architecture, vocabulary_size: int, settings: StudyS
         MistralConfig,
         MixtralConfig,
         Olmo2Config,
+        Olmo3Config,
         OPTConfig,
         PersimmonConfig,
         Phi3Config,
@@ -162,6 +166,40 @@ def new_model(architecture: Architecture, vocabulary_size: int, settings: StudyS
             intermediate_size=3 * hidden,
             num_key_value_heads=heads,
             head_dim=hidden // heads,
+            **shape,
+        )
+    elif architecture == "apertus":
+        config = ApertusConfig(
+            intermediate_size=3 * hidden,
+            num_key_value_heads=heads,
+            rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
+            **special,
+            **shape,
+        )
+    elif architecture == "ernie4_5":
+        config = Ernie4_5Config(
+            intermediate_size=3 * hidden,
+            num_key_value_heads=heads,
+            head_dim=hidden // heads,
+            **special,
+            **shape,
+        )
+    elif architecture == "olmo3":
+        config = Olmo3Config(
+            intermediate_size=3 * hidden,
+            num_key_value_heads=heads,
+            sliding_window=MAX_POSITIONS // 4,
+            layer_types=["sliding_attention"] * (layers - 1) + ["full_attention"],
+            **special,
+            **shape,
+        )
+    elif architecture == "exaone4":
+        config = Exaone4Config(
+            intermediate_size=3 * hidden,
+            num_key_value_heads=heads,
+            sliding_window=MAX_POSITIONS // 4,
+            sliding_window_pattern=2,
+            **special,
             **shape,
         )
     elif architecture == "mixtral":

@@ -318,6 +318,54 @@ PROSPECTIVE_11 = FULL.model_copy(
 )
 """Four new ones at the rate that most had, for the line of headroom; no run chose a rate."""
 
+PROSPECTIVE_12 = FULL.model_copy(
+    update={
+        "lineages": (
+            LineageSettings(
+                name="dividing-apertus",
+                task="dividing",
+                architecture="apertus",
+                base_seed=26,
+                base_steps=500,
+                walk_lengths=(0,),
+                sft_learning_rate=1e-3,
+                rl_learning_rate=3e-4,
+            ),
+            LineageSettings(
+                name="balancing-ernie",
+                task="balancing",
+                architecture="ernie4_5",
+                base_seed=27,
+                base_steps=450,
+                walk_lengths=(0,),
+                sft_learning_rate=1e-3,
+                rl_learning_rate=3e-4,
+            ),
+            LineageSettings(
+                name="hiding-olmo3",
+                task="hiding",
+                architecture="olmo3",
+                base_seed=28,
+                base_steps=140,
+                walk_lengths=(0,),
+                sft_learning_rate=1e-3,
+                rl_learning_rate=3e-4,
+            ),
+            LineageSettings(
+                name="parking-exaone4",
+                task="parking",
+                architecture="exaone4",
+                base_seed=29,
+                base_steps=450,
+                walk_lengths=(0,),
+                sft_learning_rate=1e-3,
+                rl_learning_rate=3e-4,
+            ),
+        )
+    }
+)
+"""Four new ones at the rate that most had, for a line of agreement; no run chose a rate."""
+
 STUDIES = {
     "SETTINGS.json": FULL,
     "SETTINGS-prospective.json": PROSPECTIVE,
@@ -331,5 +379,6 @@ STUDIES = {
     "SETTINGS-prospective-9.json": PROSPECTIVE_9,
     "SETTINGS-prospective-10.json": PROSPECTIVE_10,
     "SETTINGS-prospective-11.json": PROSPECTIVE_11,
+    "SETTINGS-prospective-12.json": PROSPECTIVE_12,
 }
 """By the file in ``results`` that froze them."""

@@ -34,6 +34,10 @@ Architecture = Literal[
     "helium",
     "smollm3",
     "arcee",
+    "apertus",
+    "ernie4_5",
+    "olmo3",
+    "exaone4",
 ]
 
 

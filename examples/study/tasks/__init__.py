@@ -1,8 +1,9 @@
-"""The tasks by name: three walks, and twenty-one whose answers are choices."""
+"""The tasks by name: three walks, and twenty-five whose answers are choices."""
 
 from typing import Any
 
 from examples.study.tasks.arranging import TASK as ARRANGING
+from examples.study.tasks.balancing import TASK as BALANCING
 from examples.study.tasks.base import Task
 from examples.study.tasks.booking import TASK as BOOKING
 from examples.study.tasks.brackets import TASK as BRACKETS
@@ -11,10 +12,13 @@ from examples.study.tasks.choices import ChoiceTask
 from examples.study.tasks.climbing import TASK as CLIMBING
 from examples.study.tasks.coloring import TASK as COLORING
 from examples.study.tasks.covering import TASK as COVERING
+from examples.study.tasks.dividing import TASK as DIVIDING
 from examples.study.tasks.guarding import TASK as GUARDING
+from examples.study.tasks.hiding import TASK as HIDING
 from examples.study.tasks.hiking import TASK as HIKING
 from examples.study.tasks.latin import TASK as LATIN
 from examples.study.tasks.packing import TASK as PACKING
+from examples.study.tasks.parking import TASK as PARKING
 from examples.study.tasks.paying import TASK as PAYING
 from examples.study.tasks.queueing import TASK as QUEUEING
 from examples.study.tasks.rewriting import TASK as REWRITING
@@ -55,6 +59,10 @@ CHOICES: dict[str, ChoiceTask[Any]] = {
         PACKING,
         SWINGING,
         TRACING,
+        DIVIDING,
+        BALANCING,
+        HIDING,
+        PARKING,
     )
 }
 TASKS: dict[str, Task[Any]] = {**WALKS, **CHOICES}
