@@ -1,39 +1,56 @@
-"""Do rollouts agree on right answers? Looked at after the eleventh test, for a test to come.
+"""Do rollouts agree on right answers? Looked at after the eleventh test, planned for the twelfth.
 
     python -m examples.study.agreeing measure FOLDER [FOLDER ...]   # working folders of `run`
     python -m examples.study.agreeing                               # what it tells
 
-``results/agreement.jsonl`` has a row for each checkpoint whose weights were still there: the tool
-assessed it once more, as for its row in ``pairs.jsonl``, and stated ``agreement_accuracy``. All
-outcomes were known, so nothing here is evidence of what it tells on other tasks.
+``results/agreement.jsonl`` has a row for each checkpoint whose weights were still there after the
+eleventh test: the tool assessed it once more, as for its row in ``pairs.jsonl``, and stated
+``agreement_accuracy``. Their outcomes were known, so they are no evidence of what it tells on other
+tasks. Reports of the twelfth test hold it, stated before any of its runs.
 """
 
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
-from examples.study.first_updates import lookaheads_of, within_auroc
+from examples.study.first_updates import NO_LINE, lookaheads_of, within_auroc
 from examples.study.layout import sweep_order
+from examples.study.looking_ahead import LookaheadRow
 from examples.study.models import weights_digest
-from examples.study.planned_settings import STUDIES
+from examples.study.planned_settings import PROSPECTIVE_12, STUDIES
 from examples.study.predictors import PREDICTORS, RESULTS, values_of
 from examples.study.prospective import REFERENCE
 from examples.study.rows import PairRow, read_pairs
-from examples.study.scoring import PRIMARY, study_of, within
+from examples.study.scoring import PRIMARY, Study, study_of, within
 from examples.study.settings import StudySettings
 from examples.study.tables import table, value_text
 from examples.study.tasks import TASKS
+from examples.study.verdicts import level_now
 from mlflow_rlrisk.assess import assess
 from mlflow_rlrisk.demo.train import single_thread
+from mlflow_rlrisk.report_record import RiskLevel
 from mlflow_rlrisk.statistics import auroc
 
 FILE = "agreement.jsonl"
+NAME = "rlrisk/agreement_accuracy"
+HEADROOM_FROM = 4.0
+AGREED = 0.5
+AGREEMENT_FROM = (0.4, AGREED, 0.6)
+
+
+class Ends(NamedTuple):
+    """A value and its interval."""
+
+    value: float
+    low: float
+    high: float
 
 
 class AgreementRow(TypedDict):
@@ -73,7 +90,7 @@ def _measured(folder: Path, row: PairRow, place: Path, settings: StudySettings) 
         verifier=f"examples.study.tasks.{task.name}:reward",
         config=settings.assessment(task.max_new_tokens),
     )
-    found = report.metrics["rlrisk/agreement_accuracy"]
+    found = report.metrics[NAME]
     return {
         "lineage": row["lineage"],
         "checkpoint": row["checkpoint"],
@@ -89,17 +106,37 @@ def read_agreements() -> list[AgreementRow]:
     return [_ROW.validate_json(line) for line in lines]
 
 
+def known_agreements() -> dict[tuple[str, str], Ends]:
+    """Value and interval by lineage and checkpoint: of the reports, and of the file."""
+    found: dict[tuple[str, str], Ends] = {
+        (row["lineage"], row["checkpoint"]): Ends(*row["agreement"]) for row in read_agreements()
+    }
+    for row in read_pairs(RESULTS / "pairs.jsonl"):
+        if NAME in row["metrics"]:
+            ends = (row["metrics"][NAME + part] for part in ("", "_ci_low", "_ci_high"))
+            found[row["lineage"], row["checkpoint"]] = Ends(*ends)
+    return found
+
+
 def told() -> str:
-    """AUROC of a failed run and ranks of the final pass@1, beside what was known before."""
-    agreements = {(row["lineage"], row["checkpoint"]): row for row in read_agreements()}
-    pairs = read_pairs(RESULTS / "pairs.jsonl")
-    study = study_of([row for row in pairs if (row["lineage"], row["checkpoint"]) in agreements])
-    own = np.array(
-        [agreements[row["lineage"], row["checkpoint"]]["agreement"][0] for row in study.rows]
-    )
+    """What it tells of the checkpoints known before, and of those of the twelfth test."""
+    known, pairs = known_agreements(), read_pairs(RESULTS / "pairs.jsonl")
+    measured = [row for row in pairs if (row["lineage"], row["checkpoint"]) in known]
+    planned = {each.name for each in PROSPECTIVE_12.lineages}
+    parts = {
+        "all outcomes known": [row for row in measured if row["lineage"] not in planned],
+        "stated before any run": [row for row in measured if row["lineage"] in planned],
+    }
+    return "\n".join(_told_of(study_of(rows), known, how) for how, rows in parts.items() if rows)
+
+
+def _told_of(study: Study, known: Mapping[tuple[str, str], Ends], how: str) -> str:
+    """AUROC of a failed run, ranks of the final pass@1, and how many of the ``low`` failed."""
     ahead = lookaheads_of(study.rows)
     if ahead is None:
         raise ValueError(f"{FILE} names a checkpoint whose first updates were not tried")
+    agreements = [known[row["lineage"], row["checkpoint"]] for row in study.rows]
+    own = np.array([each.value for each in agreements])
     covered = values_of(study.rows, PREDICTORS[REFERENCE])
     values = {
         "`agreement_accuracy`": own,
@@ -121,8 +158,36 @@ def told() -> str:
     head = ["predictor", "AUROC failed", "within a lineage", "ρ with final pass@1, within"]
     return (
         f"{len(study.rows)} checkpoints of {len(study.names)} lineages, "
-        f"{int(study.failed.sum())} failed, all outcomes known.\n\n" + table(head, rows)
+        f"{int(study.failed.sum())} failed, {how}.\n\n"
+        + table(head, rows)
+        + "\n"
+        + table(["of those `low`", "n", "failed"], _lows(study, agreements, ahead))
     )
+
+
+def _lows(
+    study: Study, agreements: Sequence[Ends], ahead: Sequence[LookaheadRow]
+) -> list[list[str]]:
+    """Counts under each line, by the samples alone and with the updates tried."""
+    agree = np.array([each.low for each in agreements])
+    headroom = np.array([row["metrics"]["rlrisk/headroom_ci_low"] for row in study.rows])
+    by_samples = np.array([level_now(row, NO_LINE) is RiskLevel.LOW for row in study.rows])
+    with_updates = np.array([each["risk_level"] == RiskLevel.LOW for each in ahead])
+    lines = {
+        "by the samples, without a line": by_samples,
+        "headroom from 4 on": by_samples & (headroom >= HEADROOM_FROM),
+        **{f"agreement from {at:g} on": by_samples & (agree >= at) for at in AGREEMENT_FROM},
+        "headroom from 4 and agreement from 0.5 on": by_samples
+        & (headroom >= HEADROOM_FROM)
+        & (agree >= AGREED),
+        "with the updates": with_updates,
+        "with the updates, agreement from 0.5 on": with_updates & (agree >= AGREED),
+        "with the updates, agreement below": with_updates & (agree < AGREED),
+    }
+    return [
+        [name, str(int(chosen.sum())), str(int((chosen & study.failed).sum()))]
+        for name, chosen in lines.items()
+    ]
 
 
 def main() -> None:
