@@ -144,17 +144,11 @@ def _told_of(study: Study, known: Mapping[tuple[str, str], Ends], how: str) -> s
         REFERENCE: covered,
         "pass@1 sampled": values_of(study.rows, PREDICTORS["pass@1 sampled"]),
         "pass@1 greedy": values_of(study.rows, PREDICTORS["pass@1 greedy"]),
-        "`lookahead_reach`": np.array([each["reach"][0] for each in ahead]),
     }
-    rows = [
-        [
-            name,
-            value_text(auroc(-each, study.failed)),
-            value_text(within_auroc(study, each)),
-            value_text(within(study, each, PRIMARY)),
-        ]
-        for name, each in values.items()
-    ]
+    told = study_of([row for row, each in zip(study.rows, ahead, strict=True) if each["reach"]])
+    reach = np.array([each["reach"][0] for each in ahead if each["reach"]])
+    rows = [_scored(study, name, each) for name, each in values.items()]
+    rows.append(_scored(told, "`lookahead_reach`, where it is known", reach))
     head = ["predictor", "AUROC failed", "within a lineage", "ρ with final pass@1, within"]
     return (
         f"{len(study.rows)} checkpoints of {len(study.names)} lineages, "
@@ -163,6 +157,15 @@ def _told_of(study: Study, known: Mapping[tuple[str, str], Ends], how: str) -> s
         + "\n"
         + table(["of those `low`", "n", "failed"], _lows(study, agreements, ahead))
     )
+
+
+def _scored(study: Study, name: str, values: np.ndarray) -> list[str]:
+    return [
+        name,
+        value_text(auroc(-values, study.failed)),
+        value_text(within_auroc(study, values)),
+        value_text(within(study, values, PRIMARY)),
+    ]
 
 
 def _lows(

@@ -72,36 +72,42 @@ def first_update_figures(
     ahead = lookaheads_of(study.rows)
     if not study.rows or ahead is None or set(study.names) != set(lineages):
         return None
-    values = {REACH: np.array([each["reach"][0] for each in ahead])}
-    values |= {name: values_of(study.rows, PREDICTORS[name]) for name in RIVALS}
-    drawn = stratified(study)
-    draws = {name: auroc_draws(study, each, drawn) for name, each in values.items()}
-    closed = closed_share(study)
+    told = study_of([row for row, own in zip(study.rows, ahead, strict=True) if own["reach"]])
+    reach = np.array([own["reach"][0] for own in ahead if own["reach"]])
     return {
         "title": title,
         "lineages": study.names,
         "num_checkpoints": len(study.rows),
         "num_failed": int(study.failed.sum()),
-        "pace": pace(values[REACH], closed),
-        "predictors": {
-            name: {
-                "auroc": defined(lambda own=own: auroc(-own, study.failed)),
-                "interval": _ends(draws[name]),
-                "less_reference": _ends(draws[name] - draws[REFERENCE]),
-                "auroc_within": within_auroc(study, own),
-                "closed_pooled": defined(lambda own=own: spearman(own, closed)),
-                "closed_within": _within_rank(study, own, closed),
-                "final_within": float(
-                    np.mean([r or 0.0 for r in by_lineage(study, own, "final pass_at_1").values()])
-                ),
-            }
-            for name, own in values.items()
-        },
+        "num_silent": len(study.rows) - len(told.rows),
+        "pace": pace(reach, closed_share(told)),
+        "predictors": _predictors(told, reach),
         "levels": _levels(study, [level_now(row) for row in study.rows]),
         "levels_without_line": _levels(study, [level_now(row, NO_LINE) for row in study.rows]),
         "levels_with": _levels(study, [RiskLevel(each["risk_level"]) for each in ahead]),
         "lows": _lows(study, ahead),
         "lows_wider": [_lows_wider(study, ahead, factor) for factor in WIDER],
+    }
+
+
+def _predictors(study: Study, reach: np.ndarray) -> dict[str, dict[str, Any]]:
+    """Figures of the reach and its rivals, on the checkpoints that have one."""
+    values = {REACH: reach, **{name: values_of(study.rows, PREDICTORS[name]) for name in RIVALS}}
+    drawn, closed = stratified(study), closed_share(study)
+    draws = {name: auroc_draws(study, each, drawn) for name, each in values.items()}
+    return {
+        name: {
+            "auroc": defined(lambda own=own: auroc(-own, study.failed)),
+            "interval": _ends(draws[name]),
+            "less_reference": _ends(draws[name] - draws[REFERENCE]),
+            "auroc_within": within_auroc(study, own),
+            "closed_pooled": defined(lambda own=own: spearman(own, closed)),
+            "closed_within": _within_rank(study, own, closed),
+            "final_within": float(
+                np.mean([r or 0.0 for r in by_lineage(study, own, "final pass_at_1").values()])
+            ),
+        }
+        for name, own in values.items()
     }
 
 
@@ -165,7 +171,7 @@ def _lows_wider(study: Study, ahead: Sequence[LookaheadRow], factor: float) -> l
     """How many would be low, and how many of them failed, were the interval so much wider."""
     policy = PolicyConfig()
     line = policy.components["lookahead"]
-    reach = np.array([own["reach"][:2] for own in ahead])
+    reach = np.array([own["reach"][:2] or [0.0, 0.0] for own in ahead])  # a silent one is not low
     times = np.array([1.0 if row["lineage"] in HAS_WIDE else factor for row in study.rows])
     ends = reach[:, 0] - times * (reach[:, 0] - reach[:, 1])
     was_low = np.array([own["risk_level"] == RiskLevel.LOW for own in ahead])
@@ -251,11 +257,16 @@ def first_update_section(found: dict[str, Any] | None) -> str:
     head += ["ρ with the gap closed", "within", "ρ with final pass@1, within"]
     return (
         f"**{found['title']}.** {found['num_checkpoints']} checkpoints "
-        f"({', '.join(found['lineages'])}), {found['num_failed']} failed.\n\n"
+        f"({', '.join(found['lineages'])}), {found['num_failed']} failed{_silent(found)}.\n\n"
         + "".join(f"* {sentence}\n" for sentence in sentences)
         + "\n"
         + table(head, rows)
     )
+
+
+def _silent(found: dict[str, Any]) -> str:
+    silent = found["num_silent"]
+    return f"; of {silent} the updates say nothing, figures are of the others" if silent else ""
 
 
 def _auroc_cells(each: dict[str, Any], *, is_reference: bool) -> list[str]:

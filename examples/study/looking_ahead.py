@@ -8,7 +8,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NotRequired
 
 from pydantic import TypeAdapter
 from typing_extensions import TypedDict
@@ -22,7 +22,9 @@ from examples.study.tasks import TASKS
 from mlflow_rlrisk.assess import assess, rescore
 from mlflow_rlrisk.config import LookaheadConfig
 from mlflow_rlrisk.demo.train import single_thread
+from mlflow_rlrisk.errors import StatisticsError
 from mlflow_rlrisk.rollout_lookahead import look_ahead_from
+from mlflow_rlrisk.stored_evidence import keep_evidence
 
 FILE = "lookahead.jsonl"
 STEPS = 8
@@ -32,8 +34,9 @@ STEPS = 8
 class LookaheadRow(TypedDict):
     """What the tool said of one checkpoint with the run's first updates tried.
 
-    ``closed`` and ``reach`` are value, lower and upper end; ``settings`` those of the run.
-    ``solve_counts`` are of the rollouts that were used, as a report has them.
+    ``closed`` and ``reach`` are value, lower and upper end; empty where the updates say nothing,
+    for the reason in ``undefined``. ``settings`` are those of the run, ``solve_counts`` of the
+    rollouts that were used, as a report has them.
     """
 
     lineage: str
@@ -43,7 +46,8 @@ class LookaheadRow(TypedDict):
     closed: list[float]
     reach: list[float]
     pass_at_1: list[float]
-    effective_share: float
+    effective_share: float | None
+    undefined: NotRequired[str]
     risk_level: Literal["low", "medium", "high", "unknown"]
     solve_counts: list[list[int]]
 
@@ -76,21 +80,33 @@ def look_ahead_of(checkpoint: Checkpoint, settings: StudySettings) -> LookaheadR
         config=settings.assessment(task.max_new_tokens),
         out_dir=folder,
     )
-    found = look_ahead_from(folder, run, device="cpu")
-    report = rescore(folder)
-    shutil.rmtree(folder)
-    return {
+    row: LookaheadRow = {
         "lineage": checkpoint.lineage,
         "checkpoint": checkpoint.name,
         "weights": weights_digest(checkpoint.folder),
         "settings": run.model_dump(),
-        "closed": [found.closed.value, found.closed.low, found.closed.high],
-        "reach": [found.reach.value, found.reach.low, found.reach.high],
-        "pass_at_1": list(found.pass_at_1),
-        "effective_share": found.effective_share,
-        "risk_level": report.risk_level.value,
-        "solve_counts": [list(each) for each in report.solve_counts],
+        "closed": [],
+        "reach": [],
+        "pass_at_1": [],
+        "effective_share": None,
+        "risk_level": "unknown",
+        "solve_counts": [],
     }
+    try:
+        found = look_ahead_from(folder, run, device="cpu")
+    except StatisticsError as error:
+        row["undefined"] = str(error)
+        keep_evidence(folder, "lookahead_undefined", str(error))
+    else:
+        row["closed"] = [found.closed.value, found.closed.low, found.closed.high]
+        row["reach"] = [found.reach.value, found.reach.low, found.reach.high]
+        row["pass_at_1"] = list(found.pass_at_1)
+        row["effective_share"] = found.effective_share
+    report = rescore(folder)
+    shutil.rmtree(folder)
+    row["risk_level"] = report.risk_level.value
+    row["solve_counts"] = [list(each) for each in report.solve_counts]
+    return row
 
 
 def look_ahead_of_all(
@@ -104,7 +120,8 @@ def look_ahead_of_all(
         if row is None:
             row = look_ahead_of(each, settings)
             steps.write_atomically(_path(each), json.dumps(_ROW.validate_python(row)))
-        say(f"{each.lineage} {each.name}: {row['risk_level']}, reach {row['reach'][0]:.2f}")
+        reach = f"{row['reach'][0]:.2f}" if row["reach"] else f"undefined: {row['undefined']}"
+        say(f"{each.lineage} {each.name}: {row['risk_level']}, reach {reach}")
 
 
 def stored(checkpoint: Checkpoint, settings: StudySettings) -> LookaheadRow | None:

@@ -40,17 +40,18 @@ def outcome_lines(rows: Sequence[PairRow]) -> str:
     if ahead is None:
         return ""
     return "".join(
-        json.dumps(_line(row, own["reach"][0]), allow_nan=False) + "\n"
+        json.dumps(_line(row, own["reach"]), allow_nan=False) + "\n"
         for row, own in zip(rows, ahead, strict=True)
     )
 
 
-def _line(row: PairRow, reach: float) -> dict[str, Any]:
+def _line(row: PairRow, reach: Sequence[float]) -> dict[str, Any]:
     metrics = {f"rlrisk/{name}": row["metrics"][f"rlrisk/{name}"] for name in READ}
+    metrics |= {f"rlrisk/{REACH}": reach[0]} if reach else {}
     return {
         "lineage": f"{row['task']}-{row['architecture']}",
         "checkpoint": f"{row['lineage']}/{row['checkpoint']}",
-        "metrics": {**metrics, f"rlrisk/{REACH}": reach},
+        "metrics": metrics,
         "outcomes": [
             {
                 "final": {"pass_at_1": run["final"]["pass_at_1"]},
@@ -97,8 +98,9 @@ def planned_chance(rows: Sequence[PairRow], test: PlannedTest) -> dict[str, Any]
     ahead = lookaheads_of(study.rows)
     if not study.rows or ahead is None:
         return None
+    study = study_of([row for row, own in zip(study.rows, ahead, strict=True) if own["reach"]])
     scores = {
-        REACH: 1.0 - np.array([own["reach"][0] for own in ahead]),
+        REACH: 1.0 - np.array([own["reach"][0] for own in ahead if own["reach"]]),
         "risk_index": np.array([row["metrics"]["rlrisk/risk_index"] for row in study.rows]),
     }
     chances = {
