@@ -114,6 +114,29 @@ def test_each_was_tried_on_the_rollouts_of_its_report_at_the_rate_of_its_run(
         assert own["settings"] == of_the_run(row["lineage"], LAST.settings).model_dump()
 
 
+def test_a_checkpoint_whose_updates_say_nothing_has_a_level_and_no_part_in_their_figures(
+    rows: list[PairRow], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = read_lookaheads(RESULTS / FILE)
+    silent = next(each for each in known if each["lineage"] == LAST.lineages[0])
+    changed = {**silent, "reach": [], "closed": [], "undefined": "no gap", "risk_level": "medium"}
+    lines = [json.dumps(changed if each is silent else each) + "\n" for each in known]
+    others = [row for row in rows if row["checkpoint"] != silent["checkpoint"]]
+    expected = first_update_figures(others, [silent["lineage"]], "title")
+    assert expected is not None
+    (tmp_path / FILE).write_text("".join(lines))
+    monkeypatch.setattr(first_updates, "RESULTS", tmp_path)
+
+    found = first_update_figures(rows, [silent["lineage"]], "title")
+
+    assert found is not None
+    assert found["num_checkpoints"] == expected["num_checkpoints"] + 1
+    assert found["predictors"] == expected["predictors"]
+    assert found["levels_with"]["medium"] != expected["levels_with"]["medium"]
+    assert "of 1 the updates say nothing" in first_update_section(found)
+    assert "say nothing" not in first_update_section(expected)
+
+
 def test_what_is_missing_or_of_other_weights_is_no_figure(
     rows: list[PairRow], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,9 +162,9 @@ def test_intervals_that_were_too_narrow_are_stretched_and_no_others(test: Planne
         chosen = []
         for row in rows:
             own = ahead[row["lineage"], row["checkpoint"]]
-            value, low, _ = own["reach"]
-            if own["risk_level"] == "low" and value - factor * (value - low) >= 0.25:
-                chosen.append(_failed(row))
+            if own["risk_level"] == "low":
+                value, low, _ = own["reach"]
+                chosen += [_failed(row)] * (value - factor * (value - low) >= 0.25)
         counts.append([len(chosen), sum(chosen)])
 
     said = first_updates.first_update_summary([found])

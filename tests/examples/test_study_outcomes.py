@@ -57,6 +57,7 @@ def test_a_checkpoint_whose_updates_were_not_tried_leaves_the_file_unwritten() -
 
 
 def test_the_brier_score_is_that_of_scikit_learn(lines: list[dict[str, Any]]) -> None:
+    lines = [line for line in lines if "rlrisk/lookahead_reach" in line["metrics"]]
     left = np.array([1.0 - line["metrics"]["rlrisk/lookahead_reach"] for line in lines])
     lineages = np.array([line["lineage"] for line in lines])
     runs = [line["outcomes"] for line in lines]
@@ -90,8 +91,12 @@ def test_the_sentence_says_so_where_a_policy_would_not_use_it() -> None:
 
 @pytest.mark.parametrize("test", CHANCE_TESTS, ids=lambda test: str(test.file))
 def test_a_planned_curve_is_held_against_outcomes_of_its_own_test_alone(test: PlannedTest) -> None:
-    rows = [r for r in read_pairs(RESULTS / "pairs.jsonl") if r["lineage"] in test.lineages]
     known = {(each["lineage"], each["checkpoint"]): each for each in read_lookaheads(AHEAD)}
+    rows = [
+        row
+        for row in read_pairs(RESULTS / "pairs.jsonl")
+        if row["lineage"] in test.lineages and known[row["lineage"], row["checkpoint"]]["reach"]
+    ]
     curves = test.plan()["curves"]
     failed = [np.mean([run["failed"] for run in row["outcomes"]]) >= 0.5 for row in rows]
     left = [1.0 - known[row["lineage"], row["checkpoint"]]["reach"][0] for row in rows]
