@@ -7,13 +7,14 @@ is missing and how much of it.
 import math
 from collections.abc import Mapping, Sequence
 
-from mlflow_rlrisk.components import NO_LOOKAHEAD, AssessedComponents, signal_line
+from mlflow_rlrisk.components import HEADROOM, NO_LOOKAHEAD, AssessedComponents, signal_line
 from mlflow_rlrisk.config import AssessmentConfig, PolicyConfig
 from mlflow_rlrisk.errors import InsufficientRolloutsError
+from mlflow_rlrisk.luck import AGREEMENT
 from mlflow_rlrisk.metrics_catalogue import PREFIX
 from mlflow_rlrisk.records import PromptStatistics
 from mlflow_rlrisk.report_record import Component, Metric, RiskLevel
-from mlflow_rlrisk.risk import Gap, GapKind, Judgement, Veto, short_headroom
+from mlflow_rlrisk.risk import Gap, GapKind, Judgement, Veto
 from mlflow_rlrisk.statistics.beta_binomial import BetaBinomialFit, beta_signal, fit_beta_binomial
 from mlflow_rlrisk.statistics.groups import (
     LARGEST_GROUP,
@@ -61,12 +62,15 @@ def next_steps(
     if Veto.VERIFIER in judgement.vetoes:
         steps.append(_AUDIT)
     is_medium = judgement.level is RiskLevel.MEDIUM
-    short = short_headroom(assessed.components, policy) if is_medium else None
-    if short is not None:
+    short = judgement.luck if is_medium and judgement.luck and judgement.luck.is_short else None
+    if short is not None and short.name == AGREEMENT:
+        steps.append(_KNOWLEDGE)
+    elif short is not None:
         steps.append(_to_assess("lookahead", assessed.not_assessed.get("lookahead", NO_LOOKAHEAD)))
     for part in severe:
+        is_rare = part.name == "headroom" and short is not None and short.name == HEADROOM
         lacks_signal = part.name == "starvation" and part.x_low < policy.low_signal_from
-        if lacks_signal or part is short or part.q > _NO_STEP_UP_TO.get(part.name, 0.0):
+        if lacks_signal or is_rare or part.q > _NO_STEP_UP_TO.get(part.name, 0.0):
             steps += _for_component(part, metrics, statistics, config, policy)
     if judgement.level is not RiskLevel.UNKNOWN:
         steps += _to_resolve(judgement, severe, policy)
@@ -79,6 +83,12 @@ _OTHER_RUN = (
     "change what the run is taught with before it starts (learning rate, prompts a step, steps, "
     "reward) or begin from a sibling: tried on these rollouts, its first updates hardly help on "
     "prompts that they did not see"
+)
+
+_KNOWLEDGE = (
+    "teach more of the task before RL (supervised, on right answers to more prompts), or take a "
+    "reward that chance does not earn: as it is, answers that rollouts agree on are hardly the "
+    "right ones"
 )
 
 _AUDIT = (
@@ -298,15 +308,15 @@ def _to_resolve(
                 half = max(index.value - index.ci_low, index.ci_high - index.value)
                 steps.append(_resolve("the risk index", index.value, line, half, index.num_prompts))
     num_prompts = index.num_prompts if index is not None else 0
-    short = short_headroom(components, policy)
+    luck = judgement.luck
+    if luck is not None and luck.is_astride and judgement.level is RiskLevel.MEDIUM:
+        half = (luck.metric.ci_high - luck.metric.ci_low) / 2.0
+        steps.append(_resolve(luck.measure, luck.metric.value, luck.line, half, num_prompts))
     for part in components:
-        is_unsure = part is short and policy.low_headroom_from <= part.x_high
-        if (part.straddles or is_unsure) and judgement.level is RiskLevel.MEDIUM:
+        if part.straddles and judgement.level is RiskLevel.MEDIUM:
             line = part.ok + policy.max_component * (part.bad - part.ok)
             if part.name == "starvation":
                 line = signal_line(part.x_low, part.x_high, policy) or line
-            if is_unsure:
-                line = policy.low_headroom_from
             half = (part.x_high - part.x_low) / 2.0
             steps.append(_resolve(part.measure, part.x, line, half, num_prompts))
     return steps

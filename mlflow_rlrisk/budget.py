@@ -15,6 +15,7 @@ from mlflow_rlrisk.assessment_inputs import AssessmentInputs
 from mlflow_rlrisk.budget_record import Look, SequentialBudget
 from mlflow_rlrisk.components import MOST_ATTEMPTS, SIGNAL, STARVED, TRUNCATED
 from mlflow_rlrisk.config import AssessmentConfig, LookaheadConfig, PolicyConfig
+from mlflow_rlrisk.luck import AGREEMENT, luck_line
 from mlflow_rlrisk.records import Prompt, PromptStatistics
 from mlflow_rlrisk.report import RiskLevel, RiskReport
 from mlflow_rlrisk.risk import FAILURES
@@ -117,7 +118,7 @@ def is_decided(report: RiskReport) -> bool:
     when too many rollouts were truncated or failed to be graded; other missing evidence may come.
     So may what `PolicyConfig.low_requires` asks for, and first updates that overrule a short
     headroom: where only that keeps a level from ``low``, nothing is decided, and the whole budget
-    is there for it.
+    is there for it. Agreement that is too low by its whole interval is overruled by nothing.
     """
     metrics, policy = report.metrics, report.policy
     index, truncated = metrics.get("rlrisk/risk_index"), metrics.get(TRUNCATED)
@@ -140,8 +141,10 @@ def is_decided(report: RiskReport) -> bool:
     ]
     if report.risk_level is RiskLevel.LOW:
         return all(high <= policy.max_component for _, high in ends)
+    luck = luck_line(metrics, report.components, policy)
     cannot_be_low = (
         _lowest_index(report) >= policy.low_below
+        or (luck is not None and luck.name == AGREEMENT and luck.metric.ci_high < luck.line)
         or metrics[SIGNAL].ci_high < policy.low_signal_from
         or any(low > policy.max_component for low, _ in ends)
     )

@@ -254,9 +254,12 @@ class PolicyConfig(Settings):
     """``high`` when the upper end of the group signal is below this (majority degenerate)."""
     low_signal_from: Share = 0.75
     """``low`` needs the lower end of the group signal at or above this."""
+    low_agreement_from: Share = 0.5
+    """``low`` needs the lower end of ``agreement_accuracy`` at or above this."""
     low_headroom_from: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 4.0
-    """``low`` needs the lower end of the headroom, where the policy names it, at or above this;
-    not where the run's first updates were tried, which tell more."""
+    """``low`` needs that of the headroom, where the policy names it, at or above this. Asked for if
+    the run's first updates were not tried, and fewer than ``min_prompts`` prompts have rollouts
+    that agree or no agreement is asked for (0)."""
     veto_starved_above: Share = 0.7
     """``high`` when the lower end of the starved share is above this."""
     max_component: Share = 0.5

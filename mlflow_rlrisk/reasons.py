@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 
-from mlflow_rlrisk.components import SIGNAL, STARVED, AssessedComponents
+from mlflow_rlrisk.components import HEADROOM, SIGNAL, STARVED, AssessedComponents
 from mlflow_rlrisk.config import AssessmentConfig, PolicyConfig
 from mlflow_rlrisk.evidence import AssessmentContext
+from mlflow_rlrisk.luck import LuckLine
 from mlflow_rlrisk.metrics_catalogue import PREFIX
 from mlflow_rlrisk.report_record import Component, Metric, RiskLevel
-from mlflow_rlrisk.risk import Judgement, Veto, short_headroom
+from mlflow_rlrisk.risk import Judgement, Veto
 from mlflow_rlrisk.thresholds import threshold
 
 BY_SAMPLES_ALONE = (
@@ -15,6 +16,9 @@ BY_SAMPLES_ALONE = (
     "rate and length teach these prompts was not tried (rlrisk lookahead)"
 )
 """What a ``low`` does not say while the run's first updates were not tried."""
+
+HEADROOM_IF = "where rollouts hardly agree and the run's first updates were not tried"
+"""When the headroom is asked for."""
 
 
 def reasons(
@@ -38,9 +42,9 @@ def reasons(
     withholds = is_medium and metrics[SIGNAL].ci_low < policy.low_signal_from
     if withholds:
         sentences.append(words.signal())
-    short = short_headroom(assessed.components, policy) if is_medium else None
-    if short is not None:
-        sentences.append(words.headroom(short))
+    is_short = is_medium and judgement.luck is not None and judgement.luck.is_short
+    if judgement.luck is not None and is_short:
+        sentences.append(words.luck(judgement.luck))
     severe = sorted(assessed.components, key=lambda part: part.order)
     is_told = {"starvation": Veto.SIGNAL, "verifier": Veto.VERIFIER}
     sentences += [
@@ -48,7 +52,7 @@ def reasons(
         for part in severe
         if is_told.get(part.name) not in judgement.vetoes
         and not (withholds and part.name == "starvation" and part.q == 0.0)
-        and not (part is short and part.q <= policy.max_component)
+        and not (is_short and part.name == "headroom" and part.q <= policy.max_component)
         and (part.q > 0.0 or (part.straddles and is_medium))
     ]
     if judgement.index is not None:
@@ -124,13 +128,13 @@ class _Words:
             f" [{self._origin('policy.low_signal_from', line)}]"
         )
 
-    def headroom(self, part: Component) -> str:
-        """That the headroom withholds ``low``."""
-        line, size = self._policy.low_headroom_from, self._config.group_size
+    def luck(self, asked: LuckLine) -> str:
+        """That right answers may be chance, which withholds ``low``."""
+        where = f" {HEADROOM_IF}" if asked.name == HEADROOM else ""
         return (
-            f"{part.measure} {self._interval(part.x, part.x_low, part.x_high)} is not above "
-            f"{line:g} with its whole interval, as low needs at groups of {size} where the run's "
-            f"first updates were not tried [{self._origin('policy.low_headroom_from', line)}]"
+            f"{asked.measure} {self._metric(asked.name)} is not above {asked.line:g} with its "
+            f"whole interval, as low needs{where} "
+            f"[{self._origin(f'policy.{asked.field}', asked.line)}]"
         )
 
     def _origin(self, name: str, line: float) -> str:

@@ -318,7 +318,8 @@ def _with_lines_of_then(raw: object) -> object:
     policy = raw.get("policy") if isinstance(raw, dict) else None
     if not isinstance(raw, dict) or not isinstance(policy, dict):
         return raw
-    return {**raw, "policy": {"low_signal_from": 0.0, "low_headroom_from": 0.0, **policy}}
+    lines = dict.fromkeys(("low_signal_from", "low_agreement_from", "low_headroom_from"), 0.0)
+    return {**raw, "policy": {**lines, **policy}}
 
 
 def _plain(value: Any) -> Any:

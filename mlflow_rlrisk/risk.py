@@ -23,8 +23,9 @@ from mlflow_rlrisk.components import (
 )
 from mlflow_rlrisk.config import AssessmentConfig, PolicyConfig
 from mlflow_rlrisk.evidence import AssessmentContext, Evidence
+from mlflow_rlrisk.luck import LuckLine, luck_line
 from mlflow_rlrisk.metrics_catalogue import PREFIX
-from mlflow_rlrisk.report_record import Component, Metric, RiskLevel
+from mlflow_rlrisk.report_record import Metric, RiskLevel
 from mlflow_rlrisk.statistics.bootstrap import interval
 from mlflow_rlrisk.statistics.counts import FloatVector
 from mlflow_rlrisk.statistics.severity import noisy_or, ramp
@@ -78,6 +79,7 @@ class Judgement:
             the level is ``unknown``, for the same reason.
         lacking: Components without which the policy does not say ``low``, where nothing else
             withholds it.
+        luck: The line by which right answers may be chance; ``None`` where none is asked for.
     """
 
     level: RiskLevel
@@ -88,6 +90,7 @@ class Judgement:
     vetoes: tuple[Veto, ...]
     fail_probability: Metric | None = None
     lacking: tuple[str, ...] = ()
+    luck: LuckLine | None = None
 
 
 def judge(
@@ -108,7 +111,7 @@ def judge(
     1. ``unknown`` when evidence is missing (`evidence_gaps`);
     2. ``high`` when a veto applies (`find_vetoes`);
     3. ``low`` when the upper end of the index is below the policy's line, the lower end of the
-       group signal is not below its line, nor that of the headroom (`short_headroom`), no
+       group signal is not below its line, nor that of what tells luck (`luck_line`), no
        component is severe, the calibrated chance of failure, where there is one, is within the
        policy's line, and every component that the policy asks for was assessed;
     4. else ``medium``.
@@ -166,6 +169,7 @@ def judge(
     lacking = tuple(name for name in needed if name in assessed.not_assessed)
     if SIGNAL in metrics and STARVED in metrics:
         vetoes = find_vetoes(metrics[SIGNAL], metrics[STARVED], index, youden, policy)
+    luck = luck_line(metrics, assessed.components, policy)
     if not gaps:
         chances: FloatVector | None = None
         if (read := _calibrated_on(index, index_draws, metrics, draws, policy)) is not None:
@@ -174,10 +178,10 @@ def judge(
         severities = [part.q for part in assessed.components]
         level = level_of(index, metrics[SIGNAL], vetoes, severities, policy, calibrated)
         probabilities = _probabilities(
-            draws, index_draws, assessed, youden, policy, chances, can_be_low=not lacking
+            draws, index_draws, assessed, youden, policy, chances, luck, can_be_low=not lacking
         )
     is_withheld = level is RiskLevel.LOW and bool(lacking)
-    is_short = level is RiskLevel.LOW and short_headroom(assessed.components, policy) is not None
+    is_short = level is RiskLevel.LOW and luck is not None and luck.is_short
     return Judgement(
         level=RiskLevel.MEDIUM if is_withheld or is_short else level,
         index=index,
@@ -187,6 +191,7 @@ def judge(
         vetoes=vetoes,
         fail_probability=calibrated,
         lacking=lacking if is_withheld else (),
+        luck=luck,
     )
 
 
@@ -347,19 +352,6 @@ def level_of(
     return RiskLevel.LOW if max(severities) <= policy.max_component else RiskLevel.MEDIUM
 
 
-def short_headroom(components: Sequence[Component], policy: PolicyConfig) -> Component | None:
-    """The headroom where its lower end withholds ``low``."""
-    headroom = _headroom_asked_for(components)
-    is_short = headroom is not None and headroom.x_low < policy.low_headroom_from
-    return headroom if is_short else None
-
-
-def _headroom_asked_for(components: Sequence[Component]) -> Component | None:
-    """The headroom, unless first updates were tried: they tell whether rare success is luck."""
-    found = {part.name: part for part in components}
-    return None if "lookahead" in found else found.get("headroom")
-
-
 def _probabilities(
     draws: Mapping[str, FloatVector],
     index_draws: FloatVector,
@@ -367,6 +359,7 @@ def _probabilities(
     youden: Evidence | None,
     policy: PolicyConfig,
     chances: FloatVector | None,
+    luck: LuckLine | None,
     *,
     can_be_low: bool,
 ) -> dict[str, float]:
@@ -377,9 +370,8 @@ def _probabilities(
         high = high | (draws[SIGNAL] < policy.veto_signal_below)
         high = high | (draws[STARVED] > policy.veto_starved_above)
         mild = mild & (draws[SIGNAL] >= policy.low_signal_from)
-    headroom = assessed.find("headroom")
-    if headroom is not None and _headroom_asked_for(assessed.components) is not None:
-        mild = mild & (headroom.draws >= policy.low_headroom_from)
+    if luck is not None:
+        mild = mild & (draws[luck.name] >= luck.line)
     if youden is not None and youden.value <= _youden_line():
         high = np.ones_like(high)
     low = ~high & mild & (index_draws < policy.low_below)

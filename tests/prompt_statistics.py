@@ -26,6 +26,7 @@ def prompt(
     num_samples = num_scored + num_failed
     num_tokens = num_samples * tokens_each
     wrong = num_scored - num_correct
+    said = (*[num_correct] * (num_correct > 0), *[1] * wrong)  # no two wrong ones say the same
     values: dict[str, Any] = {
         "prompt_id": f"p{index:05d}",
         "num_samples": num_samples,
@@ -39,9 +40,9 @@ def prompt(
         "sequence_entropy": entropy,
         "num_low_entropy": None if entropy is None else num_tokens // 2,
         "nll_sum": None if entropy is None else entropy * num_tokens,
-        "answer_counts": tuple(count for count in (num_correct, wrong) if count) or None,
+        "answer_counts": said or None,
         "correct_counts": (num_correct,) if num_correct else (),
-        "text_counts": tuple(count for count in (num_correct, wrong, num_failed) if count),
+        "text_counts": (*said, *[1] * num_failed),
         "num_loops": 0,
         "num_unparsed": 0,
         "right_answer_counts": (num_correct,) if num_correct else (),

@@ -1,11 +1,17 @@
 """Next steps must be possible: no pass@1 above 1, no group size that a bad fit made up."""
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 
 from mlflow_rlrisk.evidence import AssessmentContext, Evidence
 from mlflow_rlrisk.report import RiskLevel
 from tests.prompt_statistics import prompt, prompts, report_of
+
+NO_TWO_ALIKE: dict[str, Any] = {"answer_counts": (1,) * 16, "right_answer_counts": ()}
+"""Answers of 16 rollouts that never agree."""
 
 
 def test_headroom_that_no_success_rate_could_reach_asks_for_larger_groups() -> None:
@@ -83,11 +89,10 @@ def test_what_the_level_rests_on_is_advised_on_first() -> None:
 
 def test_rare_right_answers_that_keep_a_level_from_low_are_told_with_what_would_help() -> None:
     # Every prompt is solved 4 or 5 times of 16: pass@1 .28, a headroom of 3.4.
-    report = report_of(prompts([4, 5] * 100, 16))
+    rare = prompts([4, 5] * 100, 16, **NO_TWO_ALIKE)
+    report = report_of(rare)
     tried = Evidence.exact(0.6, "tried")
-    with_updates = report_of(
-        prompts([4, 5] * 100, 16), context=AssessmentContext(lookahead_reach=tried)
-    )
+    with_updates = report_of(rare, context=AssessmentContext(lookahead_reach=tried))
 
     assert (report.risk_level, with_updates.risk_level) == (RiskLevel.MEDIUM, RiskLevel.LOW)
     (said,) = (each for each in report.reasons if "over critical success" in each)
@@ -98,8 +103,43 @@ def test_rare_right_answers_that_keep_a_level_from_low_are_told_with_what_would_
     assert any("pass@1 of 0.33 is where headroom" in step for step in report.next_steps)
 
 
+def test_rollouts_that_agree_on_wrong_answers_are_told_with_what_would_help() -> None:
+    # 8 of 16 are right and spread over eight answers, the wrong ones all say the same.
+    one_wrong = {"answer_counts": (8, *[1] * 8), "right_answer_counts": (1,) * 8}
+    tried = AssessmentContext(lookahead_reach=Evidence.exact(0.6, "tried"))
+
+    for context in (None, tried):
+        report = report_of(prompts([8] * 100, 16, **one_wrong), context=context)
+
+        assert report.metrics["rlrisk/agreement_accuracy"].value == 0.0
+        assert report.risk_level is RiskLevel.MEDIUM
+        (said,) = (each for each in report.reasons if "where two rollouts agree" in each)
+        assert "is not above 0.5 with its whole interval" in said
+        assert report.next_steps[0].startswith("teach more of the task before RL")
+        assert not any("headroom" in step for step in report.next_steps)
+
+
+def test_agreement_astride_its_line_is_told_how_many_prompts_would_settle_it() -> None:
+    # Two of 16 agree, on a right answer at 32 prompts of 60, on a wrong one at 28.
+    agree_right = {"answer_counts": (2, *[1] * 14), "right_answer_counts": (2, *[1] * 6)}
+    agree_wrong = {"answer_counts": (2, *[1] * 14), "right_answer_counts": (1,) * 8}
+    right = prompts([8] * 32, 16, **agree_right)
+    wrong = prompts([8] * 28, 16, **agree_wrong)
+
+    report = report_of([*right, *(replace(each, prompt_id=f"w{each.prompt_id}") for each in wrong)])
+
+    found = report.metrics["rlrisk/agreement_accuracy"]
+    assert found.value == pytest.approx(32 / 60)
+    assert found.ci_low < 0.5 < found.ci_high
+    assert report.risk_level is RiskLevel.MEDIUM
+    assert any(
+        "to tell share of right ones where two rollouts agree" in step and "the line 0.5" in step
+        for step in report.next_steps
+    )
+
+
 def test_a_headroom_astride_its_line_is_told_how_many_prompts_would_settle_it() -> None:
-    report = report_of(prompts([3, 8] * 30, 16))
+    report = report_of(prompts([3, 8] * 30, 16, **NO_TWO_ALIKE))
 
     assert report.metrics["rlrisk/headroom"].ci_low < 4.0 < report.metrics["rlrisk/headroom"].value
     assert report.risk_level is RiskLevel.MEDIUM

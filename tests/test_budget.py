@@ -203,3 +203,16 @@ def test_a_record_whose_rounds_do_not_fit_its_looks_is_refused() -> None:
             tokens_saved=21504,
             looks=(look,),
         )
+
+
+def test_agreement_that_is_too_low_by_its_whole_interval_decides_a_medium() -> None:
+    # Half are right, spread over eight answers; of the wrong ones all say the same, or none.
+    right = {"right_answer_counts": (1,) * 8}
+    agreeing = prompts([8] * 200, 16, answer_counts=(8, *[1] * 8), **right)
+    rare = prompts([4, 5] * 100, 16, answer_counts=(1,) * 16, right_answer_counts=())
+
+    wrong, luck = report_of(agreeing), report_of(rare)
+
+    assert wrong.risk_level is luck.risk_level is RiskLevel.MEDIUM
+    assert is_decided(wrong)
+    assert not is_decided(luck)  # first updates may overrule a short headroom

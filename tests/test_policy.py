@@ -64,7 +64,7 @@ def test_another_name_and_another_required_level_are_no_other_lines(report: Risk
     assert decide(report, policy).outcome is Outcome.PROMOTE
 
 
-@pytest.mark.parametrize("line", ["low_signal_from", "low_headroom_from"])
+@pytest.mark.parametrize("line", ["low_signal_from", "low_agreement_from", "low_headroom_from"])
 def test_a_report_from_before_a_line_does_not_read_as_judged_by_it(
     report: RiskReport, line: str
 ) -> None:
@@ -84,6 +84,7 @@ policies = st.builds(
     min_prompts=st.integers(1, 300),
     veto_signal_below=st.floats(0, 1),
     low_signal_from=st.floats(0, 1),
+    low_agreement_from=st.floats(0.01, 1),  # 0 asks for headroom instead
     low_headroom_from=st.floats(0, 8),
     max_component=st.floats(0, 1),
     required_level=st.sampled_from(["low", "medium"]),
@@ -102,6 +103,7 @@ def test_tightening_a_policy_never_turns_block_into_promote(
             "min_prompts": policy.min_prompts + more_prompts,
             "veto_signal_below": min(policy.veto_signal_below + more, 1.0),
             "low_signal_from": min(policy.low_signal_from + more, 1.0),
+            "low_agreement_from": min(policy.low_agreement_from + more, 1.0),
             "low_headroom_from": policy.low_headroom_from + 10.0 * more,
             "max_component": max(policy.max_component - more, 0.0),
             "required_level": "low",

@@ -3,23 +3,25 @@
     python -m examples.study.agreeing measure FOLDER [FOLDER ...]   # working folders of `run`
     python -m examples.study.agreeing                               # what it tells
 
-``results/agreement.jsonl`` has a row for each checkpoint whose weights were still there after the
-eleventh test: the tool assessed it once more, as for its row in ``pairs.jsonl``, and stated
-``agreement_accuracy``. Their outcomes were known, so they are no evidence of what it tells on other
-tasks. Reports of the twelfth test hold it, stated before any of its runs.
+Outcomes of what was measured once more (`agreements`) were known, so that is no evidence of what it
+tells on other tasks. Reports of the twelfth test hold it, stated before any of its runs.
 """
 
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-from pydantic import TypeAdapter
-from typing_extensions import TypedDict
 
+from examples.study.agreements import (
+    AGREEMENT_ROW,
+    FILE,
+    AgreementRow,
+    agreement_of,
+    read_agreements,
+)
 from examples.study.first_updates import NO_LINE, lookaheads_of, within_auroc
 from examples.study.layout import sweep_order
 from examples.study.looking_ahead import LookaheadRow
@@ -35,40 +37,19 @@ from examples.study.tasks import TASKS
 from examples.study.verdicts import level_now
 from mlflow_rlrisk.assess import assess
 from mlflow_rlrisk.demo.train import single_thread
-from mlflow_rlrisk.report_record import RiskLevel
+from mlflow_rlrisk.luck import AGREEMENT
+from mlflow_rlrisk.report_record import Metric, RiskLevel
 from mlflow_rlrisk.statistics import auroc
 
-FILE = "agreement.jsonl"
-NAME = "rlrisk/agreement_accuracy"
 HEADROOM_FROM = 4.0
 AGREED = 0.5
 AGREEMENT_FROM = (0.4, AGREED, 0.6)
 
 
-class Ends(NamedTuple):
-    """A value and its interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-class AgreementRow(TypedDict):
-    """``agreement`` is value, lower and upper end of ``rlrisk/agreement_accuracy``."""
-
-    lineage: str
-    checkpoint: str
-    weights: str
-    agreement: list[float]
-
-
-_ROW = TypeAdapter(AgreementRow)
-
-
 def measure(folders: Sequence[Path]) -> Iterator[AgreementRow]:
     """Assess every checkpoint without a row that a folder holds with the weights of its run."""
     single_thread()
-    done = {(row["lineage"], row["checkpoint"]) for row in read_agreements()}
+    done = {row["weights"] for row in read_agreements()}
     known = {
         (row["lineage"], row["checkpoint"]): row for row in read_pairs(RESULTS / "pairs.jsonl")
     }
@@ -76,7 +57,7 @@ def measure(folders: Sequence[Path]) -> Iterator[AgreementRow]:
         for settings in STUDIES.values():
             for each in sweep_order(settings):
                 place, row = folder / each.folder, known.get((each.lineage, each.name))
-                if row is None or (each.lineage, each.name) in done or not place.is_dir():
+                if row is None or row["digests"]["weights"] in done or not place.is_dir():
                     continue
                 if weights_digest(place) == row["digests"]["weights"]:
                     yield _measured(folder, row, place, settings)
@@ -90,7 +71,7 @@ def _measured(folder: Path, row: PairRow, place: Path, settings: StudySettings) 
         verifier=f"examples.study.tasks.{task.name}:reward",
         config=settings.assessment(task.max_new_tokens),
     )
-    found = report.metrics[NAME]
+    found = report.metrics[AGREEMENT]
     return {
         "lineage": row["lineage"],
         "checkpoint": row["checkpoint"],
@@ -99,43 +80,23 @@ def _measured(folder: Path, row: PairRow, place: Path, settings: StudySettings) 
     }
 
 
-def read_agreements() -> list[AgreementRow]:
-    """The rows of the file, each checked against the schema."""
-    path = RESULTS / FILE
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    return [_ROW.validate_json(line) for line in lines]
-
-
-def known_agreements() -> dict[tuple[str, str], Ends]:
-    """Value and interval by lineage and checkpoint: of the reports, and of the file."""
-    found: dict[tuple[str, str], Ends] = {
-        (row["lineage"], row["checkpoint"]): Ends(*row["agreement"]) for row in read_agreements()
-    }
-    for row in read_pairs(RESULTS / "pairs.jsonl"):
-        if NAME in row["metrics"]:
-            ends = (row["metrics"][NAME + part] for part in ("", "_ci_low", "_ci_high"))
-            found[row["lineage"], row["checkpoint"]] = Ends(*ends)
-    return found
-
-
 def told() -> str:
     """What it tells of the checkpoints known before, and of those of the twelfth test."""
-    known, pairs = known_agreements(), read_pairs(RESULTS / "pairs.jsonl")
-    measured = [row for row in pairs if (row["lineage"], row["checkpoint"]) in known]
+    measured = [row for row in read_pairs(RESULTS / "pairs.jsonl") if agreement_of(row) is not None]
     planned = {each.name for each in PROSPECTIVE_12.lineages}
     parts = {
         "all outcomes known": [row for row in measured if row["lineage"] not in planned],
         "stated before any run": [row for row in measured if row["lineage"] in planned],
     }
-    return "\n".join(_told_of(study_of(rows), known, how) for how, rows in parts.items() if rows)
+    return "\n".join(_told_of(study_of(rows), how) for how, rows in parts.items() if rows)
 
 
-def _told_of(study: Study, known: Mapping[tuple[str, str], Ends], how: str) -> str:
+def _told_of(study: Study, how: str) -> str:
     """AUROC of a failed run, ranks of the final pass@1, and how many of the ``low`` failed."""
     ahead = lookaheads_of(study.rows)
     if ahead is None:
         raise ValueError(f"{FILE} names a checkpoint whose first updates were not tried")
-    agreements = [known[row["lineage"], row["checkpoint"]] for row in study.rows]
+    agreements = [found for row in study.rows if (found := agreement_of(row)) is not None]
     own = np.array([each.value for each in agreements])
     covered = values_of(study.rows, PREDICTORS[REFERENCE])
     values = {
@@ -169,10 +130,10 @@ def _scored(study: Study, name: str, values: np.ndarray) -> list[str]:
 
 
 def _lows(
-    study: Study, agreements: Sequence[Ends], ahead: Sequence[LookaheadRow]
+    study: Study, agreements: Sequence[Metric], ahead: Sequence[LookaheadRow]
 ) -> list[list[str]]:
     """Counts under each line, by the samples alone and with the updates tried."""
-    agree = np.array([each.low for each in agreements])
+    agree = np.array([each.ci_low for each in agreements])
     headroom = np.array([row["metrics"]["rlrisk/headroom_ci_low"] for row in study.rows])
     by_samples = np.array([level_now(row, NO_LINE) is RiskLevel.LOW for row in study.rows])
     with_updates = np.array([each["risk_level"] == RiskLevel.LOW for each in ahead])
@@ -204,7 +165,7 @@ def main() -> None:
         return
     with (RESULTS / FILE).open("a", encoding="utf-8") as file:
         for row in measure([each.resolve() for each in given.folders]):
-            file.write(json.dumps(_ROW.validate_python(row), allow_nan=False) + "\n")
+            file.write(json.dumps(AGREEMENT_ROW.validate_python(row), allow_nan=False) + "\n")
             file.flush()
             sys.stderr.write(f"{row['lineage']} {row['checkpoint']}: {row['agreement'][0]:.3f}\n")
 

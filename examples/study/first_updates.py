@@ -16,7 +16,7 @@ from examples.study.prospective import PLANNED, REFERENCE, stratified
 from examples.study.rows import PairRow
 from examples.study.scoring import Study, auroc_draws, by_lineage, defined, study_of
 from examples.study.tables import interval_text, table, value_text
-from examples.study.verdicts import level_now
+from examples.study.verdicts import NO_LUCK, level_now, with_luck
 from mlflow_rlrisk.config import PolicyConfig
 from mlflow_rlrisk.report_record import RiskLevel
 from mlflow_rlrisk.statistics import auroc, ramp, spearman
@@ -27,8 +27,10 @@ WIDER = (1.3, 1.8)
 """Today's intervals over those of most rows (`tests.benchmarks.lookahead_coverage`): from, to."""
 HAS_WIDE = frozenset(name for test in PLANNED[7:] for name in test.lineages)
 """Lineages whose rows hold intervals as they are today: those of the eighth test and later."""
-NO_LINE = PolicyConfig(low_headroom_from=0.0)
+NO_LINE = PolicyConfig(**NO_LUCK)
 """The rules as they were until the eleventh test."""
+HEADROOM_LINE = PolicyConfig(low_agreement_from=0.0)
+"""The rules as they were until the twelfth."""
 RIVALS = (
     REFERENCE,
     "pass@10",
@@ -74,6 +76,10 @@ def first_update_figures(
         return None
     told = study_of([row for row, own in zip(study.rows, ahead, strict=True) if own["reach"]])
     reach = np.array([own["reach"][0] for own in ahead if own["reach"]])
+    now = [
+        with_luck(row, RiskLevel(own["risk_level"]), PolicyConfig(), are_updates_tried=True)
+        for row, own in zip(study.rows, ahead, strict=True)
+    ]
     return {
         "title": title,
         "lineages": study.names,
@@ -84,9 +90,11 @@ def first_update_figures(
         "predictors": _predictors(told, reach),
         "levels": _levels(study, [level_now(row) for row in study.rows]),
         "levels_without_line": _levels(study, [level_now(row, NO_LINE) for row in study.rows]),
+        "levels_headroom": _levels(study, [level_now(row, HEADROOM_LINE) for row in study.rows]),
         "levels_with": _levels(study, [RiskLevel(each["risk_level"]) for each in ahead]),
-        "lows": _lows(study, ahead),
-        "lows_wider": [_lows_wider(study, ahead, factor) for factor in WIDER],
+        "levels_with_now": _levels(study, now),
+        "lows": _lows(study, now),
+        "lows_wider": [_lows_wider(study, ahead, now, factor) for factor in WIDER],
     }
 
 
@@ -158,23 +166,25 @@ def _levels(study: Study, levels: Sequence[RiskLevel]) -> dict[str, dict[str, in
     }
 
 
-def _lows(study: Study, ahead: Sequence[LookaheadRow]) -> list[str]:
+def _lows(study: Study, levels: Sequence[RiskLevel]) -> list[str]:
     """The failed ones that are low all the same."""
     return [
         f"{row['lineage']} {row['checkpoint']}"
-        for row, own, has_failed in zip(study.rows, ahead, study.failed, strict=True)
-        if has_failed and own["risk_level"] == RiskLevel.LOW
+        for row, level, has_failed in zip(study.rows, levels, study.failed, strict=True)
+        if has_failed and level is RiskLevel.LOW
     ]
 
 
-def _lows_wider(study: Study, ahead: Sequence[LookaheadRow], factor: float) -> list[int]:
+def _lows_wider(
+    study: Study, ahead: Sequence[LookaheadRow], levels: Sequence[RiskLevel], factor: float
+) -> list[int]:
     """How many would be low, and how many of them failed, were the interval so much wider."""
     policy = PolicyConfig()
     line = policy.components["lookahead"]
     reach = np.array([own["reach"][:2] or [0.0, 0.0] for own in ahead])  # a silent one is not low
     times = np.array([1.0 if row["lineage"] in HAS_WIDE else factor for row in study.rows])
     ends = reach[:, 0] - times * (reach[:, 0] - reach[:, 1])
-    was_low = np.array([own["risk_level"] == RiskLevel.LOW for own in ahead])
+    was_low = np.array([level is RiskLevel.LOW for level in levels])
     stays = was_low & (ramp(ends, line.ok, line.bad) <= policy.max_component)
     return [int(stays.sum()), int((stays & study.failed).sum())]
 
@@ -191,7 +201,8 @@ def first_update_summary(tested: Sequence[dict[str, Any] | None]) -> str:
     rows = []
     for found in known:
         reach, other = (found["predictors"][name] for name in (REACH, REFERENCE))
-        keys = ("levels_without_line", "levels", "levels_with")
+        keys = ("levels_without_line", "levels_headroom", "levels")
+        keys += ("levels_with", "levels_with_now")
         lows = [found[key]["low"] for key in keys]
         rows.append(
             [
@@ -206,13 +217,15 @@ def first_update_summary(tested: Sequence[dict[str, Any] | None]) -> str:
             ]
         )
     head = ["levels and the first updates", "n (failed)", "`low` by the samples (failed)"]
-    head += ["with the line of headroom (failed)", "`low` with the updates (failed)"]
+    head += ["with the line of headroom (failed)", "by today's lines (failed)"]
+    head += ["`low` with the updates (failed)", "by today's lines (failed)"]
     head += ["good ones `high`", f"AUROC failed, {REACH}"]
     head += ["− pass@64 [95 %]", "AUROC, pass@64", "ρ with the gap closed", "closed of the pace"]
     named = [name for found in known for name in found["lows"]]
     return (
         table(head, rows)
-        + f"\nFailed and `low` with the updates: {', '.join(named) if named else 'none'}. "
+        + "\nFailed and `low` with the updates by today's lines: "
+        + f"{', '.join(named) if named else 'none'}. "
         + _said_wider(np.sum([found["lows_wider"] for found in known], axis=0).tolist())
     )
 
@@ -233,7 +246,7 @@ def first_update_section(found: dict[str, Any] | None) -> str:
     sentences = [
         _finding(*(found["predictors"][name] for name in (REACH, REFERENCE))),
         f"Levels by the samples alone: {_said(found['levels'])}. With the first updates: "
-        f"{_said(found['levels_with'])}; "
+        f"{_said(found['levels_with_now'])}; "
         + (
             f"**failed and `low`: {', '.join(found['lows'])}**"
             if found["lows"]

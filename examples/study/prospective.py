@@ -26,6 +26,7 @@ from examples.study.planned_settings import (
     PROSPECTIVE_9,
     PROSPECTIVE_10,
     PROSPECTIVE_11,
+    PROSPECTIVE_12,
 )
 from examples.study.predictors import DURING, OURS, PREDICTORS, values_of
 from examples.study.rows import PairRow
@@ -89,6 +90,9 @@ PLANNED = (
     ),
     PlannedTest(
         "Eleventh test out of sample", PROSPECTIVE_11, "prospective-11.json", is_of_rank=False
+    ),
+    PlannedTest(
+        "Twelfth test out of sample", PROSPECTIVE_12, "prospective-12.json", is_of_rank=False
     ),
 )
 

@@ -9,6 +9,7 @@ from collections import Counter
 
 import numpy as np
 
+from examples.study.agreements import agreement_of
 from examples.study.predictors import report_of
 from examples.study.rows import PairRow
 from examples.study.scoring import PRIMARY, Study
@@ -16,10 +17,13 @@ from mlflow_rlrisk.aggregate import aggregate
 from mlflow_rlrisk.components import Quantities, assess_components
 from mlflow_rlrisk.config import PolicyConfig
 from mlflow_rlrisk.evidence import AssessmentContext
+from mlflow_rlrisk.luck import AGREEMENT, luck_line
 from mlflow_rlrisk.records import PromptStatistics
 from mlflow_rlrisk.report_record import Metric, RiskLevel, RiskReport
-from mlflow_rlrisk.risk import Judgement, judge, short_headroom
+from mlflow_rlrisk.risk import Judgement, judge
 
+NO_LUCK = {"low_agreement_from": 0.0, "low_headroom_from": 0.0}
+"""The lines of what may be luck, not asked for: the rules until the eleventh test."""
 _ORDER = {RiskLevel.LOW: 0, RiskLevel.MEDIUM: 1, RiskLevel.HIGH: 2}
 
 
@@ -81,16 +85,30 @@ def _statistics(report: RiskReport) -> list[PromptStatistics]:
 
 
 def level_now(row: PairRow, policy: PolicyConfig | None = None) -> RiskLevel:
-    """Level by a policy: the report's own where that asks for more headroom at most."""
+    """Level by a policy, the default one unless another is given.
+
+    The report's own, unless it was judged by other rules or a line of luck (`luck_line`) withheld
+    ``low``; then the lines of the policy, with the agreement that was measured since.
+    """
     report, policy = report_of(row["report"]), policy or PolicyConfig()
-    line = report.policy.low_headroom_from
-    is_other = report.policy != policy.model_copy(update={"low_headroom_from": line})
-    if is_other or line > policy.low_headroom_from:
-        return judgement_now(row, policy).level
-    is_short = short_headroom(report.components, policy) is not None
-    return (
-        RiskLevel.MEDIUM if report.risk_level is RiskLevel.LOW and is_short else report.risk_level
-    )
+    own, free = (each.model_copy(update=NO_LUCK) for each in (report.policy, policy))
+    line_of_then = luck_line(report.metrics, report.components, report.policy)
+    is_withheld = line_of_then is not None and line_of_then.is_short
+    level = report.risk_level
+    if own != free or (level is RiskLevel.MEDIUM and is_withheld):
+        level = judgement_now(row, free).level
+    return with_luck(row, level, policy)
+
+
+def with_luck(
+    row: PairRow, level: RiskLevel, policy: PolicyConfig, *, are_updates_tried: bool = False
+) -> RiskLevel:
+    """A level with the lines of luck: agreement, or headroom where no updates were tried."""
+    report, found = report_of(row["report"]), agreement_of(row)
+    metrics = report.metrics if found is None else {**report.metrics, AGREEMENT: found}
+    line = luck_line(metrics, [] if are_updates_tried else report.components, policy)
+    is_short = line is not None and line.is_short
+    return RiskLevel.MEDIUM if level is RiskLevel.LOW and is_short else level
 
 
 def level_table(study: Study) -> dict[str, dict[str, int]]:

@@ -1,11 +1,12 @@
-"""What was measured after the eleventh test: of the same weights, and counted right."""
+"""Agreements that were measured once more: of the same weights, and counted right."""
 
 import re
 
 import numpy as np
 from scipy.stats import mannwhitneyu
 
-from examples.study.agreeing import read_agreements, told
+from examples.study.agreeing import told
+from examples.study.agreements import read_agreements
 from examples.study.predictors import RESULTS
 from examples.study.rows import read_pairs
 from examples.study.scoring import study_of
@@ -17,7 +18,7 @@ def test_every_row_is_of_the_weights_that_were_assessed_and_trained() -> None:
     }
     rows = read_agreements()
 
-    assert len({(row["lineage"], row["checkpoint"]) for row in rows}) == len(rows) == 264
+    assert len({(row["lineage"], row["checkpoint"]) for row in rows}) == len(rows) == 384
     for row in rows:
         assert row["weights"] == known[row["lineage"], row["checkpoint"]]["digests"]["weights"]
         value, low, high = row["agreement"]
