@@ -61,8 +61,7 @@ def next_steps(
     severe = sorted(assessed.components, key=lambda part: (part.name != decides, part.order))
     if Veto.VERIFIER in judgement.vetoes:
         steps.append(_AUDIT)
-    is_medium = judgement.level is RiskLevel.MEDIUM
-    short = judgement.luck if is_medium and judgement.luck and judgement.luck.is_short else None
+    short = judgement.short_of
     if short is not None and short.name == AGREEMENT:
         steps.append(_KNOWLEDGE)
     elif short is not None:
@@ -87,8 +86,8 @@ _OTHER_RUN = (
 
 _KNOWLEDGE = (
     "teach more of the task before RL (supervised, on right answers to more prompts), or take a "
-    "reward that chance does not earn: as it is, answers that rollouts agree on are hardly the "
-    "right ones"
+    "reward that chance does not earn: the answers that rollouts agree on are not shown to be "
+    "right more often than wrong"
 )
 
 _AUDIT = (
@@ -308,10 +307,10 @@ def _to_resolve(
                 half = max(index.value - index.ci_low, index.ci_high - index.value)
                 steps.append(_resolve("the risk index", index.value, line, half, index.num_prompts))
     num_prompts = index.num_prompts if index is not None else 0
-    luck = judgement.luck
-    if luck is not None and luck.is_astride and judgement.level is RiskLevel.MEDIUM:
-        half = (luck.metric.ci_high - luck.metric.ci_low) / 2.0
-        steps.append(_resolve(luck.measure, luck.metric.value, luck.line, half, num_prompts))
+    short = judgement.short_of
+    if short is not None and short.line <= short.metric.ci_high:
+        half = (short.metric.ci_high - short.metric.ci_low) / 2.0
+        steps.append(_resolve(short.measure, short.metric.value, short.line, half, num_prompts))
     for part in components:
         if part.straddles and judgement.level is RiskLevel.MEDIUM:
             line = part.ok + policy.max_component * (part.bad - part.ok)

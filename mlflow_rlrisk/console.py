@@ -32,6 +32,7 @@ _HEADLINE = (
     ("group signal", "rlrisk/group_signal_fraction"),
     ("starved share", "rlrisk/starved_share"),
     ("saturated share", "rlrisk/saturated_share"),
+    ("agreement accuracy", "rlrisk/agreement_accuracy"),
     ("truncated share", "rlrisk/truncated_share"),
     ("risk index", "rlrisk/risk_index"),
 )

@@ -50,11 +50,6 @@ class LuckLine:
         """Whether it withholds ``low``."""
         return self.metric.ci_low < self.line
 
-    @property
-    def is_astride(self) -> bool:
-        """Whether it withholds ``low`` and more prompts might not."""
-        return self.is_short and self.line <= self.metric.ci_high
-
 
 def luck_line(
     metrics: Mapping[str, Metric], components: Sequence[Component], policy: PolicyConfig

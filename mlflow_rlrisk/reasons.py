@@ -42,9 +42,10 @@ def reasons(
     withholds = is_medium and metrics[SIGNAL].ci_low < policy.low_signal_from
     if withholds:
         sentences.append(words.signal())
-    is_short = is_medium and judgement.luck is not None and judgement.luck.is_short
-    if judgement.luck is not None and is_short:
-        sentences.append(words.luck(judgement.luck))
+    short = judgement.short_of
+    if short is not None:
+        sentences.append(words.luck(short))
+    is_rare = short is not None and short.name == HEADROOM
     severe = sorted(assessed.components, key=lambda part: part.order)
     is_told = {"starvation": Veto.SIGNAL, "verifier": Veto.VERIFIER}
     sentences += [
@@ -52,7 +53,7 @@ def reasons(
         for part in severe
         if is_told.get(part.name) not in judgement.vetoes
         and not (withholds and part.name == "starvation" and part.q == 0.0)
-        and not (is_short and part.name == "headroom" and part.q <= policy.max_component)
+        and not (is_rare and part.name == "headroom" and part.q <= policy.max_component)
         and (part.q > 0.0 or (part.straddles and is_medium))
     ]
     if judgement.index is not None:

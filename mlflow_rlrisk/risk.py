@@ -92,6 +92,12 @@ class Judgement:
     lacking: tuple[str, ...] = ()
     luck: LuckLine | None = None
 
+    @property
+    def short_of(self) -> LuckLine | None:
+        """The line of luck that a ``medium`` does not meet."""
+        is_short = self.level is RiskLevel.MEDIUM and self.luck is not None and self.luck.is_short
+        return self.luck if is_short else None
+
 
 def judge(
     metrics: Mapping[str, Metric],

@@ -57,6 +57,7 @@ CORE = (
     "pass_at_64",
     "group_signal_fraction",
     "headroom",
+    "agreement_accuracy",
     "token_entropy",
     "truncated_share",
     INDEX,
@@ -113,7 +114,7 @@ def assessed(
 
 
 def simulate(
-    population: Population, num_prompts: int, num_samples: int, reps: int, num_resamples: int
+    population: Population, num_prompts: int, num_samples: int, seeds: range, num_resamples: int
 ) -> Iterator[dict[str, Any]]:
     """One row a metric: how often its interval holds the truth.
 
@@ -128,7 +129,7 @@ def simulate(
     made: dict[str, int] = defaultdict(int)
     sparse: dict[str, int] = defaultdict(int)
     width: dict[str, float] = defaultdict(float)
-    for seed in range(reps):
+    for seed in seeds:
         rng = np.random.default_rng([seed, num_prompts, num_samples, place])
         metrics = assessed(
             draw(population, num_prompts, num_samples, rng), num_resamples, seed % NUM_SEEDS
@@ -157,7 +158,7 @@ def simulate(
             "interval_above_truth": above[name] / runs,
             "mean_width": width[name] / runs,
             "sparse_or_constant": sparse[name] / runs,
-            "undefined": 1 - runs / reps,
+            "undefined": 1 - runs / len(seeds),
             "runs": runs,
         }
 
@@ -276,6 +277,7 @@ def main() -> None:
     """Simulate every population and size, print the table, write the rows."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--reps", type=int, default=1000, help="assessments a cell")
+    parser.add_argument("--first", type=int, default=0, help="seed of the first assessment")
     parser.add_argument("--prompts", type=int, nargs="+", default=[50, 200])
     parser.add_argument("--samples", type=int, nargs="+", default=[16, 64])
     parser.add_argument("--resamples", type=int, default=2000)
@@ -287,6 +289,8 @@ def main() -> None:
     wanted = tuple(given.population or [""])
     formula = formula_digest(DEFAULT_COMPONENTS)
     settings = {"reps": given.reps, "resamples": given.resamples, "formula": formula}
+    settings |= {"first": given.first} if given.first else {}
+    seeds = range(given.first, given.first + given.reps)
     rows = _finished(given.json, settings)
     if rows:
         print(f"{len(rows)} rows are taken from {given.json}", file=sys.stderr)
@@ -295,7 +299,7 @@ def main() -> None:
         key = (population.name, num_prompts, num_samples)
         if key in done or not population.name.startswith(wanted):
             continue
-        rows += simulate(population, num_prompts, num_samples, given.reps, given.resamples)
+        rows += simulate(population, num_prompts, num_samples, seeds, given.resamples)
         print(
             key, f"{time.process_time() - started:.0f} s of CPU time", file=sys.stderr, flush=True
         )
@@ -318,7 +322,7 @@ def _finished(path: Path | None, settings: dict[str, Any]) -> list[dict[str, Any
 def _write(path: Path, rows: Sequence[dict[str, Any]], settings: dict[str, Any]) -> None:
     record = {
         "command": f"python -m tests.benchmarks.coverage --reps {settings['reps']}"
-        f" --resamples {settings['resamples']}",
+        f" --resamples {settings['resamples']} --first {settings.get('first', 0)}",
         "device": f"{platform.machine()} CPU, one process, no GPU",
         "settings": settings,
         "rows": [{**row, "reason": reason(row)} for row in rows],
