@@ -7,6 +7,9 @@ from scipy.stats import mannwhitneyu
 
 from examples.study.agreeing import told
 from examples.study.agreements import read_agreements
+from examples.study.looking_ahead import FILE as AHEAD
+from examples.study.looking_ahead import read_lookaheads
+from examples.study.planned_settings import PROSPECTIVE_12
 from examples.study.predictors import RESULTS
 from examples.study.rows import read_pairs
 from examples.study.scoring import study_of
@@ -37,3 +40,27 @@ def test_the_auroc_of_agreement_is_that_of_mann_and_whitney() -> None:
     assert stated is not None
     expected = mannwhitneyu(good, failed).statistic / (good.size * failed.size)
     assert abs(float(stated[1]) - expected) <= 0.0051
+
+
+def test_the_lows_of_the_twelfth_test_are_those_given_before_its_runs() -> None:
+    names = {each.name for each in PROSPECTIVE_12.lineages}
+    rows = [row for row in read_pairs(RESULTS / "pairs.jsonl") if row["lineage"] in names]
+    ahead = {(a["lineage"], a["checkpoint"]): a for a in read_lookaheads(RESULTS / AHEAD)}
+    given, tried, agreed = [], [], []
+    for row in rows:
+        has_failed = np.mean([run["failed"] for run in row["outcomes"]]) >= 0.5
+        does_agree = row["metrics"]["rlrisk/agreement_accuracy_ci_low"] >= 0.5
+        if row["risk_level"] == "low":
+            given.append(has_failed)
+        if ahead[row["lineage"], row["checkpoint"]]["risk_level"] == "low":
+            (agreed if does_agree else tried).append(has_failed)
+
+    said = told().split("stated before any run")[1]
+
+    for name, found in (
+        ("headroom from 4 on", given),
+        ("with the updates", tried + agreed),
+        ("with the updates, agreement from 0.5 on", agreed),
+        ("with the updates, agreement below", tried),
+    ):
+        assert f"| {name} | {len(found)} | {sum(found)} |" in said
