@@ -16,14 +16,12 @@ def columns(one: LineageMember) -> dict[str, np.ndarray]:
     ordered = sorted(one.statistics, key=lambda each: each.prompt_id)
     solved = [each.num_correct or 0 for each in ordered]
     wrong = [SAMPLES - count for count in solved]
-    alike = [
-        (comb(count, GROUP) + comb(SAMPLES - count, GROUP)) / comb(SAMPLES, GROUP)
-        for count in solved
-    ]
+    # The right answer is among a group or not; the wrong ones in it are all different.
+    distinct = [1.0 - comb(w, GROUP) / comb(SAMPLES, GROUP) + GROUP * w / SAMPLES for w in wrong]
     return {
         "pass": np.array(solved) / SAMPLES,
         "deep": np.array([1.0 - comb(w, DEEP) / comb(SAMPLES, DEEP) for w in wrong]),
-        "distinct": 2.0 - np.array(alike),  # a right and a wrong answer are all there is
+        "distinct": np.array(distinct),
         "entropy": np.array([each.sequence_entropy for each in ordered]),
     }
 
