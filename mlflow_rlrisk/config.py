@@ -258,8 +258,8 @@ class PolicyConfig(Settings):
     """``low`` needs the lower end of ``agreement_accuracy`` at or above this."""
     low_headroom_from: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 4.0
     """``low`` needs that of the headroom, where the policy names it, at or above this. Asked for if
-    the run's first updates were not tried, and fewer than ``min_prompts`` prompts have rollouts
-    that agree or no agreement is asked for (0)."""
+    the run's first updates were not tried, and fewer than 50 prompts have rollouts that agree or
+    no agreement is asked for (0)."""
     veto_starved_above: Share = 0.7
     """``high`` when the lower end of the starved share is above this."""
     max_component: Share = 0.5

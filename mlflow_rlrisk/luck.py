@@ -18,6 +18,9 @@ _MEASURES = {
     AGREEMENT: "share of right ones where two rollouts agree",
     HEADROOM: "pass@1 over critical success",
 }
+ENOUGH = 50
+"""Prompts whose rollouts have to agree for their interval to count, in every policy: were it a line
+of the policy, a stricter one could turn a short agreement into a headroom that suffices."""
 _FIELDS = {AGREEMENT: "low_agreement_from", HEADROOM: "low_headroom_from"}
 
 
@@ -54,7 +57,7 @@ class LuckLine:
 def luck_line(
     metrics: Mapping[str, Metric], components: Sequence[Component], policy: PolicyConfig
 ) -> LuckLine | None:
-    """What is asked for: agreement, or headroom where too few prompts have rollouts that agree.
+    """What is asked for: agreement, or headroom where fewer than `ENOUGH` prompts tell it.
 
     The headroom not where the run's first updates were tried, which tell more than it does.
 
@@ -65,7 +68,7 @@ def luck_line(
     """
     names = {part.name for part in components}
     found = metrics.get(AGREEMENT)
-    if policy.low_agreement_from > 0.0 and found and found.num_prompts >= policy.min_prompts:
+    if policy.low_agreement_from > 0.0 and found and found.num_prompts >= ENOUGH:
         return LuckLine(name=AGREEMENT, metric=found, line=policy.low_agreement_from)
     if "headroom" not in names or "lookahead" in names:
         return None

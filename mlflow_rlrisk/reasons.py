@@ -17,9 +17,6 @@ BY_SAMPLES_ALONE = (
 )
 """What a ``low`` does not say while the run's first updates were not tried."""
 
-HEADROOM_IF = "where rollouts hardly agree and the run's first updates were not tried"
-"""When the headroom is asked for."""
-
 
 def reasons(
     judgement: Judgement,
@@ -131,7 +128,8 @@ class _Words:
 
     def luck(self, asked: LuckLine) -> str:
         """That right answers may be chance, which withholds ``low``."""
-        where = f" {HEADROOM_IF}" if asked.name == HEADROOM else ""
+        is_stand_in = asked.name == HEADROOM
+        where = " where rollouts hardly agree and no first updates were tried" * is_stand_in
         return (
             f"{asked.measure} {self._metric(asked.name)} is not above {asked.line:g} with its "
             f"whole interval, as low needs{where} "

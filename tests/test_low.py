@@ -82,6 +82,10 @@ def test_the_headroom_is_asked_for_only_where_too_few_prompts_tell_whether_rollo
     assert judged(many).level is RiskLevel.LOW
     assert judged(few).level is RiskLevel.MEDIUM
     assert judged(wrong).level is RiskLevel.LOW
+    # A policy that asks for more prompts does not ask for less agreement.
+    assert judged(with_agreement(0.45, 60)).level is RiskLevel.MEDIUM
+    strict = PolicyConfig(min_prompts=150)
+    assert judged(with_agreement(0.45, 60), strict).level is RiskLevel.MEDIUM
     # A policy that asks for none asks for the headroom instead.
     not_asked = PolicyConfig(low_agreement_from=0.0)
     assert judged(many, not_asked).level is RiskLevel.MEDIUM
