@@ -29,10 +29,12 @@ def new_model(architecture: Architecture, vocabulary_size: int, settings: StudyS
         ArceeConfig,
         AutoModelForCausalLM,
         BloomConfig,
+        Cohere2Config,
         CohereConfig,
         Ernie4_5Config,
         Exaone4Config,
         FalconConfig,
+        Glm4Config,
         GlmConfig,
         GPT2Config,
         GPTBigCodeConfig,
@@ -41,6 +43,7 @@ def new_model(architecture: Architecture, vocabulary_size: int, settings: StudyS
         GPTNeoXConfig,
         GraniteConfig,
         HeliumConfig,
+        HunYuanDenseV1Config,
         LlamaConfig,
         MistralConfig,
         MixtralConfig,
@@ -51,6 +54,7 @@ def new_model(architecture: Architecture, vocabulary_size: int, settings: StudyS
         Phi3Config,
         PhiConfig,
         Qwen3Config,
+        SeedOssConfig,
         SmolLM3Config,
         StableLmConfig,
         Starcoder2Config,
@@ -199,6 +203,42 @@ def new_model(architecture: Architecture, vocabulary_size: int, settings: StudyS
             num_key_value_heads=heads,
             sliding_window=MAX_POSITIONS // 4,
             sliding_window_pattern=2,
+            **special,
+            **shape,
+        )
+    elif architecture == "cohere2":
+        config = Cohere2Config(
+            intermediate_size=3 * hidden,
+            num_key_value_heads=heads,
+            logit_scale=1.0,
+            sliding_window=MAX_POSITIONS // 4,
+            layer_types=["sliding_attention"] * (layers - 1) + ["full_attention"],
+            **special,
+            **shape,
+        )
+    elif architecture == "seed_oss":
+        config = SeedOssConfig(
+            intermediate_size=3 * hidden,
+            num_key_value_heads=heads,
+            head_dim=hidden // heads,
+            attention_dropout=0.0,
+            residual_dropout=0.0,
+            **special,
+            **shape,
+        )
+    elif architecture == "glm4":
+        config = Glm4Config(
+            intermediate_size=3 * hidden,
+            num_key_value_heads=heads // 2,
+            head_dim=hidden // heads,
+            **special,
+            **shape,
+        )
+    elif architecture == "hunyuan":
+        config = HunYuanDenseV1Config(
+            intermediate_size=3 * hidden,
+            num_key_value_heads=heads,
+            head_dim=hidden // heads,
             **special,
             **shape,
         )

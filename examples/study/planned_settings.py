@@ -366,6 +366,54 @@ PROSPECTIVE_12 = FULL.model_copy(
 )
 """Four new ones at the rate that most had, for a line of agreement; no run chose a rate."""
 
+PROSPECTIVE_13 = FULL.model_copy(
+    update={
+        "lineages": (
+            LineageSettings(
+                name="sorting-hunyuan",
+                task="sorting",
+                architecture="hunyuan",
+                base_seed=30,
+                base_steps=140,
+                walk_lengths=(0,),
+                sft_learning_rate=1e-3,
+                rl_learning_rate=3e-4,
+            ),
+            LineageSettings(
+                name="translating-cohere2",
+                task="translating",
+                architecture="cohere2",
+                base_seed=31,
+                base_steps=140,
+                walk_lengths=(0,),
+                sft_learning_rate=1e-3,
+                rl_learning_rate=2e-4,
+            ),
+            LineageSettings(
+                name="summing-seedoss",
+                task="summing",
+                architecture="seed_oss",
+                base_seed=32,
+                base_steps=340,
+                walk_lengths=(0,),
+                sft_learning_rate=1e-3,
+                rl_learning_rate=2e-4,
+            ),
+            LineageSettings(
+                name="multiplying-glm4",
+                task="multiplying",
+                architecture="glm4",
+                base_seed=33,
+                base_steps=360,
+                walk_lengths=(0,),
+                sft_learning_rate=1e-3,
+                rl_learning_rate=3e-4,
+            ),
+        )
+    }
+)
+"""Four new ones for the index where little is left to learn, two whose answers are extracted."""
+
 STUDIES = {
     "SETTINGS.json": FULL,
     "SETTINGS-prospective.json": PROSPECTIVE,
@@ -380,5 +428,6 @@ STUDIES = {
     "SETTINGS-prospective-10.json": PROSPECTIVE_10,
     "SETTINGS-prospective-11.json": PROSPECTIVE_11,
     "SETTINGS-prospective-12.json": PROSPECTIVE_12,
+    "SETTINGS-prospective-13.json": PROSPECTIVE_13,
 }
 """By the file in ``results`` that froze them."""

@@ -38,6 +38,10 @@ Architecture = Literal[
     "ernie4_5",
     "olmo3",
     "exaone4",
+    "cohere2",
+    "seed_oss",
+    "glm4",
+    "hunyuan",
 ]
 
 

@@ -1,4 +1,4 @@
-"""The tasks by name: three walks, and twenty-five whose answers are choices."""
+"""The tasks by name: three walks, and twenty-nine whose answers are choices."""
 
 from typing import Any
 
@@ -17,6 +17,7 @@ from examples.study.tasks.guarding import TASK as GUARDING
 from examples.study.tasks.hiding import TASK as HIDING
 from examples.study.tasks.hiking import TASK as HIKING
 from examples.study.tasks.latin import TASK as LATIN
+from examples.study.tasks.multiplying import TASK as MULTIPLYING
 from examples.study.tasks.packing import TASK as PACKING
 from examples.study.tasks.parking import TASK as PARKING
 from examples.study.tasks.paying import TASK as PAYING
@@ -24,11 +25,14 @@ from examples.study.tasks.queueing import TASK as QUEUEING
 from examples.study.tasks.rewriting import TASK as REWRITING
 from examples.study.tasks.seating import TASK as SEATING
 from examples.study.tasks.sharing import TASK as SHARING
+from examples.study.tasks.sorting import TASK as SORTING
 from examples.study.tasks.stack import TASK as STACK
+from examples.study.tasks.summing import TASK as SUMMING
 from examples.study.tasks.swapping import TASK as SWAPPING
 from examples.study.tasks.swinging import TASK as SWINGING
 from examples.study.tasks.tiling import TASK as TILING
 from examples.study.tasks.tracing import TASK as TRACING
+from examples.study.tasks.translating import TASK as TRANSLATING
 from examples.study.tasks.turning import TASK as TURNING
 from examples.study.tasks.walks import WalkTask
 from examples.study.tasks.weaving import TASK as WEAVING
@@ -63,6 +67,10 @@ CHOICES: dict[str, ChoiceTask[Any]] = {
         BALANCING,
         HIDING,
         PARKING,
+        SORTING,
+        TRANSLATING,
+        SUMMING,
+        MULTIPLYING,
     )
 }
 TASKS: dict[str, Task[Any]] = {**WALKS, **CHOICES}
