@@ -19,6 +19,9 @@ from mlflow_rlrisk.errors import ConfigError, InsufficientRolloutsError, Statist
 IntVector = npt.NDArray[np.int64]
 FloatVector = npt.NDArray[np.float64]
 
+MOST_SCORED = (1 << 31) - 1
+"""Rollouts of a prompt that are counted at most: products of two such counts fit an int64."""
+
 _DENSE_KEYS_PER_PROMPT = 4
 """A lookup table of all possible pairs is used up to this many entries per prompt."""
 _DENSE_KEYS_MINIMUM = 1 << 16
@@ -139,7 +142,8 @@ class CountPairs:
         """Check both arrays and find the distinct pairs.
 
         Raises:
-            StatisticsError: An array is unusable, the shapes differ, or ``c > n``.
+            StatisticsError: An array is unusable, the shapes differ, ``c > n``, or ``n`` is above
+                `MOST_SCORED`.
 
         >>> CountPairs.of([1, 0, 1], [4, 4, 4]).num_correct
         array([0, 1])
@@ -156,7 +160,9 @@ class CountPairs:
             raise StatisticsError(
                 f"num_correct[{first}]={correct[first]}: at most num_scored={scored[first]}"
             )
-        smallest, width = int(scored.min()), int(scored.max()) + 1
+        if (most := int(scored.max())) > MOST_SCORED:
+            raise StatisticsError(f"num_scored holds {most}: at most {MOST_SCORED} are counted")
+        smallest, width = int(scored.min()), most + 1
         keys = (scored - smallest) * width + correct
         unique, index = _unique_keys(keys, (width - smallest) * width)
         return cls(unique % width, unique // width + smallest, index)

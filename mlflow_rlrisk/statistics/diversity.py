@@ -40,8 +40,9 @@ def collision(counts: Sequence[npt.ArrayLike]) -> FloatVector:
     """
     multiplicity, totals, answers = _multiplicities(counts)
     require_lengths(totals, 2, "collision")
-    pairs_equal = answers.sums((multiplicity * (multiplicity - 1)).astype(np.float64))
-    return np.asarray(pairs_equal / (totals * (totals - 1)))
+    count = totals.astype(np.float64)  # a product of two may be too large for an integer
+    pairs_equal = answers.sums(multiplicity * (multiplicity - 1.0))
+    return np.asarray(pairs_equal / (count * (count - 1.0)))
 
 
 def agreement(

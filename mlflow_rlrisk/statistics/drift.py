@@ -39,7 +39,9 @@ def tilted_policy(policy: npt.ArrayLike, rewards: npt.ArrayLike, beta: float) ->
         raise StatisticsError(f"policy has shape {chances.shape}, rewards {gains.shape}")
     if not (math.isfinite(beta) and beta > 0.0):
         raise StatisticsError(f"beta={beta}: must be above 0")
-    weights = chances * np.exp((gains - gains.max()) / beta)
+    held = chances > 0.0  # what is never answered has no part in the optimum, whatever it pays
+    weights = np.zeros_like(chances)
+    weights[held] = chances[held] * np.exp((gains[held] - gains[held].max()) / beta)
     return np.asarray(weights / weights.sum())
 
 
@@ -72,7 +74,8 @@ def sft_loss_rise(policy: npt.ArrayLike, rewards: npt.ArrayLike, beta: float) ->
     """
     chances, gains = _distribution("policy", policy), finite_vector("rewards", rewards)
     tilted_policy(chances, gains, beta)
-    scaled = gains / beta
+    held = chances > 0.0
+    chances, scaled = chances[held], gains[held] / beta
     highest = float(scaled.max())
     log_partition = highest + math.log(float((chances * np.exp(scaled - highest)).sum()))
     return max(0.0, log_partition - float(chances @ scaled))

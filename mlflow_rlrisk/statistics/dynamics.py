@@ -4,6 +4,7 @@ Entropies in nats. The law and the covariance describe training without an entro
 who calls them has to know that there is none.
 """
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -130,13 +131,13 @@ def relative_drop(before: float, after: float) -> float:
     """Share of the entropy that is gone, ``(H_a - H_b) / H_a``; negative for a rise.
 
     Raises:
-        StatisticsError: ``before`` is not above 0 or ``after`` below 0.
+        StatisticsError: ``before`` is not above 0, ``after`` below 0, or one is not finite.
 
     >>> round(relative_drop(0.0174, 0.0063), 6)
     0.637931
     """
-    if not before > 0.0 or not after >= 0.0:
-        raise StatisticsError(f"entropies {before} and {after}: above 0, and at least 0")
+    if not (0.0 < before < math.inf and 0.0 <= after < math.inf):
+        raise StatisticsError(f"entropies {before} and {after}: above 0, and at least 0; finite")
     return (before - after) / before
 
 
@@ -223,7 +224,7 @@ def fork_share(entropies: npt.ArrayLike, reference: float) -> float:
             that is compared with, never that of the same tokens.
 
     Raises:
-        StatisticsError: There is no token, or an entropy is below 0.
+        StatisticsError: There is no token, an entropy is below 0, or ``reference`` is not finite.
 
     >>> fork_share([0.0, 0.1, 0.9, 1.2], reference=0.5)
     0.5
@@ -231,4 +232,6 @@ def fork_share(entropies: npt.ArrayLike, reference: float) -> float:
     h = finite_array("entropies", entropies)
     if h.size == 0 or h.min() < 0.0:
         raise StatisticsError("entropies: at least one, none below 0")
+    if not math.isfinite(reference):
+        raise StatisticsError(f"reference={reference}: must be finite")
     return float((h > reference).mean())

@@ -104,6 +104,7 @@ def smallest_group_size(
 
     Raises:
         ConfigError: ``target`` is not strictly between 0 and 1, or ``largest < 2``.
+        StatisticsError: The signal is not a number.
 
     >>> smallest_group_size(lambda g: float(true_signal(0.1, g)), target=0.8)
     16
@@ -111,7 +112,9 @@ def smallest_group_size(
     if not 0.0 < target < 1.0:
         raise ConfigError("target", target, "must lie strictly between 0 and 1")
     high = check_at_least("largest", largest, 2)
-    if signal_at(high) < target:
+    if math.isnan(most := signal_at(high)):
+        raise StatisticsError(f"signal_at({high})={most}: must be a number")
+    if most < target:
         return None
     low = 2
     while low < high:

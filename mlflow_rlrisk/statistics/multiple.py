@@ -5,7 +5,7 @@ import numpy.typing as npt
 from scipy.special import gammaln
 
 from mlflow_rlrisk.errors import StatisticsError
-from mlflow_rlrisk.statistics.counts import FloatVector, IntVector, finite_vector
+from mlflow_rlrisk.statistics.counts import CountPairs, FloatVector, IntVector, finite_vector
 
 _AS_LIKELY = 1e-9
 """Relative difference of two chances that rounding alone makes: they count as equal."""
@@ -59,11 +59,22 @@ def fisher_p_values(
     Returns:
         P-values in ``(0, 1]``, shape ``[P]``.
 
+    Raises:
+        StatisticsError: Counts are no integers, negative, more successes than tries, or of another
+            number of prompts on one side.
+
     >>> one = np.array([1])
     >>> fisher_p_values(8 * one, 10 * one, one, 5 * one).round(4)  # as scipy.stats.fisher_exact
     array([0.0889])
     """
-    tables = np.stack([solved, tries, solved_after, tries_after], axis=1).astype(np.int64)
+    counts = (solved, tries, solved_after, tries_after)
+    if {np.size(each) for each in counts} == {0}:
+        return np.empty(0)
+    sides = (CountPairs.of(solved, tries), CountPairs.of(solved_after, tries_after))
+    if sides[0].num_prompts != sides[1].num_prompts:
+        sizes = f"{sides[0].num_prompts} prompts before and {sides[1].num_prompts} after"
+        raise StatisticsError(f"solved_after: {sizes}: both sides need the same ones")
+    tables = np.stack([np.asarray(each, dtype=np.int64) for each in counts], axis=1)
     distinct, place = np.unique(tables, axis=0, return_inverse=True)
     own, size, other, other_size = (column[:, None] for column in distinct.T)
     dealt = np.arange(size.max(initial=0) + 1)

@@ -13,7 +13,7 @@ from scipy.special import xlog1py, xlogy
 from mlflow_rlrisk.errors import InsufficientRolloutsError, StatisticsError
 from mlflow_rlrisk.statistics.counts import CountPairs, FloatVector, check_at_least
 from mlflow_rlrisk.statistics.groups import true_signal
-from mlflow_rlrisk.statistics.verifier_quality import AuditRates
+from mlflow_rlrisk.statistics.verifier_quality import AuditRates, youden_j
 
 GRID_POINTS = 201
 """Support of the distribution of success probabilities, from 0 to 1."""
@@ -39,7 +39,9 @@ def corrected_group_signal(
         A share in ``[0, 1]``; smaller is riskier.
 
     Raises:
-        StatisticsError: ``J <= 0``: accepted counts then say nothing about success.
+        StatisticsError: ``J <= 0``: accepted counts then say nothing about success; or a rate
+            outside ``[0, 1]``.
+        InsufficientRolloutsError: A prompt has fewer than 2 scored rollouts.
         ConfigError: ``group_size`` is below 2.
 
     >>> rates = AuditRates(true_positive=1.0, false_positive=0.0)
@@ -47,6 +49,7 @@ def corrected_group_signal(
     0.17
     """
     pairs = CountPairs.of(num_accepted, num_scored)
+    pairs.require_scored(2, "a corrected signal")
     weights = np.bincount(pairs.index, minlength=pairs.num_scored.size) / pairs.index.size
     grid = np.linspace(0.0, 1.0, GRID_POINTS)
     prior = _success_distribution(pairs, weights, grid, rates)
@@ -68,7 +71,7 @@ def corrected_group_variance(
         Variances in reward units squared, shape ``[P]``.
 
     Raises:
-        StatisticsError: ``J <= 0``.
+        StatisticsError: ``J <= 0``, or a rate outside ``[0, 1]``.
         InsufficientRolloutsError: A prompt has fewer than 2 scored rollouts.
 
     >>> perfect = AuditRates(true_positive=1.0, false_positive=0.0)
@@ -105,7 +108,7 @@ def _success_distribution(
 
 
 def _require_separation(rates: AuditRates) -> None:
-    if rates.youden_j <= 0.0:
+    if not youden_j(rates.true_positive, rates.false_positive) > 0.0:
         raise StatisticsError(
             f"youden_j={rates.youden_j}: must be positive, or rewards say nothing about success"
         )

@@ -39,6 +39,8 @@ class Ragged:
         """
         if len(sequences) == 0:
             raise StatisticsError(f"{name} is empty: one sequence for each prompt is needed")
+        if any(isinstance(sequence, str | bytes) for sequence in sequences):
+            raise StatisticsError(f"{name} holds text: a sequence of numbers is needed")
         try:
             lengths = np.array([len(sequence) for sequence in sequences], dtype=np.int64)
             flat = np.fromiter(

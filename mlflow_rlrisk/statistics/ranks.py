@@ -87,7 +87,8 @@ def spearman(x: npt.ArrayLike, y: npt.ArrayLike, strata: npt.ArrayLike | None = 
     0.8
     """
     first, second = _paired(x, y, 2)
-    return float(_unit_ranks("x", first, strata) @ _unit_ranks("y", second, strata))
+    found = float(_unit_ranks("x", first, strata) @ _unit_ranks("y", second, strata))
+    return _within_one(found)
 
 
 def partial_spearman(x: npt.ArrayLike, y: npt.ArrayLike, given: npt.ArrayLike) -> float:
@@ -113,7 +114,7 @@ def partial_spearman(x: npt.ArrayLike, y: npt.ArrayLike, given: npt.ArrayLike) -
     scale = (1.0 - left**2) * (1.0 - right**2)
     if scale <= _ROUNDING:
         raise StatisticsError("given: orders a measure perfectly, so nothing is left to correlate")
-    return (direct - left * right) / math.sqrt(scale)
+    return _within_one((direct - left * right) / math.sqrt(scale))
 
 
 def kendall_tau_b(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
@@ -301,3 +302,8 @@ def _paired(x: npt.ArrayLike, y: npt.ArrayLike, minimum: int) -> tuple[FloatVect
             f"x has shape {first.shape}, y {second.shape}: need one shape, {minimum} or more"
         )
     return first, second
+
+
+def _within_one(correlation: float) -> float:
+    """Without what rounding adds beyond -1 and 1."""
+    return min(max(correlation, -1.0), 1.0)

@@ -244,12 +244,22 @@ def audit_j_interval(
 ) -> tuple[float, float]:
     """Equal-tailed interval of J from `audit_j_draws`, whose arguments and errors these are.
 
+    Widened to hold the estimate of `audit_rates`, which lies at an end of what J can be where a
+    stratum came out all correct or all wrong.
+
+    Raises:
+        StatisticsError: As the draws, or both strata came out all correct or both all wrong, so
+            that there is no J.
+
     >>> low, high = audit_j_interval(0.3, (98, 100), (20, 200))
     >>> low < 0.798258 < high
     True
     """
     draws = audit_j_draws(accept_rate, accepted, rejected, num_resamples, seed)
-    return interval(draws, confidence)
+    low, high = interval(draws, confidence)
+    shares = (correct / audited for correct, audited in (accepted, rejected))
+    estimate = audit_rates(accept_rate, *shares).youden_j
+    return min(low, estimate), max(high, estimate)
 
 
 def _rate(name: str, value: npt.ArrayLike) -> FloatVector:

@@ -18,7 +18,9 @@ from mlflow_rlrisk.statistics import (
     rogan_gladen,
     usable_signal,
 )
+from mlflow_rlrisk.statistics.confidence import IntervalMethod
 from mlflow_rlrisk.statistics.counts import IntVector
+from mlflow_rlrisk.statistics.intervals import constant_interval
 from mlflow_rlrisk.statistics.noise_correction import (
     corrected_group_signal,
     corrected_group_variance,
@@ -171,17 +173,22 @@ def signal(
         "pass_at_1": accepted / scored,
     }
     result: dict[str, Any] = {"group_size": group_size, "num_prompts": int(accepted.size)}
+    alike = set()  # figures of which all prompts gave the same: resampling shows no spread
     for name, column in raw.items():
         found = mean_interval(column, bootstrap, bounds=(0.0, 1.0), confidence=confidence)
         low, high = found.low, found.high
         result[name] = {"raw": {"value": found.value, "ci_low": low, "ci_high": high}}
+        if found.method is IntervalMethod.CONSTANT:
+            alike |= {name, *(["usable_signal"] if name == "pass_at_1" else [])}
     if rates is None:
         return result
     values = _corrected(accepted, scored, group_size, rates.rates)
     draws = _corrected_draws(accepted, scored, group_size, rates)
     for name, value in values.items():
-        low, high = interval(draws[name], confidence)
-        entry = {"value": value, "ci_low": min(low, value), "ci_high": max(high, value)}
+        ends = [value, *interval(draws[name], confidence)]
+        if name in alike:
+            ends += constant_interval(value, accepted.size, (0.0, 1.0), confidence)
+        entry = {"value": value, "ci_low": min(ends), "ci_high": max(ends)}
         result.setdefault(name, {})["corrected"] = entry
     return result
 

@@ -119,7 +119,8 @@ def strata_rates(
         accept_rate: Share that the verifier accepts, strictly between 0 and 1.
         accepted: ``(correct, audited)`` among the accepted.
         rejected: ``(correct, audited)`` among the rejected.
-        confidence: Level of the intervals, from posterior draws of both strata.
+        confidence: Level of the intervals, from posterior draws of both strata, widened to hold
+            the estimates where these lie at an end.
 
     Raises:
         StatisticsError: A stratum was not audited, or a share is out of range.
@@ -135,10 +136,15 @@ def strata_rates(
     right = accept_rate * precision + (1.0 - accept_rate) * missed
     tpr = accept_rate * precision / right
     draws = np.stack([tpr, tpr - j_draws], axis=1)
-    columns = {"tpr": draws[:, 0], "fpr": draws[:, 1], "youden_j": j_draws}
+    columns = {
+        "tpr": (rates.true_positive, draws[:, 0]),
+        "fpr": (rates.false_positive, draws[:, 1]),
+        "youden_j": (rates.youden_j, j_draws),
+    }
+    ends = {name: (value, *interval(drawn, confidence)) for name, (value, drawn) in columns.items()}
     return Rates(
         rates=rates,
-        intervals={name: interval(values, confidence) for name, values in columns.items()},
+        intervals={name: (min(each), max(each)) for name, each in ends.items()},
         draws=draws,
         design="strata",
         counts={

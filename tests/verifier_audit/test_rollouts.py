@@ -19,7 +19,7 @@ from mlflow_rlrisk.verifier_audit.rollouts import (
     signal,
     suspicious_labels,
 )
-from mlflow_rlrisk.verifier_audit.sample import random_sample_rates
+from mlflow_rlrisk.verifier_audit.sample import random_sample_rates, strata_rates
 
 PERFECT = AuditRates(true_positive=1.0, false_positive=0.0)
 JUDGE = Judge(cast(Any, SimpleNamespace(verifier=SimpleNamespace(extracts_answers=True))), None)
@@ -147,3 +147,36 @@ def test_failed_grades_are_in_no_denominator() -> None:
     accepted, scored = counts([JudgedGroup(group=group, second=None)], JUDGE)
 
     assert (accepted.tolist(), scored.tolist()) == ([1], [3])
+
+
+@pytest.mark.parametrize("accepted", [[0] * 20, [16] * 20, [0] * 10 + [16] * 10, [8] * 20])
+def test_a_corrected_figure_is_no_surer_than_the_raw_one_where_resampling_shows_no_spread(
+    accepted: list[int],
+) -> None:
+    rates = random_sample_rates(90, 100, 5, 100, 0.95)
+    scored = np.full(20, 16)
+
+    found = signal(np.array(accepted), scored, 8, rates, 0.95)
+
+    bare = [each for each in found.values() if isinstance(each, dict) and "raw" in each]
+    alike = [each for each in bare if each["raw"]["ci_low"] < each["raw"]["ci_high"]]
+    assert len(alike) == 3
+    for each in alike:
+        own = each["corrected"]
+        assert own["ci_low"] <= own["value"] <= own["ci_high"]
+        assert own["ci_high"] - own["ci_low"] > 0.1
+
+
+@pytest.mark.parametrize("accepted", [(2, 2), (100, 100), (98, 100)])
+@pytest.mark.parametrize("rejected", [(0, 2), (0, 200), (20, 200)])
+def test_rates_by_strata_lie_within_their_own_intervals(
+    accepted: tuple[int, int], rejected: tuple[int, int]
+) -> None:
+    found = strata_rates(0.3, accepted, rejected, 0.95)
+    rates = found.rates
+    values = {"tpr": rates.true_positive, "fpr": rates.false_positive, "youden_j": rates.youden_j}
+
+    for name, value in values.items():
+        low, high = found.intervals[name]
+        assert low <= value <= high
+        assert low < high
