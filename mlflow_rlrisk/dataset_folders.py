@@ -16,7 +16,9 @@ from mlflow_rlrisk.errors import PromptSetError
 
 SUFFIXES = (".parquet", ".jsonl", ".json", ".csv")
 """Of the files of a repository, the first kind that is there is taken."""
-_SHARD = re.compile(r"-\d{5}-of-\d{5}(?:-[0-9a-f]+)?\Z")
+NUM_NAMED = 3
+"""Missing shards that an error names."""
+_SHARD = re.compile(r"-(\d{5})-of-(\d{5})(?:-[0-9a-f]+)?\Z")
 _NO_DATA = frozenset({"dataset_info.json", "dataset_infos.json", "state.json", "dataset_dict.json"})
 
 
@@ -48,7 +50,8 @@ def data_files(path: Path) -> tuple[Path, ...]:
     """Files of one split of a dataset repository, in order.
 
     Raises:
-        PromptSetError: No data, or several splits of which none was named.
+        PromptSetError: No data, several splits of which none was named, or a split of which
+            shards are missing.
     """
     folder, wanted = (path, None) if path.is_dir() else (path.parent, path.name)
     for suffix in SUFFIXES:
@@ -60,17 +63,32 @@ def data_files(path: Path) -> tuple[Path, ...]:
         ]
         splits = sorted({_split(file) for file in files})
         if wanted is not None and wanted in splits:
-            return tuple(file for file in files if _split(file) == wanted)
+            return _complete(path, [file for file in files if _split(file) == wanted])
         if files and wanted is None:
             if len(splits) > 1:
                 raise PromptSetError(_several(path, splits))
-            return tuple(files)
+            return _complete(path, files)
     if wanted is not None:
         raise PromptSetError(f"{path}: no such file")
     raise PromptSetError(
         f"{path}: no dataset in this folder; save_to_disk writes one, and files "
         f"{', '.join(SUFFIXES)} are one"
     )
+
+
+def _complete(path: Path, files: list[Path]) -> tuple[Path, ...]:
+    """The files of one split, which say in their names how many there are."""
+    found = [match.groups() for file in files if (match := _SHARD.search(file.stem))]
+    for of in sorted({of for _, of in found}):
+        there = {int(shard) for shard, total in found if total == of}
+        missing = [number for number in range(int(of)) if number not in there]
+        if missing:
+            names = [f"{_split(files[0])}-{number:05}-of-{of}" for number in missing[:NUM_NAMED]]
+            more = f" and {rest} more" if (rest := len(missing) - len(names)) else ""
+            raise PromptSetError(
+                f"{path}: {len(missing)} of {int(of)} shards are missing: {', '.join(names)}{more}"
+            )
+    return tuple(files)
 
 
 def _split(file: Path) -> str:

@@ -6,6 +6,7 @@ is read half wrongly would be measured as if it were right.
 """
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -13,13 +14,15 @@ from typing import Any, Literal
 
 from mlflow_rlrisk.dataset_families import PROMPT_COLUMNS, TRUTH_COLUMNS, Family, family_of
 from mlflow_rlrisk.errors import PromptSetError
-from mlflow_rlrisk.prompt_sources import Row, Table
+from mlflow_rlrisk.prompt_sources import Row, Table, plain_cell
 from mlflow_rlrisk.records import Message
 from mlflow_rlrisk.stated_answers import gsm8k_answer, is_derivation, last_boxed
 
 MAPPABLE = ("prompt", "truth")
 _JSON_TRUTHS = ("verification_info", "input_output", "public_test_cases", "test_list", "info")
 """Columns that hold plain data, in flat files as JSON text."""
+_LIST_OF_OBJECTS = re.compile(r"\s*\[\s*\{")
+_PYTHON_OBJECTS = re.compile(r"\s*\[\s*\{\s*'.*\}\s*\]\s*", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +75,11 @@ def recognise(table: Table, mapping: Mapping[str, str] | None) -> Schema:
     except (TypeError, ValueError) as error:
         need = "a mapping of prompt and truth to columns is needed"
         raise PromptSetError(f"map {mapping!r}: {need}") from error
-    for name in chosen:
+    for name, column in chosen.items():
         if name not in MAPPABLE:
             raise PromptSetError(f"map {name}=...: unknown; known: {', '.join(MAPPABLE)}")
+        if not isinstance(column, str | None):
+            raise PromptSetError(f"map {name}={column!r}: the name of a column is needed")
     present = cache(partial(_is_present, table))
     family = None if {"prompt", "truth"} <= chosen.keys() else family_of(present)
     prompts = family.prompt if family else PROMPT_COLUMNS
@@ -102,7 +107,8 @@ def prompt_content(row: Row, schema: Schema) -> str | tuple[Message, ...]:
     """The prompt of one row: its text, or its chat turns.
 
     Raises:
-        PromptSetError: Missing, empty or of another type; the row is named.
+        PromptSetError: Missing, empty, of another type, or no plain value in text that is JSON;
+            the row is named.
     """
     value = value_at(row.columns, schema.prompt_path)
     where = f"{row.place}, column {schema.prompt_path!r}"
@@ -113,7 +119,8 @@ def prompt_content(row: Row, schema: Schema) -> str | tuple[Message, ...]:
     if isinstance(value, str):
         if not value.strip():
             raise PromptSetError(f"{where}: the prompt is empty")
-        value = _chat_from_text(value) or value
+        value = chat_from_text(value, where) or value
+    value = plain_cell(value, where)  # what stood as JSON text was not looked at before
     if isinstance(value, str):
         return value
     if isinstance(value, list):
@@ -128,7 +135,8 @@ def truth_of(row: Row, schema: Schema) -> Any:
     """The truth of one row, ``None`` where the set has none.
 
     Raises:
-        PromptSetError: The set has a truth column and this row has no value in it.
+        PromptSetError: The set has a truth column and this row has no value in it, or one that
+            is no plain value.
     """
     if schema.truth_path is None:
         return None
@@ -139,7 +147,8 @@ def truth_of(row: Row, schema: Schema) -> Any:
             "--map truth= reads the set without truths"
         )
     if schema.form == "whole":
-        return _from_json(value, schema.truth_path, row)
+        where = f"{row.place}, column {schema.truth_path!r}"
+        return plain_cell(_from_json(value, schema.truth_path, row), where)
     stated = gsm8k_answer(str(value)) if schema.form == "hashes" else last_boxed(str(value))
     if stated is None or not stated.strip():
         form = "does not end in '#### number'" if schema.form == "hashes" else "states no box"
@@ -220,16 +229,29 @@ def _without_reply(turns: list[Any]) -> list[Any]:
     return turns[:-1] if is_reply else turns
 
 
-def _chat_from_text(text: str) -> list[Any] | None:
-    """The turns of a chat that a flat file holds as JSON text; ``None`` for any other text."""
-    if not text.lstrip().startswith("[{"):
+def chat_from_text(text: str, where: str) -> list[Any] | None:
+    """The turns of a chat that a flat file holds as JSON text; ``None`` for any other text.
+
+    Raises:
+        PromptSetError: A chat as Python shows it; ``where`` says whose.
+    """
+    if not _LIST_OF_OBJECTS.match(text):
         return None
     try:
         turns = json.loads(text)
     except (ValueError, RecursionError):
+        _refuse_python_chat(text, where)
         return None
     is_chat = all(isinstance(turn, dict) and {"role", "content"} <= turn.keys() for turn in turns)
     return turns if is_chat else None
+
+
+def _refuse_python_chat(text: str, where: str) -> None:
+    """What ``DataFrame.to_csv`` makes of a list or an array of turns is no JSON."""
+    if _PYTHON_OBJECTS.fullmatch(text) and "'role':" in text and "'content':" in text:
+        raise PromptSetError(
+            f"{where}: a chat as Python shows it; JSON is needed, which json.dumps(chat) writes"
+        )
 
 
 def _messages_from_text(text: str, where: str) -> Any:
@@ -237,6 +259,7 @@ def _messages_from_text(text: str, where: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
+        _refuse_python_chat(text, where)
         raise PromptSetError(f"{where}: text that is no JSON list of messages") from error
 
 

@@ -23,6 +23,12 @@ from mlflow_rlrisk.errors import PromptSetError
 
 PARQUET_SUFFIXES = frozenset({".parquet", ".pq"})
 JSON_SUFFIXES = frozenset({".jsonl", ".ndjson", ".json"})
+MAX_LEVELS = 200
+"""Lists and objects inside one another. What digests, copies and stores values goes down them by
+recursion, two calls a level, and Python stops at 1000."""
+MAX_DIGITS = 4300
+"""Of an integer: Python's default limit, beyond which it writes none."""
+_TOO_LONG = 10**MAX_DIGITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,11 +272,9 @@ def _table(kind: str, rows: Iterable[tuple[str, object]]) -> Table:
         columns: dict[str, Any] = {}
         for name, value in row.items():
             try:
-                columns[str(name)] = plain_value(value)
+                columns[str(name)] = plain_cell(value, f"{place}, column {name!r}")
             except _NotPlainError as error:
                 left_out[str(name)] = str(error)
-            except ValueError as error:
-                raise PromptSetError(f"{place}, column {name!r}: {error}") from error
         names.update(dict.fromkeys(columns))
         plain.append((place, columns))
     kept = tuple(name for name in names if name not in left_out)
@@ -284,36 +288,64 @@ def _table(kind: str, rows: Iterable[tuple[str, object]]) -> Table:
     )
 
 
-def plain_value(value: object) -> Any:
-    """``value`` as JSON can carry it; see the module docstring for what becomes what.
+def plain_cell(value: object, where: str) -> Any:
+    """`plain_value` of a cell; ``where`` names it.
 
     Raises:
-        ValueError: Infinity, or text with a lone surrogate (it has no UTF-8 form).
+        PromptSetError: Infinity and whatever else `plain_value` answers with a `ValueError`.
         TypeError: Bytes and other objects.
     """
-    if value is None or isinstance(value, bool | int) or type(value) is str:
+    try:
+        return plain_value(value)
+    except ValueError as error:
+        raise PromptSetError(f"{where}: {error}") from error
+
+
+def plain_value(value: object, levels: int = MAX_LEVELS) -> Any:
+    """``value`` as JSON can carry it; see the module docstring for what becomes what.
+
+    Args:
+        value: Any value.
+        levels: How many lists and objects may stand inside one another.
+
+    Raises:
+        ValueError: Infinity, an integer of more than `MAX_DIGITS` digits, text with a lone
+            surrogate (it has no UTF-8 form), or more levels.
+        TypeError: Bytes and other objects.
+    """
+    if value is None or type(value) is str:
         return _checked_text(value) if isinstance(value, str) else value
+    if isinstance(value, int):
+        return _checked_integer(value)
     if isinstance(value, float):
         return _finite_or_none(value)
-    if isinstance(value, Mapping):
-        return {str(name): plain_value(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain_value(item) for item in value]
+    if isinstance(value, Mapping | list | tuple):
+        if not levels:
+            raise ValueError(f"nested too deeply, more than {MAX_LEVELS} levels")
+        if isinstance(value, Mapping):
+            return {str(name): plain_value(item, levels - 1) for name, item in value.items()}
+        return [plain_value(item, levels - 1) for item in value]
     if isinstance(value, str):
         return _checked_text(str(value))
     if isinstance(value, datetime.date | datetime.time):
         return None if value != value else value.isoformat()  # NaT
     if isinstance(value, Decimal):
         if value.is_finite() and value == value.to_integral_value():
-            return int(value)
+            return _checked_integer(int(value) if value.adjusted() < MAX_DIGITS else _TOO_LONG)
         return _finite_or_none(float(value))
     if type(value).__name__ == "NAType":
         return None
     if hasattr(value, "tolist"):  # NumPy scalars and arrays
         inner = value.tolist()
         if type(inner) is not type(value):
-            return plain_value(inner)
+            return plain_value(inner, levels)
     raise _NotPlainError(type(value).__name__)
+
+
+def _checked_integer(value: int) -> int:
+    if not -_TOO_LONG < value < _TOO_LONG:
+        raise ValueError(f"an integer of more than {MAX_DIGITS} digits")
+    return value
 
 
 def _finite_or_none(value: float) -> float | None:

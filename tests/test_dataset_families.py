@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mlflow_rlrisk.errors import PromptSetError
+from mlflow_rlrisk.overlap import sft_prompts
 from mlflow_rlrisk.prompts import PromptSet, load_prompts
 from mlflow_rlrisk.records import Message
 
@@ -218,17 +219,69 @@ def test_a_folder_with_several_splits_asks_for_one(tmp_path: Path) -> None:
 
 def test_the_shards_of_one_split_of_a_repository_are_read_together(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
-    for index, split in enumerate(["train", "train", "test"]):
-        rows = [{"prompt": f"{split}{index}", "answer": "1"}]
-        name = f"{split}-{index:05}-of-00002.parquet"
-        pq.write_table(pa.Table.from_pylist(rows), tmp_path / "data" / name)
+    for split, index, total in (("train", 0, 2), ("train", 1, 2), ("test", 0, 1)):
+        write_shard(tmp_path / "data" / f"{split}-{index:05}-of-{total:05}.parquet")
 
     with pytest.raises(PromptSetError, match="several splits"):
         load_prompts(tmp_path)
-    assert texts(load_prompts(tmp_path / "train")) == ["train0", "train1"]
-    assert texts(load_prompts(str(tmp_path / "test"))) == ["test2"]
+    assert texts(load_prompts(tmp_path / "train")) == [
+        "train-00000-of-00002",
+        "train-00001-of-00002",
+    ]
+    assert texts(load_prompts(str(tmp_path / "test"))) == ["test-00000-of-00001"]
     with pytest.raises(PromptSetError, match="no such file"):
         load_prompts(tmp_path / "dev")
+
+
+@pytest.mark.parametrize("folder", ["", "data"])
+@pytest.mark.parametrize("ending", [".parquet", "-0123456789abcdef.parquet", ".jsonl"])
+def test_a_split_of_which_shards_are_missing_is_refused_naming_them(
+    tmp_path: Path, folder: str, ending: str
+) -> None:
+    (tmp_path / folder).mkdir(exist_ok=True)
+    for index in (0, 2):
+        write_shard(tmp_path / folder / f"train-{index:05}-of-00004{ending}")
+    missing = r"2 of 4 shards are missing: train-00001-of-00004, train-00003-of-00004"
+
+    for source in (tmp_path, tmp_path / "train"):
+        with pytest.raises(PromptSetError, match=missing):
+            load_prompts(source)
+        with pytest.raises(PromptSetError, match=missing):
+            list(sft_prompts(source))
+
+
+def test_a_shard_that_is_named_itself_is_read_alone(tmp_path: Path) -> None:
+    write_shard(tmp_path / "train-00000-of-00002.parquet")
+
+    loaded = load_prompts(tmp_path / "train-00000-of-00002.parquet")
+
+    assert texts(loaded) == ["train-00000-of-00002"]
+
+
+def test_missing_shards_of_another_split_do_not_matter(tmp_path: Path) -> None:
+    write_shard(tmp_path / "train-00000-of-00002.parquet")
+    write_shard(tmp_path / "test-00000-of-00001.parquet")
+
+    assert texts(load_prompts(tmp_path / "test")) == ["test-00000-of-00001"]
+
+
+def test_of_many_missing_shards_the_first_are_named(tmp_path: Path) -> None:
+    write_shard(tmp_path / "train-00000-of-01000.parquet")
+
+    with pytest.raises(PromptSetError, match="999 of 1000 shards") as refused:
+        load_prompts(tmp_path)
+
+    assert "train-00001-of-01000" in str(refused.value)
+    assert len(str(refused.value)) < len(str(tmp_path)) + 250
+
+
+def write_shard(path: Path) -> None:
+    """One row, whose prompt is the name of the file up to its suffix."""
+    row = {"prompt": path.stem, "answer": "1"}
+    if path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist([row]), path)
+    else:
+        path.write_text(json.dumps(row))
 
 
 def texts(prompts: PromptSet) -> list[str]:

@@ -1,8 +1,8 @@
 """The prompts of SFT data, one after the other, without holding the data in memory.
 
 Understood are chats (``messages``, ShareGPT's ``conversations``), prompt and completion, and
-Alpaca's ``instruction`` with ``input``. Only what the user says is compared with RL prompts: the
-same task has other system prompts in SFT and in RL.
+Alpaca's ``instruction`` with ``input``; a chat may stand as JSON text. Only what the user says is
+compared with RL prompts: the same task has other system prompts in SFT and in RL.
 """
 
 import codecs
@@ -13,6 +13,7 @@ from typing import Any
 
 from mlflow_rlrisk import dataset_folders
 from mlflow_rlrisk.errors import PromptSetError
+from mlflow_rlrisk.prompt_schemas import chat_from_text
 from mlflow_rlrisk.prompt_sources import JSON_SUFFIXES, PARQUET_SUFFIXES, parse_json, read_table
 from mlflow_rlrisk.records import Message, Prompt
 
@@ -64,11 +65,18 @@ def task_text(prompt: Prompt) -> str:
 
 
 def _user_turns(turns: Iterable[Message]) -> list[str]:
-    return [turn.content for turn in turns if turn.role in _USERS]
+    return [turn.content for turn in turns if _is_user(turn.role)]
+
+
+def _is_user(role: object) -> bool:
+    return str(role).casefold() in _USERS
 
 
 def _texts(row: Mapping[str, Any], column: str, place: int) -> list[str]:
     value = row[column]
+    where = f"SFT data, row {place}, column {column!r}"
+    if isinstance(value, str):
+        value = chat_from_text(value, where) or value
     if isinstance(value, str) and column in ("messages", "conversations"):
         try:
             value = json.loads(value)
@@ -80,26 +88,23 @@ def _texts(row: Mapping[str, Any], column: str, place: int) -> list[str]:
     if value is None:
         return []
     if not isinstance(value, list) or not all(isinstance(turn, Mapping) for turn in value):
-        raise PromptSetError(
-            f"SFT data, row {place}, column {column!r}: text or a list of messages is needed"
-        )
+        raise PromptSetError(f"{where}: text or a list of messages is needed")
     said = [
-        _said(turn.get("content", turn.get("value")), column, place)
+        _said(turn.get("content", turn.get("value")), where)
         for turn in value
-        if str(turn.get("role", turn.get("from"))) in _USERS
+        if _is_user(turn.get("role", turn.get("from")))
     ]
     return said if len(said) < 2 else ["\n".join(said), *said]
 
 
-def _said(content: Any, column: str, place: int) -> str:
+def _said(content: Any, where: str) -> str:
     """What a turn says: its text, or that of its parts; pictures say nothing."""
     if isinstance(content, str) or content is None:
         return content or ""
     if isinstance(content, list) and all(isinstance(part, Mapping) for part in content):
         return "\n".join(part["text"] for part in content if isinstance(part.get("text"), str))
     raise PromptSetError(
-        f"SFT data, row {place}, column {column!r}: a message of {type(content).__name__}; text or "
-        "a list of parts is needed"
+        f"{where}: a message of {type(content).__name__}; text or a list of parts is needed"
     )
 
 
@@ -131,8 +136,11 @@ def _parquet_rows(path: Path, column: str | None) -> Iterator[Mapping[str, Any]]
 
     try:
         file = pyarrow.parquet.ParquetFile(path)
-        names = {column} if column else set(COLUMNS)  # the responses are most of the bytes
-        wanted = [name for name in file.schema_arrow.names if name in names]
+        present = file.schema_arrow.names
+        names = {column, "input"} if column else set(COLUMNS)  # the responses are most of the bytes
+        wanted = [name for name in present if name in names]
+        if column and column not in present:
+            wanted = []
         for batch in file.iter_batches(ROWS_PER_BATCH, columns=wanted or None):
             yield from batch.to_pylist()
     except (pyarrow.ArrowException, OSError) as error:

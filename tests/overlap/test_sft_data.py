@@ -32,6 +32,10 @@ CHAT = [
         {"instruction": "9+8=", "input": "", "output": "17"},
         {"question": "9+8=", "answer": "17"},
         {"messages": [{"role": "user", "content": [{"type": "text", "text": "9+8="}]}]},
+        {"messages": [{"role": "User", "content": "9+8="}, {"role": "Assistant", "content": "17"}]},
+        {"conversations": [{"from": "Human", "value": "9+8="}, {"from": "GPT", "value": "17"}]},
+        {"prompt": json.dumps(CHAT[:2]), "completion": "17"},
+        {"question": json.dumps(CHAT, indent=1)},
     ],
 )
 def test_what_the_user_says_is_found_in_every_form(row: dict[str, Any]) -> None:
@@ -46,6 +50,52 @@ def test_every_turn_of_the_user_is_a_prompt_and_all_together() -> None:
 
 def test_an_alpaca_input_belongs_to_its_instruction() -> None:
     assert list(sft_prompts([{"instruction": "add", "input": "9 8"}])) == ["add\n9 8"]
+
+
+def test_a_chat_as_json_text_in_a_csv_overlaps_with_itself(tmp_path: Path) -> None:
+    row = {"prompt": json.dumps(CHAT[:2]), "answer": "17"}
+    pd.DataFrame([row]).to_csv(tmp_path / "a.csv", index=False)
+
+    found = overlap_with(load_prompts(tmp_path / "a.csv"), tmp_path / "a.csv")
+
+    assert found.num_exact == found.num_rl == 1
+
+
+def test_an_rl_chat_whose_roles_are_in_capitals_is_compared_by_what_the_user_says() -> None:
+    turns = [{"role": turn["role"].title(), "content": turn["content"]} for turn in CHAT[:2]]
+
+    found = overlap_with(load_prompts([{"prompt": turns}]), [{"question": "9+8="}])
+
+    assert found.num_exact == 1
+
+
+@pytest.mark.parametrize("column", ["prompt", "messages"])
+def test_a_chat_that_a_csv_holds_as_python_is_refused(column: str) -> None:
+    with pytest.raises(PromptSetError, match=rf"row 1, column '{column}': .*Python.*json\.dumps"):
+        list(sft_prompts([{column: str(CHAT)}]))
+
+
+@pytest.mark.parametrize("column", [None, "instruction"])
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet", "csv"])
+def test_an_alpaca_input_is_read_from_every_format(
+    tmp_path: Path, suffix: str, column: str | None
+) -> None:
+    path, row = tmp_path / f"a.{suffix}", {"instruction": "add", "input": "9 8", "output": "17"}
+    if suffix == "jsonl":
+        path.write_text(json.dumps(row))
+    elif suffix == "parquet":
+        pq.write_table(pa.Table.from_pylist([row]), path)
+    else:
+        pd.DataFrame([row]).to_csv(path, index=False)
+
+    assert list(sft_prompts(path, column)) == ["add\n9 8"]
+
+
+def test_a_column_that_a_parquet_file_lacks_is_named_beside_all_it_has(tmp_path: Path) -> None:
+    pq.write_table(pa.Table.from_pylist([{"input": "a", "output": "b"}]), tmp_path / "a.parquet")
+
+    with pytest.raises(PromptSetError, match="needed is column 'q'; seen: input, output"):
+        list(sft_prompts(tmp_path / "a.parquet", "q"))
 
 
 def test_files_are_streamed_and_give_the_same_prompts(tmp_path: Path) -> None:
