@@ -109,3 +109,7 @@ def _fail(arguments: Sequence[str], exit_code: int, code: str, message: str) -> 
 
 def _print_error(code: str, message: str) -> None:
     print_json({"error": {"code": code, "message": message}})
+
+
+if __name__ == "__main__":
+    run()

@@ -1,14 +1,19 @@
 r"""The final number of a completion, exactly.
 
 A number is read as a `fractions.Fraction`: ``0.1`` is one tenth. Understood: signs (also the
-Unicode minus), thousands separators (``1,234``, ``1{,}234``), decimals with a point, fractions
-``a/b`` and ``\frac{a}{b}``, powers of ten (``1.5e-3``, ``3 \times 10^5``). A currency sign before
-and a percent sign behind are dropped: ``50%`` reads as 50. Not understood, and so read wrongly or
-not at all: decimal commas, mixed numbers (``1 3/4``), number words, symbolic answers. Digits
-glued to a letter before them (``H2O``) and exponents of units (``m^2``) are no numbers.
+Unicode minus, and an en dash where it is no range), thousands separators (``1,234``,
+``1{,}234``), decimals with a point, fractions ``a/b`` and ``\frac{a}{b}``, powers of ten
+(``1.5e-3``, ``3 \times 10^5``). A currency sign before and a percent sign behind are dropped:
+``50%`` reads as 50. Not understood, and so read wrongly or not at all: decimal commas, mixed
+numbers (``1 3/4``), number words, symbolic answers. Digits glued to a letter before them
+(``H2O``) and exponents of units (``m^2``) are no numbers.
 
 Several answers are none: who boxes ``1, 2, 3`` must not be paid for one of them. A box holds one
-number with a unit; what it holds besides (``2\sqrt{3}``, ``2^{10}``) makes it another value.
+number with a unit; what it holds besides (``2\sqrt{3}``, ``2^{10}``, ``5!``) makes it another
+value. Nor does a part of a term state the answer outside of a box (``2^10``, ``±5``,
+``\sqrt{16}``), and behind "answer is" no part of a sum or of a range (``3 + 4``, ``3-5``). An
+exclamation mark that ends a sentence makes no factorial: "The answer is 5!" states 5, but
+``5!/3!``, ``$5!$`` and ``#### 5!`` do not.
 """
 
 import re
@@ -25,7 +30,8 @@ RELATIVE_TOLERANCE = Fraction(1, 10**6)
 
 _MAGNITUDE = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+"
 _NUMBER = re.compile(
-    rf"(?P<sign>(?<![\w.)\]}}])[-+−])?(?:[$€£]\s?(?P<inner>[-+−])?)?(?<!\w)(?P<head>{_MAGNITUDE})"
+    rf"(?P<sign>(?<![\w.)\]}}%°$€£])[-+−])?"
+    rf"(?:[$€£]\s?(?P<inner>[-+−])?)?(?<!\w)(?P<head>{_MAGNITUDE})"
     rf"(?:\s*/\s*(?P<denominator>\d+(?:\.\d+)?)"
     rf"|[eE](?P<exponent>[-+−]?\d+)"
     rf"|\s*(?:\\times|\\cdot|×|\*)\s*10\s*\^\s*\{{?(?P<power>[-+−]?\d+)\}}?)?"
@@ -39,7 +45,7 @@ _UNIT_POWER = re.compile(r"(?<=[A-Za-z}])\s*\^\s*(?:\{\s*[-+−]?\d+\s*\}|[-+−
 _HASHES = re.compile(r"####[ \t]*([^\n]*)")
 _PHRASE = re.compile(r"\banswer(?:\s+is|\s*:|\s*=)\s*:?", re.IGNORECASE)
 _OTHER_VALUE = re.compile(
-    r"[\d^+<>±]|\\(?:sqrt|pi|log|ln|sin|cos|tan|times|cdot|overline|bar|pm|infty|binom|leq?|geq?)(?![a-z])"
+    r"[\d^+<>±!]|\\(?:sqrt|pi|log|ln|sin|cos|tan|times|cdot|overline|bar|pm|infty|binom|leq?|geq?)(?![a-z])"
 )
 """What beside its number makes the content of a box another value than that number."""
 _VARIABLE = re.compile(
@@ -48,12 +54,25 @@ _VARIABLE = re.compile(
 )
 """Behind a number it makes a term of it: ``3x`` is not 3. Single letters that are units of
 measure (m, g, s, h, l, t, d, f, o) are none."""
+_BEFORE_OPERAND = ("^", "±", "∓", "+/", "√", "\\pm", "\\mp", "\\sqrt")
+"""Before a number, also before its bracket, these make another value of it."""
+_GOES_ON = re.compile(
+    r"!|[\s%°$€£]*(?:\^(?![\s{]*(?:st|nd|rd|th)\b)"
+    r"|(?:[-+−–±∓*/×÷]|\\(?:times|cdot|div|pm|mp)(?![a-z]))[\s$€£]*\.?\d)"
+)
+"""Behind a number: a factorial, a power (``5^{th}`` is none), or an operation, a range, a date."""
+_MINUS = re.compile(r"－|(?<!\d[^\S\n])–")
+"""Typed for a minus; ``10 –5`` is a range, and the dash of ``10–5`` is no sign to `_NUMBER`."""
 _UNIT_MARK = re.compile(r"\^(?:\s*\{)?\s*\\(?:circ|text|mathrm)")
 _NEXT_ANSWER = re.compile(
     r"[\s)\]}$*]*(?:[,;]|\bor\b|\band\b|\\text\s*\{\s*(?:or|and)\s*\})[\s(\[{$*]*(?=[-+−.\d])"
 )
 _BETWEEN_EQUATIONS = re.compile(r",(?!\d)|;|\bor\b|\band\b")
-_SENTENCE_END = re.compile(r"\n|[.!?](?=\s|$)")
+_EXCLAMATION = re.compile(
+    r"(?<![!\\])!++(?=[*_\"'”’]*(?:\s|$|</))(?![ \t]*(?:[=+×÷/^]|[-−–*][ \t]*\d))"
+)
+"""At the end of a sentence, with the marks that close it; no factorial that a term goes on from."""
+_SENTENCE_END = re.compile(rf"\n|[.?](?=\s|$)|{_EXCLAMATION.pattern}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +107,8 @@ def final_number(text: str) -> Number | None:
     The first of these that occurs decides, its last occurrence each: ``\boxed{...}``,
     ``#### ...``, "answer is ..." (or ``answer:``), else the last number of the text. A box or a
     ``####`` without a number states none, whatever numbers stand elsewhere; nor does a place
-    that states several.
+    that states several. A number that decides and has no value (a denominator of zero, more than
+    `MAX_DIGITS` digits) or is part of a term (``2^10``, ``±5``) is not replaced by another one.
     """
     boxed = last_boxed(text)
     if boxed is not None:
@@ -103,8 +123,7 @@ def final_number(text: str) -> Number | None:
         stated = _stated(rest[: end.start()] if end else rest)
         if stated.number is not None or stated.is_refused:
             return stated.number
-    numbers = _numbers(text)
-    return numbers[-1] if numbers else None
+    return _last_number(text)
 
 
 def whole_number(text: str) -> Number | None:
@@ -122,34 +141,43 @@ class _Stated(NamedTuple):
 
 
 def _stated(region: str, *, is_boxed: bool = False) -> _Stated:
-    """The first number behind the last ``=`` of a region, unless it states several answers."""
+    """The first number behind the last ``=`` of a region, unless that has or is another value.
+
+    Refused are several answers, and a number that is part of a term or has no value.
+    """
     cleaned = _UNIT_MARK.sub("", _clean(region))
     *sides, text = cleaned.split("=")
     if any(_BETWEEN_EQUATIONS.search(side) for side in sides[1:]):
         return _Stated(None, is_refused=True)
-    for match in _NUMBER.finditer(text):
-        number = _to_number(match)
-        if number is None:
-            continue
-        end = match.end() + (is_boxed and text.startswith(" ", match.end()))
-        if _VARIABLE.match(text, end):
-            return _Stated(None, is_refused=True)
-        rest = f"{text[: match.start()]} {text[match.end() :]}"
-        if is_boxed and _OTHER_VALUE.search(rest):
-            return _Stated(None)
-        following = _NEXT_ANSWER.match(text, match.end())
-        other = _NUMBER.match(text, following.end()) if following else None
-        if other is not None and _to_number(other) != number:
-            return _Stated(None, is_refused=True)
-        return _Stated(number)
-    return _Stated(None)
+    match = _NUMBER.search(text)
+    if match is None:
+        return _Stated(None)
+    number = _to_number(match)
+    end = match.end() + (is_boxed and text.startswith(" ", match.end()))
+    if number is None or _VARIABLE.match(text, end) or _is_operand(text, match):
+        return _Stated(None, is_refused=True)
+    rest = f"{text[: match.start()]} {text[match.end() :]}"
+    if is_boxed and _OTHER_VALUE.search(rest):
+        return _Stated(None)
+    following = _NEXT_ANSWER.match(text, match.end())
+    other = _NUMBER.match(text, following.end()) if following else None
+    if other is not None and _to_number(other) != number:
+        return _Stated(None, is_refused=True)
+    return _Stated(number)
 
 
-def _numbers(text: str) -> list[Number]:
-    cleaned = _clean(text)
-    matches = (m for m in _NUMBER.finditer(cleaned) if not _is_coefficient(cleaned, m))
-    found = map(_to_number, matches)
-    return [number for number in found if number is not None]
+def _last_number(text: str) -> Number | None:
+    cleaned = _EXCLAMATION.sub("", _UNIT_MARK.sub("", _clean(text)))
+    last = None
+    for match in _NUMBER.finditer(cleaned):
+        last = last if _is_coefficient(cleaned, match) else match
+    return None if last is None or _is_operand(cleaned, last) else _to_number(last)
+
+
+def _is_operand(text: str, match: re.Match[str]) -> bool:
+    """True for a number that is part of a term, so that its value is not what is stated."""
+    before = text[: match.start()].rstrip(" {[(")
+    return before.endswith(_BEFORE_OPERAND) or _GOES_ON.match(text, match.end()) is not None
 
 
 def _is_coefficient(text: str, match: re.Match[str]) -> bool:
@@ -158,7 +186,8 @@ def _is_coefficient(text: str, match: re.Match[str]) -> bool:
 
 
 def _clean(text: str) -> str:
-    return _LATEX_FRACTION.sub(_plain_fraction, _UNIT_POWER.sub("", _LATEX_NOISE.sub("", text)))
+    plain = _UNIT_POWER.sub("", _LATEX_NOISE.sub("", _MINUS.sub("-", text)))
+    return _LATEX_FRACTION.sub(_plain_fraction, plain)
 
 
 def _plain_fraction(match: re.Match[str]) -> str:

@@ -34,6 +34,25 @@ def test_numeric_grades_the_final_number_and_says_which_it_was() -> None:
     assert [outcome.answer for outcome in outcomes] == ["1/2", "1/2", None, "3/4"]
 
 
+@pytest.mark.parametrize(
+    ("truth", "completion", "reward"),
+    [
+        ("12", "12\n" + "9" * 401, 0),
+        ("5", "1/0 after 5, so 7/0", 0),
+        ("-5", "the answer is –5", 1),
+        ("5", "the answer is –5", 0),
+        ("5", r"\boxed{5!}", 0),
+        ("2", "The answer is 2^10.", 0),
+        ("5", "The answer is ±5.", 0),
+        ("5", "The answer is 5!", 1),
+    ],
+)
+def test_numeric_pays_for_what_is_stated_and_for_nothing_else(
+    truth: str, completion: str, reward: float
+) -> None:
+    assert rewards(numeric(), truth, completion) == [reward]
+
+
 def test_regex_without_group_searches() -> None:
     assert rewards(regex(r"\d{3}"), None, "a 123 b", "12") == [1, 0]
 

@@ -56,6 +56,20 @@ from mlflow_rlrisk.verifiers.extraction import final_number, whole_number
         ("the volume is 12 cm^{3}", 12),
         ("12 liters of H2O", 12),
         ("1/0 or 3", 3),
+        ("the answer is –5", -5),
+        (r"\boxed{–\frac{1}{2}}", Fraction(-1, 2)),
+        ("the answer is $–5$", -5),
+        ("the answer is －5", -5),
+        ("1.5e–3", Fraction(15, 10_000)),
+        ("pages 3–5", 5),
+        ("10 – 5", 5),
+        ("10 –5", 5),
+        ("between $3$–$5$", 5),
+        ("from 50%–60%", 60),
+        ("it was 7\n–5 in the end", -5),
+        ("The answer is 2^10 = 1024.", 1024),
+        ("The answer is the 5^{th}", 5),
+        ("the angle is $90^\\circ$", 90),
     ],
 )
 def test_final_number_reads_what_people_write(text: str, value: int | Fraction) -> None:
@@ -86,6 +100,23 @@ def test_final_number_reads_what_people_write(text: str, value: int | Fraction) 
         r"\boxed{x \le 3}",
         "1e99999999",
         "9" * 500,
+        "12\n" + "9" * 401,
+        "1/0 after 5, so 7/0",
+        "7, and the answer is 1/0",
+        r"\boxed{7, 1/0}",
+        "The answer is 2^10.",
+        "7, so #### 2^{10}",
+        "we get 7, so x = 2^10",
+        "The answer is ±5.",
+        r"The answer is $\pm 5$",
+        "The answer is +/-5",
+        "x = 3, so x = ±5",
+        r"The answer is \sqrt{16}.",
+        "The answer is 3 + 4",
+        r"The answer is $3 \times 4$",
+        "The answer is 3–5",
+        "The answer is 10 – 5",
+        "The answer is 10 –5",
     ],
 )
 def test_final_number_finds_none_where_none_is_stated(text: str) -> None:
@@ -160,7 +191,7 @@ def test_the_last_closed_box_counts_and_its_braces_balance() -> None:
     "unit",
     [
         *("\\boxed{", "\\frac{ ", "1,234", "1 / ", "answer is ", "#### ", "{", "-", "1e", "$ "),
-        *("^ ", "= ,", "=", ", ", "1,", "1 or ", "or "),
+        *("^ ", "= ,", "=", ", ", "1,", "1 or ", "or ", "!", "! ", "!*", "5! ", "5!", "± ", "1 + "),
     ],
 )
 def test_repetition_loops_of_a_degenerate_model_are_read_in_linear_time(unit: str) -> None:
@@ -203,3 +234,41 @@ def test_a_coefficient_is_not_the_value_of_its_term(text: str, expected: str | N
     number = final_number(text)
 
     assert (None if number is None else str(number)) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("The answer is 5!", "5"),
+        ("The answer is 5!! I checked it.", "5"),
+        ("**The answer is 5!**", "5"),
+        ("The answer is **5!**\nBye", "5"),
+        ("<answer>The answer is 5!</answer>", "5"),
+        ("The answer is 5! - I hope this helps", "5"),
+        ("The answer is $5$!", "5"),
+        (r"\boxed{5\!}", "5"),  # a thin space
+        ("so we have 5! Bye", "5"),
+        (r"\boxed{5!}", None),
+        (r"\boxed{(5)!}", None),
+        ("#### 5!", None),
+        ("The answer is $5!$.", None),
+        (r"The answer is \(5!\).", None),
+        ("The answer is 5!/3!", None),
+        ("The answer is 5! * 2", None),
+        ("The answer is 5! = 120!", "120"),
+        ("7, so n = $5!$", None),
+    ],
+)
+def test_an_exclamation_mark_is_a_factorial_unless_it_ends_a_sentence(
+    text: str, expected: str | None
+) -> None:
+    number = final_number(text)
+
+    assert (None if number is None else str(number)) == expected
+
+
+@pytest.mark.parametrize(("text", "value"), [("–5", -5), ("－5", -5), ("3–5", None), ("5!", None)])
+def test_a_truth_may_have_a_dash_for_its_minus(text: str, value: int | None) -> None:
+    number = whole_number(text)
+
+    assert (None if number is None else number.value) == value

@@ -19,7 +19,7 @@ from mlflow_rlrisk.verifiers.code.sandbox_tiers import (
 from mlflow_rlrisk.verifiers.code.selftest import SelfTest, run_selftest
 from mlflow_rlrisk.verifiers.code.session import Limits, SandboxFaultError
 from mlflow_rlrisk.verifiers.code.tally import Tally
-from mlflow_rlrisk.verifiers.code.tasks import CodeTask
+from mlflow_rlrisk.verifiers.code.tasks import CodeTask, refuse_ungradable
 
 MAX_ATTEMPTS = 3
 """A fault of the sandbox is tried again this often before it makes a check inconclusive."""
@@ -94,7 +94,11 @@ class CodeJudge:
 
         Returns:
             The verdict. A fault of the sandbox is tried again and is then ``inconclusive``.
+
+        Raises:
+            VerifierError: The task has no cases, or a call without a function to call.
         """
+        refuse_ungradable(task)
         tier = self.tier
         fault: Exception | None = None
         for _ in range(MAX_ATTEMPTS):

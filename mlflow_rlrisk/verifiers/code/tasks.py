@@ -2,7 +2,8 @@
 
 * call cases: a list of ``{"args", "kwargs", "expected"}`` (``tolerance`` for floats, optional);
 * HumanEval(+): ``test`` with ``check(candidate)``, ``entry_point``, ``prompt``;
-* MBPP(+): ``test_list`` of asserts or a ``test`` script, ``test_setup_code``, ``test_imports``;
+* MBPP(+): ``test_list`` of asserts (blank ones and comments are dropped) or a ``test`` script,
+  ``test_setup_code``, ``test_imports``;
 * APPS, TACO and LiveCodeBench: ``inputs`` and ``outputs``, called where there is a ``fn_name``,
   else through standard input and output; the same as a list of ``{"input", "output"}``;
 * ``{"language": "python", "test_cases": [...]}`` as in ``verification_info``.
@@ -89,10 +90,7 @@ def read_task(cases: Any, entry_point: str | None = None) -> CodeTask:
         task = _from_list(list(cases), entry_point)
     else:
         raise VerifierError(f"cases are {type(cases).__name__}; a list or an object is needed")
-    if task.num_cases == 0:
-        raise VerifierError("there are no cases; a program cannot be graded against none")
-    if any((case.function or task.entry_point) is None for case in task.calls):
-        raise VerifierError("call cases need the name of the function (entry_point)")
+    refuse_ungradable(task)
     return task
 
 
@@ -100,12 +98,12 @@ def task_of_row(truth: Any, columns: Mapping[str, Any]) -> CodeTask:
     """The task of one prompt of a prompt set.
 
     Raises:
-        VerifierError: The row has no cases.
+        VerifierError: The row has no cases, or `read_task` refuses them.
     """
     named = next((columns[name] for name in _NAME_COLUMNS if columns.get(name)), None)
     entry = named if isinstance(named, str) else None
     if _is_text(columns.get("test")) or columns.get("test_list") is not None:
-        return _from_object(columns, entry)
+        return read_task(columns, entry)
     for name in CASE_COLUMNS:
         if columns.get(name) not in (None, "", [], {}):
             return read_task(columns[name], entry or _function_of_metadata(columns))
@@ -113,6 +111,18 @@ def task_of_row(truth: Any, columns: Mapping[str, Any]) -> CodeTask:
         return read_task(truth, entry)
     known = ", ".join(("test", "test_list", *CASE_COLUMNS))
     raise VerifierError(f"no cases to check a program against; looked for {known} and the truth")
+
+
+def refuse_ungradable(task: CodeTask) -> None:
+    """Refuse a task that has nothing to grade a program against.
+
+    Raises:
+        VerifierError: There are no cases, or a call without a function to call.
+    """
+    if task.num_cases == 0:
+        raise VerifierError("there are no cases; a program cannot be graded against none")
+    if any((case.function or task.entry_point) is None for case in task.calls):
+        raise VerifierError("call cases need the name of the function (entry_point)")
 
 
 def _from_text(text: str) -> Any:
@@ -139,14 +149,26 @@ def _from_object(raw: Mapping[str, Any], entry_point: str | None) -> CodeTask:
     prompt = raw.get("prompt")
     if isinstance(prompt, str) and entry and _is_python(prompt):
         setup.insert(0, prompt)  # tests of HumanEval use functions that its prompts define
-    test = str(raw["test"]) if _is_text(raw.get("test")) else None
-    asserts = () if test else tuple(map(str, _listed(raw.get("test_list"))))
-    for source in (*asserts, *([test] if test else [])):
-        if not _is_python(source):
-            raise VerifierError(f"a test that is not Python: {source.strip()[:80]!r}")
+    test, asserts = None, _listed(raw.get("test_list"))
+    if _is_text(raw.get("test")):
+        test, asserts = _test_code(raw["test"]), []
     if test and "def check(" in test and not entry:
         raise VerifierError("a test with check(candidate) needs an entry_point")
-    return CodeTask(entry_point=entry, asserts=asserts, test=test, setup=tuple(filter(None, setup)))
+    return CodeTask(
+        entry_point=entry,
+        asserts=tuple(filter(None, map(_test_code, asserts))),
+        test=test,
+        setup=tuple(filter(None, setup)),
+    )
+
+
+def _test_code(source: Any) -> str | None:
+    """The text of a test, ``None`` where nothing but white space and comments is in it."""
+    if not isinstance(source, str):
+        raise VerifierError(f"a test is {type(source).__name__}; text is needed")
+    if not _is_python(source):
+        raise VerifierError(f"a test that is not Python: {source.strip()[:80]!r}")
+    return str(source) if ast.parse(source).body else None
 
 
 def _from_list(cases: list[Any], entry_point: str | None) -> CodeTask:
@@ -208,9 +230,13 @@ def _from_lists(inputs: Any, outputs: Any, entry_point: str | None) -> CodeTask:
 
 
 def _arguments(raw: Any) -> tuple[Any, ...]:
-    """A list of arguments, or text with the JSON of one argument a line (LiveCodeBench)."""
+    """A list of arguments, or text with the JSON of one argument a line (LiveCodeBench).
+
+    A line ends at a line feed alone: the separators of Unicode may stand in a JSON string.
+    """
     if isinstance(raw, str):
-        return tuple(_parsed(line) for line in raw.splitlines() if line.strip())
+        lines = (line.removesuffix("\r") for line in raw.split("\n"))
+        return tuple(_parsed(line) for line in lines if line.strip())
     return tuple(raw) if isinstance(raw, list | tuple) else (raw,)
 
 
