@@ -16,6 +16,8 @@ from mlflow_rlrisk.errors import ConfigError, InsufficientRolloutsError
 
 LARGEST_COUNT = 2**31 - 1
 """More of anything than arrays can index is a slip of the hand."""
+LONGEST_TIMEOUT_S = 1e6
+"""Days; timers of the operating system overflow far beyond."""
 PositiveInt = Annotated[int, Field(ge=1, le=LARGEST_COUNT)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -105,7 +107,7 @@ class AssessmentConfig(Settings):
     """Dtype of the weights; logits are computed in float32 whatever it is."""
     batch_size: PositiveInt = 256
     """Sequences decoded together; changes speed and memory, not the random streams."""
-    verifier_timeout_s: Annotated[float, Field(gt=0.0)] = 10.0
+    verifier_timeout_s: Annotated[float, Field(gt=0.0, le=LONGEST_TIMEOUT_S)] = 10.0
     """Time limit of one verifier call."""
     verifier_workers: PositiveInt = 2
     """Worker processes that verify."""

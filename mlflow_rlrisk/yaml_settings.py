@@ -8,6 +8,9 @@ import yaml
 
 from mlflow_rlrisk.errors import ConfigError
 
+_FAULTS = (yaml.YAMLError, RecursionError, ArithmeticError, AttributeError, LookupError, ValueError)
+"""What PyYAML raises; the last four where a value is none of its type, such as 2026-13-45."""
+
 
 class _NoRepeatedKeys(yaml.SafeLoader):
     """A key that stands twice is an error: the second would win silently."""
@@ -41,7 +44,7 @@ def settings_in(content: str | bytes, what: str, place: str = "file") -> dict[st
     """The settings in a text; arguments and errors as those of `read_settings`."""
     try:
         raw = yaml.load(content, Loader=_NoRepeatedKeys)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # 2026-13-45 is a ValueError
+    except _FAULTS as error:
         raise ConfigError(what, place, f"cannot be read, it is no YAML: {error}") from error
     if not isinstance(raw, dict) or not all(isinstance(key, str) for key in raw):
         found = "it is empty; it " if raw is None else ""

@@ -182,17 +182,29 @@ class AssessmentTable:
         model: str | None = None,
         state: str | None = None,
         before: float | None = None,
+        before_id: str = "",
         limit: int = 50,
     ) -> list[Assessment]:
-        """The newest first; ``owners=None`` means everybody's, ``before`` the last one's time."""
-        wanted = sa.select(*_LIGHT).order_by(_TABLE.c.number.desc()).limit(limit)
+        """The newest first; of the same time the one with the greater id.
+
+        Args:
+            owners: Whose; ``None`` means everybody's.
+            model: Name of a registered model; ``None`` means any.
+            state: Where they are; ``None`` means anywhere.
+            before: Time of the last one that was seen.
+            before_id: Its id; without it nothing of the same time comes any more.
+            limit: How many at most.
+        """
+        in_order = (_TABLE.c.number.desc(), _TABLE.c.id.desc())
+        wanted = sa.select(*_LIGHT).order_by(*in_order).limit(limit)
         if owners is not None:
             wanted = wanted.where(_TABLE.c.owner.in_(owners))
         for column, value in (("model_name", model), ("state", state)):
             if value is not None:
                 wanted = wanted.where(_TABLE.c[column] == value)
         if before is not None:
-            wanted = wanted.where(_TABLE.c.number < before)
+            is_same_time = sa.and_(_TABLE.c.number == before, _TABLE.c.id < before_id)
+            wanted = wanted.where(sa.or_(_TABLE.c.number < before, is_same_time))
         with read(self.engine) as connection:
             return [_assessment(row) for row in connection.execute(wanted).mappings()]
 

@@ -139,12 +139,18 @@ class OverrideTable:
         return found
 
     def approve(self, override_id: str, person: tuple[str, str]) -> bool:
-        """Note the second person; false where it does not wait for one or they asked themselves."""
+        """Note the second person; false where it does not wait for one or they asked themselves.
+
+        True again for that person until it is settled: what signs may have died in between.
+        """
+        is_theirs = sa.and_(
+            _TABLE.c.state == OverrideState.APPROVED, _TABLE.c.approved_by == person[0]
+        )
         change = (
             sa.update(_TABLE)
             .where(
                 _TABLE.c.id == override_id,
-                _TABLE.c.state == OverrideState.PENDING,
+                sa.or_(_TABLE.c.state == OverrideState.PENDING, is_theirs),
                 _TABLE.c.requested_by != person[0],
             )
             .values(state=OverrideState.APPROVED, approved_by=person[0], approved_name=person[1])
@@ -153,12 +159,14 @@ class OverrideTable:
             return connection.execute(change).rowcount == 1
 
     def signed(self, override_id: str, *, expires_at: str, key_ids: str) -> None:
-        """Note that the version carries it."""
-        self._settle(override_id, OverrideState.SIGNED, expires_at=expires_at, key_ids=key_ids)
+        """Note that the version carries it, also where another try at the same time failed."""
+        unsigned = (OverrideState.APPROVED, OverrideState.FAILED)
+        values = {"expires_at": expires_at, "key_ids": key_ids, "error": None}
+        self._settle(override_id, OverrideState.SIGNED, *unsigned, **values)
 
     def failed(self, override_id: str, error: str) -> None:
         """Note why it was not signed."""
-        self._settle(override_id, OverrideState.FAILED, error=error)
+        self._settle(override_id, OverrideState.FAILED, OverrideState.APPROVED, error=error)
 
     def find(self, override_id: str) -> OverrideRow | None:
         """The request of that id."""
@@ -173,10 +181,12 @@ class OverrideTable:
         with read(self._engine) as connection:
             return [_row(row) for row in connection.execute(wanted).mappings()]
 
-    def _settle(self, override_id: str, state: OverrideState, **values: Any) -> None:
+    def _settle(
+        self, override_id: str, state: OverrideState, *before: OverrideState, **values: Any
+    ) -> None:
         change = (
             sa.update(_TABLE)
-            .where(_TABLE.c.id == override_id, _TABLE.c.state == OverrideState.APPROVED)
+            .where(_TABLE.c.id == override_id, _TABLE.c.state.in_(before))
             .values(state=state, settled_at=time.time(), **values)
         )
         with write(self._engine) as connection:

@@ -142,6 +142,8 @@ class AssessmentPage(BaseModel):
     assessments: list[AssessmentView]
     next_before: float | None
     """Pass it as ``before`` for the following ones; absent at the end."""
+    next_before_id: str | None
+    """Pass it as ``before_id`` with it: several may have been accepted at the same time."""
 
 
 class ListQuery(BaseModel):
@@ -153,6 +155,9 @@ class ListQuery(BaseModel):
     """Name of a registered model."""
     state: State | None = None
     before: Annotated[float, Field(ge=0, le=1e11, allow_inf_nan=False)] | None = None
+    """``next_before`` of the page before."""
+    before_id: Annotated[str, Field(pattern=r"^[0-9a-f-]{0,36}$")] = ""
+    """Its ``next_before_id``."""
     limit: Annotated[int, Field(ge=1, le=200)] = 50
 
 

@@ -76,6 +76,7 @@ def undefined(report: RiskReport, *names: str) -> set[str]:
         ({"max_new_tokens": 0}, "max_new_tokens=0"),
         ({"success_threshold": float("nan")}, "success_threshold=nan"),
         ({"verifier_timeout_s": float("inf")}, "verifier_timeout_s=inf"),
+        ({"verifier_timeout_s": 1e300}, "verifier_timeout_s=1e"),
         ({"device": "tpu"}, "device='tpu'"),
         (
             {"backend_options": {"tensor_parallel_size": 2}},

@@ -73,6 +73,42 @@ def test_a_model_that_does_not_fit_is_named_at_once_and_nothing_is_left_behind(
 
 
 @pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ('{"first": 1e400}', "first has inf"),
+        ('{"first": -1e400}', "first has -inf"),
+        ('{"first": NaN}', "first has nan"),
+        ('{"first": 1' + "0" * 400 + "}", "first has 1000"),
+        ('{"first": 1' + "0" * 5000 + "}", "limit"),
+        ('{"first": 0.5, "first": 0.25}', "a key stands twice"),
+        ('{"first": true}', "first has True"),
+        ('{"first": "0.5"}', "first has '0.5'"),
+        ("[1]", "it is no object"),
+        ("[" * 100000, "recursion"),
+        ("{", "Expecting"),
+    ],
+)
+def test_outcomes_that_are_no_finite_numbers_are_refused_before_anything_is_sampled(
+    home: Path,
+    text: str,
+    why: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(home)
+    (tmp_path / "outcomes.json").write_text(text)
+    outcomes = ["--outcomes", str(tmp_path / "outcomes.json")]
+
+    exit_code, error = misuse_or_failure(["compare", "first", "cut", *outcomes], capsys)
+
+    assert (exit_code, error["code"]) == (2, "invalid_config")
+    assert "a JSON object of finite numbers by model reference is needed" in error["message"]
+    assert why in error["message"]
+    assert len(error["message"]) < 400
+
+
+@pytest.mark.parametrize(
     "second", [lambda home: "first", lambda home: "./first", lambda home: str(home / "first")]
 )
 def test_one_model_under_two_names_has_no_drift(

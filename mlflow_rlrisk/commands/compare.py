@@ -1,6 +1,7 @@
 """``rlrisk compare``: several versions read as one lineage."""
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from mlflow_rlrisk.commands.options import assessment_options, json_option
 from mlflow_rlrisk.commands.output import OK, print_json
 from mlflow_rlrisk.commands.siblings import place_of, refuse_unlike
 from mlflow_rlrisk.errors import ConfigError
+from mlflow_rlrisk.safetensors_header import unique_keys
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -161,22 +163,23 @@ def _outcomes(path: str) -> dict[str, float]:
     """Read the outcomes before anything is sampled.
 
     Raises:
-        ConfigError: The file is no JSON object of finite numbers.
+        ConfigError: The file is no JSON object of finite numbers, or names a model twice.
     """
-    need = "a JSON object of finite numbers by model reference"
     try:
-        raw = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_refuse)
-    except ValueError as error:
+        raw = json.loads(Path(path).read_text(encoding="utf-8"), object_pairs_hook=unique_keys)
+        if not isinstance(raw, dict):
+            raise ValueError("it is no object")
+        return {name: _finite(name, value) for name, value in raw.items()}
+    except (OSError, ValueError, RecursionError) as error:
+        need = f"a JSON object of finite numbers by model reference is needed: {error}"
         raise ConfigError("outcomes", path, need) from error
-    if not isinstance(raw, dict) or any(
-        isinstance(value, bool) or not isinstance(value, int | float) for value in raw.values()
-    ):
-        raise ConfigError("outcomes", path, need)
-    return {name: float(value) for name, value in raw.items()}
 
 
-def _refuse(constant: str) -> float:
-    raise ValueError(f"{constant} is no finite number")
+def _finite(name: str, value: object) -> float:
+    is_flag = isinstance(value, bool)
+    if is_flag or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
+        raise ValueError(f"{name} has {value!r:.40}")  # NaN is below nothing
+    return float(value)
 
 
 def _trace(

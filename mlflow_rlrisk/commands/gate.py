@@ -10,7 +10,7 @@ import click
 from mlflow_rlrisk import console
 from mlflow_rlrisk.commands.options import json_option
 from mlflow_rlrisk.commands.output import BLOCK, FAILURE, OK, OUTCOME_CODES, print_json
-from mlflow_rlrisk.errors import PromotionRefusedError, RLRiskError
+from mlflow_rlrisk.errors import PromotionRefusedError
 
 if TYPE_CHECKING:
     from mlflow_rlrisk.gate.promotion_policy import Target
@@ -233,7 +233,7 @@ def reconcile(
     """Hash what protected aliases and stages hold; restore or remove those whose proof broke.
 
     Once, or for ever with --every. Exit code of one pass: 0 all proven, 10 an alias or stage was
-    taken back, 1 one could not be.
+    taken back, 1 one could not be judged or taken back.
     """
     from mlflow_rlrisk.gate.promotion_policy import seconds_of
 
@@ -245,10 +245,10 @@ def reconcile(
     while True:
         try:
             code = _reconcile_once(reconciler, bar_now, as_json)
-        except RLRiskError as error:
+        except Exception as error:  # the registry may be back at the next pass
             if pause is None:
                 raise
-            console.say(f"rlrisk: {error}")  # the registry may be back at the next pass
+            console.say(f"rlrisk: {type(error).__name__}: {error}")
             code = FAILURE
         if pause is None:
             return code

@@ -8,7 +8,6 @@ import click
 
 from mlflow_rlrisk.attestation_keys import ring_path
 from mlflow_rlrisk.commands.output import OK
-from mlflow_rlrisk.errors import ConfigError
 
 DEFAULT_ALIAS = "rl-ready"
 DEFAULT_STAGE = "Production"
@@ -20,7 +19,13 @@ def policy() -> None:
 
 
 @policy.command()
-@click.option("--protect", "aliases", multiple=True, metavar="ALIAS", help="Default: rl-ready.")
+@click.option(
+    "--protect",
+    "aliases",
+    multiple=True,
+    metavar="ALIAS",
+    help="Its name, no pattern. Default: rl-ready.",
+)
 @click.option(
     "--ring",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -39,8 +44,6 @@ def init(aliases: tuple[str, ...], ring: Path | None) -> int:
         aliases=", ".join(json.dumps(alias) for alias in chosen),
         stages=json.dumps(DEFAULT_STAGE),
     )
-    if not all(alias.strip() for alias in chosen):
-        raise ConfigError("protect", chosen, "an alias is needed")
     parse_policy(text)  # what is printed is usable
     click.echo(text, nl=False)
     return OK

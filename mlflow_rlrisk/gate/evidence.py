@@ -133,4 +133,9 @@ def _files(registry: Registry, version: Any, place: Place) -> tuple[dict[str, in
         location = location or registry.get_model_version_download_uri(place.model, place.version)
         return list_sizes(location), ""
     except Exception as error:  # noqa: BLE001  any store may raise anything; unknown files refuse
-        return None, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        return None, fault_of(error)
+
+
+def fault_of(error: Exception) -> str:
+    """What a store raised, in no more than a line of a refusal."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

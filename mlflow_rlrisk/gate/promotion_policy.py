@@ -7,6 +7,7 @@ once, and parsed anew only when their bytes have changed.
 """
 
 import hashlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -25,19 +26,26 @@ from mlflow_rlrisk.yaml_settings import settings_in
 
 POLICY_VARIABLE = "RLRISK_POLICY"
 DEFAULT_REGISTRY = "mlflow"
+LONGEST_S = 100 * 365 * 86400
+"""A hundred years; what lasts longer is a slip of the hand, and no date can be reckoned with it."""
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_ALIAS = re.compile(r"[\w-]+")
+"""What MLflow takes for an alias."""
 
 
 def seconds_of(duration: str) -> int:
     """Read ``90s``, ``15m``, ``24h``, ``30d`` or ``2w``.
 
     Raises:
-        ValueError: It is written otherwise or is not positive.
+        ValueError: It is written otherwise, is not positive or is longer than a hundred years.
     """
     number, unit = duration[:-1], duration[-1:]
     if unit not in _UNITS or not number.isascii() or not number.isdigit() or int(number) < 1:
         raise ValueError(f"{duration!r} is no duration such as 90s, 15m, 24h, 30d or 2w")
-    return int(number) * _UNITS[unit]
+    seconds = int(number) * _UNITS[unit]
+    if seconds > LONGEST_S:
+        raise ValueError(f"{duration!r} is too long: a hundred years are the most")
+    return seconds
 
 
 def _checked_duration(duration: str) -> str:
@@ -45,7 +53,27 @@ def _checked_duration(duration: str) -> str:
     return duration
 
 
+def _checked_alias(alias: str) -> str:
+    if len(alias.split()) != 1 or not _ALIAS.fullmatch(readable(alias)):
+        raise ValueError(
+            "no version can have such an alias: letters, digits, '_' and '-' are needed; patterns "
+            "are for models and workspaces only"
+        )
+    return alias
+
+
+def _checked_pattern(pattern: str) -> str:
+    if not readable(pattern) or "/" in pattern or ":" in pattern:
+        raise ValueError(
+            "no name is empty or holds '/' or ':': a shell pattern of bare names is needed, such "
+            "as coder-*"
+        )
+    return pattern
+
+
 Duration = Annotated[str, AfterValidator(_checked_duration)]
+Alias = Annotated[str, AfterValidator(_checked_alias)]
+NamePattern = Annotated[str, AfterValidator(_checked_pattern)]
 
 
 class _Section(BaseModel):
@@ -71,12 +99,12 @@ class PromotionRule(_Section):
 
     name: str
     """Shown in every refusal."""
-    models: list[str] = Field(default=["*"], min_length=1)
-    """Shell patterns of registered model names."""
-    workspaces: list[str] = Field(default=["*"], min_length=1)
+    models: list[NamePattern] = Field(default=["*"], min_length=1)
+    """Shell patterns of registered model names: bare names, no ``models:/`` URIs."""
+    workspaces: list[NamePattern] = Field(default=["*"], min_length=1)
     """Shell patterns of MLflow workspaces; ``default`` where workspaces are off."""
-    aliases: list[str] = []
-    """Protected aliases."""
+    aliases: list[Alias] = []
+    """Protected aliases, each by its name: no patterns."""
     stages: list[Literal["Staging", "Production", "Archived"]] = []
     """Protected stages."""
     every_version: bool = False
@@ -243,8 +271,8 @@ def bar_without_file(ring: Path, registry: str) -> Bar:
 
 
 def _bar(policy: PromotionPolicy, ring: bytes, risk: PolicyConfig) -> Bar:
-    parts = [canonical_json(policy.model_dump(mode="json")), ring.decode(), risk.digest()]
-    digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    settings = canonical_json(policy.model_dump(mode="json")).encode()
+    digest = hashlib.sha256(b"\n".join([settings, ring, risk.digest().encode()])).hexdigest()
     return Bar(policy, KeyRing.parse(ring), risk.digest(), digest)
 
 
@@ -270,5 +298,6 @@ def max_age_of(rule: PromotionRule) -> timedelta:
 def _bytes(path: Path, what: str) -> bytes:
     try:
         return path.read_bytes()
-    except OSError as error:
-        raise ConfigError(what, str(path), f"cannot be read: {error.strerror}") from error
+    except (OSError, ValueError) as error:  # a null byte in its name
+        why = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(what, str(path), f"cannot be read: {why}") from error

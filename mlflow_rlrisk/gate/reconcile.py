@@ -4,11 +4,13 @@ The gate cannot hash gigabytes while somebody waits for an alias; this does, aga
 alias whose holder is no longer proven goes back to the last version that was let in and still is
 proven, or is deleted. A version that is no longer proven leaves its stage, and the last good one
 comes back where nobody else is in it. What was done, and why, is logged.
+
+One place that cannot be looked at keeps nobody from looking at the others.
 """
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,10 +18,10 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from mlflow_rlrisk.content import FileEntry, hash_folder
-from mlflow_rlrisk.errors import CheckpointError, ModelReferenceError, RLRiskError
+from mlflow_rlrisk.errors import RLRiskError
 from mlflow_rlrisk.gate.audit import AuditLog, Entry
 from mlflow_rlrisk.gate.client import mlflow_refusals, place_of
-from mlflow_rlrisk.gate.evidence import gather
+from mlflow_rlrisk.gate.evidence import fault_of, gather
 from mlflow_rlrisk.gate.gatekeeper import actor, utc_now
 from mlflow_rlrisk.gate.guard import Verdict, judge
 from mlflow_rlrisk.gate.promotion_policy import Bar, Target
@@ -42,9 +44,10 @@ class Finding:
     Attributes:
         model: Registered model.
         alias: The alias, if it is one.
-        stage: The stage, if it is one.
-        version: Who held it.
-        action: ``kept``, ``restored``, ``removed``, or ``failed`` where it could not be changed.
+        stage: The stage, if it is one; ``*`` where the registry could not list a model's stages.
+        version: Who held it; ``*`` as well there.
+        action: ``kept``, ``restored``, ``removed``, or ``failed`` where it could not be judged or
+            changed.
         restored_to: Version that has it now, where it was restored.
         message: Why.
     """
@@ -73,18 +76,32 @@ class Reconciler:
         """Look once at every protected alias and stage of the registry.
 
         Raises:
-            ModelReferenceError: The registry does not answer.
+            ModelReferenceError: The registry does not list its models.
         """
-        found = []
-        for model, is_prompt in self._models():
-            held = [(Target("alias", a), str(v)) for a, v in sorted(dict(model.aliases).items())]
-            if bar.policy.rules_for_model(model.name, model.workspace):
-                staged = sorted(self._staged(model), key=lambda each: int(each[0]))
-                held += [(Target("stage", stage), version) for version, stage in staged]
-            for target, version in held:
-                if bar.policy.rules_for(model.name, model.workspace, target):
-                    found.append(self._look(bar, model, target, version, is_prompt))
-        return found
+        return [
+            finding
+            for model, is_prompt in self._models()
+            for finding in self._findings(bar, model, is_prompt)
+        ]
+
+    def _findings(self, bar: Bar, model: Any, is_prompt: bool) -> Iterator[Finding]:
+        """One finding for each protected place of a model, and one where some are not listed."""
+        held = [(Target("alias", a), str(v)) for a, v in sorted(dict(model.aliases).items())]
+        if bar.policy.rules_for_model(model.name, model.workspace):
+            try:
+                staged = self._staged(model)
+            except Exception as error:  # noqa: BLE001  the other models are still looked at
+                yield _failed(model.name, Target("stage", "*"), "*", error)
+                staged = _in_stages(model.latest_versions)
+            in_order = sorted(staged, key=lambda each: int(each[0]))
+            held += [(Target("stage", stage), version) for version, stage in in_order]
+        for target, version in held:
+            if bar.policy.rules_for(model.name, model.workspace, target):
+                try:
+                    finding = self._look(bar, model, target, version, is_prompt)
+                except Exception as error:  # noqa: BLE001  the other places are still looked at
+                    finding = _failed(model.name, target, version, error)
+                yield finding
 
     def _staged(self, model: Any) -> set[tuple[str, str]]:
         """Versions of a model that are in a stage, with the stage.
@@ -104,11 +121,7 @@ class Reconciler:
                 versions += page
                 if not (token := page.token):
                     break
-        return {
-            (str(each.version), each.current_stage)
-            for each in versions
-            if each.current_stage not in (None, "None")
-        }
+        return _in_stages(versions)
 
     def _models(self) -> Iterator[tuple[Any, bool]]:
         """Every registered model, and whether it is marked as a prompt."""
@@ -124,15 +137,7 @@ class Reconciler:
     def _look(self, bar: Bar, model: Any, target: Target, version: str, is_prompt: bool) -> Finding:
         name = model.name
         verdict = self._judge(bar, name, version, target)
-        finding = Finding(
-            model=name,
-            alias=target.name if target.kind == "alias" else None,
-            stage=target.name if target.kind == "stage" else None,
-            version=version,
-            action="kept",
-            restored_to=None,
-            message=verdict.message,
-        )
+        finding = _finding(name, target, version, "kept", verdict.message)
         if verdict.allows:
             return finding
         candidate = self._last_good(bar, name, target, version)
@@ -192,8 +197,8 @@ class Reconciler:
             evidence = gather(self._client, place, with_files=False)
         try:
             files = self._files(f"models:/{name}/{version}")
-        except (CheckpointError, ModelReferenceError, OSError) as error:
-            evidence = replace(evidence, files_fault=str(error))
+        except Exception as error:  # noqa: BLE001  any store may raise anything; see gather
+            evidence = replace(evidence, files_fault=fault_of(error))
             return judge(bar, evidence, target, utc_now())
         evidence = replace(evidence, files={entry.path: entry.size for entry in files})
         verdict = judge(bar, evidence, target, utc_now())
@@ -234,8 +239,8 @@ class Reconciler:
             try:
                 if self._judge(bar, name, version, target).allows:
                     return version
-            except RLRiskError:
-                continue  # it was deleted
+            except Exception as error:  # noqa: BLE001  what cannot be judged is not proven
+                logger.info("%s version %s cannot come back: %s", name, version, fault_of(error))
         return None
 
     def _record(self, bar: Bar, finding: Finding, verdict: Verdict, target: Target) -> None:
@@ -257,3 +262,29 @@ class Reconciler:
             bar_digest=bar.digest,
         )
         self._log.append(entry, utc_now())
+
+
+def _in_stages(versions: Iterable[Any]) -> set[tuple[str, str]]:
+    """Version and stage of those that are in one."""
+    return {
+        (str(each.version), each.current_stage)
+        for each in versions
+        if each.current_stage not in (None, "None")
+    }
+
+
+def _finding(model: str, target: Target, version: str, action: str, message: str) -> Finding:
+    return Finding(
+        model=model,
+        alias=target.name if target.kind == "alias" else None,
+        stage=target.name if target.kind == "stage" else None,
+        version=version,
+        action=action,
+        restored_to=None,
+        message=message,
+    )
+
+
+def _failed(model: str, target: Target, version: str, error: Exception) -> Finding:
+    logger.error("%s of %s cannot be looked at: %s", target, model, fault_of(error))
+    return _finding(model, target, version, "failed", f"cannot be looked at: {fault_of(error)}")

@@ -62,11 +62,15 @@ def blueprint(settings: ServiceSettings) -> Blueprint:
             model=query.model,
             state=query.state,
             before=query.before,
+            before_id=query.before_id,
             limit=query.limit,
         )
-        following = rows[-1].created_at if len(rows) == query.limit else None
-        views = [AssessmentView.of(row) for row in rows]
-        return AssessmentPage(assessments=views, next_before=following)
+        last = rows[-1] if len(rows) == query.limit else None
+        return AssessmentPage(
+            assessments=[AssessmentView.of(row) for row in rows],
+            next_before=None if last is None else last.created_at,
+            next_before_id=None if last is None else last.id,
+        )
 
     @routes.get("/<assessment_id>")
     @requires(Scope.READ)

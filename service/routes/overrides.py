@@ -8,7 +8,7 @@ keys are the signer's; where the policy asks for two signatures a second token m
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from flask import Blueprint, url_for
 from spectree import Response as Answers
@@ -60,17 +60,18 @@ def blueprint(settings: ServiceSettings) -> Blueprint:
             timed(point_mlflow(settings)).get_model_version(model, version)
         needs_approval = bar.policy.override.required_signatures > 1
         table = _table()
-        row = table.ask(
-            model=model,
-            version=version,
-            target=(target.kind, target.name),
-            reason=json.reason.strip(),
-            expires=json.expires,
-            person=_person(),
-            needs_approval=needs_approval,
-        )
-        if not needs_approval:
-            with _a_place_in(room):
+        # What there is no room for now is not even kept: nobody would sign it later.
+        with nullcontext() if needs_approval else _a_place_in(room):
+            row = table.ask(
+                model=model,
+                version=version,
+                target=(target.kind, target.name),
+                reason=json.reason.strip(),
+                expires=json.expires,
+                person=_person(),
+                needs_approval=needs_approval,
+            )
+            if not needs_approval:
                 row = _signed(table, row, bar, settings)
         place = url_for("overrides.show", override_id=row.id)
         return OverrideView.of(row), 202 if needs_approval else 201, {"Location": place}
@@ -79,14 +80,17 @@ def blueprint(settings: ServiceSettings) -> Blueprint:
     @requires(Scope.OVERRIDE)
     @API.validate(resp=Answers(HTTP_201=OverrideView), tags=["overrides"])
     def approve(override_id: str) -> tuple[OverrideView, int]:
-        """Answer for it as the second person; it is signed then."""
+        """Answer for it as the second person; it is signed then.
+
+        The same person goes on with what was approved and then broke off before it was signed.
+        """
         table, bar = _table(), _bar()
         row = _found(table, override_id)
         if row.requested_by == caller().id:
             raise Problem("forbidden", "whoever asked cannot approve: another token is needed")
-        if not table.approve(row.id, _person()):
-            raise Problem("override-refused", f"it is {row.state} and waits for nobody")
         with _a_place_in(room):
+            if not table.approve(row.id, _person()):
+                raise Problem("override-refused", f"it is {row.state} and waits for nobody")
             return OverrideView.of(_signed(table, _found(table, row.id), bar, settings)), 201
 
     @routes.get("")

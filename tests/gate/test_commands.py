@@ -82,10 +82,11 @@ def test_the_default_policy_is_complete_and_usable(rlrisk: Any, tmp_path: Path) 
     assert default == PromotionPolicy(version=1, key_ring=default.key_ring, rules=[left_out])
 
     ring = ["--ring", str(tmp_path / "my ring.json")]
-    several = parse_policy(rlrisk("policy", "init", "--protect", "a", "--protect", "b:c", *ring)[1])
-    assert several.rules[0].aliases == ["a", "b:c"]
+    several = parse_policy(rlrisk("policy", "init", "--protect", "a", "--protect", "b_c", *ring)[1])
+    assert several.rules[0].aliases == ["a", "b_c"]
     assert several.key_ring == str(tmp_path / "my ring.json")
-    assert rlrisk("policy", "init", "--protect", " ")[0] == 2
+    for unusable in (" ", "", "rl-*", "b:c"):  # it would protect nothing
+        assert rlrisk("policy", "init", "--protect", unusable) == (2, "")
     assert one_object(rlrisk("policy", "schema")[1])["title"] == "PromotionPolicy"
 
 

@@ -115,6 +115,74 @@ def test_other_durations_are_refused(text: str) -> None:
         seconds_of(text)
 
 
+@pytest.mark.parametrize("text", ["36501d", "99999999999d", "9" * 5000 + "s"])
+def test_a_duration_that_no_date_can_be_reckoned_with_is_refused_when_it_is_read(text: str) -> None:
+    assert seconds_of("36500d") == 100 * 365 * 86400
+
+    with pytest.raises(ConfigError, match=r"rules\.0\.max_age="):
+        parse_policy(policy_with({**RULES[0], "max_age": text}))
+
+
+def policy_with(rule: dict[str, Any]) -> str:
+    return yaml.safe_dump({"version": 1, "key_ring": "ring.json", "rules": [rule]})
+
+
+@pytest.mark.parametrize(
+    "alias", ["rl-*", "*", "", " ", "rl ready", "rl ready!", "models:/a@b", "b:c", "\u200b"]
+)
+def test_an_alias_that_no_version_can_have_is_refused_for_it_protects_nothing(alias: str) -> None:
+    # Left in, the registry would hand out the alias that was meant, to anybody.
+    with pytest.raises(ConfigError, match="no version can have such an alias") as caught:
+        parse_policy(policy_with({"name": "r", "aliases": ["rl-ready", alias]}))
+
+    assert (caught.value.field, caught.value.value) == ("rules.0.aliases.1", alias)
+
+
+@pytest.mark.parametrize("key", ["models", "workspaces"])
+@pytest.mark.parametrize(
+    "pattern", ["models:/coder-sft", "coder/sft", "coder-sft:3", "models:/*", "", " ", "\u200b"]
+)
+def test_a_pattern_that_no_name_can_match_is_refused_for_it_protects_nothing(
+    key: str, pattern: str
+) -> None:
+    with pytest.raises(ConfigError, match="a shell pattern of bare names is needed") as caught:
+        parse_policy(policy_with({**RULES[0], key: [pattern]}))
+
+    assert (caught.value.field, caught.value.value) == (f"rules.0.{key}.0", pattern)
+
+
+@pytest.mark.parametrize(
+    ("alias", "held"),
+    [
+        ("RL-Ready", "rl-ready"),
+        ("rl–ready", "rl-ready"),
+        ("ＲＬ-ｒｅａｄｙ", "rl-ready"),
+        ("cha\u0301mpion", "champion"),
+        ("候选", "候选"),
+        (" v_1 ", "V_1"),
+    ],
+)
+def test_an_alias_in_another_case_or_form_is_protected_as_it_reads(alias: str, held: str) -> None:
+    rule = parse_policy(policy_with({"name": "r", "aliases": [alias]})).rules[0]
+
+    assert rule.protects(Target("alias", held))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "model"),
+    [
+        ("prod.llm.*", "prod.llm.coder"),
+        ("Coder-[ab]?", "coder-b7"),
+        ("my coder", "My coder"),
+        ("ｃｏｄｅｒ：ｓｆｔ", "coder：sft"),
+    ],
+)
+def test_a_pattern_of_names_that_a_registry_takes_is_usable(pattern: str, model: str) -> None:
+    rule = parse_policy(policy_with({**RULES[0], "models": [pattern]})).rules[0]
+
+    assert rule.covers(model, "default")
+
+
 @pytest.mark.parametrize(
     ("change", "field"),
     [
@@ -202,6 +270,11 @@ def test_nobody_changes_a_policy_that_was_read(tmp_path: Path) -> None:
         ("version: 1\nversion: 1", "a key stands twice, line 1"),
         ("[" * 5000, "is no YAML"),
         ("!!python/object/apply:os.system ['true']", "is no YAML"),
+        ('version: "\\UFFFFFFFF"', "is no YAML"),
+        ("version: 1" + ":59" * 200 + ".0", "is no YAML"),
+        ("version: !!timestamp x", "is no YAML"),
+        ("version: !!bool x", "is no YAML"),
+        ("version: !!int ''", "is no YAML"),
     ],
 )
 def test_what_is_no_mapping_is_refused(text: str | bytes, why: str) -> None:
@@ -243,6 +316,31 @@ def test_a_missing_file_is_an_error_also_after_it_was_there(tmp_path: Path, miss
 
     with pytest.raises(ConfigError, match="cannot be read: No such file"):
         source.current()
+
+
+@pytest.mark.parametrize("name", ["key_ring", "risk_policy"])
+def test_a_file_name_that_no_file_can_have_is_refused_by_its_setting(
+    tmp_path: Path, name: str
+) -> None:
+    world = World.make(tmp_path, RULES, **{name: "a\0b"})
+
+    with pytest.raises(ConfigError, match=f"{name}=.*cannot be read: embedded null byte"):
+        PolicySource(world.policy_path).current()
+
+
+def test_a_key_ring_of_bytes_that_are_no_text_is_refused_by_its_setting(tmp_path: Path) -> None:
+    world = World.make(tmp_path, RULES)
+    in_utf8 = PolicySource(world.policy_path).current()
+    text = world.ring_path.read_text("utf-8")
+
+    world.ring_path.write_bytes(b"\xff" + text.encode())
+    with pytest.raises(ConfigError, match=r"key_ring=.*is no key ring"):
+        PolicySource(world.policy_path).current()
+    world.ring_path.write_text(text, "utf-16")
+    in_utf16 = PolicySource(world.policy_path).current()
+
+    assert in_utf16.ring.keys == in_utf8.ring.keys  # JSON says in which form it is
+    assert in_utf16.digest != in_utf8.digest
 
 
 def test_without_a_file_a_good_signature_over_a_low_level_is_demanded(tmp_path: Path) -> None:

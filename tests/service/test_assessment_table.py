@@ -8,11 +8,13 @@ import mlflow
 import pytest
 
 from mlflow_rlrisk import ConfigError, RiskReport, log_checkpoint
+from service.app import create_app
 from service.assessment_table import AssessmentTable, KeyConflictError, QueueFullError, State
 from service.database import open_database
+from service.deps import Dependencies
 from service.publishing import ASSESSMENT_TAG, publish
 from service.settings import ServiceSettings, load_settings
-from tests.service.running_service import BASE
+from tests.service.running_service import BASE, write_settings
 from tests.sinks.simulated import simulated_report
 
 REQUEST = {"model": "models:/chains-sft/1", "prompt_set": "p", "verifier": "v", "policy": "default"}
@@ -82,6 +84,33 @@ def test_a_key_belongs_to_its_owner_and_the_queue_has_an_end(jobs: AssessmentTab
     with pytest.raises(QueueFullError):
         submit(jobs, max_open_per_owner=1)
     assert submit(jobs, key="k", max_open=1) == first  # a repetition is not new
+
+
+def test_pages_hold_everything_once_also_what_was_accepted_at_the_same_time(
+    jobs: AssessmentTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A clock that is set back, or is coarse, gives two rows the same time.
+    monkeypatch.setattr("service.assessment_table.time.time", lambda: 1000.1)
+    same = {submit(jobs) for _ in range(3)}
+    monkeypatch.setattr("service.assessment_table.time.time", lambda: 1000.2)
+    newest = submit(jobs)
+    settings = load_settings(write_settings(tmp_path, "http://127.0.0.1:9"))
+    client = create_app(settings, Dependencies(jobs=jobs)).test_client()
+
+    def page(**query: object) -> tuple[list[str], dict[str, object]]:
+        told = client.get("/v1/assessments", query_string={"limit": 2, **query}).get_json()
+        following = {"before": told["next_before"], "before_id": told["next_before_id"]}
+        return [each["id"] for each in told["assessments"]], following
+
+    first, following = page()
+    second, after = page(**following)
+    third, end = page(**after)
+
+    assert [first[0], third] == [newest, []]
+    assert sorted([*first[1:], *second]) == sorted(same)
+    assert end == {"before": None, "before_id": None}
+    assert page(before=1000.1)[0] == []  # by the time alone: what is older
+    assert client.get("/v1/assessments?before_id=%00").status_code == 422
 
 
 def finished(jobs: AssessmentTable, report: RiskReport) -> str:

@@ -1,6 +1,9 @@
 """Overrides over HTTP, before a real gated registry: who answers for what, and what nobody may."""
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from service.database import open_database
 from service.deps import Dependencies
 from service.override_signing import signed_override
 from service.override_table import OverrideTable
+from service.routes.overrides import MAX_AT_ONCE
 from service.settings import ServiceSettings, load_settings
 from service.signer_client import SocketSigner, default_socket
 from service.signer_protocol import Signer, SignerRefusedError, SignerUnavailableError
@@ -78,12 +82,13 @@ class World:
 
     def serve(self, signer: Signer) -> None:
         deps = Dependencies(jobs=AssessmentTable(self.engine), tokens=self.table, signer=signer)
-        self.browser = create_app(self.settings, deps).test_client()
+        self.app = create_app(self.settings, deps)
 
     def ask(self, who: str, path: str = "", method: str = "POST", **body: Any) -> Any:
         headers = {"Authorization": f"Bearer {self.tokens[who][0]}"}
         sent = {"json": body} if method == "POST" and body else {}
-        return self.browser.open(f"/v1/overrides{path}", method=method, headers=headers, **sent)
+        browser = self.app.test_client()
+        return browser.open(f"/v1/overrides{path}", method=method, headers=headers, **sent)
 
     def override(self, who: str = "ann", **changes: Any) -> Any:
         body = {"model": "models:/prod-a/1", "alias": "champion", "reason": REASON} | changes
@@ -217,6 +222,102 @@ def test_two_signatures_need_two_people_and_two_keys(
     assert set(signed["key_ids"]) == {gate.key.key_id, second_key.key_id}
     assert slug(world.ask("bob", f"/{again}/approval")) == "override-refused"
     world.promote()
+
+
+@pytest.fixture
+def two_needed(world: World, second_key: SigningKey) -> World:
+    """The policy asks for two signatures, and the signer holds two keys."""
+    gate = world.gated.world
+    gate.write_policy(RULES, override={"required_signatures": 2})
+    ring_of(gate.key, second_key).write(gate.ring_path)
+    world.signer.keys = [gate.key, second_key]
+    return world
+
+
+@contextmanager
+def all_places_taken(world: World) -> Iterator[None]:
+    """As many overrides as are signed at once are being signed."""
+    begun, go_on = threading.Semaphore(0), threading.Event()
+    sign = world.signer.override
+
+    def slowly(override_id: str) -> str:
+        begun.release()
+        assert go_on.wait(60)
+        return sign(override_id)
+
+    world.signer.override = slowly  # type: ignore[method-assign]
+    places = [f"/{world.override().json['id']}/approval" for _ in range(MAX_AT_ONCE)]
+    with ThreadPoolExecutor() as pool:
+        approvals = [pool.submit(world.ask, "bob", place) for place in places]
+        assert all(begun.acquire(timeout=60) for _ in places)
+        try:
+            yield
+        finally:
+            go_on.set()
+    world.signer.override = sign  # type: ignore[method-assign]
+    assert [each.result().status_code for each in approvals] == [201] * MAX_AT_ONCE
+
+
+def test_an_approval_that_finds_no_room_can_be_given_again(two_needed: World) -> None:
+    asked = two_needed.override().json["id"]
+
+    with all_places_taken(two_needed):
+        full = two_needed.ask("bob", f"/{asked}/approval")
+        waiting = two_needed.ask("ann", f"/{asked}", method="GET").json
+
+    assert (full.status_code, slug(full), full.headers["Retry-After"]) == (429, "quota", "30")
+    assert (waiting["state"], waiting["approved_by"]) == ("pending", None)
+    again = two_needed.ask("bob", f"/{asked}/approval")
+    assert (again.status_code, again.json["state"]) == (201, "signed")
+
+
+def test_what_finds_no_room_is_not_kept_as_if_somebody_would_sign_it(two_needed: World) -> None:
+    with all_places_taken(two_needed):
+        two_needed.gated.world.write_policy(RULES)  # one signature, at once
+        full = two_needed.override()
+        kept = two_needed.ask("ann", method="GET").json["overrides"]
+        two_needed.gated.world.write_policy(RULES, override={"required_signatures": 2})
+
+    assert (full.status_code, slug(full)) == (429, "quota")
+    assert len(kept) == MAX_AT_ONCE
+
+
+def test_whoever_approved_goes_on_with_what_broke_off_before_it_was_signed(
+    two_needed: World,
+) -> None:
+    asked = two_needed.override().json["id"]
+    _, carol = two_needed.table.create("carol", [Scope.OVERRIDE])
+    overrides = OverrideTable(two_needed.engine)
+    assert overrides.approve(asked, (two_needed.tokens["bob"][1], "bob"))  # and then a kill
+
+    assert not overrides.approve(asked, (carol.id, "carol"))
+    assert slug(two_needed.ask("ann", f"/{asked}/approval")) == "forbidden"
+    signed = two_needed.ask("bob", f"/{asked}/approval")
+
+    assert (signed.status_code, signed.json["state"]) == (201, "signed")
+    assert signed.json["approved_by"] == "bob"
+    assert slug(two_needed.ask("bob", f"/{asked}/approval")) == "override-refused"
+    two_needed.promote()
+
+
+def test_what_was_signed_is_told_as_signed_also_where_a_try_beside_it_failed(
+    two_needed: World,
+) -> None:
+    asked = two_needed.override().json["id"]
+    overrides = OverrideTable(two_needed.engine)
+    sign = two_needed.signer.override
+
+    def beside_a_failure(override_id: str) -> str:
+        envelope = sign(override_id)
+        overrides.failed(override_id, "upstream: no answer")
+        return envelope
+
+    two_needed.signer.override = beside_a_failure  # type: ignore[method-assign]
+    told = two_needed.ask("bob", f"/{asked}/approval").json
+
+    assert (told["state"], told["error"]) == ("signed", None)
+    overrides.failed(asked, "upstream: no answer")
+    assert two_needed.ask("ann", f"/{asked}", method="GET").json == told
 
 
 def test_a_token_that_was_revoked_meanwhile_has_asked_for_nothing(world: World) -> None:
