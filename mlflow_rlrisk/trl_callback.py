@@ -16,7 +16,7 @@ from mlflow_rlrisk.monitor.judgement import Judgement
 from mlflow_rlrisk.monitor.policy import PolicyLike, monitor_policy
 from mlflow_rlrisk.monitor.run import Monitor, MonitorSettings
 from mlflow_rlrisk.monitor.tracks import RunFacts
-from mlflow_rlrisk.monitor.wording import alarm_line
+from mlflow_rlrisk.monitor.wording import alarm_line, no_outcome
 
 logger = logging.getLogger(__name__)
 
@@ -74,8 +74,9 @@ class RLRiskCallback(TrainerCallback):
         return self._monitor.result()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Learn the run's settings."""
+        """Learn the run's settings and, where it is resumed, what it logged before."""
         self._guarded(self._begin, args)
+        self._guarded(self._recall, state)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         """Judge what was logged; stop the run where that is due and wanted.
@@ -109,12 +110,15 @@ class RLRiskCallback(TrainerCallback):
         )
         self._monitor = Monitor(MonitorSettings(trainer="trl", policy=self._policy, facts=facts))
 
+    def _recall(self, state: Any) -> None:
+        """Judge the logs before the checkpoint, whose alarms the run was told of when they came."""
+        for logs in getattr(state, "log_history", None) or ():
+            step, metrics = logs.get("step"), _numbers(logs)
+            if isinstance(step, int) and step <= state.global_step:
+                self._monitor.update(LogRow(step, metrics))
+
     def _judge(self, state: Any, control: Any, logs: Mapping[str, Any]) -> None:
-        metrics = {
-            name: float(value)
-            for name, value in logs.items()
-            if isinstance(value, int | float) and not isinstance(value, bool)
-        }
+        metrics = _numbers(logs)
         if not metrics:
             return
         if state.is_world_process_zero:
@@ -143,10 +147,23 @@ class RLRiskCallback(TrainerCallback):
             from mlflow_rlrisk.sinks.monitor_run import log_judgement
 
             self._guarded(log_judgement, self._run_id, judgement)
-        if self.model is not None and judgement.outcome is not None:
-            from mlflow_rlrisk.sinks.monitor_run import record_outcome
+        if self.model is None:
+            return
+        if judgement.outcome is None:
+            logger.warning("rlrisk: %s: %s", self.model, no_outcome(judgement))
+            return
+        from mlflow_rlrisk.sinks.monitor_run import record_outcome
 
-            record_outcome(self.model, judgement.outcome, run=self._run_id or "unlogged run")
+        record_outcome(self.model, judgement.outcome, run=self._run_id or judgement.identity)
+
+
+def _numbers(logs: Mapping[str, Any]) -> dict[str, float]:
+    """What is a number among logs, the step aside."""
+    return {
+        name: float(value)
+        for name, value in logs.items()
+        if isinstance(value, int | float) and not isinstance(value, bool) and name != "step"
+    }
 
 
 def _active_run() -> str | None:

@@ -144,7 +144,7 @@ def outcome(model: str, as_json: bool, assessment: str | None, **options: Any) -
     if assessment is not None:
         found, run = _assessed(model, assessment, options["before"])
     else:
-        found, run = _run_outcome(options), options["run_id"] or options["path"]
+        found, run = _run_outcome(options)
     record = record_outcome(model, found, run=run)
     if as_json:
         print_json({"model": model, **record})
@@ -290,18 +290,22 @@ def _exit_code(judgement: "Judgement", fail_on: str) -> int:
     return BLOCK if fails else OK
 
 
-def _run_outcome(options: dict[str, Any]) -> Any:
+def _run_outcome(options: dict[str, Any]) -> tuple[Any, str]:
+    """What came of the run, and the run: its id, or what its log is known by."""
     from mlflow_rlrisk.errors import HistoryError
     from mlflow_rlrisk.monitor.follow import judge_source
+    from mlflow_rlrisk.monitor.wording import no_outcome
 
     source = _source(options)
     judgement, _ = judge_source(source, _settings(options))
     if judgement.outcome is None:
-        raise HistoryError(f"{source.title}: no reward is logged that an outcome could be read of")
+        raise HistoryError(f"{source.title}: {no_outcome(judgement)}")
     named = options["success_metric"]
     if named is not None and judgement.outcome.quantity != "success":
         raise HistoryError(f"{source.title}: no row has a {named} within 0 to 1")
-    return judgement.outcome
+    if judgement.outcome.collapsed:
+        console.say(f"recorded as collapsed: {judgement.stop.reason}")
+    return judgement.outcome, options["run_id"] or judgement.identity
 
 
 def _assessed(model: str, assessment: str, before: str | None) -> tuple[Any, str]:

@@ -5,6 +5,7 @@ is never taken for a training one. Entropies are of different kinds; each adapte
 a line drawn in nats is applied to an exact entropy at the rollout temperature only.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -78,12 +79,12 @@ class Adapter:
     std_is_of_batch: bool = False
 
     def read(self, metrics: Mapping[str, float]) -> dict[Input, float]:
-        """The inputs that one row holds."""
+        """The inputs that one row holds; NaN where all that it has of an input is NaN."""
         values: dict[Input, float] = {}
         for name, readings in self.readings.items():
-            found = next((v for r in readings if (v := self._read(r, metrics)) is not None), None)
-            if found is not None:
-                values[name] = found
+            found = [v for r in readings if (v := self._read(r, metrics)) is not None]
+            if found:
+                values[name] = next((v for v in found if not math.isnan(v)), math.nan)
         return values
 
     def series_of(self, name: Input, names: Iterable[str]) -> str | None:
@@ -107,7 +108,7 @@ class Adapter:
 
     def _read(self, reading: Reading, metrics: Mapping[str, float]) -> float | None:
         for prefix in self.prefixes:
-            values = [metrics.get(prefix + name) for name in reading.names]
-            if all(value is not None for value in values):
-                return reading.combine(*values)
+            values = [metrics[each] for name in reading.names if (each := prefix + name) in metrics]
+            if len(values) == len(reading.names):
+                return math.nan if any(map(math.isnan, values)) else reading.combine(*values)
         return None

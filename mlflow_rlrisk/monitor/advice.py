@@ -130,8 +130,8 @@ ADVICE: tuple[Advice, ...] = (
     Advice(
         name="lower learning rate",
         source="convention; a public pilot that died of an entropy surge",
-        when="entropy surges within the first 50 steps",
-        rules=("R2",),
+        when="entropy surges within the first 50 steps, or the run diverges into NaN",
+        rules=("R2", "R5"),
         trl="GRPOConfig(learning_rate=..., max_grad_norm=0.2)",
         verl="actor_rollout_ref.actor.optim.lr=... actor_rollout_ref.actor.grad_clip=0.2",
         limits="one run's evidence",

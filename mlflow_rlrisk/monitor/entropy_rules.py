@@ -6,12 +6,10 @@ not mix the length of completions into it.
 
 from mlflow_rlrisk.monitor.alarms import Alarm
 from mlflow_rlrisk.monitor.evidence import raise_alarm, run_beyond
-from mlflow_rlrisk.monitor.policy import MonitorPolicy
+from mlflow_rlrisk.monitor.policy import BASELINE_HALF_WIDTH, MonitorPolicy
 from mlflow_rlrisk.monitor.tracks import Track, Tracks
 from mlflow_rlrisk.monitor.trends import end_value, value_at
 
-BASELINE_HALF_WIDTH = 5
-"""Steps to each side of R1's ends that are read together."""
 BASELINE_REACH = 10
 """R1's start must be logged within this many steps of where it belongs."""
 

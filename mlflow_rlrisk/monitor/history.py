@@ -5,12 +5,19 @@ restarted from a checkpoint, stretches that were written twice. `History` keeps 
 last one written, and counts what it had to mend; the counts are printed with every judgement.
 """
 
+import hashlib
+import json
 import math
 from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple
+
+LARGEST = 1e100
+"""No metric is as large; MLflow's SQL stores give 1.8e308 for an infinity."""
+IDENTIFYING_ROWS = 10
+"""Two logs that agree in so many first rows are taken for one run."""
 
 
 class LogRow(NamedTuple):
@@ -25,11 +32,12 @@ class History:
     """One row a step, ascending.
 
     Attributes:
-        rows: The rows that count.
+        rows: The rows that count. A value that is not finite stands there as NaN, so that its name
+            is known and that it is missing.
         num_duplicates: Rows that added nothing to a step or rewrote the newest one.
         num_late: Rows that came after a later step.
         restarts: ``(step, last step given up)`` of every restart from a checkpoint.
-        not_finite: Values that were NaN or infinite, by metric name.
+        not_finite: Values that were NaN, infinite or beyond `LARGEST`, by metric name.
     """
 
     rows: list[LogRow] = field(default_factory=list)
@@ -42,12 +50,12 @@ class History:
         """Take one row in the order of writing.
 
         A step that was logged before with other values and is not the newest one means that the
-        run was restarted: it and all later steps are given up.
+        run was restarted: it and all later steps are given up. NaN says nothing of another value.
 
         Returns:
             Index of the first row that changed; ``len(rows)`` where none did.
         """
-        metrics = self._finite(row.metrics)
+        metrics = self._taken(row.metrics)
         index = bisect_left(self.rows, row.step, key=lambda known: known.step)
         if index == len(self.rows):
             self.rows.append(LogRow(row.step, metrics))
@@ -57,13 +65,16 @@ class History:
             self.num_late += 1
             self.rows.insert(index, LogRow(row.step, metrics))
             return index
-        shared = known.metrics.keys() & metrics.keys()
-        differs = any(known.metrics[name] != metrics[name] for name in shared)
+        finite = {name: value for name, value in metrics.items() if not math.isnan(value)}
+        differs = any(
+            not math.isnan(old := known.metrics.get(name, value)) and old != value
+            for name, value in finite.items()
+        )
         if differs and index < len(self.rows) - 1:
             self.restarts.append((row.step, self.rows[-1].step))
             self.rows[index:] = [LogRow(row.step, metrics)]
             return index
-        merged = {**known.metrics, **metrics}
+        merged = {**metrics, **known.metrics, **finite}
         if differs or merged == known.metrics:
             self.num_duplicates += 1
         if merged == known.metrics:
@@ -88,18 +99,33 @@ class History:
         if self.num_late:
             notes.append(f"late: {self.num_late} rows came after a later step and were sorted in")
         for name, count in sorted(self.not_finite.items()):
-            notes.append(f"not finite: {count} values of {name} are NaN or infinite and left out")
+            notes.append(
+                f"not finite: {count} values of {name} are NaN, infinite or beyond {LARGEST:g} and "
+                "left out"
+            )
         notes += [
             f"gap: nothing is logged between steps {before} and {after}"
             for before, after in self._gaps()
         ]
         return notes
 
-    def _finite(self, metrics: Mapping[str, float]) -> dict[str, float]:
+    def identity(self) -> str:
+        """What the run is known by where no tracking server gave it an id.
+
+        A digest of its first rows: the same wherever the log lies and however long it is by now.
+        """
+        start = [(row.step, sorted(row.metrics.items())) for row in self.rows[:IDENTIFYING_ROWS]]
+        return f"log {hashlib.sha256(json.dumps(start).encode()).hexdigest()[:16]}"
+
+    def _taken(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        taken = {}
         for name, value in metrics.items():
-            if not math.isfinite(value):
+            size = abs(value)
+            if not size < LARGEST:  # written so that NaN is none either
                 self.not_finite[name] = self.not_finite.get(name, 0) + 1
-        return {name: value for name, value in metrics.items() if math.isfinite(value)}
+            # One NaN object for all: rows that hold it compare equal.
+            taken[name] = math.nan if not size < LARGEST else value if size > 1 / LARGEST else 0.0
+        return taken
 
     def _gaps(self) -> list[tuple[int, int]]:
         """Distances of more than three times the usual one."""

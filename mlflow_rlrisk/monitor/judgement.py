@@ -16,6 +16,8 @@ from mlflow_rlrisk.statistics.dynamics import EntropyLaw, fit_entropy_law
 
 CORROBORATED = ({"R1", "R4"}, {"R1", "R5"}, {"R2", "R4"}, {"R3", "R4"})
 """Warnings that stop a run together; each alone is of low specificity."""
+MAX_TOKEN_NATS = 100.0
+"""No vocabulary has an entropy near it, nor an e^H that arithmetic would overflow at."""
 UNKNOWN_TRAINER = "no metric of a known trainer is in the log: state --trainer, or see"
 
 
@@ -39,16 +41,18 @@ class Judgement:
     Attributes:
         trainer: Whose names the log has; ``None`` where they are not known.
         alarms: In the order in which they were sure.
-        missing: Rules that could not be judged, each with what it lacks.
+        missing: Rules that cannot be judged, or no longer, each with what it lacks.
         rules: State of every rule.
         notes: What was mended in the log, and what was assumed.
         stop: Whether to stop.
-        outcome: Peak, final and the rest; ``None`` without rewards.
+        outcome: Peak, final and the rest; ``None`` without rewards, and where the newest are no
+            finite numbers and nothing says that the run failed.
         entropy_law: The fitted law, or ``None``.
         entropy_law_refused: Why there is no law.
         advice: What may help, for the alarms that stand.
         steps: First and last step; ``None`` for an empty log.
         num_logs: Rows that count.
+        identity: What the run is known by where it has no id: a digest of its first rows.
         curves: Entropy, success, zero-variance share and the other columns, for drawing.
     """
 
@@ -64,6 +68,7 @@ class Judgement:
     advice: tuple[Advice, ...]
     steps: tuple[int, int] | None
     num_logs: int
+    identity: str
     curves: Mapping[str, Track]
 
     def to_dict(self) -> dict[str, Any]:
@@ -109,7 +114,8 @@ def summarize_run(
     rows = history.rows
     notes = [*history.notes(), *_assumptions(tracks)]
     if tracks is None and rows:
-        notes.append(f"{UNKNOWN_TRAINER} ({', '.join(sorted(history.names())[:12])})")
+        names = ", ".join(sorted(history.names())[:12])
+        notes.append(f"{UNKNOWN_TRAINER} ({names})" if names else "no metric is in the log")
     return Judgement(
         trainer=None if tracks is None else tracks.adapter.name,
         alarms=ordered,
@@ -123,6 +129,7 @@ def summarize_run(
         advice=advise(ordered),
         steps=(rows[0].step, rows[-1].step) if rows else None,
         num_logs=len(rows),
+        identity=history.identity(),
         curves=_curves(tracks),
     )
 
@@ -156,7 +163,7 @@ def _outcome(tracks: Tracks | None, *, collapsed: bool) -> RunOutcome | None:
     track, quantity = tracks.success(), "success"
     if track is None:
         track, quantity = tracks.get("reward"), "reward"
-    if track is None:
+    if track is None or (tracks.reward_input in tracks.undefined and not collapsed):
         return None
     return run_outcome(track.steps, track.values, quantity=quantity, collapsed=collapsed)
 
@@ -177,6 +184,8 @@ def _law(tracks: Tracks | None) -> tuple[EntropyLaw | None, str | None]:
         return None, "no entropy is logged that a curve could be drawn through"
     if tracks.is_regularised:
         return None, "an entropy or KL bonus is active: the law holds without one only"
+    if max(entropy.values) > MAX_TOKEN_NATS:
+        return None, f"an entropy of {max(entropy.values):.3g} nats is that of no token"
     reward = tracks.success() or tracks.get("reward")
     if reward is None:
         return None, "no reward is logged"

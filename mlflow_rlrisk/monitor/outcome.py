@@ -13,7 +13,8 @@ OUTCOME_VERSION = 1
 _MEANS = ("peak", "final", "gain", "regression_from_peak")
 """What a record averages over the runs of a version."""
 RUN_DEFINITION = (
-    "training success of every logged step, not smoothed: peak is the highest, final the last, "
+    "training success of every logged step, not smoothed: peak is the highest, final the last "
+    "finite one, "
     "mean the area under the curve over its length; regression is peak less final"
 )
 ASSESSMENT_DEFINITION = (
@@ -30,7 +31,7 @@ class RunOutcome:
         quantity: ``success`` (a share), ``reward`` where its scale is unknown, or ``pass_at_1``.
         start: First value.
         peak: Highest value.
-        final: Last value.
+        final: Last value that is a number.
         mean: Mean over steps (trapezoid); ``None`` for a single point.
         step_of_peak: Where the peak is first reached; ``None`` without a run.
         regression_from_peak: ``peak - final``, at least 0.

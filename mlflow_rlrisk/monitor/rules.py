@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from mlflow_rlrisk.monitor.adapters import Input
 from mlflow_rlrisk.monitor.alarms import Alarm, Severity
+from mlflow_rlrisk.monitor.divergence import divergence
 from mlflow_rlrisk.monitor.entropy_rules import entropy_drop, entropy_surge
 from mlflow_rlrisk.monitor.evidence import pooled_beyond, raise_alarm, run_beyond
 from mlflow_rlrisk.monitor.policy import MonitorPolicy, RuleId
@@ -128,10 +129,10 @@ def _seconds_of_dead_groups(tracks: Tracks, step: int, policy: MonitorPolicy) ->
 
 
 def no_gradient(tracks: Tracks, policy: MonitorPolicy) -> list[Alarm]:
-    """R5: the gradient norm is zero at any log."""
+    """R5: the gradient norm is zero at any log, or the run has diverged."""
     track = tracks.get("grad_norm")
     if track is None or track.values[-1] >= policy.zero_gradient:
-        return []
+        return divergence(tracks, policy)
     return [
         raise_alarm(
             tracks,

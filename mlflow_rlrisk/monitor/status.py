@@ -65,7 +65,8 @@ class RuleStatus:
     Attributes:
         rule: Which.
         title: Its name.
-        state: ``alarm``, ``ok``, ``missing`` (an input) or ``pending`` (too early, or past).
+        state: ``alarm``, ``ok``, ``missing`` (an input, or its newest value is no finite number) or
+            ``pending`` (too early, or past).
         series: The trainer's own metric name.
         value: What the rule last measured.
         threshold: The line.
@@ -107,27 +108,39 @@ def missing_inputs(tracks: Tracks | None, policy: MonitorPolicy) -> tuple[Missin
 
 
 def _lack(rule: RuleId, tracks: Tracks, policy: MonitorPolicy) -> tuple[str, str] | None:
-    present = set(tracks.columns)
-    if "success" in present:
-        present.add("reward")
     needs = NEEDS[rule]
     if rule == "R7":
-        if present.isdisjoint(needs):
-            offered = next((n for n in needs if n in tracks.adapter.readings), needs[0])
-            return offered, hint(tracks.adapter, offered)
-        return None
+        return _lack_of_any(needs, tracks)
     for name in needs:
-        if name not in present:
-            return name, hint(tracks.adapter, name)
+        lack = _lack_of_input(tracks.reward_input if name == "reward" else name, tracks)
+        if lack is not None:
+            return lack
     if rule in ("R3", "R8") and tracks.success() is None:
         named = tracks.facts.success_metric
-        lack = f"values of {named} within 0 to 1: no row has one" if named else SCALE_UNKNOWN
-        return "success", lack
+        need = f"values of {named} within 0 to 1: no row has one" if named else SCALE_UNKNOWN
+        return "success", need
     if rule == "R4" and tracks.facts.batch_scaled:
         return "zero_variance", BATCH_SCALED
     if rule in ("R1", "R2", "R9") and tracks.comparable_entropy() is None:
         return "entropy", LENGTH_MIXED
     return _lack_of_start(rule, tracks, policy)
+
+
+def _lack_of_input(name: Input, tracks: Tracks) -> tuple[str, str] | None:
+    since = tracks.undefined.get(name)
+    if since is not None:
+        return name, f"finite values: from step {since[0]} on all are NaN or infinite"
+    return None if tracks.get(name) is not None else (name, hint(tracks.adapter, name))
+
+
+def _lack_of_any(needs: Sequence[Input], tracks: Tracks) -> tuple[str, str] | None:
+    """What is told where none of several inputs is there: one that was, else one that could be."""
+    lacks = [lack for name in needs if (lack := _lack_of_input(name, tracks)) is not None]
+    if len(lacks) < len(needs):
+        return None
+    undefined = [lack for lack in lacks if lack[0] in tracks.undefined]
+    offered = [lack for lack in lacks if lack[0] in tracks.adapter.readings]
+    return (undefined or offered or lacks)[0]
 
 
 def _lack_of_start(rule: RuleId, tracks: Tracks, policy: MonitorPolicy) -> tuple[str, str] | None:
@@ -184,10 +197,11 @@ def _state(
         "source": line.source,
         "scope": line.scope,
     }
-    if tracks is None or _lack(rule, tracks, policy) is not None:
-        return RuleStatus(state="missing", **base)
-    measured = _measure(rule, tracks, policy)
     fired = [alarm for alarm in alarms if alarm.rule == rule]
+    lacks = tracks is None or _lack(rule, tracks, policy) is not None
+    if lacks and not fired:
+        return RuleStatus(state="missing", **base)
+    measured = None if tracks is None or lacks else _measure(rule, tracks, policy)
     if measured is None and not fired:
         return RuleStatus(state="pending", **base)
     value, limit, above, crossing = measured or (fired[-1].value, fired[-1].threshold, True, None)

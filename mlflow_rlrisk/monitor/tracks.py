@@ -108,12 +108,22 @@ class Track(NamedTuple):
 
 @dataclass(slots=True)
 class Tracks:
-    """Every column of a run so far."""
+    """Every column of a run so far.
+
+    Attributes:
+        adapter: Its trainer.
+        facts: What the log does not say.
+        columns: Finite values by input.
+        out_of_range: How many values could not be what their name says.
+        undefined: Inputs that are NaN at their newest logs, with the steps since the last finite
+            one.
+    """
 
     adapter: Adapter
     facts: RunFacts
     columns: dict[Input, Track] = field(default_factory=dict)
     out_of_range: dict[Input, int] = field(default_factory=dict)
+    undefined: dict[Input, list[int]] = field(default_factory=dict)
     _success: Track = field(default_factory=lambda: Track([], []))
     _success_scale: tuple[float, float] | None = None
     _spread_hits: list[int] = field(default_factory=lambda: [0] * len(SCALES))
@@ -124,6 +134,12 @@ class Tracks:
 
     def extend(self, step: int, values: dict[Input, float]) -> None:
         """Take the inputs of the next step, those that can be what their name says."""
+        for name, value in values.items():
+            if math.isnan(value):
+                self.undefined.setdefault(name, []).append(step)
+            else:
+                self.undefined.pop(name, None)
+        values = {name: value for name, value in values.items() if not math.isnan(value)}
         for name in [name for name, value in values.items() if _is_beyond(name, value)]:
             self.out_of_range[name] = self.out_of_range.get(name, 0) + 1
             values = {other: value for other, value in values.items() if other != name}
@@ -161,6 +177,11 @@ class Tracks:
         if direct is not None or self.facts.success_metric is not None:
             return direct
         return self._success if self._success_scale is not None else None
+
+    @property
+    def reward_input(self) -> Input:
+        """What success is read from: a success rate where one is logged, else the rewards."""
+        return "success" if "success" in self.columns else "reward"
 
     def scale(self) -> tuple[float, float] | None:
         """Rewards of a wrong and of a right answer: as stated, as the spread says, or 0 and 1.

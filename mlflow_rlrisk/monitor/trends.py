@@ -31,12 +31,14 @@ class Line(NamedTuple):
 
 
 def line_through(steps: Sequence[float], values: Sequence[float]) -> Line | None:
-    """The least-squares line; ``None`` for fewer than three points."""
+    """The least-squares line; ``None`` for fewer than three points, or where all steps are one."""
     n = len(steps)
     if n < 3:
         return None
     x0, y0 = sum(steps) / n, sum(values) / n
     spread = sum((x - x0) ** 2 for x in steps)
+    if spread == 0.0:
+        return None
     slope = sum((x - x0) * (y - y0) for x, y in zip(steps, values, strict=True)) / spread
     rest = sum((y - y0 - slope * (x - x0)) ** 2 for x, y in zip(steps, values, strict=True))
     return Line(slope, y0 - slope * x0, math.sqrt(rest / (n - 2) / spread))

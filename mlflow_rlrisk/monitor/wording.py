@@ -86,6 +86,7 @@ def judgement_lines(judgement: Judgement) -> list[str]:
             f"outcome  {outcome.quantity} {outcome.start:.3f} -> {outcome.final:.3f}, peak "
             f"{outcome.peak:.3f} at step {outcome.step_of_peak}, "
             f"{outcome.regression_from_peak:.3f} below it at the end"
+            + (" (collapsed)" if outcome.collapsed else "")
         )
     step = judgement.stop.step
     lines.append(
@@ -101,6 +102,12 @@ def judgement_lines(judgement: Judgement) -> list[str]:
     if judgement.advice:
         lines.append(f"caution  {judgement.advice[0].to_dict()['caution']}")
     return lines
+
+
+def no_outcome(judgement: Judgement) -> str:
+    """Why a run has no outcome."""
+    lacks = [f"{each.input}: {each.needs}" for each in judgement.missing if each.rule == "R10"]
+    return f"no outcome can be read of its rewards ({'; '.join(lacks)})"
 
 
 def _rule_table(judgement: Judgement) -> list[str]:

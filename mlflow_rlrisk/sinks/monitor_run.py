@@ -5,6 +5,8 @@ Writing the same again leaves the same: the tags are replaced, the artifacts ove
 
 import json
 import logging
+import random
+import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -31,6 +33,9 @@ MONITORED_AT_TAG = "rlrisk.monitored_at"
 OUTCOME_TAG = "rlrisk.outcome"
 """JSON on a model version: status, means over its runs, every run with its definition."""
 MAX_TAG = 5000
+SETTLE_S = 0.2
+"""Another writer that had read the outcome tag before ours was written has written by then."""
+MAX_TRIES = 20
 
 _CURVES = (
     ("entropy", "entropy (nats)"),
@@ -95,15 +100,15 @@ def record_outcome(reference: str, outcome: RunOutcome, *, run: str) -> dict[str
     Args:
         reference: The SFT version, ``models:/name/version`` or ``models:/name@alias``.
         outcome: What came of it.
-        run: Id of the RL run, or the RL checkpoint that was assessed; the same one again
-            replaces what was recorded of it.
+        run: Id of the RL run, the identity of its log, or the RL checkpoint that was assessed;
+            the same one again replaces what was recorded of it.
 
     Returns:
         The record as it stands on the version.
 
     Raises:
         ModelReferenceError: The reference is no registered version.
-        SinkError: The registry refuses.
+        SinkError: The registry refuses, or others overwrite the outcome each time.
     """
     import mlflow
 
@@ -112,15 +117,47 @@ def record_outcome(reference: str, outcome: RunOutcome, *, run: str) -> dict[str
         raise SinkError(f"{reference}: an outcome is recorded on a registered version")
     client = mlflow.MlflowClient()
     name, version = source.registered_name, source.version
+    entry = {"run": run, "recorded_at": _now(), **outcome.to_dict()}
     with mlflow_errors(f"the outcome cannot be written to version {version} of {name}"):
-        known = client.get_model_version(name, version).tags.get(OUTCOME_TAG)
-        entry = {"run": run, "recorded_at": _now(), **outcome.to_dict()}
-        try:
-            record = outcome_record(recorded_outcomes(known), entry)
-        except HistoryError as error:
-            raise SinkError(f"version {version} of {name}: {error}; delete the tag") from error
-        client.set_model_version_tag(name, version, OUTCOME_TAG, json.dumps(record))
-    return record
+        runs = _known_outcomes(client, name, version)
+        # MLflow has no compare-and-set: what another writer overwrote is merged again.
+        for _ in range(MAX_TRIES):
+            _write_outcome(client, name, version, runs, entry)
+            time.sleep(SETTLE_S * random.uniform(1.0, 2.0))
+            runs = _known_outcomes(client, name, version)
+            if entry in runs:
+                return outcome_record(runs[:-1], runs[-1])
+    raise SinkError(
+        f"version {version} of {name}: other writers overwrote the outcome of run {run} "
+        f"{MAX_TRIES} times; record it again"
+    )
+
+
+def _write_outcome(
+    client: "MlflowClient",
+    name: str,
+    version: str,
+    runs: list[dict[str, Any]],
+    entry: dict[str, Any],
+) -> None:
+    """Write one more run beside those that were read; where another was quicker, maybe nothing."""
+    from mlflow.exceptions import MlflowException
+
+    text = json.dumps(outcome_record(runs, entry))
+    try:
+        client.set_model_version_tag(name, version, OUTCOME_TAG, text)
+    except MlflowException:
+        # SQL stores refuse the second of two that add a tag at once; anything else is for good.
+        if _known_outcomes(client, name, version) == runs:
+            raise
+
+
+def _known_outcomes(client: "MlflowClient", name: str, version: str) -> list[dict[str, Any]]:
+    tag = client.get_model_version(name, version).tags.get(OUTCOME_TAG)
+    try:
+        return recorded_outcomes(tag)
+    except HistoryError as error:
+        raise SinkError(f"version {version} of {name}: {error}; delete the tag") from error
 
 
 def recorded_finals(references: Iterable[str]) -> dict[str, float]:

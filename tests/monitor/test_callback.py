@@ -65,6 +65,32 @@ def test_the_settings_of_the_trainer_are_used() -> None:
     assert low.evidence["group_size"] == 16
 
 
+def test_a_resumed_run_is_judged_whole_and_old_alarms_are_not_told_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    from transformers import TrainerState
+
+    from mlflow_rlrisk import RLRiskCallback
+
+    rows = drop_history(0.6, list(range(1, 151)))
+    whole, resumed = RLRiskCallback(action="warn"), RLRiskCallback(action="stop")
+    play(whole, rows)
+    caplog.clear()
+
+    # The trainer loads the checkpoint's state, its log with it, before it calls back.
+    control = SimpleNamespace(should_training_stop=False, should_save=False)
+    state = TrainerState(global_step=140, is_world_process_zero=True)
+    state.log_history = [{**metrics, "step": step} for step, metrics in rows[:145]]
+    resumed.on_train_begin(ARGS, state, control)
+    for state.global_step, metrics in rows[140:]:
+        resumed.on_log(ARGS, state, control, logs=dict(metrics))
+
+    assert [alarm.rule for alarm in whole.alarms] == ["R1"]
+    assert resumed.judgement.to_dict() == whole.judgement.to_dict()
+    assert "R1" not in caplog.text
+    assert not control.should_training_stop
+
+
 def test_an_error_of_the_monitor_never_breaks_training(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -31,6 +31,8 @@ STEP_NAMES = (
     "iteration",
 )
 """Where trainers write the step, the first that a row has; ``5/150`` is step 5 of 150."""
+LARGEST_STEP = 2**63 - 1
+"""What MLflow and TensorBoard can store."""
 NESTED = ("data", "metrics")
 """Keys below which a row's metrics may stand."""
 
@@ -153,7 +155,7 @@ def _step(flat: Mapping[str, Any]) -> int | None:
         if isinstance(value, str):
             value = value.partition("/")[0]
         number = _number(value)
-        if number is not None and number >= 0 and number == int(number):
+        if number is not None and 0 <= number <= LARGEST_STEP and number == int(number):
             return int(number)
     return None
 
@@ -169,7 +171,9 @@ def _number(value: Any, *, allow_nan: bool = False) -> float | None:
         return None
     try:
         number = float(value)
-    except (ValueError, OverflowError):
+    except ValueError:
         return None
+    except OverflowError:
+        number = float("inf")
     is_finite = abs(number) < float("inf")  # false for NaN too
     return number if is_finite or allow_nan else None

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_rlrisk.errors import HistoryError
+from mlflow_rlrisk.monitor.history import LARGEST
 from mlflow_rlrisk.monitor.token_dynamics import TokenRow
 
 _ABOVE_ZERO = 1e-3
@@ -36,7 +37,14 @@ def read_token_log(path: str | Path) -> list[TokenRow]:
                 advantage=_numbers([raw["advantage"]])[0],
                 entropies=_numbers(raw.get("entropies", []), low=-_ABOVE_ZERO),
             )
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (
+            ValueError,
+            OverflowError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            RecursionError,
+        ) as error:
             raise HistoryError(
                 f"{path}, line {number}: logprobs (list) and advantage (number) are needed, all "
                 f"finite ({error})"
@@ -49,6 +57,6 @@ def _numbers(values: list[Any], *, low: float = -math.inf, high: float = math.in
     for value in values:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise TypeError(f"{value!r} is no number")
-        if not (low <= value <= high and abs(value) < math.inf):
+        if not (low <= value <= high and abs(value) < LARGEST):
             raise ValueError(f"{value!r} is not finite, or no such quantity")
     return [float(value) for value in values]
