@@ -7,7 +7,7 @@ is missing and how much of it.
 import math
 from collections.abc import Mapping, Sequence
 
-from mlflow_rlrisk.components import HEADROOM, NO_LOOKAHEAD, AssessedComponents, signal_line
+from mlflow_rlrisk.components import HEADROOM, NO_LOOKAHEAD, SIGNAL, AssessedComponents
 from mlflow_rlrisk.config import AssessmentConfig, PolicyConfig
 from mlflow_rlrisk.errors import InsufficientRolloutsError
 from mlflow_rlrisk.luck import AGREEMENT
@@ -68,11 +68,11 @@ def next_steps(
         steps.append(_to_assess("lookahead", assessed.not_assessed.get("lookahead", NO_LOOKAHEAD)))
     for part in severe:
         is_rare = part.name == "headroom" and short is not None and short.name == HEADROOM
-        lacks_signal = part.name == "starvation" and part.x_low < policy.low_signal_from
+        lacks_signal = part.name == "starvation" and metrics[SIGNAL].ci_low < policy.low_signal_from
         if lacks_signal or is_rare or part.q > _NO_STEP_UP_TO.get(part.name, 0.0):
             steps += _for_component(part, metrics, statistics, config, policy)
     if judgement.level is not RiskLevel.UNKNOWN:
-        steps += _to_resolve(judgement, severe, policy)
+        steps += _to_resolve(judgement, severe, metrics[SIGNAL], policy)
     if not steps:
         steps.append("assess more prompts: the intervals decide the level, not the estimates")
     return tuple(dict.fromkeys(steps))
@@ -156,7 +156,7 @@ def _for_component(
     policy: PolicyConfig,
 ) -> list[str]:
     if part.name == "starvation":
-        return _for_starvation(part, metrics, statistics, config)
+        return _for_starvation(metrics, statistics, config)
     if part.name == "truncation":
         return [_longer(config)]
     if part.name == "lookahead":
@@ -201,7 +201,6 @@ def _for_lookahead(part: Component, metrics: Mapping[str, Metric], policy: Polic
 
 
 def _for_starvation(
-    part: Component,
     metrics: Mapping[str, Metric],
     statistics: Sequence[PromptStatistics],
     config: AssessmentConfig,
@@ -224,9 +223,10 @@ def _for_starvation(
         if 2.0 * min(wrong.value, correct.value) > max(wrong.value, correct.value):
             steps.append(_SHALLOWER)
     steps += _group_size_step(statistics, config)
-    if part.x > 0.0:
+    signal = metrics[SIGNAL].value
+    if signal > 0.0:
         steps.append(
-            f"reckon with {1.0 / part.x:.1f} times the rollouts if groups without signal are "
+            f"reckon with {1.0 / signal:.1f} times the rollouts if groups without signal are "
             "sampled again (dynamic sampling)"
         )
     return steps
@@ -296,7 +296,7 @@ def _longer(config: AssessmentConfig) -> str:
 
 
 def _to_resolve(
-    judgement: Judgement, components: Sequence[Component], policy: PolicyConfig
+    judgement: Judgement, components: Sequence[Component], signal: Metric, policy: PolicyConfig
 ) -> list[str]:
     """How many prompts would put an interval on one side of its decision line."""
     steps = []
@@ -311,11 +311,14 @@ def _to_resolve(
     if short is not None and short.line <= short.metric.ci_high:
         half = (short.metric.ci_high - short.metric.ci_low) / 2.0
         steps.append(_resolve(short.measure, short.metric.value, short.line, half, num_prompts))
+    lines = (policy.low_signal_from, policy.veto_signal_below)
+    crossed = [line for line in lines if signal.ci_low < line <= signal.ci_high]
+    if crossed and judgement.level is RiskLevel.MEDIUM:
+        half = (signal.ci_high - signal.ci_low) / 2.0
+        steps.append(_resolve("group signal", signal.value, crossed[0], half, num_prompts))
     for part in components:
         if part.straddles and judgement.level is RiskLevel.MEDIUM:
             line = part.ok + policy.max_component * (part.bad - part.ok)
-            if part.name == "starvation":
-                line = signal_line(part.x_low, part.x_high, policy) or line
             half = (part.x_high - part.x_low) / 2.0
             steps.append(_resolve(part.measure, part.x, line, half, num_prompts))
     return steps

@@ -4,10 +4,11 @@ A component reads one quantity. What was not measured is listed as not assessed,
 safe; no quantity enters twice under one name.
 """
 
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from mlflow_rlrisk.aggregate import Aggregates
 from mlflow_rlrisk.config import ComponentConfig, PolicyConfig
@@ -15,11 +16,12 @@ from mlflow_rlrisk.errors import ConfigError
 from mlflow_rlrisk.evidence import AssessmentContext, Evidence
 from mlflow_rlrisk.metrics_catalogue import PREFIX
 from mlflow_rlrisk.report_record import Component
-from mlflow_rlrisk.statistics.counts import FloatVector
+from mlflow_rlrisk.statistics.counts import FloatVector, finite_array
 from mlflow_rlrisk.statistics.severity import ramp
 from mlflow_rlrisk.thresholds import REGISTRY
 
 SIGNAL = PREFIX + "group_signal_fraction"
+ALL_WRONG = PREFIX + "frac_all_wrong"
 STARVED = PREFIX + "starved_share"
 HEADROOM = PREFIX + "headroom"
 TRUNCATED = PREFIX + "truncated_share"
@@ -56,6 +58,36 @@ READS = {
 STAND_IN = {ENTROPY: ENTROPY_ESTIMATE}
 """What a component reads, named as what it is, where its own metric is undefined: unbiased, so
 that its interval over prompts holds the exact value as often as it says."""
+
+
+def reading_of(component: str, values: Mapping[str, float]) -> float | None:
+    """What a component reads off bare metrics; ``None`` where they do not hold it."""
+    name = metric_of(component, values)
+    if name is None:
+        return None
+    if component == "starvation" and ALL_WRONG in values:
+        return float(unsolved_signal(values[name], values[ALL_WRONG]))
+    return values[name]
+
+
+def unsolved_signal(signal: npt.ArrayLike, all_wrong: npt.ArrayLike) -> FloatVector:
+    """Of the groups that are not all right, the share with a reward difference. Larger is safer.
+
+    Where every group is all right none is starved: 1, the limit as success nears 1.
+
+    Args:
+        signal: Shares of groups with a reward difference, any shape.
+        all_wrong: Shares of groups that are all wrong, the same shape.
+
+    Raises:
+        StatisticsError: A share is not finite.
+
+    >>> unsolved_signal([0.5, 0.01, 0.0, 0.0], [0.0, 0.49, 0.2, 0.0]).tolist()
+    [1.0, 0.02, 0.0, 1.0]
+    """
+    mixed, wrong = finite_array("signal", signal), finite_array("all_wrong", all_wrong)
+    left = mixed + wrong
+    return np.divide(mixed, left, out=np.ones_like(left), where=left > 0.0)
 
 
 def metric_of(component: str, known: Container[str]) -> str | None:
@@ -133,7 +165,7 @@ class Quantities:
         """
         context = self._context
         readers: dict[str, Callable[[], Quantity | str]] = {
-            "starvation": lambda: self._metric(SIGNAL, "group signal"),
+            "starvation": self._starvation,
             "uncovered": self._uncovered,
             "headroom": lambda: self._metric(HEADROOM, "pass@1 over critical success"),
             "entropy_abs": self._entropy,
@@ -161,6 +193,18 @@ class Quantities:
             low=metric.ci_low,
             high=metric.ci_high,
             draws=self._aggregates.draws[name],
+        )
+
+    def _starvation(self) -> Quantity | str:
+        """The signal where something is left to learn; all of it where rewards are not 0 and 1."""
+        signal = self._metric(SIGNAL, "group signal")
+        wrong = self._metric(ALL_WRONG, "groups all wrong")
+        if isinstance(signal, str) or isinstance(wrong, str):
+            return signal
+        return self._combined(
+            "group signal among groups not all right",
+            unsolved_signal(signal.draws, wrong.draws),
+            float(unsolved_signal(signal.value, wrong.value)),
         )
 
     def _uncovered(self) -> Quantity | str:
@@ -260,20 +304,12 @@ def assess_components(quantities: Quantities, policy: PolicyConfig) -> AssessedC
     )
 
 
-def signal_line(low: float, high: float, policy: PolicyConfig) -> float | None:
-    """The line of the verdict that lies within an interval of the group signal, if one does."""
-    lines = (policy.low_signal_from, policy.veto_signal_below)
-    return next((line for line in lines if low < line <= high), None)
-
-
 def _component(
     name: str, quantity: Quantity, line: ComponentConfig, policy: PolicyConfig
 ) -> Component:
     ends = ramp([quantity.value, quantity.low, quantity.high], line.ok, line.bad) + 0.0  # no -0
     q, q_low, q_high = float(ends[0]), float(ends[1:].min()), float(ends[1:].max())
     straddles = q_low <= policy.max_component < q_high
-    if name == "starvation":
-        straddles = signal_line(quantity.low, quantity.high, policy) is not None
     registered = REGISTRY[f"component.{name}"]
     defaults = {"ok": line.ok, "bad": line.bad, "weight": line.weight} == registered.values
     return Component(

@@ -54,7 +54,7 @@ POLICY_LINES = (
     line(
         "policy.low_agreement_from",
         "lower end of the share of right ones where two rollouts agree",
-        "ours: at one half likelier answers are right ones; 51 of 62 below failed, 3 of 91 above",
+        "ours: at one half likelier answers are right ones; 51 of 68 below failed, 3 of 109 above",
         "small models of our study that were low by all else",
         "`low` needs at least this where rollouts of enough prompts agree",
         value=0.5,
@@ -62,7 +62,7 @@ POLICY_LINES = (
     line(
         "policy.low_headroom_from",
         "lower end of the headroom, pass@1 over p*(g)",
-        "arXiv:2606.18487: 4.2 and more all improved; ours: 48 of 68 below failed, 20 of 148 above",
+        "arXiv:2606.18487: 4.2 and more all improved; ours: 48 of 73 below failed, 20 of 167 above",
         "two model families; small models of our study that were low by all else; groups of 8",
         "`low` needs at least this where rollouts hardly agree and no first updates were tried",
         value=4.0,

@@ -49,7 +49,6 @@ def reasons(
         words.component(part)
         for part in severe
         if is_told.get(part.name) not in judgement.vetoes
-        and not (withholds and part.name == "starvation" and part.q == 0.0)
         and not (is_rare and part.name == "headroom" and part.q <= policy.max_component)
         and (part.q > 0.0 or (part.straddles and is_medium))
     ]

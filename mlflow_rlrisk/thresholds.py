@@ -20,9 +20,9 @@ _KANG = "arXiv:2510.01624"
 _ALL = (
     line(
         "component.starvation",
-        "share of groups that carry a reward difference",
+        "share, of the groups not all right, that carry a reward difference",
         "definition: a group without a reward difference has no gradient",
-        "0 is exact: no group carries any; 0.05, next to nothing of it, is a convention",
+        "0 is exact: none carries any; 0.05, next to nothing of it, is a convention",
         _COMPONENT,
         ok=0.05,
         bad=0.0,

@@ -365,10 +365,10 @@ def test_entropy_relative_to_a_reference_becomes_a_metric_and_a_component() -> N
 def test_medium_says_how_many_prompts_would_resolve_a_straddling_interval() -> None:
     report = report_of(ladder_rung(0.35, 0.4, 0.4))
 
-    straddling = [part for part in report.components if part.straddles]
+    signal = report.metrics["rlrisk/group_signal_fraction"]
     assert report.risk_level is RiskLevel.MEDIUM
-    assert straddling
-    assert any("need about" in step or "decision line" in step for step in report.next_steps)
+    assert signal.ci_low < 0.5 <= signal.ci_high
+    assert any("group signal" in step and step.endswith("line 0.5") for step in report.next_steps)
 
 
 def test_solve_counts_add_up_to_the_prompts() -> None:

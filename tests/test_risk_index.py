@@ -2,14 +2,17 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlflow_rlrisk.components import Quantities, assess_components
-from mlflow_rlrisk.config import PolicyConfig
+from mlflow_rlrisk.calibration import index_of
+from mlflow_rlrisk.components import ALL_WRONG, Quantities, assess_components
+from mlflow_rlrisk.config import DEFAULT_COMPONENTS, PolicyConfig
 from mlflow_rlrisk.evidence import AssessmentContext
+from mlflow_rlrisk.report import RiskLevel
 from mlflow_rlrisk.risk import risk_index
 from tests.judgements import HEALTHY, aggregates, metric
+from tests.prompt_statistics import prompts, report_of
 
 shares = st.floats(0.0, 1.0)
 
@@ -32,6 +35,49 @@ def test_the_index_is_what_coverage_leaves_and_full_without_any_signal(
     if carried * coverage * (1.0 - less) > 1e-9:
         assert index(worse) > index(values)
     assert index({**values, "starvation": 0.0}) == 1.0
+
+
+@given(shares, shares, shares)
+def test_what_is_all_right_starves_nobody(signal: float, wrong: float, coverage: float) -> None:
+    lines = PolicyConfig()
+    mixed = signal * (1.0 - wrong)
+
+    def index(all_wrong: float) -> float:
+        found = aggregates({**HEALTHY, "starvation": mixed, "uncovered": coverage}, num_draws=8)
+        found.metrics[ALL_WRONG] = metric(np.full(8, all_wrong))
+        found.draws[ALL_WRONG] = np.full(8, all_wrong)
+        return risk_index(
+            assess_components(Quantities(found, AssessmentContext(), 0.95, 0), lines)
+        )[0]
+
+    # The rest of the groups, 1 - mixed - wrong, is all right and does not count.
+    left = mixed / (mixed + wrong) if mixed + wrong > 0.0 else 1.0
+    assert index(wrong) == pytest.approx(1.0 - min(20.0 * left, 1.0) * coverage, abs=1e-9)
+    assert index(0.0) == pytest.approx(1.0 - coverage)
+    assert index(1.0 - mixed) >= index(wrong) - 1e-12
+
+
+def test_a_checkpoint_that_solves_everything_has_a_high_level_and_no_high_index() -> None:
+    report = report_of(prompts([16] * 60, 16))
+
+    assert report.metrics["rlrisk/risk_index"].value == 0.0
+    assert report.risk_level is RiskLevel.HIGH
+    assert "100% all correct" in report.reasons[0]
+    assert index_of(
+        {name: each.value for name, each in report.metrics.items()}, DEFAULT_COMPONENTS
+    ) == pytest.approx(0.0)
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.lists(st.integers(0, 16), min_size=2, max_size=40))
+def test_bare_figures_give_the_index_of_the_report(solved: list[int]) -> None:
+    report = report_of(prompts(solved, 16))
+
+    bare = {name: each.value for name, each in report.metrics.items()}
+
+    assert index_of(bare, DEFAULT_COMPONENTS) == pytest.approx(
+        report.metrics["rlrisk/risk_index"].value
+    )
 
 
 def test_coverage_is_read_at_the_most_attempts_sampled_up_to_64() -> None:

@@ -4,7 +4,7 @@
     python -m examples.study.agreeing                               # what it tells
 
 Outcomes of what was measured once more (`agreements`) were known, so that is no evidence of what it
-tells on other tasks. Reports of the twelfth test hold it, stated before any of its runs.
+tells on other tasks. Reports of the tests from the twelfth on hold it, stated before their runs.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from examples.study.first_updates import NO_LINE, lookaheads_of, within_auroc
 from examples.study.layout import sweep_order
 from examples.study.looking_ahead import LookaheadRow
 from examples.study.models import weights_digest
-from examples.study.planned_settings import PROSPECTIVE_12, STUDIES
+from examples.study.planned_settings import PROSPECTIVE_12, PROSPECTIVE_13, STUDIES
 from examples.study.predictors import PREDICTORS, RESULTS, values_of
 from examples.study.prospective import REFERENCE
 from examples.study.rows import PairRow, read_pairs
@@ -81,13 +81,15 @@ def _measured(folder: Path, row: PairRow, place: Path, settings: StudySettings) 
 
 
 def told() -> str:
-    """What it tells of the checkpoints known before, and of those of the twelfth test."""
+    """What it tells of the checkpoints known before, and of those of the tests that came after."""
     measured = [row for row in read_pairs(RESULTS / "pairs.jsonl") if agreement_of(row) is not None]
-    planned = {each.name for each in PROSPECTIVE_12.lineages}
-    parts = {
-        "all outcomes known": [row for row in measured if row["lineage"] not in planned],
-        "stated before any run": [row for row in measured if row["lineage"] in planned],
-    }
+    tests = {"twelfth": PROSPECTIVE_12, "thirteenth": PROSPECTIVE_13}
+    names = {test: {each.name for each in plan.lineages} for test, plan in tests.items()}
+    later = set().union(*names.values())
+    parts = {"all outcomes known": [row for row in measured if row["lineage"] not in later]}
+    for test, own in names.items():
+        rows = [row for row in measured if row["lineage"] in own]
+        parts[f"{test} test, stated before any run"] = rows
     return "\n".join(_told_of(study_of(rows), how) for how, rows in parts.items() if rows)
 
 

@@ -27,6 +27,7 @@ READ = (
     "pass_at_1",
     "pass_at_64",
     "group_signal_fraction",
+    "frac_all_wrong",
     "headroom",
     "token_entropy",
     "truncated_share",

@@ -27,6 +27,7 @@ from examples.study.planned_settings import (
     PROSPECTIVE_10,
     PROSPECTIVE_11,
     PROSPECTIVE_12,
+    PROSPECTIVE_13,
 )
 from examples.study.predictors import DURING, OURS, PREDICTORS, values_of
 from examples.study.rows import PairRow
@@ -51,6 +52,8 @@ from mlflow_rlrisk.statistics import auroc
 
 REFERENCE = "pass@64"
 GAIN = "gain pass_at_1"
+DIFFERENT = 0.01
+"""Two indices of a checkpoint that are further apart are not the same."""
 
 
 class PlannedTest(NamedTuple):
@@ -94,6 +97,9 @@ PLANNED = (
     PlannedTest(
         "Twelfth test out of sample", PROSPECTIVE_12, "prospective-12.json", is_of_rank=False
     ),
+    PlannedTest(
+        "Thirteenth test out of sample", PROSPECTIVE_13, "prospective-13.json", is_of_rank=False
+    ),
 )
 
 
@@ -104,7 +110,9 @@ def prospective_figures(rows: list[PairRow], test: PlannedTest) -> dict[str, Any
     if not study.rows:
         return None
     values = {name: values_of(study.rows, each) for name, each in PREDICTORS.items()}
+    now = values[OURS]
     values[OURS] = -np.array([row["metrics"]["rlrisk/risk_index"] for row in study.rows])
+    differs = np.abs(now - values[OURS]) > DIFFERENT
     drawn = stratified(study)
     draws = {name: within_draws(study, each, drawn) for name, each in values.items()}
     finding = {name: auroc_draws(study, values[name], drawn) for name in (OURS, REFERENCE)}
@@ -132,6 +140,11 @@ def prospective_figures(rows: list[PairRow], test: PlannedTest) -> dict[str, Any
             if name != DURING
         },
         "candidates": {name: _one(study, each) for name, each in risks.items()},
+        "now": {
+            **_one(study, now),
+            "num_other": int(differs.sum()),
+            "failed_other": int(study.failed[differs].sum()),
+        },
         "auroc_interval": _ends(finding[OURS]),
         "auroc_less_reference": _ends(finding[OURS] - finding[REFERENCE]),
         "levels": _levels(study),

@@ -31,7 +31,8 @@ def prospective_summary(tested: Sequence[Mapping[str, Any] | None]) -> str:
         "**Planned tests**, each committed before its first run. ρ is the mean over lineages; "
         "intervals resample the checkpoints of each; levels are those given before the runs. The "
         "first two asked whether the index ranks the finals as pass@64 does, the others what the "
-        "first updates tell (below).\n\n" + table(SUMMARY, [_summed(found) for found in known])
+        "first updates tell (below), the last what the index is to read.\n\n"
+        + table(SUMMARY, [_summed(found) for found in known])
     )
 
 
@@ -65,6 +66,7 @@ def prospective_section(found: Mapping[str, Any] | None) -> str:
     if found is None:
         return ""
     sentences = [_ranking(found), _failing(found), _levels(found), _candidates(found)]
+    sentences += [] if found["is_shipped"] else [_now(found)]
     return _size(found) + "\n" + "".join(f"* {sentence}\n" for sentence in sentences)
 
 
@@ -154,6 +156,16 @@ def _candidates(found: Mapping[str, Any]) -> str:
         f"`{name}` {ahead[name]:.2f}" for name in sorted(ahead, key=lambda n: -ahead[n])
     )
     return f"Frozen candidates that would have ranked the finals better: {listed}."
+
+
+def _now(found: Mapping[str, Any]) -> str:
+    now, count = found["now"], sum(found["lineages"].values())
+    return (
+        f"The index as it is now differs on {now['num_other']} of the {count} checkpoints, of "
+        f"which {now['failed_other']} failed. It ranks the finals with "
+        f"{value_text(now['within'])}, the gains with {value_text(now['gain'])}; AUROC of a failed "
+        f"run {value_text(now['auroc_failed'])}."
+    )
 
 
 def _main(found: Mapping[str, Any]) -> str:

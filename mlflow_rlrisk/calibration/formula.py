@@ -8,18 +8,21 @@ import hashlib
 import json
 from collections.abc import Mapping
 
-from mlflow_rlrisk.components import metric_of
+from mlflow_rlrisk.components import reading_of
 from mlflow_rlrisk.config import ComponentConfig
 from mlflow_rlrisk.errors import StatisticsError
 from mlflow_rlrisk.statistics.severity import noisy_or, ramp
 
-RULE = "1 - prod(1 - weight * clip((x - ok) / (bad - ok), 0, 1))"
+RULE = (
+    "1 - prod(1 - weight * clip((x - ok) / (bad - ok), 0, 1)); "
+    "starvation reads group signal / (group signal + groups all wrong)"
+)
 
 
-def formula_digest(components: Mapping[str, ComponentConfig]) -> str:
+def formula_digest(components: Mapping[str, ComponentConfig], rule: str = RULE) -> str:
     """SHA-256 over the rule and the lines of every component, whatever their order."""
     lines = {name: line.model_dump(mode="json") for name, line in components.items()}
-    text = json.dumps({"rule": RULE, "components": lines}, sort_keys=True, separators=(",", ":"))
+    text = json.dumps({"rule": rule, "components": lines}, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -39,9 +42,9 @@ def index_of(values: Mapping[str, float], components: Mapping[str, ComponentConf
     """
     severities, weights = [], []
     for name, line in components.items():
-        metric = metric_of(name, values)
-        if metric is not None:
-            severities.append(float(ramp([values[metric]], line.ok, line.bad)[0]))
+        value = reading_of(name, values)
+        if value is not None:
+            severities.append(float(ramp([value], line.ok, line.bad)[0]))
             weights.append(line.weight)
     if not severities:
         raise StatisticsError(f"values: none of {', '.join(components)} can be read from them")

@@ -15,6 +15,8 @@ from examples.study.settings import FULL
 from mlflow_rlrisk.calibration import formula_digest
 
 STUDY = RESULTS.parent
+RULE_OF_THEN = "1 - prod(1 - weight * clip((x - ok) / (bad - ok), 0, 1))"
+"""Of all thirteen: starvation was read off the group signal alone."""
 
 
 @pytest.fixture(scope="module", params=PLANNED, ids=lambda planned: planned.file)
@@ -53,7 +55,7 @@ def test_every_report_was_made_by_the_formula_of_the_plan(
 ) -> None:
     for row in rows:
         report = report_of(row["report"])
-        assert formula_digest(report.policy.components) == planned.plan()["formula"]
+        assert formula_digest(report.policy.components, RULE_OF_THEN) == planned.plan()["formula"]
         assert report.risk_level == row["risk_level"]
         assert report.metrics["rlrisk/risk_index"].value == row["metrics"]["rlrisk/risk_index"]
 
@@ -93,6 +95,32 @@ def test_a_worse_rank_and_a_changed_index_would_be_said(found: dict[str, Any]) -
 
     assert "the index **ranks worse than** pass@64" in said
     assert "**but changed since**" in said
+
+
+def test_what_the_index_of_now_makes_of_a_test_is_said(
+    rows: list[PairRow], found: dict[str, Any]
+) -> None:
+    other, failed, correlations = 0, 0, []
+    for name in {row["lineage"] for row in rows}:
+        now, after = [], []
+        for row in (each for each in rows if each["lineage"] == name):
+            mixed, wrong, reached = (
+                row["metrics"][f"rlrisk/{each}"]
+                for each in ("group_signal_fraction", "frac_all_wrong", "pass_at_64")
+            )
+            left = mixed / (mixed + wrong) if mixed + wrong else 1.0
+            now.append(1.0 - min(20.0 * left, 1.0) * reached)
+            after.append(np.mean([run["final"]["pass_at_1"] for run in row["outcomes"]]))
+            if abs(now[-1] - row["metrics"]["rlrisk/risk_index"]) > 0.01:
+                other += 1
+                failed += np.mean([run["failed"] for run in row["outcomes"]]) >= 0.5
+        is_ordered = np.ptp(now) > 0.0  # no order counts 0
+        correlations.append(-spearmanr(now, after).statistic if is_ordered else 0.0)
+
+    said = prospective_section(found)
+
+    assert found["now"]["within"] == pytest.approx(np.mean(correlations))
+    assert f"differs on {other} of the {len(rows)} checkpoints, of which {failed} failed" in said
 
 
 def test_the_line_of_a_test_says_what_was_lost_changed_and_missed(found: dict[str, Any]) -> None:
