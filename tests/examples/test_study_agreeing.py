@@ -3,16 +3,18 @@
 import re
 
 import numpy as np
+import pytest
 from scipy.stats import mannwhitneyu
 
 from examples.study.agreeing import told
 from examples.study.agreements import read_agreements
 from examples.study.looking_ahead import FILE as AHEAD
 from examples.study.looking_ahead import read_lookaheads
-from examples.study.planned_settings import PROSPECTIVE_12
+from examples.study.planned_settings import PROSPECTIVE_12, PROSPECTIVE_13
 from examples.study.predictors import RESULTS
 from examples.study.rows import read_pairs
 from examples.study.scoring import study_of
+from examples.study.settings import StudySettings
 
 
 def test_every_row_is_of_the_weights_that_were_assessed_and_trained() -> None:
@@ -42,8 +44,17 @@ def test_the_auroc_of_agreement_is_that_of_mann_and_whitney() -> None:
     assert abs(float(stated[1]) - expected) <= 0.0051
 
 
-def test_the_lows_of_the_twelfth_test_are_those_given_before_its_runs() -> None:
-    names = {each.name for each in PROSPECTIVE_12.lineages}
+@pytest.mark.parametrize(
+    ("which", "planned", "line_of_then"),
+    [
+        ("twelfth", PROSPECTIVE_12, "headroom from 4 on"),
+        ("thirteenth", PROSPECTIVE_13, "agreement from 0.5 on"),
+    ],
+)
+def test_the_lows_of_a_test_are_those_given_before_its_runs(
+    which: str, planned: StudySettings, line_of_then: str
+) -> None:
+    names = {each.name for each in planned.lineages}
     rows = [row for row in read_pairs(RESULTS / "pairs.jsonl") if row["lineage"] in names]
     ahead = {(a["lineage"], a["checkpoint"]): a for a in read_lookaheads(RESULTS / AHEAD)}
     given, tried, agreed = [], [], []
@@ -55,10 +66,10 @@ def test_the_lows_of_the_twelfth_test_are_those_given_before_its_runs() -> None:
         if ahead[row["lineage"], row["checkpoint"]]["risk_level"] == "low":
             (agreed if does_agree else tried).append(has_failed)
 
-    said = told().split("stated before any run")[1]
+    said = told().split(f"{which} test, stated before any run")[1].split("stated before")[0]
 
     for name, found in (
-        ("headroom from 4 on", given),
+        (line_of_then, given),
         ("with the updates", tried + agreed),
         ("with the updates, agreement from 0.5 on", agreed),
         ("with the updates, agreement below", tried),
