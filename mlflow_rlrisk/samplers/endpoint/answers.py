@@ -16,6 +16,15 @@ from mlflow_rlrisk.samplers.endpoint.options import Api
 HIGHEST_LOGPROB = 1e-2
 """Engines that compute in bfloat16 give logprobs a little above 0."""
 
+LARGEST_ID = 2**31 - 1
+"""No vocabulary is larger; engines keep ids in 32 bits."""
+
+ELSEWHERE = ("reasoning_content", "reasoning", "refusal", "tool_calls")
+"""Where the text of a chat message may stand instead of its content."""
+
+NAMED_ID = "token_id:"
+"""vLLM's name of a token, before its id, where it was asked for ids."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenTold:
@@ -77,16 +86,20 @@ def read_answer(raw: Any, api: Api, num_wanted: int) -> Answer:
     found = raw.get("choices")
     if not isinstance(found, list) or not found:
         raise AnswerError("no choices")
-    read = _completion if api == "completions" else _chat
-    choices = [read(_object("choice", each)) for each in found]
+    usage = raw.get("usage")
+    charged = usage.get("completion_tokens") if isinstance(usage, dict) else None
+    charged = charged if type(charged) is int and charged >= 0 else None
+    alone = charged if len(found) == 1 else None
+    if api == "completions":
+        choices = [_completion(_object("choice", each)) for each in found]
+    else:
+        choices = [_chat(_object("choice", each), alone) for each in found]
     indices = [choice.index for choice in choices]
     if len(set(indices)) < len(indices) or not set(indices) <= set(range(num_wanted)):
         raise AnswerError(f"choices with the indices {indices[:8]} where n={num_wanted}")
-    usage = raw.get("usage")
-    charged = usage.get("completion_tokens") if isinstance(usage, dict) else None
     return Answer(
         choices=tuple(sorted(choices, key=lambda choice: choice.index)),
-        completion_tokens=charged if type(charged) is int and charged > 0 else None,
+        completion_tokens=charged or None,
     )
 
 
@@ -110,7 +123,7 @@ def _completion(raw: Mapping[str, Any]) -> Choice:
     return _choice(raw, raw.get("text"), tokens)
 
 
-def _chat(raw: Mapping[str, Any]) -> Choice:
+def _chat(raw: Mapping[str, Any], charged: int | None) -> Choice:
     told = raw.get("logprobs")
     content = told.get("content") if isinstance(told, dict) else None
     tokens = None
@@ -118,7 +131,22 @@ def _chat(raw: Mapping[str, Any]) -> Choice:
         tokens = tuple(_chat_token(_object("token", each)) for each in _list("content", content))
     message = _object("message", raw.get("message"))
     text = message.get("content")
-    return _choice(raw, "" if text is None else text, tokens)
+    choice = _choice(raw, "" if text is None else text, tokens)
+    if text is None:
+        counts = [len(each) for each in (tokens, choice.token_ids) if each is not None]
+        _require_empty(message, counts if charged is None else [*counts, charged])
+    return choice
+
+
+def _require_empty(message: Mapping[str, Any], counts: Sequence[int]) -> None:
+    """Null content is an empty answer only where no more than its stop token is told."""
+    others = [name for name in ELSEWHERE if message.get(name)]
+    if others or not counts or max(counts) > 1:
+        length = f"{max(counts)} tokens" if counts else "a length that is not told"
+        raise AnswerError(
+            f"content is null in an answer of {length}, beside it stands "
+            f"{', '.join(others) or 'nothing'}: the whole text must be the content"
+        )
 
 
 def _chat_token(raw: Mapping[str, Any]) -> TokenTold:
@@ -135,7 +163,7 @@ def _key(raw: Mapping[str, Any]) -> Hashable:
     """The token with its bytes: several tokens are shown as the same replacement character."""
     found = raw.get("bytes")
     name = _name(raw.get("token"))
-    if name.startswith("token_id:"):  # vLLM's bytes are the name's or the token's
+    if name.startswith(NAMED_ID):  # vLLM's bytes are the name's or the token's
         return name
     return name, None if found is None else tuple(map(str, _list("bytes", found)))
 
@@ -150,12 +178,8 @@ def _choice(raw: Mapping[str, Any], text: Any, tokens: tuple[TokenTold, ...] | N
     if type(index) is not int:
         raise AnswerError(f"index={index!r}")
     ids = raw.get("token_ids")
-    if ids is not None and not (
-        isinstance(ids, list) and ids and all(type(each) is int and each >= 0 for each in ids)
-    ):
-        raise AnswerError("token_ids that are no ids")
-    if ids is not None and tokens is not None and len(ids) != len(tokens):
-        raise AnswerError(f"{len(ids)} token ids and {len(tokens)} logprobs")
+    if ids is not None:
+        _check_ids(ids, tokens)
     return Choice(
         index=index,
         text=text,
@@ -163,6 +187,23 @@ def _choice(raw: Mapping[str, Any], text: Any, tokens: tuple[TokenTold, ...] | N
         token_ids=None if ids is None else tuple(ids),
         tokens=tokens or None,
     )
+
+
+def _check_ids(ids: Any, tokens: tuple[TokenTold, ...] | None) -> None:
+    if not (
+        isinstance(ids, list)
+        and ids
+        and all(type(each) is int and 0 <= each <= LARGEST_ID for each in ids)
+    ):
+        raise AnswerError(f"token_ids that are no ids, 0 to {LARGEST_ID}")
+    if tokens is None:
+        return
+    if len(ids) != len(tokens):
+        raise AnswerError(f"{len(ids)} token ids and {len(tokens)} logprobs")
+    for each, token in zip(ids, tokens, strict=True):
+        is_named = isinstance(token.key, str) and token.key.startswith(NAMED_ID)
+        if is_named and token.key != f"{NAMED_ID}{each}":
+            raise AnswerError(f"token id {each} where the logprobs are those of {token.key}")
 
 
 def _sorted(pairs: Any) -> tuple[tuple[Hashable, float], ...]:

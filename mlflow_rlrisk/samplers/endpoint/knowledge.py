@@ -40,6 +40,7 @@ class Knowledge:
         mode: Of which distribution the logprobs are.
         has_estimate: The tokens are drawn from the distribution whose logprobs are told.
         has_logprobs: The logprobs told are those of the distribution that is sampled from.
+        max_new_tokens: Most tokens that a rollout is asked to have.
         why: What is known of entropies and why not more, as a sentence.
         token_s: Seconds a token took in the probe.
     """
@@ -50,6 +51,7 @@ class Knowledge:
     mode: Mode
     has_estimate: bool
     has_logprobs: bool
+    max_new_tokens: int
     why: str
     token_s: float
 
@@ -209,6 +211,7 @@ def _knowledge(
         mode=mode,
         has_estimate=has_bounds and is_whole,
         has_logprobs=has_logprobs,
+        max_new_tokens=sampling.max_new_tokens,
         why=why,
         token_s=token_s,
     )

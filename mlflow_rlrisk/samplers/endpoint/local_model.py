@@ -8,7 +8,7 @@ from typing import Any
 
 from mlflow_rlrisk.checkpoint import Checkpoint
 from mlflow_rlrisk.errors import CheckpointError, MissingDependencyError, SamplerError
-from mlflow_rlrisk.records import Prompt
+from mlflow_rlrisk.records import FinishReason, Prompt
 from mlflow_rlrisk.samplers.model_loading import load_tokenizer
 from mlflow_rlrisk.samplers.prompt_encoding import ChatTemplate, PromptEncoder
 from mlflow_rlrisk.samplers.stop_tokens import stored_stop_ids
@@ -24,7 +24,7 @@ class LocalModel:
         checkpoint: The checkpoint.
         tokenizer: Its tokenizer.
         encoder: Renders and encodes prompts, as every sampler does.
-        vocab_size: Words of the model's head.
+        vocab_size: Words of the model's head, those that the tokenizer lacks included.
         stop_ids: All tokens that end a rollout.
     """
 
@@ -89,10 +89,37 @@ class LocalModel:
         encoded = self.tokenizer(list(PROBE_TEXTS), add_special_tokens=False)["input_ids"]
         return [list(ids) for ids in encoded if ids] or [[0]]
 
-    def decode(self, token_ids: Sequence[int]) -> str:
-        """The text without special tokens, as `TransformersSampler` decodes it."""
+    def refuse_foreign(self, token_ids: Sequence[int]) -> None:
+        """Fail at a token that the model does not have: a tokenizer decodes it to nothing.
+
+        Raises:
+            SamplerError: There is one.
+        """
+        highest = max(token_ids, default=0)
+        if highest >= self.vocab_size:
+            raise SamplerError(
+                f"token {highest}, the model has {self.vocab_size}: another model is served"
+            )
+
+    def completion(self, token_ids: Sequence[int], finish_reason: FinishReason) -> str:
+        """The text of a rollout without special tokens, as `TransformersSampler` decodes it.
+
+        Raises:
+            SamplerError: A token is none of this model's, or a stopped rollout does not end in a
+                stop token.
+        """
+        self.refuse_foreign(token_ids)
+        is_stopped = finish_reason is FinishReason.STOP
+        if is_stopped and token_ids[-1] not in self.stop_ids:
+            raise SamplerError(
+                f"an answer that stopped has {token_ids[-1]} as its last token, none of the stop "
+                f"tokens {list(self.stop_ids)}: token_ids must end in the stop token, which this "
+                "server leaves out, or it stops at something else (a stop string, another token)"
+            )
         return str(
             self.tokenizer.decode(
-                list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
+                list(token_ids[:-1] if is_stopped else token_ids),
+                skip_special_tokens=True,
+                clean_up_tokenization_spaces=False,
             )
         )

@@ -11,7 +11,6 @@ from mlflow_rlrisk.errors import SamplerError, StatisticsError
 from mlflow_rlrisk.records import (
     UNKNOWN_TOKEN,
     EntropyBounds,
-    FinishReason,
     FloatArray,
     IntArray,
     Prompt,
@@ -70,6 +69,7 @@ class RolloutReader:
         Raises:
             AnswerError: The answer lacks what the endpoint gave in its first answers, or its
                 tokens cannot be counted.
+            SamplerError: It is longer than was asked for, or cannot be one of the local model's.
         """
         tokens = choice.tokens
         is_empty = not choice.text and not choice.token_ids
@@ -78,10 +78,14 @@ class RolloutReader:
         if choice.token_ids is None and knowledge.phrasing.has_extensions:
             raise AnswerError("no token_ids, which the endpoint gave before")
         token_ids = _token_ids(choice, charged)
+        if len(token_ids) > knowledge.max_new_tokens:
+            raise SamplerError(
+                f"an answer has {len(token_ids)} tokens where max_new_tokens="
+                f"{knowledge.max_new_tokens}: the endpoint must keep to the limit"
+            )
         text = choice.text
         if choice.token_ids is not None and self.local is not None:
-            is_stopped = choice.finish_reason is FinishReason.STOP
-            text = self.local.decode(choice.token_ids[:-1] if is_stopped else choice.token_ids)
+            text = self.local.completion(choice.token_ids, choice.finish_reason)
         return Rollout(
             prompt_id=prompt.id,
             sample_index=sample_index,

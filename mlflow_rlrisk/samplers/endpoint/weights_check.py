@@ -35,7 +35,7 @@ def check_weights(
 
     Raises:
         ConfigError: The endpoint tells no token ids or no logprobs, so nothing can be compared.
-        SamplerError: The logprobs are those of another model.
+        SamplerError: The tokens or their logprobs are those of another model.
     """
     checkpoint: Checkpoint = local.checkpoint
     # With a word that carries entropies the logprobs would be those of all others.
@@ -47,6 +47,7 @@ def check_weights(
     for content in local.probes():
         body = phrasing.body(content, temperature=1.0, max_tokens=CHECK_TOKENS, seed=1)
         choice = ask(phrasing, body).choices[0]
+        local.refuse_foreign(choice.token_ids or ())
         sequences.append((content, list(choice.token_ids or ())))
         told.append([token.logprob for token in choice.tokens or ()])
     dtype = resolve_dtype(checkpoint, config.dtype)
