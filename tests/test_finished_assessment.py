@@ -353,8 +353,12 @@ def test_below_a_root_the_folder_of_the_same_settings_answers(world: World) -> N
     assert timeless(again.report) == timeless(found[1].report)
 
 
-def test_what_files_do_not_settle_is_never_answered(world: World, tmp_path: Path) -> None:
-    (tmp_path / "shared.py").write_text("def grade(completion):\n    return 1.0\n")
+def test_what_files_do_not_settle_is_never_answered(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "shared.py").write_text("def grade(completion):\n    return 1.0\n")
     (tmp_path / "mine.py").write_text("from shared import grade\n")
     borrowed = f"{tmp_path / 'mine.py'}:grade"
     given: dict[str, Any] = {"out_dir": tmp_path / "out", "run_preflight": False}

@@ -2,7 +2,8 @@
 
 A user's module is imported in a worker process only: it may be slow, print, or end the
 interpreter. What is recorded is a digest of the source, so that a report says which reward
-function gave its grades; modules that the source imports are not part of the digest.
+function gave its grades. The files beside it that it imports are part of the digest, libraries
+are not (`local_imports`).
 """
 
 import atexit
@@ -11,10 +12,11 @@ import importlib
 import importlib.util
 import inspect
 import json
+import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.machinery import ModuleSpec
@@ -25,6 +27,7 @@ from typing import Any, Literal
 from mlflow_rlrisk import stated_answers
 from mlflow_rlrisk.errors import MissingDependencyError, VerifierError
 from mlflow_rlrisk.verifiers import Verifier, builtin, extraction, functions, rubric
+from mlflow_rlrisk.verifiers.local_imports import local_imports
 from mlflow_rlrisk.verifiers.specs import ENTRY_POINT_GROUP, VerifierSpec, parse_spec
 
 START_TIMEOUT_S = 120.0
@@ -40,7 +43,8 @@ class LoadedVerifier:
         name: Short name for people: ``numeric``, ``rewards.py:accuracy``.
         kind: ``builtin``, ``plugin`` (registered by a package) or ``function``.
         dialect: How a function is called (one of `dialects.DIALECTS`), else ``None``.
-        digest: SHA-256 over source and options; independent of where the file lies.
+        digest: SHA-256 over source, files beside it that a function's source imports, and options;
+            independent of where the file lies.
         extracts_answers: Its grades carry the canonical answer; otherwise none of them does.
         wants_token_ids: It is shown the token ids of the completions.
         grades_texts: It can grade a text whose tokens are not known, such as a gold answer.
@@ -94,9 +98,9 @@ def source_digest(spec: VerifierSpec) -> str | None:
         spec: The spec, taken apart.
 
     Returns:
-        The digest of `LoadedVerifier`. Of a function that the named file has from another one it
-        is never the one that loading gives. ``None`` where files do not tell: registered by a
-        package, a module of evaluate, or without a source file.
+        The digest of `LoadedVerifier`. Of a function that the named file has from one that is not
+        beside it it is never the one that loading gives. ``None`` where files do not tell:
+        registered by a package, a module of evaluate, or without a source file.
     """
     if spec.kind == "builtin":
         return _builtin_digest(spec)
@@ -105,7 +109,7 @@ def source_digest(spec: VerifierSpec) -> str | None:
         path = _module_file(spec.target)
     if path is None or not path.is_file():
         return None
-    return _digest(spec.detail, _options(spec), [path])
+    return _function_digest(spec, path, [])
 
 
 def open_verifier(spec: VerifierSpec) -> tuple[Verifier, LoadedVerifier]:
@@ -174,9 +178,7 @@ def _open_function(spec: VerifierSpec) -> tuple[Verifier, LoadedVerifier]:
         name=name,
         kind="function",
         dialect=verifier.dialect,
-        digest=_digest(
-            spec.detail, _options(spec), [Path(str(module.__file__)), *_source_files(function)]
-        ),
+        digest=_function_digest(spec, Path(str(module.__file__)), _source_files(function)),
         extracts_answers=verifier.extract_answer is not None,
         wants_token_ids=verifier.wants_token_ids,
         grades_texts=verifier.grades_texts,
@@ -230,12 +232,14 @@ def _open_evaluate(spec: VerifierSpec) -> tuple[Verifier, LoadedVerifier]:
     target = Path(spec.target)
     local = sorted(target.glob("*.py")) if target.is_dir() else [target]
     sources = local if target.exists() else _source_files(module)
+    script = target / f"{target.name}.py" if target.is_dir() else target
+    imports = {path: raw for path, raw in local_imports(script).items() if path not in sources}
     return verifier, LoadedVerifier(
         spec=spec.text,
         name=name,
         kind="function",
         dialect="evaluate",
-        digest=_digest(name, _options(spec), sources),
+        digest=_digest(name, _options(spec), sources, imports),
         extracts_answers=False,
         wants_token_ids=False,
     )
@@ -278,8 +282,8 @@ def _module_file(name: str) -> Path | None:
     for depth in range(1, len(parts) + 1):
         known = ".".join(parts[:depth])
         specs = (finder.find_spec(known, places) for finder in sys.meta_path)
-        found = next(filter(None, specs), None)
         try:
+            found = next(filter(None, specs), None)
             places = list((found and found.submodule_search_locations) or ())
         except KeyError:  # a namespace inside one that is not imported
             return None
@@ -298,7 +302,22 @@ def _source_files(item: object) -> list[Path]:
     return []
 
 
-def _digest(name: str, options: str, sources: list[Path]) -> str:
+def _function_digest(spec: VerifierSpec, path: Path, defined_in: list[Path]) -> str:
+    """Of a function that the file ``path`` has, maybe from another one."""
+    imports = local_imports(path, spec.target if spec.kind == "module" else None)
+    others = [file for file in defined_in if file not in imports]
+    return _digest(spec.detail, _options(spec), [path, *others], imports)
+
+
+def _digest(
+    name: str, options: str, sources: list[Path], imports: Mapping[Path, bytes] | None = None
+) -> str:
+    """Files that are imported enter with their paths from the folder of the first source."""
     contents = {hashlib.sha256(path.read_bytes()).hexdigest() for path in sources}
-    text = json.dumps({"name": name, "options": options, "sources": sorted(contents)})
-    return hashlib.sha256(text.encode()).hexdigest()
+    body: dict[str, Any] = {"name": name, "options": options, "sources": sorted(contents)}
+    if imports:  # only then: grades are stored under digests without
+        body["imports"] = sorted(
+            [os.path.relpath(path, sources[0].parent), hashlib.sha256(content).hexdigest()]
+            for path, content in imports.items()
+        )
+    return hashlib.sha256(json.dumps(body).encode()).hexdigest()

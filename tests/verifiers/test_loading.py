@@ -1,13 +1,16 @@
 import importlib.util
+import json
 import shutil
 import subprocess
 import sys
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
 from mlflow_rlrisk.errors import VerifierError
 from mlflow_rlrisk.verifiers import LoadedVerifier, load_verifier
+from mlflow_rlrisk.verifiers.loading import source_digest
 from mlflow_rlrisk.verifiers.specs import VerifierSpec, parse_spec
 from tests.verifiers.conftest import WriteVerifier
 
@@ -55,6 +58,95 @@ def test_the_digest_covers_the_file_a_function_is_imported_from(tmp_path: Path) 
     (tmp_path / "impl.py").write_text(TOP_LEVEL_SOURCE.replace("==", "!="))
 
     assert load_verifier(f"{tmp_path}/front.py:grade").digest != before
+
+
+def test_a_file_that_imports_nothing_beside_it_keeps_its_digest(tmp_path: Path) -> None:
+    # Grades are stored under it.
+    source = "import json\n" + TOP_LEVEL_SOURCE
+    (tmp_path / "rewards.py").write_text(source)
+    (tmp_path / "helper.py").write_text("")
+    plain = {"name": "grade", "options": "", "sources": [sha256(source.encode()).hexdigest()]}
+
+    loaded = load_verifier(f"{tmp_path}/rewards.py:grade")
+
+    assert loaded.digest == sha256(json.dumps(plain).encode()).hexdigest()
+
+
+def write_with_helper(folder: Path, words: str = "{'right'}") -> Path:
+    """``rewards.py`` and what it imports, in a package and beside it."""
+    (folder / "words").mkdir(parents=True, exist_ok=True)
+    (folder / "rewards.py").write_text(
+        "from helper import is_right\n"
+        "def grade(completion, truth):\n    return float(is_right(completion))\n"
+    )
+    (folder / "helper.py").write_text(
+        "from words.known import WORDS\ndef is_right(completion):\n    return completion in WORDS\n"
+    )
+    (folder / "words" / "__init__.py").write_text("")
+    (folder / "words" / "known.py").write_text(f"WORDS = {words}\n")
+    return folder / "rewards.py"
+
+
+@pytest.mark.parametrize("spec", ["{}:grade", "{}:is_right", "plain:{}:grade"])
+def test_the_digest_covers_what_is_imported_from_beside_the_file(tmp_path: Path, spec: str) -> None:
+    def digest(path: Path) -> str:
+        loaded = load_verifier(spec.format(path)).digest
+        assert source_digest(parse_spec(spec.format(path))) == loaded
+        return loaded
+
+    here = digest(write_with_helper(tmp_path / "a"))
+
+    assert here == digest(write_with_helper(tmp_path / "b"))
+    assert here != digest(write_with_helper(tmp_path / "b", "{'wrong'}"))
+    (tmp_path / "b" / "beside.py").write_text("# imported by nothing\n")
+    assert here == digest(write_with_helper(tmp_path / "b"))
+
+
+def test_the_digest_of_a_module_covers_what_its_package_gives_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    package = tmp_path / "mine" / "rewards"
+    package.mkdir(parents=True)
+    (tmp_path / "mine" / "__init__.py").write_text("")
+    (package / "__init__.py").write_text("")
+    (tmp_path / "mine" / "helper.py").write_text("WORDS = {'right'}\n")
+    (package / "words.py").write_text(
+        "from ..helper import WORDS\n"
+        "def grade(completion, truth):\n    return float(completion in WORDS)\n"
+    )
+    spec = "mine.rewards.words:grade"
+    before = load_verifier(spec).digest
+
+    (tmp_path / "mine" / "helper.py").write_text("WORDS = {'wrong'}\n")
+
+    after = load_verifier(spec).digest
+    assert source_digest(parse_spec(spec)) == after != before
+    (package / "__init__.py").unlink()  # a namespace in a package: only an import can tell
+    assert source_digest(parse_spec(spec)) is None
+    assert load_verifier(spec).digest == after
+
+
+def test_the_digest_of_an_evaluate_script_covers_what_is_copied_with_it(tmp_path: Path) -> None:
+    pytest.importorskip("evaluate")
+    metric = tmp_path / "own_metric"
+    shutil.copytree(Path(__file__).parent / "dialect_rewards" / "own_metric", metric)
+    script = metric / "own_metric.py"
+    script.write_text("from .sums import TOTAL\n" + script.read_text())
+
+    def digest(total: int) -> str:
+        (metric / "sums.py").write_text(f"TOTAL = {total}\n")
+        return load_verifier(f"evaluate:{script}").digest
+
+    assert digest(1) != digest(2)
+
+
+def test_a_helper_that_cannot_be_parsed_is_the_error_of_its_import(tmp_path: Path) -> None:
+    path = write_with_helper(tmp_path)
+    (tmp_path / "helper.py").write_text("def (\n")
+
+    with pytest.raises(VerifierError, match="SyntaxError"):
+        load_verifier(f"{path}:grade")
 
 
 def test_extract_answer_beside_the_function_is_found(write_verifier: WriteVerifier) -> None:
