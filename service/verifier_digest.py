@@ -2,12 +2,8 @@
 
 import subprocess
 import sys
-from functools import lru_cache
 
 from mlflow_rlrisk import ConfigError
-from mlflow_rlrisk.errors import VerifierError
-from mlflow_rlrisk.verifiers.loading import source_digest
-from mlflow_rlrisk.verifiers.specs import parse_spec
 from service.sampling_process import sampling_environment
 from service.settings import ServiceSettings
 
@@ -20,19 +16,10 @@ def verifier_digest(spec: str, settings: ServiceSettings) -> str:
     Raises:
         ConfigError: It cannot be loaded.
     """
-    try:
-        stamp = source_digest(parse_spec(spec))  # of files alone: nothing is run here
-    except VerifierError:
-        stamp = None  # loading it says why
-    return _digest(spec, stamp, tuple(sampling_environment(settings).items()))
-
-
-@lru_cache(maxsize=64)
-def _digest(spec: str, stamp: str | None, environment: tuple[tuple[str, str], ...]) -> str:
     command = [sys.executable, "-m", "service.verifier_digest", spec]
     done = subprocess.run(
         command,
-        env=dict(environment),
+        env=sampling_environment(settings),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
