@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlflow_rlrisk.errors import ConfigError, SamplerError
+from mlflow_rlrisk.forward_probe import refuse_acausal, refusing
 from mlflow_rlrisk.kernels import TokenStatistics, token_statistics
 from mlflow_rlrisk.kernels.products import float32_logits
 
@@ -76,17 +77,23 @@ class TeacherForcedScorer:
     """Scores completions with one model, which is probed once."""
 
     def __init__(self, model: Any) -> None:
-        """Probe what the architecture does to its logits.
+        """Probe that the model is causal, and what the architecture does to its logits.
 
         Args:
             model: A causal language model of transformers, on its device.
+
+        Raises:
+            CheckpointError: It is not causal, or it cannot be run.
+            SamplerError: Memory ran out.
         """
         self._model = model
         self._head: Any = model.get_output_embeddings()
         self.fallback_reason: str | None = None
         """Why logits of whole sequences are computed; none where hidden states are enough."""
         self._after: _AfterHead | None = None
-        with without_dropout(model):
+        name = type(model).__name__
+        with without_dropout(model), refusing(name, "cannot be scored"):
+            refuse_acausal(model, name)
             try:
                 self._after = _probe(model, self._head)
             except _UnknownHeadError as error:

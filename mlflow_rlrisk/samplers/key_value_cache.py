@@ -51,6 +51,8 @@ def _growing_layer() -> type[Any]:
 
         def spread(self, rows: "torch.Tensor") -> None:
             """Repeat the stored rows as ``rows`` says, with room for what follows."""
+            if not self.is_initialized:
+                raise SamplerError("the model does not use the key-value cache")
             room = self.get_seq_length() + FIRST_ROOM
             self.key_buffer = _with_room(self.keys, room, rows)
             self.value_buffer = _with_room(self.values, room, rows)
@@ -99,7 +101,11 @@ class SamplingCache:
                 )
 
     def spread(self, rows: "torch.Tensor") -> None:
-        """Give every rollout the state of its prompt; ``rows`` holds prompt slots, ``[B]``."""
+        """Give every rollout the state of its prompt; ``rows`` holds prompt slots, ``[B]``.
+
+        Raises:
+            SamplerError: The model left a layer empty.
+        """
         for layer in self.states.layers:
             if isinstance(layer, _growing_layer()):
                 layer.spread(rows)

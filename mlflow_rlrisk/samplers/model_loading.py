@@ -97,7 +97,8 @@ def load_model(checkpoint: Checkpoint, config: AssessmentConfig) -> Any:
         )
     _refuse_not_finite(checkpoint, model)
     # Padding is masked by position here; with a pad id some models search every input for it.
-    model.config.pad_token_id = None
+    # Some configurations accept a number only, which is why it is set past their check.
+    vars(model.config)["pad_token_id"] = None
     return model
 
 

@@ -5,6 +5,9 @@ from typing import Any
 from mlflow_rlrisk.checkpoint import Checkpoint
 from mlflow_rlrisk.errors import CheckpointError
 
+LARGEST_ID = 2**31 - 1
+"""Ids beyond the vocabulary may stand for padded words; no vocabulary reaches this one."""
+
 
 def stop_ids(config: Any, generation_config: Any, tokenizer: Any) -> dict[str, list[int]]:
     """Stop tokens by their source; the union of all ends a rollout.
@@ -27,8 +30,11 @@ def stop_ids(config: Any, generation_config: Any, tokenizer: Any) -> dict[str, l
 
 def _token_ids(name: str, given: Any) -> list[int]:
     ids = [] if given is None else given if isinstance(given, list | tuple) else [given]
-    if not all(type(each) is int for each in ids):  # True would pass for token 1
-        raise CheckpointError(f"eos_token_id of its {name} is {given!r}; token ids are needed")
+    is_known = (type(each) is int and 0 <= each <= LARGEST_ID for each in ids)
+    if not all(is_known):  # a type of its own, because True would pass for token 1
+        raise CheckpointError(
+            f"eos_token_id of its {name} is {given!r}; token ids in 0..{LARGEST_ID} are needed"
+        )
     return sorted(ids)
 
 

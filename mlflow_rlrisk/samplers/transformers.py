@@ -18,9 +18,11 @@ import numpy as np
 from mlflow_rlrisk.checkpoint import Checkpoint, open_checkpoint
 from mlflow_rlrisk.config import AssessmentConfig
 from mlflow_rlrisk.errors import CheckpointError, SamplerError
+from mlflow_rlrisk.forward_probe import refuse_acausal, refusing
 from mlflow_rlrisk.records import FinishReason, Prompt, Rollout, RolloutGroup
 from mlflow_rlrisk.samplers import OnTokens, refuse_options
 from mlflow_rlrisk.samplers.decoding import Decoder, FinishedRow, NotFiniteLogitsError, Wave
+from mlflow_rlrisk.samplers.decoding_probe import refuse_wrong_decoding
 from mlflow_rlrisk.samplers.exact_head import install_exact_head
 from mlflow_rlrisk.samplers.model_loading import load_model, load_tokenizer
 from mlflow_rlrisk.samplers.prompt_encoding import PromptEncoder
@@ -89,20 +91,14 @@ class TransformersSampler:
         self._stop_ids = stop_ids(
             self._model.config, self._model.generation_config, self._tokenizer
         )
-        self._logits_dtype = install_exact_head(self._model)
-        num_logits = self._probe()
+        with refusing(self.checkpoint.display_name, "cannot be sampled"):
+            chooser = self._probe()
         all_stop_ids = sorted({i for ids in self._stop_ids.values() for i in ids})
         self._encoder = PromptEncoder(
             self.checkpoint,
             self._tokenizer,
             chat_template=self._sampling.chat_template,
             stop_ids=all_stop_ids,
-        )
-        chooser = TokenChooser(
-            vocab_size=num_logits,
-            temperature=self._sampling.temperature,
-            top_p=self._sampling.top_p,
-            top_k=self._sampling.top_k,
         )
         self._decoder = Decoder(self._model, chooser, all_stop_ids)
         self._encoded: list[_Encoded] = []
@@ -208,10 +204,15 @@ class TransformersSampler:
         finally:
             torch.set_num_threads(before)
 
-    def _probe(self) -> int:
-        """Run a few tokens: the logits must be finite. Returns how many there are."""
+    def _probe(self) -> TokenChooser:
+        """Run a few tokens: logits must be finite, causal, and the same decoded as in one pass.
+
+        Puts the exact head in. Returns what draws from as many logits as there are.
+        """
         import torch
 
+        refuse_acausal(self._model, self.checkpoint.display_name)
+        self._logits_dtype = install_exact_head(self._model)
         ids = torch.arange(4, device=self._model.device).remainder(self._vocab_size)[None]
         with torch.inference_mode():
             logits = self._model(input_ids=ids, use_cache=False).logits[:, -1]
@@ -219,7 +220,14 @@ class TransformersSampler:
             raise CheckpointError(
                 f"{self.checkpoint.display_name}: its logits are not finite on a probe of 4 tokens"
             )
-        return int(logits.shape[-1])
+        chooser = TokenChooser(
+            vocab_size=logits.shape[-1],
+            temperature=self._sampling.temperature,
+            top_p=self._sampling.top_p,
+            top_k=self._sampling.top_k,
+        )
+        refuse_wrong_decoding(self._model, chooser, self.checkpoint.display_name)
+        return chooser
 
     def _encode(self, prompts: Sequence[Prompt]) -> list[_Encoded]:
         """Encode and check all prompts; those of the last call are not encoded again."""

@@ -52,6 +52,10 @@ UNUSABLE: list[tuple[str, dict[str, Any], str]] = [
     ("rlrisk_rank_inversion", {"predictions1": [None], "predictions2": [1.0]}, "StatisticsError"),
     ("rlrisk_token_entropy", {"data": [[[1.0, 2.0]], [[1.0, 2.0, 3.0]]]}, "StatisticsError"),
     ("rlrisk_token_entropy", {"data": [[None, 1.0]]}, "StatisticsError"),
+    # Logprobs of sampled tokens as [T, 1]: a vocabulary of one word has entropy 0.
+    ("rlrisk_token_entropy", {"data": [[[-1.5], [-0.2]]]}, "StatisticsError"),
+    ("rlrisk_token_entropy", {"data": ENTROPIES, "temperature": 0.0}, "ConfigError"),
+    ("rlrisk_token_entropy", {"data": ENTROPIES, "temperature": math.nan}, "ConfigError"),
 ]
 
 

@@ -130,13 +130,20 @@ def test_a_template_that_raises_or_drops_the_question_is_refused(
         _sample(folder, chat)
 
 
-@pytest.mark.parametrize("value", ["2", True, 2.0, [2, None]])
+@pytest.mark.parametrize("value", ["2", True, 2.0, [2, None], -1, [2, 2**31], 2**70])
 def test_a_stop_token_that_is_no_token_id_is_refused(tmp_path: Path, value: object) -> None:
     folder = write_llama(tmp_path)
     _edit(folder / "generation_config.json", eos_token_id=value)
 
     with pytest.raises(CheckpointError, match="eos_token_id of its generation_config is"):
         _sample(folder)
+
+
+def test_a_stop_token_beyond_the_vocabulary_may_stand_for_a_padded_word(tmp_path: Path) -> None:
+    folder = write_llama(tmp_path)
+    _edit(folder / "generation_config.json", eos_token_id=[2, 2**31 - 1])
+
+    _sample(folder)
 
 
 def test_a_missing_weight_is_refused_instead_of_filled_at_random(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import datasets
 import evaluate
 import numpy as np
 
-from mlflow_rlrisk.errors import StatisticsError
+from mlflow_rlrisk.errors import ConfigError, StatisticsError
 from mlflow_rlrisk.statistics import (
     entropy_from_logits,
     prompt_mean,
@@ -22,7 +22,7 @@ _INPUTS = """
 Args:
     data: one entry a rollout: the logits of its tokens [T, V] over the whole vocabulary, or the
         entropies of its tokens [T] in nats.
-    temperature: divides logits (default 1); entropies are taken as they are.
+    temperature: divides logits (default 1), positive; entropies are taken as they are.
     prompt_index: prompt of each rollout, from 0 without a gap; without it each rollout has its own.
 Returns:
     token_entropy (mean over prompts of the mean over rollouts of the mean over tokens),
@@ -51,12 +51,19 @@ class RlriskTokenEntropy(evaluate.Measurement):  # type: ignore[misc]  # evaluat
         temperature: float = 1.0,
         prompt_index: Sequence[int] | None = None,
     ) -> dict[str, float | int]:
+        if not 0.0 < temperature < np.inf:
+            raise ConfigError("temperature", temperature, "must be positive and finite")
         rollouts = [np.asarray(each, dtype=np.float64) for each in data]
         sizes = sorted({each.shape[1] for each in rollouts if each.ndim == 2})
         if len(sizes) > 1:  # the most likely tokens only: no entropy can be had of them
             raise StatisticsError(
                 f"data hold logits of {sizes[0]} and of {sizes[1]} words; those of the whole "
                 "vocabulary are needed"
+            )
+        if sizes and sizes[0] < 2:  # logprobs of the sampled tokens as [T, 1]
+            raise StatisticsError(
+                f"data hold logits of {sizes[0]} word; those of the whole vocabulary are needed, "
+                "at least 2"
             )
         entropies = [
             entropy_from_logits(each, temperature) if each.ndim == 2 else each for each in rollouts
