@@ -57,8 +57,10 @@ def next_steps(
     for gap in judgement.gaps:
         steps += _for_gap(gap, statistics, config, policy)
     steps += [_to_assess(name, assessed.not_assessed[name]) for name in judgement.lacking]
-    decides = "starvation" if Veto.SIGNAL in judgement.vetoes else None
-    severe = sorted(assessed.components, key=lambda part: (part.name != decides, part.order))
+    severe = sorted(assessed.components, key=lambda part: part.order)
+    for_signal = _for_signal(metrics, statistics, config, policy)
+    if Veto.SIGNAL in judgement.vetoes:
+        steps += for_signal
     if Veto.VERIFIER in judgement.vetoes:
         steps.append(_AUDIT)
     short = judgement.short_of
@@ -68,9 +70,9 @@ def next_steps(
         steps.append(_to_assess("lookahead", assessed.not_assessed.get("lookahead", NO_LOOKAHEAD)))
     for part in severe:
         is_rare = part.name == "headroom" and short is not None and short.name == HEADROOM
-        lacks_signal = part.name == "starvation" and metrics[SIGNAL].ci_low < policy.low_signal_from
-        if lacks_signal or is_rare or part.q > _NO_STEP_UP_TO.get(part.name, 0.0):
+        if is_rare or part.q > _NO_STEP_UP_TO.get(part.name, 0.0):
             steps += _for_component(part, metrics, statistics, config, policy)
+    steps += for_signal
     if judgement.level is not RiskLevel.UNKNOWN:
         steps += _to_resolve(judgement, severe, metrics[SIGNAL], policy)
     if not steps:
@@ -156,7 +158,7 @@ def _for_component(
     policy: PolicyConfig,
 ) -> list[str]:
     if part.name == "starvation":
-        return _for_starvation(metrics, statistics, config)
+        return _for_signal(metrics, statistics, config, policy)
     if part.name == "truncation":
         return [_longer(config)]
     if part.name == "lookahead":
@@ -200,11 +202,15 @@ def _for_lookahead(part: Component, metrics: Mapping[str, Metric], policy: Polic
     )
 
 
-def _for_starvation(
+def _for_signal(
     metrics: Mapping[str, Metric],
     statistics: Sequence[PromptStatistics],
     config: AssessmentConfig,
+    policy: PolicyConfig,
 ) -> list[str]:
+    """What brings more groups with a reward difference; nothing where they are enough."""
+    if SIGNAL not in metrics or metrics[SIGNAL].ci_low >= policy.low_signal_from:
+        return []
     steps: list[str] = []
     wrong = metrics.get(PREFIX + "frac_all_wrong")
     correct = metrics.get(PREFIX + "frac_all_correct")

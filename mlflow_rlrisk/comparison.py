@@ -150,7 +150,14 @@ _MUST_AGREE: dict[str, Callable[[RiskReport], object]] = {
 
 
 def _components(report: RiskReport) -> tuple[str, ...]:
-    return tuple(sorted(part.name for part in report.components if part.weight > 0.0))
+    """What enters the index. Starvation was read off the group signal alone once."""
+    return tuple(
+        sorted(
+            f"{part.name}: {part.measure}" if part.name == "starvation" else part.name
+            for part in report.components
+            if part.weight > 0.0
+        )
+    )
 
 
 def _rollouts(report: RiskReport) -> str:

@@ -86,7 +86,8 @@ def unsolved_signal(signal: npt.ArrayLike, all_wrong: npt.ArrayLike) -> FloatVec
     [1.0, 0.02, 0.0, 1.0]
     """
     mixed, wrong = finite_array("signal", signal), finite_array("all_wrong", all_wrong)
-    left = mixed + wrong
+    # Graded rewards below the threshold of success are all wrong and differ: they count as mixed.
+    left = mixed + np.minimum(wrong, np.maximum(1.0 - mixed, 0.0))
     return np.divide(mixed, left, out=np.ones_like(left), where=left > 0.0)
 
 

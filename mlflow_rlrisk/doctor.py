@@ -191,7 +191,8 @@ def _tracking() -> Iterator[Finding]:
 
 
 def _without_password(text: str) -> str:
-    return re.sub(r"(://[^:/@\s]*):[^@/\s]*@", r"\1:***@", text)
+    # To the last @: a password may hold slashes, spaces and more of them.
+    return re.sub(r"(://[^:/@\s]*):.*@", r"\1:***@", text)
 
 
 def missing_webhook_settings() -> list[str]:

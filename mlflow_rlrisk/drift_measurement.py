@@ -5,6 +5,7 @@ checkpoints in the same arithmetic, one model in memory at a time.
 """
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -293,5 +294,11 @@ def _generation_config(checkpoint: Checkpoint) -> Mapping[str, Any]:
     path = checkpoint.model_path / "generation_config.json"
     if not path.is_file():
         return {}
-    found = json.loads(path.read_text(encoding="utf-8"))
+    # NaN and infinity, for which JSON has no number, are told as the text that stands there.
+    text = path.read_text(encoding="utf-8")
+    found = json.loads(text, parse_constant=str, parse_float=_number_or_text)
     return found if isinstance(found, dict) else {}
+
+
+def _number_or_text(text: str) -> float | str:
+    return value if math.isfinite(value := float(text)) else text

@@ -44,11 +44,10 @@ def reasons(
         sentences.append(words.luck(short))
     is_rare = short is not None and short.name == HEADROOM
     severe = sorted(assessed.components, key=lambda part: part.order)
-    is_told = {"starvation": Veto.SIGNAL, "verifier": Veto.VERIFIER}
     sentences += [
         words.component(part)
         for part in severe
-        if is_told.get(part.name) not in judgement.vetoes
+        if not (part.name == "verifier" and Veto.VERIFIER in judgement.vetoes)
         and not (is_rare and part.name == "headroom" and part.q <= policy.max_component)
         and (part.q > 0.0 or (part.straddles and is_medium))
     ]

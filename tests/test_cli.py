@@ -267,6 +267,8 @@ def test_doctor_names_the_command_that_mends_a_missing_extra(
         ("sqlite:///{}/nowhere/mlflow.db", "there is no folder"),
         ("sqlite:///{}/no.db", "file is not a database"),
         ("postgresql+nothing://me:secret@127.0.0.1:1/db", "nothing://me:***@127.0.0.1"),
+        ("postgresql+nothing://me:a/se@secret@127.0.0.1:1/db", "nothing://me:***@127.0.0.1"),
+        ("postgresql+nothing://me:a secret@127.0.0.1:1/db", "nothing://me:***@127.0.0.1"),
     ],
 )
 def test_doctor_names_a_store_that_cannot_be_used_and_tells_no_password(

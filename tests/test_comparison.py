@@ -116,6 +116,18 @@ def test_a_report_with_more_evidence_is_not_ranked_as_the_riskier_one() -> None:
     assert len(rank([audited, audited]).entries) == 2
 
 
+def test_a_report_whose_starvation_was_read_otherwise_is_not_ranked_beside_this_one() -> None:
+    now = report_of(prompts([16] * 60, 16))
+    parts = [
+        replace(part, measure="group signal", x=0.0) if part.name == "starvation" else part
+        for part in now.components
+    ]
+    then = replace(now, components=tuple(parts))
+
+    with pytest.raises(ComparabilityError, match="components of the index"):
+        rank([now, then])
+
+
 def test_a_report_without_entropies_is_ranked_by_its_index_and_after_every_known_level() -> None:
     plain = [prompt(place, 12, 16, entropy=None) for place in range(60)]
     unknown, known = report_of(plain, model="models:/a/1"), report_of(prompts([8] * 60, 16))

@@ -40,7 +40,7 @@ def nudged(source: Path, target: Path, size: float) -> Path:
         if "mlp" in name:
             weights[name] = weights[name] * (1.0 + size)
     save_file(weights, target / "model.safetensors", metadata={"format": "pt"})
-    (target / "generation_config.json").write_text(json.dumps({"temperature": 0.3}))
+    (target / "generation_config.json").write_text('{"temperature": 0.3, "a": NaN, "b": 1e999}')
     return target
 
 
@@ -138,6 +138,8 @@ def test_weights_are_compared_part_by_part(report: DriftReport) -> None:
     assert 0.0 < weights.total < 0.5
     assert weights.num_unchanged < weights.num_tensors
     assert report.generation_config["temperature"][1] == 0.3
+    assert [report.generation_config[name][1] for name in "ab"] == ["NaN", "1e999"]
+    json.dumps(report.to_dict(), allow_nan=False)
     assert report.is_tokenizer_equal
 
 

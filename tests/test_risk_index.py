@@ -1,5 +1,7 @@
 """The index itself: what coverage leaves, graded to its very end, unless there is no signal."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,8 +13,9 @@ from mlflow_rlrisk.config import DEFAULT_COMPONENTS, PolicyConfig
 from mlflow_rlrisk.evidence import AssessmentContext
 from mlflow_rlrisk.report import RiskLevel
 from mlflow_rlrisk.risk import risk_index
+from mlflow_rlrisk.sinks.registered_outcomes import is_of_present_formula
 from tests.judgements import HEALTHY, aggregates, metric
-from tests.prompt_statistics import prompts, report_of
+from tests.prompt_statistics import prompt, prompts, report_of
 
 shares = st.floats(0.0, 1.0)
 
@@ -90,3 +93,49 @@ def test_coverage_is_read_at_the_most_attempts_sampled_up_to_64() -> None:
 
     read = {part.name: (part.measure, part.x) for part in assessed.components}
     assert read["uncovered"] == ("pass@64", pytest.approx(0.9))
+
+
+def test_graded_rewards_below_the_threshold_of_success_starve_nobody_where_they_differ() -> None:
+    graded = [
+        prompt(i, 0, 16, rewards=tuple(0.05 * j for j in range(16))) for i in range(60)
+    ]  # every group differs, none succeeds
+    report = report_of(graded, success_threshold=1.0)
+
+    part = next(part for part in report.components if part.name == "starvation")
+    assert report.metrics["rlrisk/group_signal_fraction"].value == pytest.approx(1.0)
+    assert report.metrics["rlrisk/frac_all_wrong"].value == pytest.approx(1.0)
+    assert (part.x, part.q) == (pytest.approx(1.0), 0.0)
+
+
+def test_what_makes_the_index_1_stands_among_the_reasons() -> None:
+    report = report_of(prompts([16] * 199 + [0], 16))
+
+    assert report.metrics["rlrisk/risk_index"].value == 1.0
+    assert any("among groups not all right 0" in reason for reason in report.reasons)
+
+
+@pytest.mark.parametrize("solved", [[16] * 120 + [8] * 80, [16] * 70 + [8] * 130])
+def test_a_short_group_signal_has_its_steps_where_a_policy_has_no_starvation(
+    solved: list[int],
+) -> None:
+    lines = {name: line for name, line in DEFAULT_COMPONENTS.items() if name != "starvation"}
+
+    report = report_of(prompts(solved, 16), policy=PolicyConfig(components=lines))
+
+    assert any("always solved" in step for step in report.next_steps)
+    assert not any("assess more prompts" in step for step in report.next_steps)
+
+
+def test_an_index_of_the_former_formula_is_known_by_what_its_starvation_read() -> None:
+    report = report_of(prompts([16] * 199 + [15], 16))
+    parts = tuple(
+        replace(
+            part, measure="group signal", x=report.metrics["rlrisk/group_signal_fraction"].value
+        )
+        if part.name == "starvation"
+        else part
+        for part in report.components
+    )
+
+    assert is_of_present_formula(report)
+    assert not is_of_present_formula(replace(report, components=parts))

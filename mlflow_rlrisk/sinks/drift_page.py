@@ -201,14 +201,15 @@ def _waterfall(steps: list[Step]) -> str:
         if step.change is not None:
             ends = (abs(step.change.ci_low), abs(step.change.ci_high))
             largest[step.scale] = max(largest.get(step.scale, 0.0), *ends)
-    alt = "; ".join(f"{step.label}: {step.text}" for step in steps)
+    alt = shown("; ".join(f"{step.label}: {step.text}" for step in steps))
 
     def draw(axes: Any) -> None:
         axes.axvline(0.0, color=LINE, linewidth=1.0)
         for place, step in enumerate(steps):
-            axes.text(-1.0, place - 0.24, step.label, color=INK, fontsize=8.5, va="center")
-            figures = f"{_short(step.text)} {step.ends}".strip()
-            axes.text(1.0, place - 0.24, figures, color=MUTED, fontsize=8, ha="right", va="center")
+            figures = shown(f"{_short(step.text)} {step.ends}".strip())
+            literal = {"va": "center", "parse_math": False}
+            axes.text(-1.0, place - 0.24, shown(step.label), color=INK, fontsize=8.5, **literal)
+            axes.text(1.0, place - 0.24, figures, color=MUTED, fontsize=8, ha="right", **literal)
             _draw_bar(axes, place, step, largest)
             if place and steps[place - 1].stage != step.stage:
                 axes.axhline(place - 0.5, color=LINE, linewidth=0.7)

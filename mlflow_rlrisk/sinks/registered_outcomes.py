@@ -3,6 +3,7 @@
 A version whose outcome cannot be used is told with its reason; none is dropped in silence.
 """
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlflow_rlrisk.calibration.formula import formula_digest
 from mlflow_rlrisk.calibration.rows import LeftOut, OutcomeRow, merged
+from mlflow_rlrisk.components import reading_of
 from mlflow_rlrisk.config import ComponentConfig
 from mlflow_rlrisk.errors import HistoryError, ModelReferenceError, ReportError, SinkError
 from mlflow_rlrisk.model_reference import all_versions, resolve_reference
@@ -89,7 +91,9 @@ def registered_outcomes(
             continue
         if report.risk_index is None:
             reason = "its report has no risk index"
-        elif formula_digest(report.policy.components) != formula_digest(components):
+        elif formula_digest(report.policy.components) != formula_digest(components) or (
+            not is_of_present_formula(report)
+        ):
             reason = "its report was judged by another formula of the index: rlrisk rescore"
         else:
             read = [_run(client, run, devices) for run in runs]
@@ -107,6 +111,16 @@ def registered_outcomes(
             continue
         left_out.append(LeftOut(checkpoint=each.reference, reason=reason))
     return rows, left_out, quantity
+
+
+def is_of_present_formula(report: "RiskReport") -> bool:
+    """Whether starvation was read as `index_of` reads it: a policy does not say how."""
+    metrics = {name: metric.value for name, metric in report.metrics.items()}
+    return all(
+        math.isclose(part.x, reading, abs_tol=1e-9)
+        for part in report.components
+        if part.name == "starvation" and (reading := reading_of(part.name, metrics)) is not None
+    )
 
 
 def _references(client: "MlflowClient", models: Sequence[str]) -> list[str]:

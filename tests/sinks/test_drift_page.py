@@ -137,3 +137,14 @@ def test_hostile_names_stay_text() -> None:
 
     assert "<script" not in page
     assert "\u202e" not in page
+
+
+@pytest.mark.parametrize("value", ["$\\x$", "$x^$", "$$", "a\x00b", "\ud800x", "<script>"])
+def test_whatever_a_generation_config_holds_is_drawn_as_it_is(value: str) -> None:
+    report = replace(REPORT, generation_config={"stop_strings": (None, [value]), "s": (value, 1)})
+
+    page = render_drift(report)
+
+    assert "\x00" not in page
+    assert "<script" not in page
+    page.encode()
