@@ -58,9 +58,8 @@ def next_steps(
         steps += _for_gap(gap, statistics, config, policy)
     steps += [_to_assess(name, assessed.not_assessed[name]) for name in judgement.lacking]
     severe = sorted(assessed.components, key=lambda part: part.order)
-    for_signal = _for_signal(metrics, statistics, config, policy)
     if Veto.SIGNAL in judgement.vetoes:
-        steps += for_signal
+        steps += _for_signal(metrics, statistics, config)
     if Veto.VERIFIER in judgement.vetoes:
         steps.append(_AUDIT)
     short = judgement.short_of
@@ -72,7 +71,8 @@ def next_steps(
         is_rare = part.name == "headroom" and short is not None and short.name == HEADROOM
         if is_rare or part.q > _NO_STEP_UP_TO.get(part.name, 0.0):
             steps += _for_component(part, metrics, statistics, config, policy)
-    steps += for_signal
+    if SIGNAL in metrics and metrics[SIGNAL].ci_low < policy.low_signal_from:
+        steps += _for_signal(metrics, statistics, config)
     if judgement.level is not RiskLevel.UNKNOWN:
         steps += _to_resolve(judgement, severe, metrics[SIGNAL], policy)
     if not steps:
@@ -158,7 +158,7 @@ def _for_component(
     policy: PolicyConfig,
 ) -> list[str]:
     if part.name == "starvation":
-        return _for_signal(metrics, statistics, config, policy)
+        return _for_signal(metrics, statistics, config)
     if part.name == "truncation":
         return [_longer(config)]
     if part.name == "lookahead":
@@ -206,11 +206,8 @@ def _for_signal(
     metrics: Mapping[str, Metric],
     statistics: Sequence[PromptStatistics],
     config: AssessmentConfig,
-    policy: PolicyConfig,
 ) -> list[str]:
-    """What brings more groups with a reward difference; nothing where they are enough."""
-    if SIGNAL not in metrics or metrics[SIGNAL].ci_low >= policy.low_signal_from:
-        return []
+    """What brings more groups with a reward difference."""
     steps: list[str] = []
     wrong = metrics.get(PREFIX + "frac_all_wrong")
     correct = metrics.get(PREFIX + "frac_all_correct")

@@ -197,7 +197,7 @@ class Quantities:
         )
 
     def _starvation(self) -> Quantity | str:
-        """The signal where something is left to learn; all of it where rewards are not 0 and 1."""
+        """The signal where something is left to learn; as it is where success is undefined."""
         signal = self._metric(SIGNAL, "group signal")
         wrong = self._metric(ALL_WRONG, "groups all wrong")
         if isinstance(signal, str) or isinstance(wrong, str):

@@ -139,3 +139,24 @@ def test_an_index_of_the_former_formula_is_known_by_what_its_starvation_read() -
 
     assert is_of_present_formula(report)
     assert not is_of_present_formula(replace(report, components=parts))
+
+
+@pytest.mark.parametrize(
+    ("solved", "changes"),
+    [
+        ([8] * 190 + [0] * 10, {"starvation": (1.0, 0.0)}),  # enough signal, but not for its line
+        ([16] * 120 + [8] * 80, {}),  # below the veto, where `low` asks for no signal
+    ],
+)
+def test_lines_of_a_users_own_policy_have_their_steps(
+    solved: list[int], changes: dict[str, tuple[float, float]]
+) -> None:
+    lines = dict(DEFAULT_COMPONENTS)
+    for name, (ok, bad) in changes.items():
+        lines[name] = lines[name].model_copy(update={"ok": ok, "bad": bad})
+    own = PolicyConfig(components=lines, low_signal_from=0.0, low_agreement_from=1.0)
+
+    report = report_of(prompts(solved, 16), policy=own)
+
+    assert report.risk_level in (RiskLevel.MEDIUM, RiskLevel.HIGH)
+    assert any("times the rollouts if groups without signal" in step for step in report.next_steps)

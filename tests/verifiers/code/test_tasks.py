@@ -38,7 +38,7 @@ def test_the_preflight_says_that_a_row_has_no_cases() -> None:
         verifier.close()
 
 
-@pytest.mark.parametrize("entry", [None, 1, ["assert True"]])
+@pytest.mark.parametrize("entry", [None, 1, [ASSERT]])
 def test_a_test_that_is_no_text_is_refused_and_not_read_as_text(entry: Any) -> None:
     with pytest.raises(VerifierError, match=f"a test is {type(entry).__name__}; text is needed"):
         task_of_row(None, {"test_list": [ASSERT, entry]})
