@@ -130,8 +130,16 @@ def monitor(as_json: bool, is_followed: bool, **options: Any) -> int:
     "--assessment", default=None, help="report.json of the RL checkpoint, assessed alike."
 )
 @click.option("--before", default=None, help="report.json of MODEL; default: the one it names.")
+@click.option(
+    "--replaces",
+    default=None,
+    metavar="RUN",
+    help="A recorded run that is the same, resumed from an earlier step (--json names them).",
+)
 @json_option
-def outcome(model: str, as_json: bool, assessment: str | None, **options: Any) -> int:
+def outcome(
+    model: str, as_json: bool, assessment: str | None, replaces: str | None, **options: Any
+) -> int:
     """Record on MODEL, the SFT version, what RL made of it: peak, final, step of peak, regression.
 
     From the run (--run-id or --file) or from a second assessment of the RL checkpoint.
@@ -145,7 +153,7 @@ def outcome(model: str, as_json: bool, assessment: str | None, **options: Any) -
         found, run = _assessed(model, assessment, options["before"])
     else:
         found, run = _run_outcome(options)
-    record = record_outcome(model, found, run=run)
+    record = record_outcome(model, found, run=run, replaces=replaces)
     if as_json:
         print_json({"model": model, **record})
     else:

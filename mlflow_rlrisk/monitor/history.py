@@ -17,7 +17,7 @@ from typing import NamedTuple
 LARGEST = 1e100
 """No metric is as large; MLflow's SQL stores give 1.8e308 for an infinity."""
 IDENTIFYING_ROWS = 10
-"""Two logs that agree in so many first rows are taken for one run."""
+"""A log is known by so many first rows, and by twice, four times, ... as many where it has them."""
 
 
 class LogRow(NamedTuple):
@@ -112,10 +112,15 @@ class History:
     def identity(self) -> str:
         """What the run is known by where no tracking server gave it an id.
 
-        A digest of its first rows: the same wherever the log lies and however long it is by now.
+        Digests of its first rows, more of them the longer it is: the same wherever the log lies,
+        and what is known of a run while it goes on begins what is known of it later.
         """
-        start = [(row.step, sorted(row.metrics.items())) for row in self.rows[:IDENTIFYING_ROWS]]
-        return f"log {hashlib.sha256(json.dumps(start).encode()).hexdigest()[:16]}"
+        rows = [(row.step, sorted(row.metrics.items())) for row in self.rows]
+        counts = [IDENTIFYING_ROWS]
+        while 2 * counts[-1] <= len(rows):
+            counts.append(2 * counts[-1])
+        digests = [hashlib.sha256(json.dumps(rows[:n]).encode()).hexdigest()[:16] for n in counts]
+        return f"log {'.'.join(digests)}"
 
     def _taken(self, metrics: Mapping[str, float]) -> dict[str, float]:
         taken = {}

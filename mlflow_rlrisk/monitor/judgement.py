@@ -7,6 +7,7 @@ from typing import Any
 from mlflow_rlrisk.errors import StatisticsError
 from mlflow_rlrisk.monitor.advice import Advice, advise
 from mlflow_rlrisk.monitor.alarms import Alarm, Severity
+from mlflow_rlrisk.monitor.divergence import divergence
 from mlflow_rlrisk.monitor.history import History
 from mlflow_rlrisk.monitor.outcome import RunOutcome, run_outcome
 from mlflow_rlrisk.monitor.policy import MonitorPolicy
@@ -52,7 +53,7 @@ class Judgement:
         advice: What may help, for the alarms that stand.
         steps: First and last step; ``None`` for an empty log.
         num_logs: Rows that count.
-        identity: What the run is known by where it has no id: a digest of its first rows.
+        identity: What the run is known by where it has no id: digests of its first rows.
         curves: Entropy, success, zero-variance share and the other columns, for drawing.
     """
 
@@ -123,7 +124,7 @@ def summarize_run(
         rules=rule_states(tracks, ordered, policy, history.names()),
         notes=tuple(notes),
         stop=stop,
-        outcome=_outcome(tracks, collapsed=stop.step is not None),
+        outcome=_outcome(tracks, policy, collapsed=stop.step is not None),
         entropy_law=law,
         entropy_law_refused=refused,
         advice=advise(ordered),
@@ -157,15 +158,20 @@ def stop_advice(alarms: Sequence[Alarm], policy: MonitorPolicy) -> StopAdvice:
     return StopAdvice(step=None, reason="no alarm that stops a run")
 
 
-def _outcome(tracks: Tracks | None, *, collapsed: bool) -> RunOutcome | None:
+def _outcome(tracks: Tracks | None, policy: MonitorPolicy, *, collapsed: bool) -> RunOutcome | None:
     if tracks is None:
         return None
     track, quantity = tracks.success(), "success"
     if track is None:
         track, quantity = tracks.get("reward"), "reward"
-    if track is None or (tracks.reward_input in tracks.undefined and not collapsed):
+    undefined = tracks.undefined.get(tracks.reward_input, [])
+    if track is None or (undefined and not collapsed):
         return None
-    return run_outcome(track.steps, track.values, quantity=quantity, collapsed=collapsed)
+    steps, values = track
+    if undefined and divergence(tracks, policy):
+        floor = 0.0 if quantity == "success" else min(values)
+        steps, values = [*steps, *undefined], [*values, *[floor] * len(undefined)]
+    return run_outcome(steps, values, quantity=quantity, collapsed=collapsed)
 
 
 def _curves(tracks: Tracks | None) -> dict[str, Track]:

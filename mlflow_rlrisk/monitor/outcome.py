@@ -9,13 +9,14 @@ from typing import Any
 
 from mlflow_rlrisk.errors import HistoryError
 
-OUTCOME_VERSION = 1
+OUTCOME_VERSION = 2
 _MEANS = ("peak", "final", "gain", "regression_from_peak")
 """What a record averages over the runs of a version."""
 RUN_DEFINITION = (
     "training success of every logged step, not smoothed: peak is the highest, final the last "
     "finite one, "
-    "mean the area under the curve over its length; regression is peak less final"
+    "mean the area under the curve over its length; regression is peak less final. Once a run has "
+    "diverged into NaN its success is 0, its reward of an unknown scale the lowest it had logged"
 )
 ASSESSMENT_DEFINITION = (
     "pass@1 of a second assessment of the RL checkpoint on the same prompts: final; the peak "
@@ -31,7 +32,7 @@ class RunOutcome:
         quantity: ``success`` (a share), ``reward`` where its scale is unknown, or ``pass_at_1``.
         start: First value.
         peak: Highest value.
-        final: Last value that is a number.
+        final: Last value that is a number, unless the run had diverged by then (`definition`).
         mean: Mean over steps (trapezoid); ``None`` for a single point.
         step_of_peak: Where the peak is first reached; ``None`` without a run.
         regression_from_peak: ``peak - final``, at least 0.
@@ -137,7 +138,7 @@ def outcome_record(known: Sequence[dict[str, Any]], run: dict[str, Any]) -> dict
         known: As `recorded_outcomes` reads them.
         run: The outcome, with ``run`` and ``recorded_at``.
     """
-    runs = [each for each in known if each["run"] != run["run"]] + [run]
+    runs = [each for each in known if not is_same_run(each["run"], run["run"])] + [run]
     alike = [each for each in runs if each["quantity"] == run["quantity"]]
     return {
         "status": outcome_word(run),
@@ -146,6 +147,12 @@ def outcome_record(known: Sequence[dict[str, Any]], run: dict[str, Any]) -> dict
         **{f"mean_{name}": sum(each[name] for each in alike) / len(alike) for name in _MEANS},
         "runs": runs,
     }
+
+
+def is_same_run(one: str, other: str) -> bool:
+    """Whether two ids are those of one run: equal, or what its log was known by as it grew."""
+    shorter, longer = sorted((one, other), key=len)
+    return longer == shorter or (shorter.startswith("log ") and longer.startswith(f"{shorter}."))
 
 
 def outcome_word(run: dict[str, Any]) -> str:

@@ -14,7 +14,12 @@ from typing import TYPE_CHECKING, Any
 from mlflow_rlrisk.errors import HistoryError, SinkError
 from mlflow_rlrisk.model_reference import resolve_reference
 from mlflow_rlrisk.monitor.judgement import Judgement
-from mlflow_rlrisk.monitor.outcome import RunOutcome, outcome_record, recorded_outcomes
+from mlflow_rlrisk.monitor.outcome import (
+    RunOutcome,
+    is_same_run,
+    outcome_record,
+    recorded_outcomes,
+)
 from mlflow_rlrisk.sinks.mlflow_store import FOLDER, mlflow_errors
 from mlflow_rlrisk.sinks.plots import run_figure
 
@@ -94,7 +99,9 @@ def judgement_chart(judgement: Judgement) -> str | None:
     return run_figure(curves, list(dict.fromkeys(alarms))) if curves else None
 
 
-def record_outcome(reference: str, outcome: RunOutcome, *, run: str) -> dict[str, Any]:
+def record_outcome(
+    reference: str, outcome: RunOutcome, *, run: str, replaces: str | None = None
+) -> dict[str, Any]:
     """Write what RL made of a checkpoint onto its model version.
 
     Args:
@@ -102,13 +109,15 @@ def record_outcome(reference: str, outcome: RunOutcome, *, run: str) -> dict[str
         outcome: What came of it.
         run: Id of the RL run, the identity of its log, or the RL checkpoint that was assessed;
             the same one again replaces what was recorded of it.
+        replaces: A recorded run that this one is too, though its log was written anew since.
 
     Returns:
         The record as it stands on the version.
 
     Raises:
         ModelReferenceError: The reference is no registered version.
-        SinkError: The registry refuses, or others overwrite the outcome each time.
+        SinkError: The registry refuses, others overwrite the outcome each time, or what is to be
+            replaced is not recorded.
     """
     import mlflow
 
@@ -120,9 +129,13 @@ def record_outcome(reference: str, outcome: RunOutcome, *, run: str) -> dict[str
     entry = {"run": run, "recorded_at": _now(), **outcome.to_dict()}
     with mlflow_errors(f"the outcome cannot be written to version {version} of {name}"):
         runs = _known_outcomes(client, name, version)
+        if replaces is not None and replaces not in [each["run"] for each in runs]:
+            known = ", ".join(each["run"] for each in runs) or "none"
+            raise SinkError(f"replaces={replaces!r}: a recorded run is needed; there are {known}")
+        _tell_branches(reference, runs, run, replaces)
         # MLflow has no compare-and-set: what another writer overwrote is merged again.
         for _ in range(MAX_TRIES):
-            _write_outcome(client, name, version, runs, entry)
+            _write_outcome(client, name, version, runs, entry, replaces)
             time.sleep(SETTLE_S * random.uniform(1.0, 2.0))
             runs = _known_outcomes(client, name, version)
             if entry in runs:
@@ -139,17 +152,35 @@ def _write_outcome(
     version: str,
     runs: list[dict[str, Any]],
     entry: dict[str, Any],
+    replaces: str | None,
 ) -> None:
     """Write one more run beside those that were read; where another was quicker, maybe nothing."""
     from mlflow.exceptions import MlflowException
 
-    text = json.dumps(outcome_record(runs, entry))
+    kept = [each for each in runs if each["run"] != replaces]
+    text = json.dumps(outcome_record(kept, entry))
     try:
         client.set_model_version_tag(name, version, OUTCOME_TAG, text)
     except MlflowException:
         # SQL stores refuse the second of two that add a tag at once; anything else is for good.
         if _known_outcomes(client, name, version) == runs:
             raise
+
+
+def _tell_branches(
+    reference: str, runs: list[dict[str, Any]], run: str, replaces: str | None
+) -> None:
+    """Say which recorded runs began as this one did: a seed used twice, or one run resumed."""
+    for known in (each["run"] for each in runs):
+        is_branch = known.startswith("log ") and known.split(".")[0] == run.split(".")[0]
+        if is_branch and known != replaces and not is_same_run(known, run):
+            logger.warning(
+                "%s: the first rows of this log are those of recorded run %r, later ones are not: "
+                "it counts as another run; where it is that one, resumed from an earlier step, "
+                "record it with --replaces",
+                reference,
+                known,
+            )
 
 
 def _known_outcomes(client: "MlflowClient", name: str, version: str) -> list[dict[str, Any]]:

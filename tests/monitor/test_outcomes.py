@@ -81,6 +81,36 @@ def test_a_log_that_was_moved_or_has_grown_is_still_one_run(client: Any, tmp_pat
     assert runs_of(client)[0]["last_step"] == 20
 
 
+def test_runs_that_began_alike_are_two_once_their_logs_differ(
+    client: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    dead = [{"reward": 0.0, "reward_std": 0.0}] * 12
+    record(state(tmp_path / "dead", dead * 2))
+    assert "first rows" not in caplog.text
+    record(state(tmp_path / "awake", dead + logs(0.02)))
+
+    assert [round(run["final"], 2) for run in runs_of(client)] == [0.0, 0.44]
+    assert "--replaces" in caplog.text
+    record(state(tmp_path / "longer", dead + logs(0.02, count=80)))
+    assert [run["last_step"] for run in runs_of(client)] == [24, 92]
+
+
+def test_a_run_that_was_resumed_from_an_earlier_step_can_replace_what_was_recorded(
+    client: Any, tmp_path: Path
+) -> None:
+    record(state(tmp_path / "crashed", logs(0.01, count=24)))
+    (crashed,) = runs_of(client)
+    resumed = state(tmp_path / "resumed", logs(0.01) + logs(0.02, count=30))
+    record_with = ["outcome", "models:/sft/1", "--file", str(resumed), "--replaces"]
+    with pytest.raises(SinkError, match=f"replaces='log 0'.*{crashed['run']}"):
+        CliRunner().invoke(
+            cli, [*record_with, "log 0"], standalone_mode=False, catch_exceptions=False
+        )
+    CliRunner().invoke(cli, [*record_with, crashed["run"]], standalone_mode=False)
+
+    assert [run["last_step"] for run in runs_of(client)] == [42]
+
+
 def test_trl_runs_without_mlflow_are_told_apart_and_known_by_their_logs(
     client: Any, tmp_path: Path
 ) -> None:
