@@ -9,11 +9,12 @@ numbers (``1 3/4``), number words, symbolic answers. Digits glued to a letter be
 (``H2O``) and exponents of units (``m^2``) are no numbers.
 
 Several answers are none: who boxes ``1, 2, 3`` must not be paid for one of them. A box holds one
-number with a unit; what it holds besides (``2\sqrt{3}``, ``2^{10}``, ``5!``) makes it another
-value. Nor does a part of a term state the answer outside of a box (``2^10``, ``±5``,
-``\sqrt{16}``), and behind "answer is" no part of a sum or of a range (``3 + 4``, ``3-5``). An
-exclamation mark that ends a sentence makes no factorial: "The answer is 5!" states 5, but
-``5!/3!``, ``$5!$`` and ``#### 5!`` do not.
+number with a unit; what it holds besides (``2\sqrt{3}``, ``2^{10}``, ``5!``, ``x - 5``) makes it
+another value. A minus that is set apart is a sign where an answer begins (``\boxed{- 5}``,
+``x = -(5)``), but no bullet of a list is. Nor does a part of a term state the answer outside of a
+box (``2^10``, ``±5``, ``\sqrt{16}``), and behind "answer is" no part of a sum or of a range
+(``3 + 4``, ``3-5``). An exclamation mark that ends a sentence makes no factorial: "The answer is
+5!" states 5, but ``5!/3!``, ``$5!$`` and ``#### 5!`` do not.
 """
 
 import re
@@ -43,7 +44,7 @@ _LATEX_FRACTION = re.compile(
 _LATEX_NOISE = re.compile(r"\\[,;!: ]|\{,\}|\\left|\\right|\\\$|\\%")
 _UNIT_POWER = re.compile(r"(?<=[A-Za-z}])\s*\^\s*(?:\{\s*[-+−]?\d+\s*\}|[-+−]?\d+)")
 _HASHES = re.compile(r"####[ \t]*([^\n]*)")
-_PHRASE = re.compile(r"\banswer(?:\s+is|\s*:|\s*=)\s*:?", re.IGNORECASE)
+_PHRASE = re.compile(r"\banswer(?:\s+is|\s*:|\s*=)(?:\s*:)?", re.IGNORECASE)
 _OTHER_VALUE = re.compile(
     r"[\d^+<>±!]|\\(?:sqrt|pi|log|ln|sin|cos|tan|times|cdot|overline|bar|pm|infty|binom|leq?|geq?)(?![a-z])"
 )
@@ -61,6 +62,9 @@ _GOES_ON = re.compile(
     r"|(?:[-+−–±∓*/×÷]|\\(?:times|cdot|div|pm|mp)(?![a-z]))[\s$€£]*\.?\d)"
 )
 """Behind a number: a factorial, a power (``5^{th}`` is none), or an operation, a range, a date."""
+_BULLET = re.compile(r"[ \t]*\n\s*[-*•]\s+")
+_OPENING = " \t\n{[($*"
+"""May stand between a minus and its number, and before it."""
 _MINUS = re.compile(r"－|(?<!\d[^\S\n])–")
 """Typed for a minus; ``10 –5`` is a range, and the dash of ``10–5`` is no sign to `_NUMBER`."""
 _UNIT_MARK = re.compile(r"\^(?:\s*\{)?\s*\\(?:circ|text|mathrm)")
@@ -90,6 +94,10 @@ class Number:
     def __str__(self) -> str:
         return str(self.value)
 
+    def negated(self) -> "Number":
+        """The number with the other sign."""
+        return Number(-self.value, self.is_integer)
+
     def equals(self, truth: "Number") -> bool:
         """True when this answer states ``truth``.
 
@@ -118,7 +126,7 @@ def final_number(text: str) -> Number | None:
         return _stated(hashes[-1]).number
     phrases = list(_PHRASE.finditer(text))
     if phrases:
-        rest = text[phrases[-1].end() :].lstrip()
+        rest = _behind(text, phrases[-1].end())
         end = _SENTENCE_END.search(rest)
         stated = _stated(rest[: end.start()] if end else rest)
         if stated.number is not None or stated.is_refused:
@@ -131,6 +139,12 @@ def whole_number(text: str) -> Number | None:
     cleaned = _clean(text).strip().strip("$").removesuffix("%").strip()
     match = _NUMBER.fullmatch(cleaned)
     return _to_number(match) if match else None
+
+
+def _behind(text: str, end: int) -> str:
+    """What follows a phrase, without the bullet of a list that begins there."""
+    bullet = _BULLET.match(text, end)
+    return text[bullet.end() if bullet else end :].lstrip()
 
 
 class _Stated(NamedTuple):
@@ -157,8 +171,10 @@ def _stated(region: str, *, is_boxed: bool = False) -> _Stated:
     if number is None or _VARIABLE.match(text, end) or _is_operand(text, match):
         return _Stated(None, is_refused=True)
     rest = f"{text[: match.start()]} {text[match.end() :]}"
-    if is_boxed and _OTHER_VALUE.search(rest):
+    lead = text[: match.start()].strip(_OPENING)
+    if is_boxed and (_OTHER_VALUE.search(rest) or lead[1:].endswith(("-", "−"))):
         return _Stated(None)
+    number = number.negated() if lead in ("-", "−") else number
     following = _NEXT_ANSWER.match(text, match.end())
     other = _NUMBER.match(text, following.end()) if following else None
     if other is not None and _to_number(other) != number:
@@ -171,7 +187,11 @@ def _last_number(text: str) -> Number | None:
     last = None
     for match in _NUMBER.finditer(cleaned):
         last = last if _is_coefficient(cleaned, match) else match
-    return None if last is None or _is_operand(cleaned, last) else _to_number(last)
+    number = None if last is None or _is_operand(cleaned, last) else _to_number(last)
+    if last is None or number is None:
+        return None
+    _, equals, lead = cleaned[: last.start()].rpartition("=")
+    return number.negated() if equals and lead.strip(_OPENING) in ("-", "−") else number
 
 
 def _is_operand(text: str, match: re.Match[str]) -> bool:

@@ -3,7 +3,7 @@
 A user's module is imported in a worker process only: it may be slow, print, or end the
 interpreter. What is recorded is a digest of the source, so that a report says which reward
 function gave its grades. The files beside it that it imports are part of the digest, libraries
-are not (`local_imports`).
+are not (`local_imports`): of a verifier that a package registers, the package's version is.
 """
 
 import atexit
@@ -30,6 +30,7 @@ from mlflow_rlrisk.verifiers import Verifier, builtin, extraction, functions, ru
 from mlflow_rlrisk.verifiers.local_imports import local_imports
 from mlflow_rlrisk.verifiers.specs import ENTRY_POINT_GROUP, VerifierSpec, parse_spec
 
+_PACKAGE = Path(__file__).parents[1]
 START_TIMEOUT_S = 120.0
 """A verifier may import a deep-learning framework, which takes most of a minute on a cold disk."""
 
@@ -43,8 +44,8 @@ class LoadedVerifier:
         name: Short name for people: ``numeric``, ``rewards.py:accuracy``.
         kind: ``builtin``, ``plugin`` (registered by a package) or ``function``.
         dialect: How a function is called (one of `dialects.DIALECTS`), else ``None``.
-        digest: SHA-256 over source, files beside it that a function's source imports, and options;
-            independent of where the file lies.
+        digest: SHA-256 over source, files beside it that the source imports, options, and the
+            version of the package that registers it; independent of where the file lies.
         extracts_answers: Its grades carry the canonical answer; otherwise none of them does.
         wants_token_ids: It is shown the token ids of the completions.
         grades_texts: It can grade a text whose tokens are not known, such as a gold answer.
@@ -131,9 +132,9 @@ def _open_factory(spec: VerifierSpec) -> tuple[Verifier, LoadedVerifier]:
         factory = builtin.FACTORIES[spec.target]
         digest = _builtin_digest(spec)
     else:
-        (entry_point,) = metadata.entry_points(group=ENTRY_POINT_GROUP, name=spec.target)
+        entry_point = _registered(spec)
         factory = entry_point.load()
-        digest = _digest(spec.target, spec.detail, _source_files(factory))
+        digest = _plugin_digest(spec, entry_point, factory)
     verifier = factory(spec.detail)
     for method in ("problem_with", "verify"):
         if not callable(getattr(verifier, method, None)):
@@ -148,6 +149,26 @@ def _open_factory(spec: VerifierSpec) -> tuple[Verifier, LoadedVerifier]:
         wants_token_ids=bool(getattr(verifier, "wants_token_ids", False)),
         judge_tier=getattr(verifier, "judge_tier", None),
     )
+
+
+def _registered(spec: VerifierSpec) -> metadata.EntryPoint:
+    found = list(metadata.entry_points(group=ENTRY_POINT_GROUP, name=spec.target))
+    if len(found) != 1:
+        packages = ", ".join(sorted(each.dist.name for each in found if each.dist)) or "none"
+        raise VerifierError(f"{spec.text}: one package must register {spec.target!r}: {packages}")
+    return found[0]
+
+
+def _plugin_digest(spec: VerifierSpec, entry_point: metadata.EntryPoint, factory: object) -> str:
+    """Of our own all files of the factory's folder; of others the version and what is local."""
+    module = Path(str(sys.modules[entry_point.module].__file__))
+    defined_in = _source_files(factory)
+    if module.is_relative_to(_PACKAGE):
+        return _digest(spec.target, spec.detail, sorted(module.parent.rglob("*.py")))
+    imports = local_imports(module, entry_point.module)
+    others = [file for file in defined_in if file not in imports]
+    version = f"{entry_point.dist.name}=={entry_point.dist.version}" if entry_point.dist else ""
+    return _digest(spec.target, "#".join([spec.detail, version]), [module, *others], imports)
 
 
 def _builtin_digest(spec: VerifierSpec) -> str:

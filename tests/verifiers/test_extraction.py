@@ -272,3 +272,39 @@ def test_a_truth_may_have_a_dash_for_its_minus(text: str, value: int | None) -> 
     number = whole_number(text)
 
     assert (None if number is None else number.value) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        (r"\boxed{- 5}", -5),
+        (r"\boxed{-\ 5}", -5),
+        (r"\boxed{− 5}", -5),
+        (r"\boxed{-{5}}", -5),
+        (r"\boxed{-(-5)}", 5),
+        (r"\boxed{(- 5)}", -5),
+        (r"\boxed{- \frac12}", Fraction(-1, 2)),
+        (r"\boxed{- \$5}", -5),
+        (r"\boxed{x = - 5}", -5),
+        ("#### - 5", -5),
+        ("**Answer:** - 5", -5),
+        ("The answer is $- 5$.", -5),
+        ("So x = - 5", -5),
+        ("Answer:\n- 5", 5),
+        ("The answers are\n- 4\n- 5", 5),
+        ("10 - 5", 5),
+        ("a - b is - 5", 5),
+    ],
+)
+def test_a_minus_that_is_set_apart_is_a_sign_where_an_answer_begins(
+    text: str, value: int | Fraction
+) -> None:
+    number = final_number(text)
+
+    assert number is not None
+    assert number.value == value
+
+
+@pytest.mark.parametrize("text", [r"\boxed{x - 5}", r"\boxed{x-5}", r"\boxed{x - (5)}"])
+def test_a_box_with_a_difference_states_no_number(text: str) -> None:
+    assert final_number(text) is None

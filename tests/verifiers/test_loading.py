@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import mlflow_rlrisk
 from mlflow_rlrisk.errors import VerifierError
 from mlflow_rlrisk.verifiers import LoadedVerifier, load_verifier
 from mlflow_rlrisk.verifiers.loading import source_digest
@@ -265,6 +266,90 @@ def test_a_package_can_register_verifiers_of_its_own(
         load_verifier("length:x")
     with pytest.raises(VerifierError, match="has no method problem_with"):
         load_verifier("broken")
+
+
+def register(folder: Path, package: str, version: str = "1.0") -> Path:
+    """A package ``own_rewards`` whose verifier ``agrees`` grades by a file beside its factory."""
+    info = folder / f"{package}-{version}.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n")
+    points = "[mlflow_rlrisk.verifiers]\nagrees = own_rewards.factory:agrees\n"
+    (info / "entry_points.txt").write_text(points)
+    home = folder / "own_rewards"
+    home.mkdir(exist_ok=True)
+    (home / "__init__.py").touch()
+    (home / "factory.py").write_text("from own_rewards.rule import Agrees as agrees\n")
+    (home / "rule.py").write_text(
+        "class Agrees:\n"
+        "    def __init__(self, options): pass\n"
+        "    def problem_with(self, truth, columns): return None\n"
+        "    def verify(self, request): return []\n"
+    )
+    return home
+
+
+def test_the_digest_of_a_registered_verifier_holds_what_its_factory_imports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = register(tmp_path, "own-rewards")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    before = load_verifier("agrees").digest
+    assert load_verifier("agrees").digest == before
+
+    for file in ("factory.py", "rule.py"):
+        with (home / file).open("a") as text:
+            text.write("# another one\n")
+        assert load_verifier("agrees").digest != before
+        before = load_verifier("agrees").digest
+
+
+def test_an_installed_verifier_is_another_one_in_another_version_of_its_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What is installed is not followed: rule.py differs in two releases, factory.py does not.
+    digests = set()
+    for version in ("1.0", "1.1"):
+        installed = tmp_path / version / "site-packages"
+        register(installed, "own-rewards", version)
+        with monkeypatch.context() as patch:
+            patch.syspath_prepend(str(installed))
+            digests.add(load_verifier("agrees").digest)
+
+    assert len(digests) == 2
+
+
+def test_a_verifier_that_two_packages_register_is_refused_by_their_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for package in ("own-rewards", "their-rewards"):
+        register(tmp_path, package)
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    with pytest.raises(VerifierError, match="one package must register 'agrees': own-rewards, the"):
+        load_verifier("agrees")
+
+
+def test_the_digest_of_the_code_judge_holds_every_file_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = Path(mlflow_rlrisk.__file__).parent
+    copy = shutil.copytree(package, tmp_path / package.name)
+    script = (
+        "from mlflow_rlrisk.verifiers.loading import open_verifier, parse_spec\n"
+        "print(open_verifier(parse_spec('code'))[1].digest)"
+    )
+
+    def digest() -> str:
+        command = [sys.executable, "-c", script]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+        return done.stdout
+
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    before = digest()
+    with (copy / "verifiers" / "code" / "compare.py").open("a") as text:
+        text.write("# another rule\n")
+
+    assert digest() != before
 
 
 def test_the_side_of_the_worker_imports_nothing_heavy() -> None:

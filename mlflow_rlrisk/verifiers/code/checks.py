@@ -8,7 +8,7 @@ from collections import deque
 from dataclasses import replace
 from typing import Any
 
-from mlflow_rlrisk.verifiers.code.compare import equals, shown
+from mlflow_rlrisk.verifiers.code.compare import equals, same_output, shown
 from mlflow_rlrisk.verifiers.code.judgement import Attack, CodeGrade
 from mlflow_rlrisk.verifiers.code.sandbox.candidate import (
     Candidate,
@@ -153,7 +153,7 @@ def _check_run(
                 os.close(fd)
     if written is None:
         return tally.num_timed_out == 0
-    if _trimmed(case.expected) == _trimmed(written):
+    if same_output(case.expected, written):
         tally.passed()
     else:
         tally.missed(
@@ -201,11 +201,6 @@ def _read_output(out: int, deadline: float, limits: Limits) -> bytes:
         written += chunk
         if len(written) > limits.max_output_bytes:
             raise OversizeError(f"more than {limits.max_output_bytes} bytes of output")
-
-
-def _trimmed(text: str) -> list[str]:
-    """Lines without white space at their ends and at the end of the text: judges ignore both."""
-    return [line.rstrip() for line in text.rstrip().splitlines()]
 
 
 def _write_all(fd: int, data: bytes) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from mlflow_rlrisk.errors import SandboxUnavailableError
-from mlflow_rlrisk.verifiers.code.compare import equals, shown
+from mlflow_rlrisk.verifiers.code.compare import equals, same_output, shown
 from mlflow_rlrisk.verifiers.code.judgement import Attack, CodeGrade
 from mlflow_rlrisk.verifiers.code.sandbox import wire
 from mlflow_rlrisk.verifiers.code.session import MAX_RESULT_BYTES, Limits, SandboxFaultError
@@ -165,8 +165,7 @@ class ExternalRunner:
             output = self._run(script, case.stdin, limits)
             if output.timed_out:
                 return _broke_off(tally, output, limits)
-            lines = [line.rstrip() for line in output.text.rstrip().splitlines()]
-            if lines == [line.rstrip() for line in case.expected.rstrip().splitlines()]:
+            if same_output(case.expected, output.text):
                 tally.passed()
             else:
                 tally.missed(

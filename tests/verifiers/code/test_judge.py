@@ -93,6 +93,17 @@ def test_each_form_of_cases_is_graded(
     assert grade(judge, source, row).grade == expected
 
 
+@pytest.mark.parametrize("separator", ["\x0b", "\x0c", "\x1c", "\x85", "\u2028"])
+def test_only_a_line_feed_ends_a_line_of_output(judge: CodeJudge, separator: str) -> None:
+    def writes(output: str, expected: str) -> CodeGrade:
+        case = {"inputs": [""], "outputs": [expected]}
+        return grade(judge, f"print({output!r})", case).grade
+
+    assert writes(f"a{separator}b", "a\nb") is CodeGrade.FAIL
+    assert writes(f"a{separator}b", f"a{separator}b\n") is CodeGrade.PASS
+    assert writes("a \r\nb", "a\nb") is CodeGrade.PASS
+
+
 def test_a_row_with_verification_info_gives_the_same_task_as_its_cases() -> None:
     case = {"input": "1", "output": "2", "type": "stdin_stdout"}
     text = json.dumps({"language": "python", "test_cases": [case]})
