@@ -182,12 +182,18 @@ def _turn(row: Row, turn: Any) -> dict[str, Any]:
     if not isinstance(turn, Mapping):
         raise PromptSetError(f"{row.place}: a turn is {type(turn).__name__}, no message")
     role = turn.get("role", turn.get("from"))
+    if not isinstance(role, str) or not role.strip():
+        raise PromptSetError(f"{row.place}: a turn has the role {role!r:.40}, text is needed")
+    role = role.strip().casefold()
     return {"role": _ROLES.get(role, role), "content": turn.get("content", turn.get("value"))}
 
 
 def _reply(row: Row, turns: list[dict[str, Any]]) -> str:
     if len(turns) != 1 or turns[0]["role"] != "assistant":
-        raise PromptSetError(f"{row.place}: the response must be one turn of the assistant")
+        roles = ", ".join(repr(turn["role"]) for turn in turns)
+        raise PromptSetError(
+            f"{row.place}: the response must be one turn of the assistant; it is by {roles}"
+        )
     content = turns[0]["content"]
     if not isinstance(content, str):
         raise PromptSetError(f"{row.place}: the assistant's turn has no text")

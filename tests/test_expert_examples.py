@@ -92,3 +92,30 @@ def test_training_examples_need_held_out_ones_and_share_none_with_them() -> None
         load_experts(None, rows)
     with pytest.raises(PromptSetError, match="1 of 2 held-out examples are training examples"):
         load_experts(rows[:2], rows[1:])
+
+
+@pytest.mark.parametrize(
+    "roles", [("User", "ASSISTANT"), ("HUMAN", "Gpt"), (" user", "assistant ")]
+)
+def test_roles_are_understood_however_they_are_spelled(roles: tuple[str, str]) -> None:
+    rows = [
+        {"messages": [{"role": roles[0], "content": q}, {"role": roles[1], "content": a}]}
+        for q, a in PAIRS
+    ]
+
+    assert load_expert(rows).digest == load_expert([{"messages": chat} for chat in CHAT]).digest
+
+
+@pytest.mark.parametrize("role", [["user"], None, 5, " "])
+def test_a_role_that_is_no_text_is_refused_with_its_row(role: Any) -> None:
+    rows = [{"messages": [{"role": role, "content": "q"}, CHAT[0][1]]}]
+
+    with pytest.raises(PromptSetError, match="row 1: a turn has the role"):
+        load_expert(rows)
+
+
+def test_a_response_by_somebody_else_is_refused_with_the_role_it_has() -> None:
+    rows = [{"messages": [CHAT[0][0], {"role": "Model", "content": "2"}]}]
+
+    with pytest.raises(PromptSetError, match="turn of the assistant; it is by 'model'"):
+        load_expert(rows)
