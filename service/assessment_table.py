@@ -15,7 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from service.commit_points import CommitPoint, reached
-from service.database import METADATA, read, write
+from service.database import METADATA, read, storable, write
 
 KEY_LIFE_S = 7 * 24 * 3600.0
 
@@ -258,7 +258,8 @@ class AssessmentTable:
         the death of a worker the assessment fails, it never passes.
         """
         with write(self.engine) as connection:
-            found = _find(connection, assessment_id)
+            # Locked, so that nobody cancels, ends or takes it between this look and the change.
+            found = _find(connection, assessment_id, is_locked=True)
             if found is None or found.state.is_final:
                 return None
             values: dict[str, Any] = {"fence": found.fence + 1, "attempts": found.attempts + 1}
@@ -292,7 +293,7 @@ class AssessmentTable:
         )
         with write(self.engine) as connection:
             # Nothing to write still asks whether it is ours.
-            return connection.execute(change.values({"fence": fence, **values})).rowcount == 1
+            return connection.execute(change.values({"fence": fence} | _kept(values))).rowcount == 1
 
     def finish(self, assessment_id: str, fence: int, state: State, **values: Any) -> bool:
         """End it with its report or its error, in one transaction."""
@@ -329,14 +330,25 @@ class AssessmentTable:
             _TABLE.c.id == assessment_id, _TABLE.c.published_at.is_(None)
         )
         with write(self.engine) as connection:
-            connection.execute(change.values(values))
+            connection.execute(change.values(_kept(values)))
+
+
+def _kept(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: storable(value) if isinstance(value, str) else value for name, value in values.items()
+    }
 
 
 def _by_key(connection: sa.Connection, owner: str, key: str, since: float) -> Assessment | None:
-    wanted = sa.select(*_LIGHT).where(
-        _TABLE.c.owner == owner,
-        _TABLE.c.idempotency_key == key,
-        _TABLE.c.created_at > since,
+    wanted = (
+        sa.select(*_LIGHT)
+        .where(
+            _TABLE.c.owner == owner,
+            _TABLE.c.idempotency_key == key,
+            _TABLE.c.created_at > since,
+        )
+        .order_by(_TABLE.c.created_at.desc())
+        .limit(1)  # a clock that was set back brings an older one of this key back to life
     )
     row = connection.execute(wanted).mappings().one_or_none()
     return None if row is None else _assessment(row)
@@ -350,8 +362,12 @@ def _check_room(connection: sa.Connection, owner: str, most: int, most_of_owner:
         raise QueueFullError
 
 
-def _find(connection: sa.Connection, assessment_id: str) -> Assessment | None:
+def _find(
+    connection: sa.Connection, assessment_id: str, *, is_locked: bool = False
+) -> Assessment | None:
     wanted = sa.select(*_LIGHT).where(_TABLE.c.id == assessment_id)
+    if is_locked:  # SQLite has no such lock: its writers exclude each other
+        wanted = wanted.with_for_update()
     row = connection.execute(wanted).mappings().one_or_none()
     return None if row is None else _assessment(row)
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from mlflow_rlrisk import ConfigError
+
 METADATA = sa.MetaData()
 LOCK_LIMIT_S = 5.0
 """A locked database is waited for this long, then the answer is 503."""
@@ -19,6 +21,7 @@ def open_database(address: str) -> sa.Engine:
     """Connect, and create what is missing.
 
     Raises:
+        ConfigError: The address is of another kind of database, or cannot be read.
         sqlalchemy.exc.SQLAlchemyError: The database cannot be used.
     """
     import service.assessment_table
@@ -30,10 +33,9 @@ def open_database(address: str) -> sa.Engine:
     import service.webhooks_table
     import service.worker_presence  # noqa: F401  (all add their tables to the metadata)
 
-    url = sa.make_url(address)
+    url = _url(address)
     if url.get_backend_name() == "sqlite":
-        if url.database:
-            Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+        Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
         engine = sa.create_engine(url, connect_args={"timeout": LOCK_LIMIT_S})
         sa.event.listen(engine, "connect", _prepare_sqlite)
         sa.event.listen(engine, "begin", _begin_sqlite)
@@ -60,6 +62,29 @@ def read(engine: sa.Engine) -> Iterator[sa.Connection]:
     """A transaction that only reads and locks nobody out."""
     with engine.execution_options(**{_READS: True}).connect() as connection:
         yield connection
+
+
+def storable(text: str) -> str:
+    """A text of others as every database takes it: Unicode, and without U+0000.
+
+    What cannot be stored would be tried again for ever.
+    """
+    return text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
+
+
+def _url(address: str) -> sa.URL:
+    try:
+        url = sa.make_url(address)
+    except sa.exc.ArgumentError:
+        url = None
+    kind = url.get_backend_name() if url else None
+    if url is None or kind not in ("sqlite", "postgresql"):
+        shown = url.render_as_string() if url else address.rpartition("@")[2]
+        raise ConfigError("database", shown, "sqlite:///FILE or postgresql://... is needed")
+    if kind == "sqlite" and url.database in (None, "", ":memory:"):
+        need = "a file: API, worker and signer are processes of their own, and would share nothing"
+        raise ConfigError("database", address, need)
+    return url
 
 
 def _prepare_sqlite(connection: Any, _: Any) -> None:

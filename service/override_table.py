@@ -12,7 +12,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from service.database import METADATA, read, write
+from service.database import METADATA, read, storable, write
 
 
 class OverrideState(StrEnum):
@@ -166,7 +166,9 @@ class OverrideTable:
 
     def failed(self, override_id: str, error: str) -> None:
         """Note why it was not signed."""
-        self._settle(override_id, OverrideState.FAILED, OverrideState.APPROVED, error=error)
+        self._settle(
+            override_id, OverrideState.FAILED, OverrideState.APPROVED, error=storable(error)
+        )
 
     def find(self, override_id: str) -> OverrideRow | None:
         """The request of that id."""

@@ -14,6 +14,8 @@ from service.override_table import OverrideRow
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,128}$")]
 Reference = Annotated[str, Field(min_length=1, max_length=1024)]
+NO_NULL = r"^[^\x00]*$"
+"""PostgreSQL keeps no text with U+0000."""
 
 
 class _Input(BaseModel):
@@ -151,7 +153,7 @@ class ListQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    model: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    model: Annotated[str, Field(min_length=1, max_length=256, pattern=NO_NULL)] | None = None
     """Name of a registered model."""
     state: State | None = None
     before: Annotated[float, Field(ge=0, le=1e11, allow_inf_nan=False)] | None = None
@@ -222,9 +224,9 @@ class OverrideRequest(_Input):
 
     model: Reference
     """``models:/name/version``."""
-    alias: Annotated[str, Field(min_length=1, max_length=255)] | None = None
+    alias: Annotated[str, Field(min_length=1, max_length=255, pattern=NO_NULL)] | None = None
     stage: Literal["Staging", "Production", "Archived"] | None = None
-    reason: Annotated[str, Field(min_length=1, max_length=2000)]
+    reason: Annotated[str, Field(min_length=1, max_length=2000, pattern=NO_NULL)]
     """Kept in what is signed, and in the log."""
     expires: Annotated[str, Field(min_length=2, max_length=8)] = "24h"
     """From its signature: ``90m``, ``24h``, ``7d``."""

@@ -12,6 +12,7 @@ import fcntl
 import logging
 import math
 import os
+import re
 import signal
 import socket
 import threading
@@ -52,7 +53,7 @@ LOST_S = 5.0
 """A workflow that nobody runs for so long has lost its thread: DBOS could not write."""
 MAX_RECOVERIES = 100_000  # the row counts attempts, and knows which of them brought something
 
-
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _ONGOING = ("PENDING", "ENQUEUED", "DELAYED")
 """DBOS's words for a workflow that is not at its end."""
 
@@ -136,9 +137,11 @@ def run_worker(settings: ServiceSettings, *, name: str | None = None) -> None:
             name where it is absent.
 
     Raises:
-        ConfigError: A worker of this name is running.
+        ConfigError: A worker of this name is running, or no worker can have it.
     """
     name = name or socket.gethostname()
+    if not _NAME.fullmatch(name):
+        raise ConfigError("worker_name", name, "1 to 128 of A-Z a-z 0-9 . _ - are needed")
     with _only_one(settings, name):
         _parts.jobs = AssessmentTable(open_database(settings.database))
         _parts.settings = settings
@@ -231,7 +234,8 @@ def _config(settings: ServiceSettings, name: str) -> DBOSConfig:
     url = make_url(settings.database)
     if url.get_backend_name() == "sqlite":
         # Two writers to one SQLite file would wait for each other all the time.
-        address = f"{settings.database}.workflows"
+        beside = url.set(database=f"{url.database}.workflows")
+        address = beside.render_as_string(hide_password=False)
     else:
         address = url.set(drivername="postgresql").render_as_string(hide_password=False)
     return DBOSConfig(
