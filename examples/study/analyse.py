@@ -1,6 +1,6 @@
 """``python -m examples.study.analyse``: the README's table of evidence, from committed data.
 
-python -m examples.study.analyse            write EVIDENCE.md and the README's section
+python -m examples.study.analyse            write EVIDENCE.md, the picture and the README's section
 python -m examples.study.analyse --check    say whether they are as computed, to the digit
 python -m examples.study.analyse --json     all figures, unrounded
 """
@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from examples.study.at_a_glance import draw_picture, picture_line, planned_table
 from examples.study.choosing import candidate_values, comparison, frozen
 from examples.study.first_updates import (
     first_update_figures,
@@ -174,18 +175,18 @@ def first_updates(rows: list[PairRow]) -> Tested:
 def readme_block(shown: Shown) -> str:
     """What stands between the markers of the README: a line for each test."""
     parts = [
-        prospective_summary(shown.tested),
+        section(shown.study),
         together_section(shown.together),
-        first_update_summary(shown.ahead),
+        planned_table(shown.tested, shown.ahead, shown.planned_chance),
         chance_section(shown.chance),
-        *map(planned_chance_section, shown.planned_chance),
     ]
-    return section(shown.study) + "".join(map(_after, parts))
+    return picture_line(shown.ahead) + "".join(map(_after, parts))
 
 
 def evidence_page(shown: Shown) -> str:
     """``EVIDENCE.md``: the tests in sentences, and all tables."""
     parts = [
+        prospective_summary(shown.tested),
         *map(prospective_page, shown.tested),
         together_section(shown.together),
         first_update_summary(shown.ahead),
@@ -233,6 +234,7 @@ def main(arguments: list[str] | None = None) -> int:
             "as computed" if is_same else f"README, EVIDENCE.md or {FILE} differs", file=sys.stderr
         )
         return int(not is_same)
+    draw_picture(rows, shown.ahead)
     PAGE.write_text(page, encoding="utf-8")
     README.write_text(before + BEGIN + computed + END + after, encoding="utf-8")
     return 0

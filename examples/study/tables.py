@@ -10,14 +10,14 @@ from examples.study.scoring import OUTCOMES, PRIMARY
 
 def section(found: Mapping[str, Any]) -> str:
     """What stands in the README, between its markers."""
-    parts = [_size(found), findings(found), _main(found), _levels(found), _misplaced_kinds(found)]
-    return "\n".join(parts)
+    return "\n".join([_size(found), findings(found), _main(found)])
 
 
 def everything(found: Mapping[str, Any]) -> str:
     """All tables, as a page of its own."""
     head = "# Evidence\n\nWritten by `python -m examples.study.analyse`; see the README.\n"
-    parts = [_outcomes(found), _chosen(found), _candidates(found), _misplaced(found)]
+    parts = [_levels(found), _misplaced_kinds(found), _outcomes(found), _chosen(found)]
+    parts += [_candidates(found), _misplaced(found)]
     return "\n".join([head, section(found), *parts])
 
 
