@@ -19,6 +19,7 @@ from mlflow_rlrisk.records import Prompt, Rollout, RolloutGroup
 from mlflow_rlrisk.samplers import OnTokens
 from mlflow_rlrisk.samplers.endpoint.answers import Answer, read_answer
 from mlflow_rlrisk.samplers.endpoint.client import EndpointClient, EndpointRefusedError
+from mlflow_rlrisk.samplers.endpoint.copies import refuse_copies
 from mlflow_rlrisk.samplers.endpoint.dispatch import in_flight
 from mlflow_rlrisk.samplers.endpoint.knowledge import Knowledge, find_out
 from mlflow_rlrisk.samplers.endpoint.local_model import PROBE_TEXTS, LocalModel
@@ -102,8 +103,8 @@ class OpenAISampler:
 
         Raises:
             CheckpointError: The tokenizer loses parts of a prompt.
-            SamplerError: The endpoint refused, or left rollouts out after all tries; says how many
-                are missing. Every complete group was yielded before.
+            SamplerError: The endpoint refused, gave copies of one answer, or left rollouts out
+                after all tries; says how many are missing. Every complete group was yielded before.
         """
         return self.sample_range(prompts, range(self._sampling.num_samples))
 
@@ -147,6 +148,7 @@ class OpenAISampler:
                 if len(part) == len(samples):
                     del parts[task.place]
                     part.sort(key=lambda rollout: rollout.sample_index)
+                    refuse_copies(part)
                     yield RolloutGroup(prompt=prompts[task.place], rollouts=tuple(part))
             is_over = not failed
         finally:
