@@ -49,8 +49,12 @@ class ModelSource:
         """
         from mlflow.artifacts import download_artifacts
 
-        with _mlflow_errors(self.reference):
+        try:
             fetched = download_artifacts(artifact_uri=self.artifact_uri, dst_path=str(folder))
+        except Exception as error:  # MLflow's, or one of the store's client library
+            text = str(error) or type(error).__name__
+            need = f"{self.artifact_uri} cannot be fetched: {text}"
+            raise ModelReferenceError(f"model={self.reference!r}: {need}") from error
         return Path(fetched)
 
 
@@ -80,24 +84,41 @@ def all_versions(reference: str) -> list[str] | None:
     match = _MODEL.fullmatch(reference)
     if match is None or _LOGGED.fullmatch(reference):
         return None
+    return versions_of(match["name"])
+
+
+def versions_of(name: str) -> list[str]:
+    """References of every version of a registered model, ascending.
+
+    Raises:
+        ModelReferenceError: No reference can hold the name, the registry does not know it, or it
+            has no version.
+    """
     from mlflow import MlflowClient  # not for folders: it takes seconds to load
 
-    name = match["name"]
+    reference = f"models:/{name}"
+    if not _MODEL.fullmatch(reference):
+        raise ModelReferenceError(f"model={reference!r}: no reference can hold this name")
     with _mlflow_errors(reference):
         client = MlflowClient()
         client.get_registered_model(name)
-        quote = '"' if "'" in name else "'"
         found: list[int] = []
         token = None
         while True:
-            page = client.search_model_versions(f"name={quote}{name}{quote}", page_token=token)
+            page = client.search_model_versions(f"name={quoted(name)}", page_token=token)
             found += [int(each.version) for each in page]
             token = page.token
             if not token:
                 break
     if not found:
         raise ModelReferenceError(f"model={reference!r}: it has no version")
-    return [f"models:/{name}/{version}" for version in sorted(found)]
+    return [f"{reference}/{version}" for version in sorted(found)]
+
+
+def quoted(text: str) -> str:
+    """A text as MLflow's filters take it; one with both kinds of quotes they cannot take."""
+    quote = '"' if "'" in text else "'"
+    return f"{quote}{text}{quote}"
 
 
 def parent_of(reference: str) -> str | None:
@@ -109,7 +130,7 @@ def parent_of(reference: str) -> str | None:
     Raises:
         ModelReferenceError: The registry does not know the version.
     """
-    found = _registered_version(reference)
+    found = registered_version(reference)
     if found is None:
         return None
     if (tagged := found.tags.get("rlrisk.parent")) is not None:
@@ -153,21 +174,28 @@ def series_of(reference: str) -> str | None:
     Raises:
         ModelReferenceError: The registry does not know the version.
     """
-    found = _registered_version(reference)
+    found = registered_version(reference)
     return None if found is None else str(found.tags.get("rlrisk.series", found.name))
 
 
-def _registered_version(reference: str) -> Any:
-    """MLflow's entity of a registered version, ``None`` where the reference is of another kind."""
-    if not reference.startswith("models:/"):
-        return None
-    source = resolve_reference(reference)
-    if source.registered_name is None or source.version is None:
+def registered_version(reference: str) -> Any:
+    """MLflow's entity of a registered version, ``None`` where the reference is of another kind.
+
+    Its artifacts are not looked for: a version has its tags when the weights are long removed.
+
+    Raises:
+        ModelReferenceError: It is malformed, or the registry does not know the version.
+    """
+    if not reference.startswith("models:/") or _LOGGED.fullmatch(reference):
         return None
     from mlflow import MlflowClient
 
     with _mlflow_errors(reference):
-        return MlflowClient().get_model_version(source.registered_name, source.version)
+        if match := _ALIAS.fullmatch(reference):
+            return MlflowClient().get_model_version_by_alias(match["name"], match["alias"])
+        if match := _VERSION.fullmatch(reference):
+            return MlflowClient().get_model_version(match["name"], match["version"])
+    raise ModelReferenceError(f"model={reference!r} has no known form; {FORMS}")
 
 
 def _follow(uri: str, known: ModelSource, copies_left: int) -> ModelSource:
@@ -208,10 +236,25 @@ def _logged_model(client: Any, model_id: str, known: ModelSource) -> ModelSource
 def _run_artifact(client: Any, run_id: str, path: str, known: ModelSource) -> ModelSource:
     run = client.get_run(run_id)
     known = replace(known, run_id=run_id)
-    for output in run.outputs.model_outputs if run.outputs else ():
-        if client.get_logged_model(output.model_id).name == path:
-            return _logged_model(client, output.model_id, known)
+    outputs = run.outputs.model_outputs if run.outputs else ()
+    logged = [_logged_or_none(client, each.model_id) for each in outputs]
+    named = [model for model in logged if model is not None and model.name == path]
+    if named:  # a run that logs every checkpoint under one name: MLflow means the newest
+        newest = max(named, key=lambda model: model.creation_timestamp)
+        return _logged_model(client, newest.model_id, known)
     return _at(f"{run.info.artifact_uri.rstrip('/')}/{path}", known)
+
+
+def _logged_or_none(client: Any, model_id: str) -> Any:
+    """The LoggedModel; ``None`` where it was deleted: the run goes on naming it."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_logged_model(model_id)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
 
 
 def _at(location: str, known: ModelSource) -> ModelSource:

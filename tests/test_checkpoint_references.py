@@ -11,6 +11,7 @@ from mlflow import MlflowClient
 
 from mlflow_rlrisk.checkpoint import open_checkpoint
 from mlflow_rlrisk.errors import CheckpointError, ModelReferenceError
+from mlflow_rlrisk.model_reference import parent_of, resolve_reference, series_of
 from tests.tiny_models import write_llama
 
 pytestmark = pytest.mark.mlflow
@@ -187,3 +188,64 @@ def test_a_name_that_nobody_has_is_a_wrong_reference(client: MlflowClient, refer
 def test_a_malformed_reference_is_refused(client: MlflowClient, reference: str) -> None:
     with pytest.raises(ModelReferenceError, match=r"known form|not allowed"):
         open_checkpoint(reference)
+
+
+def _logged_in(client: MlflowClient, folder: Path, run_id: str) -> str:
+    model_id = _log(client, folder, run_id)
+    client.log_outputs(run_id, [mlflow.entities.LoggedModelOutput(model_id=model_id, step=0)])
+    return model_id
+
+
+def test_of_checkpoints_that_a_run_logged_under_one_name_the_newest_is_meant_as_mlflow_means_it(
+    client: MlflowClient, model: Path
+) -> None:
+    from mlflow.store.artifact.runs_artifact_repo import RunsArtifactRepository
+
+    for _ in range(4):  # MLflow lists a run's outputs in the order of random ids
+        with mlflow.start_run() as run:
+            logged = [_logged_in(client, model, run.info.run_id) for _ in range(3)]
+        reference = f"runs:/{run.info.run_id}/checkpoint"
+        theirs = RunsArtifactRepository(reference)._get_logged_model_artifact_repo(
+            run.info.run_id, "checkpoint"
+        )
+
+        found = resolve_reference(reference)
+
+        assert found.model_id == logged[-1]
+        assert theirs is not None
+        assert theirs.artifact_uri.endswith(logged[-1])
+
+
+def test_a_deleted_checkpoint_of_a_run_hides_no_other(client: MlflowClient, model: Path) -> None:
+    with mlflow.start_run() as run:
+        logged = [_logged_in(client, model, run.info.run_id) for _ in range(4)]
+        mlflow.log_artifacts(str(model), "last")
+    for deleted in logged[1:]:
+        client.delete_logged_model(deleted)
+
+    assert resolve_reference(f"runs:/{run.info.run_id}/checkpoint").model_id == logged[0]
+    assert resolve_reference(f"runs:/{run.info.run_id}/last").model_id is None
+
+
+@pytest.mark.parametrize(
+    "source", ["ftp://127.0.0.1:1/sft", "http://127.0.0.1:1/sft", "hf://org/sft"]
+)
+def test_a_store_that_does_not_give_the_files_is_named_whatever_its_client_raises(
+    client: MlflowClient, source: str
+) -> None:
+    name = "away-" + source.partition(":")[0]
+    client.create_registered_model(name)
+    client.create_model_version(name, source)
+
+    with pytest.raises(ModelReferenceError, match=rf"models:/{name}/1.*{source}"):
+        open_checkpoint(f"models:/{name}/1")
+
+
+def test_the_parent_of_a_version_is_known_when_its_weights_are_long_removed(
+    client: MlflowClient, tmp_path: Path
+) -> None:
+    client.create_registered_model("swept")
+    client.create_model_version("swept", (tmp_path / "gone").as_uri(), tags={"rlrisk.parent": "b"})
+
+    assert parent_of("models:/swept/1") == "b"
+    assert series_of("models:/swept/1") == "swept"

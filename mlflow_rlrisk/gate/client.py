@@ -21,6 +21,7 @@ from mlflow_rlrisk.gate.promotion_policy import (
     PolicySource,
     Target,
 )
+from mlflow_rlrisk.model_reference import quoted
 from mlflow_rlrisk.policy import Outcome
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def _holder(client: "MlflowClient", name: str, target: Target | None) -> str:
         aliases = dict(client.get_registered_model(name).aliases)
         held = [aliases[a] for a in aliases if readable(a) == readable(target.name)]
     elif target is not None and target.kind == "stage":
-        found = client.search_model_versions(f"name = '{name}'")
+        found = client.search_model_versions(f"name = {quoted(name)}")
         held = [v.version for v in found if readable(str(v.current_stage)) == readable(target.name)]
     else:
         held = []

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from mlflow_rlrisk.errors import HistoryError, SinkError
-from mlflow_rlrisk.model_reference import resolve_reference
+from mlflow_rlrisk.model_reference import registered_version
 from mlflow_rlrisk.monitor.judgement import Judgement
 from mlflow_rlrisk.monitor.outcome import (
     RunOutcome,
@@ -121,11 +121,11 @@ def record_outcome(
     """
     import mlflow
 
-    source = resolve_reference(reference)
-    if source.registered_name is None or source.version is None:
+    found = registered_version(reference)
+    if found is None:
         raise SinkError(f"{reference}: an outcome is recorded on a registered version")
     client = mlflow.MlflowClient()
-    name, version = source.registered_name, source.version
+    name, version = found.name, str(found.version)
     entry = {"run": run, "recorded_at": _now(), **outcome.to_dict()}
     with mlflow_errors(f"the outcome cannot be written to version {version} of {name}"):
         runs = _known_outcomes(client, name, version)
@@ -200,23 +200,15 @@ def recorded_finals(references: Iterable[str]) -> dict[str, float]:
         references: Any model references; those that are no registered version have no outcome.
 
     Raises:
-        SinkError: The registry refuses.
+        ModelReferenceError: The registry does not know a version, or refuses.
     """
-    registered = [each for each in references if each.startswith("models:/")]
-    if not registered:
-        return {}
-    import mlflow  # not for folders: it takes seconds to load
-
     found: dict[str, list[tuple[str, float]]] = {}
-    for reference in registered:
-        source = resolve_reference(reference)
-        if source.registered_name is None or source.version is None:
+    for reference in references:
+        version = registered_version(reference)
+        if version is None:
             continue
-        with mlflow_errors(f"the tags of {reference} cannot be read"):
-            client = mlflow.MlflowClient()
-            tags = client.get_model_version(source.registered_name, source.version).tags
         try:
-            runs = recorded_outcomes(tags.get(OUTCOME_TAG))
+            runs = recorded_outcomes(version.tags.get(OUTCOME_TAG))
         except HistoryError as error:  # no reason to compare nothing
             logger.warning("%s has no outcome: %s", reference, error)
             continue
@@ -249,20 +241,17 @@ def report_of(reference: str) -> "RiskReport":
             return RiskReport.from_json(Path(reference).read_text(encoding="utf-8"))
         except OSError as error:
             raise SinkError(f"report {reference} cannot be read: {error}") from error
-    import mlflow
     from mlflow.artifacts import load_text
 
-    source = resolve_reference(reference)
-    if source.registered_name is None or source.version is None:
+    version = registered_version(reference)
+    if version is None:
         raise SinkError(f"{reference}: only a registered version names its report")
+    uri = version.tags.get("rlrisk.report_uri")
+    if uri is None:
+        raise SinkError(f"{reference} was not assessed with --register: it names no report")
+    if not uri.startswith("runs:/"):  # a tag is anybody's: no file or address of their choice
+        raise SinkError(f"{reference}: rlrisk.report_uri={uri!r}: runs:/<id>/... is needed")
     with mlflow_errors(f"the report of {reference} cannot be fetched"):
-        client = mlflow.MlflowClient()
-        tags = client.get_model_version(source.registered_name, source.version).tags
-        uri = tags.get("rlrisk.report_uri")
-        if uri is None:
-            raise SinkError(f"{reference} was not assessed with --register: it names no report")
-        if not uri.startswith("runs:/"):  # a tag is anybody's: no file or address of their choice
-            raise SinkError(f"{reference}: rlrisk.report_uri={uri!r}: runs:/<id>/... is needed")
         text: str = load_text(uri.replace("report.html", "report.json"))
     return RiskReport.from_json(text)
 

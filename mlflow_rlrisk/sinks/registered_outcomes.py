@@ -15,7 +15,7 @@ from mlflow_rlrisk.calibration.rows import LeftOut, OutcomeRow, merged
 from mlflow_rlrisk.components import reading_of
 from mlflow_rlrisk.config import ComponentConfig
 from mlflow_rlrisk.errors import HistoryError, ModelReferenceError, ReportError, SinkError
-from mlflow_rlrisk.model_reference import all_versions, resolve_reference
+from mlflow_rlrisk.model_reference import all_versions, registered_version, versions_of
 from mlflow_rlrisk.monitor.outcome import recorded_outcomes
 from mlflow_rlrisk.sinks.mlflow_store import mlflow_errors
 from mlflow_rlrisk.sinks.monitor_run import OUTCOME_TAG, report_of
@@ -65,16 +65,17 @@ def registered_outcomes(
     import mlflow
 
     client = mlflow.MlflowClient()
-    recorded: list[_Recorded] = []
-    left_out: list[LeftOut] = []
-    for reference in _references(client, models):
+    references, left_out = _references(client, models)
+    by_version: dict[str, _Recorded] = {}  # a version may be named by number and by alias
+    for reference in references:
         try:
-            found = _recorded(client, reference, lineage_tag)
+            found = _recorded(reference, lineage_tag)
         except HistoryError as error:
             left_out.append(LeftOut(checkpoint=reference, reason=str(error)))
             continue
         if found is not None:
-            recorded.append(found)
+            by_version[found.reference] = found
+    recorded = list(by_version.values())
     quantities = Counter(run.get("quantity") for each in recorded for run in each.runs)
     quantity = str(quantities.most_common(1)[0][0]) if quantities else "pass_at_1"
     rows: list[OutcomeRow] = []
@@ -123,43 +124,43 @@ def is_of_present_formula(report: "RiskReport") -> bool:
     )
 
 
-def _references(client: "MlflowClient", models: Sequence[str]) -> list[str]:
-    chosen = list(models)
-    if not chosen:
-        with mlflow_errors("the registered models cannot be listed"):
-            token = None
-            while True:
-                page = client.search_registered_models(page_token=token)
-                chosen += [f"models:/{model.name}" for model in page if model.latest_versions]
-                token = page.token
-                if not token:
-                    break
-    found = [each for model in chosen for each in (all_versions(model) or [model])]
-    return list(dict.fromkeys(found))
+def _references(client: "MlflowClient", models: Sequence[str]) -> tuple[list[str], list[LeftOut]]:
+    left_out: list[LeftOut] = []
+    found: list[str] = []
+    for model in models:
+        found += all_versions(model) or [model]
+    for name in [] if models else _registered_names(client):
+        try:
+            found += versions_of(name)
+        except ModelReferenceError as error:  # somebody's model; the others have outcomes
+            left_out.append(LeftOut(checkpoint=f"models:/{name}", reason=str(error)))
+    return list(dict.fromkeys(found)), left_out
 
 
-def _version(reference: str) -> tuple[str, str]:
-    """Name and version; the artifacts need not be there any more."""
-    name, _, version = reference.removeprefix("models:/").partition("/")
-    if reference.startswith("models:/") and version.isdigit():
-        return name, version
-    source = resolve_reference(reference)
-    if source.registered_name is None or source.version is None:
+def _registered_names(client: "MlflowClient") -> list[str]:
+    names: list[str] = []
+    with mlflow_errors("the registered models cannot be listed"):
+        token = None
+        while True:
+            page = client.search_registered_models(page_token=token)
+            names += [model.name for model in page if model.latest_versions]
+            token = page.token
+            if not token:
+                return names
+
+
+def _recorded(reference: str, lineage_tag: str | None) -> _Recorded | None:
+    version = registered_version(reference)
+    if version is None:
         raise SinkError(f"{reference}: outcomes are recorded on registered versions")
-    return source.registered_name, source.version
-
-
-def _recorded(client: "MlflowClient", reference: str, lineage_tag: str | None) -> _Recorded | None:
-    name, version = _version(reference)
-    with mlflow_errors(f"the tags of {reference} cannot be read"):
-        tags = client.get_model_version(name, version).tags
+    tags = version.tags
     runs = recorded_outcomes(tags.get(OUTCOME_TAG))
     if not runs:
         return None
     lineage = tags.get(lineage_tag) if lineage_tag is not None else None
     return _Recorded(
-        reference=f"models:/{name}/{version}",
-        lineage=str(lineage or name),
+        reference=f"models:/{version.name}/{version.version}",
+        lineage=str(lineage or version.name),
         runs=runs,
     )
 

@@ -14,6 +14,7 @@ from mlflow_rlrisk.cli import cli
 from mlflow_rlrisk.config import DEFAULT_COMPONENTS, PolicyConfig
 from mlflow_rlrisk.errors import ConfigError, HistoryError, SinkError
 from mlflow_rlrisk.monitor.outcome import RunOutcome, recorded_outcomes, run_outcome
+from mlflow_rlrisk.sinks.registered_outcomes import registered_outcomes
 from tests.calibration.simulated import outcomes, write_jsonl
 from tests.prompt_statistics import ladder_rung, report_of
 
@@ -276,3 +277,69 @@ def test_what_is_no_record_of_outcomes_is_refused(tag: str) -> None:
 )
 def test_a_figure_that_is_not_finite_is_misuse(options: tuple[str, str]) -> None:
     assert "no finite number" in str(run("models:/a", *options).exception)
+
+
+@pytest.mark.mlflow
+def test_a_version_named_by_number_and_by_alias_is_one_outcome(store: str, tmp_path: Path) -> None:
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    client.create_registered_model("a")
+    for _ in range(2):
+        recorded(client, tmp_path, "a", 6.0, 8.0, GOOD)
+    client.set_registered_model_alias("a", "best", "1")
+
+    rows, left_out, _ = registered_outcomes(
+        ["models:/a@best", "models:/a"],
+        DEFAULT_COMPONENTS,
+        min_gain=None,
+        devices=1.0,
+        lineage_tag=None,
+    )
+
+    assert [row.checkpoint for row in rows] == ["models:/a/1", "models:/a/2"]
+    assert left_out == []
+
+
+@pytest.mark.mlflow
+def test_outcomes_outlive_the_weights_of_their_version(store: str, tmp_path: Path) -> None:
+    import mlflow
+
+    from mlflow_rlrisk.sinks.monitor_run import record_outcome, recorded_finals
+
+    client = mlflow.MlflowClient()
+    client.create_registered_model("a")
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    recorded(client, weights, "a", 6.0, 8.0, GOOD)
+    weights.rmdir()  # large files go first
+
+    record_outcome("models:/a/1", GOOD, run="another seed")
+
+    assert recorded_finals(["models:/a/1"]) == {"models:/a/1": GOOD.final}
+    rows, left_out, _ = registered_outcomes(
+        [], DEFAULT_COMPONENTS, min_gain=None, devices=1.0, lineage_tag=None
+    )
+    assert ([row.checkpoint for row in rows], left_out) == (["models:/a/1"], [])
+
+
+@pytest.mark.mlflow
+@pytest.mark.parametrize("name", ["a@best", "100%", 'it\'s "odd"'])
+def test_a_registered_model_with_an_odd_name_hides_no_outcome_of_others(
+    store: str, tmp_path: Path, name: str
+) -> None:
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    client.create_registered_model("a")
+    recorded(client, tmp_path, "a", 6.0, 8.0, GOOD)
+    client.set_registered_model_alias("a", "best", "1")
+    client.create_registered_model(name)
+    client.create_model_version(name, tmp_path.as_uri())
+
+    rows, left_out, _ = registered_outcomes(
+        [], DEFAULT_COMPONENTS, min_gain=None, devices=1.0, lineage_tag=None
+    )
+
+    assert [row.checkpoint for row in rows] == ["models:/a/1"]
+    assert [each.checkpoint for each in left_out] == [f"models:/{name}"]

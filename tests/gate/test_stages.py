@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from mlflow_rlrisk.gate.promotion_policy import PolicySource
+from mlflow_rlrisk.gate.client import find_version
+from mlflow_rlrisk.gate.promotion_policy import PolicySource, Target
 from mlflow_rlrisk.gate.reconcile import Finding, Reconciler
 from tests.gate.conftest import Gated, refused
 
@@ -183,3 +184,17 @@ def test_no_version_is_archived_by_another_ones_transition_where_that_needs_proo
 
     assert stages(gated, "prod-a") == {1: "None", 2: "Production", 3: "Archived"}
     assert [each.action for each in gated.entries()] == ["archive", "archive"]
+
+
+def test_the_holder_of_a_stage_is_found_whatever_the_models_name(gated: Gated) -> None:
+    made = new_version(gated, "team's-sft")
+    gated.plain.transition_model_version_stage("team's-sft", made, "Production", False)
+
+    found = find_version(gated.client, "team's-sft", Target("stage", "production"))
+
+    assert (found.name, str(found.version)) == ("team's-sft", made)
+
+
+def new_version(gated: Gated, name: str) -> str:
+    gated.plain.create_registered_model(name)
+    return str(gated.plain.create_model_version(name, gated.checkpoint.as_uri()).version)
