@@ -36,6 +36,7 @@ from mlflow_rlrisk.records import GradedGroup, Prompt
 from mlflow_rlrisk.rollout_store import RolloutStore
 from mlflow_rlrisk.samplers.model_loading import load_model, load_tokenizer
 from mlflow_rlrisk.samplers.prompt_encoding import PromptEncoder
+from mlflow_rlrisk.samplers.stop_tokens import all_stop_ids
 from mlflow_rlrisk.statistics.bootstrap import PromptBootstrap
 from mlflow_rlrisk.teacher_forced import score
 from mlflow_rlrisk.weight_drift import weight_drift
@@ -222,7 +223,10 @@ def _encoder(
 ) -> Callable[[Sequence[Prompt]], list[list[int]]]:
     tokenizer = load_tokenizer(checkpoint, model.get_input_embeddings().weight.shape[0])
     encoder = PromptEncoder(
-        checkpoint, tokenizer, chat_template=config.sampling.chat_template, stop_ids=()
+        checkpoint,
+        tokenizer,
+        chat_template=config.sampling.chat_template,
+        stop_ids=all_stop_ids(checkpoint, tokenizer),
     )
     return encoder.encode
 

@@ -2,9 +2,16 @@
 
 from dataclasses import replace
 
+from mlflow_rlrisk.checkpoint_files import find_layout, read_config
 from mlflow_rlrisk.config import AssessmentConfig
 from mlflow_rlrisk.errors import ConfigError
-from mlflow_rlrisk.rescored_rollouts import refuse_unscorable, rescore_mismatch
+from mlflow_rlrisk.model_reference import resolve_reference
+from mlflow_rlrisk.rescored_rollouts import (
+    quantization,
+    refuse_other_weights,
+    refuse_unscorable,
+    rescore_mismatch,
+)
 from mlflow_rlrisk.rollout_shards import write_text_atomically
 from mlflow_rlrisk.samplers.openai import OpenAISampler
 from mlflow_rlrisk.train_inference_mismatch import MismatchReport
@@ -29,6 +36,20 @@ def require_scorable(model: str, config: AssessmentConfig) -> None:
             refuse_unscorable(config.sampling, sampler.describe())
         finally:
             sampler.close()
+
+
+def require_same_weights(model: str, config: AssessmentConfig) -> None:
+    """Refuse before hours of sampling quantized weights, which `with_mismatch` would not compare.
+
+    Files that are not on this machine yet are not looked at.
+
+    Raises:
+        ComparabilityError: The weights are quantized, or would be on loading.
+    """
+    folder = resolve_reference(model).local_path
+    stored = None if folder is None else quantization(read_config(find_layout(folder)))
+    asked = config.backend_options.get("quantization")
+    refuse_other_weights(stored if asked is None else str(asked), stored)
 
 
 def with_mismatch(assessment: Assessment) -> tuple[Assessment, MismatchReport]:

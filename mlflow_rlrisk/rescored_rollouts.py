@@ -21,6 +21,7 @@ from mlflow_rlrisk.rollout_store import RolloutStore
 from mlflow_rlrisk.samplers.model_loading import load_model, load_tokenizer
 from mlflow_rlrisk.samplers.prompt_encoding import PromptEncoder
 from mlflow_rlrisk.samplers.replay import ReplaySampler
+from mlflow_rlrisk.samplers.stop_tokens import all_stop_ids
 from mlflow_rlrisk.stored_evidence import keep_evidence
 from mlflow_rlrisk.teacher_forced import TeacherForcedScorer
 from mlflow_rlrisk.train_inference_mismatch import MismatchReport, measure_mismatch
@@ -138,7 +139,10 @@ def rescore_mismatch(
     loaded = load_model(checkpoint, config)
     tokenizer = load_tokenizer(checkpoint, loaded.get_input_embeddings().weight.shape[0])
     encoder = PromptEncoder(
-        checkpoint, tokenizer, chat_template=stored.sampling.chat_template, stop_ids=()
+        checkpoint,
+        tokenizer,
+        chat_template=stored.sampling.chat_template,
+        stop_ids=all_stop_ids(checkpoint, tokenizer),
     )
     scorer = TeacherForcedScorer(loaded)
     if scorer.fallback_reason is not None:
@@ -229,21 +233,40 @@ def _refuse_incomparable(
             "that the endpoint served these weights is declared, not checked: a large mismatch "
             "may be another model"
         )
-    own = _quantization(checkpoint)
+    own = quantization(checkpoint.config)
     sampled = stored.sampler.get("quantization", own)
     if sampled is None and own is None:
         return notes
-    said = f"weights quantized by {sampled or 'nothing'} were sampled, by {own or 'nothing'} scored"
-    if not across_quantization:
-        raise ComparabilityError(
-            f"{said}: engines read quantized weights differently, which is not the mismatch of "
-            "their arithmetic; --across-quantization compares all the same"
-        )
+    said = refuse_other_weights(sampled, own, across_quantization=across_quantization)
     return [*notes, f"across quantization: {said}; the figures include what it changes"]
 
 
-def _quantization(checkpoint: Checkpoint) -> str | None:
-    stored = checkpoint.config.get("quantization_config")
+def refuse_other_weights(
+    sampled: str | None, scored: str | None, *, across_quantization: bool = False
+) -> str:
+    """Say what was done to the weights that were sampled and to those that score.
+
+    Args:
+        sampled: How the sampler's weights are quantized.
+        scored: How those of the trainer's model are.
+        across_quantization: Accept it.
+
+    Raises:
+        ComparabilityError: Either is quantized and that is not accepted.
+    """
+    said = f"weights quantized by {sampled or 'nothing'} were sampled, by {scored or 'nothing'} "
+    said += "scored"
+    if (sampled or scored) and not across_quantization:
+        raise ComparabilityError(
+            f"{said}: engines read quantized weights differently, which is not the mismatch of "
+            "their arithmetic; `rlrisk mismatch --across-quantization` compares all the same"
+        )
+    return said
+
+
+def quantization(config: Mapping[str, Any]) -> str | None:
+    """The method that a ``config.json`` says its weights are quantized by."""
+    stored = config.get("quantization_config")
     return None if stored is None else str(stored.get("quant_method", "unknown"))
 
 
@@ -260,7 +283,7 @@ def _trainer(checkpoint: Checkpoint, model: Any) -> dict[str, Any]:
         "checkpoint": checkpoint.digest,
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": str(model.device),
-        "quantization": _quantization(checkpoint),
+        "quantization": quantization(checkpoint.config),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
     }

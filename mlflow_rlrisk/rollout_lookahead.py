@@ -24,6 +24,7 @@ from mlflow_rlrisk.rescored_rollouts import open_rollouts, refuse_unscorable
 from mlflow_rlrisk.rollout_shards import write_text_atomically
 from mlflow_rlrisk.samplers.model_loading import load_model, load_tokenizer
 from mlflow_rlrisk.samplers.prompt_encoding import PromptEncoder
+from mlflow_rlrisk.samplers.stop_tokens import all_stop_ids
 from mlflow_rlrisk.stored_assessment import stored_groups
 from mlflow_rlrisk.stored_evidence import keep_evidence
 from mlflow_rlrisk.wiring import REPORT, Assessment, rescore_stored
@@ -75,7 +76,10 @@ def look_ahead_from(
     )
     tokenizer = load_tokenizer(checkpoint, loaded.get_input_embeddings().weight.shape[0])
     encoder = PromptEncoder(
-        checkpoint, tokenizer, chat_template=stored.sampling.chat_template, stop_ids=()
+        checkpoint,
+        tokenizer,
+        chat_template=stored.sampling.chat_template,
+        stop_ids=all_stop_ids(checkpoint, tokenizer),
     )
     places = inputs.prompt_places()
     groups = [each for each in stored_groups(folder, inputs, None) if _num_scored(each)]

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from tokenizers import Tokenizer
+from tokenizers.processors import TemplateProcessing
 
 from mlflow_rlrisk.assess import assess, rescore
 from mlflow_rlrisk.assessment_inputs import AssessmentInputs
@@ -245,6 +247,41 @@ def test_another_quantization_is_refused_unless_asked_for_and_then_labelled(fold
 
     report = _measure(folder, across_quantization=True)
     assert any(note.startswith("across quantization") for note in report.notes)
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_quantized_weights_are_refused_before_anything_is_sampled(
+    stored: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = write_llama(tmp_path / "model")
+    options = ["--backend", "vllm", "--backend-option", "quantization=fp8"]
+    if stored:
+        options = []
+        config = json.loads((model / "config.json").read_text())
+        config["quantization_config"] = {"quant_method": "fp8"}
+        (model / "config.json").write_text(json.dumps(config))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in PROMPTS))
+    command = [str(model), "--prompts", "p.jsonl", "--verifier", "numeric", "--mismatch", *options]
+
+    with pytest.raises(ComparabilityError, match="quantized by fp8 were sampled"):
+        CliRunner().invoke(assess_command, command, standalone_mode=False, catch_exceptions=False)
+
+
+def test_a_tokenizer_that_closes_prompts_is_no_mismatch(tmp_path: Path) -> None:
+    model = write_llama(tmp_path / "model")
+    path = model / "tokenizer.json"
+    core = Tokenizer.from_file(str(path))
+    closing = ("<eos>", core.token_to_id("<eos>"))
+    core.post_processor = TemplateProcessing(single="$A <eos>", special_tokens=[closing])
+    core.save(str(path))
+    folder = _assessed(tmp_path / "out", model)
+
+    report = _measure(folder)
+
+    # The closing token would end the answer at once, so nothing is sampled behind it.
+    assert report.values["max_abs"] < 2e-5
+    assert report.estimates["k3_kl"].value < 1e-9
 
 
 def test_evidence_that_cannot_be_read_is_no_absent_evidence(folder: Path) -> None:

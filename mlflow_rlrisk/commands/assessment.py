@@ -64,8 +64,10 @@ def assess(
         need = "needs the files of the checkpoint that is sampled"
         raise click.UsageError(f"--{wanted[0]} {need}")
     if wanted:
-        from mlflow_rlrisk.mismatch_evidence import require_scorable
+        from mlflow_rlrisk.mismatch_evidence import require_same_weights, require_scorable
 
+        if is_mismatch_wanted:
+            require_same_weights(model, _config(settings))
         require_scorable(model, _config(settings))
     assessment = assess_one(model, settings, folders=folders, lookahead=run)
     if is_mismatch_wanted:

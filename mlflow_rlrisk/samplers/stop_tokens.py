@@ -50,3 +50,9 @@ def stored_stop_ids(checkpoint: Checkpoint, tokenizer: Any) -> dict[str, list[in
     except OSError:  # no generation_config.json: transformers derives one, so do we
         generation_config = GenerationConfig.from_model_config(config)
     return stop_ids(config, generation_config, tokenizer)
+
+
+def all_stop_ids(checkpoint: Checkpoint, tokenizer: Any) -> list[int]:
+    """Every token that ends a rollout of a checkpoint, whichever file names it."""
+    found = stored_stop_ids(checkpoint, tokenizer)
+    return sorted({token for ids in found.values() for token in ids})
