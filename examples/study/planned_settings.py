@@ -129,6 +129,21 @@ PROSPECTIVE_13 = _planned(
 )
 """Four new ones for the index where little is left to learn, two whose answers are extracted."""
 
+GROUPS_OF_16 = FULL.model_copy(update={"group_size": 16, "prompts_per_step": 8})
+"""As `FULL`, as many rollouts an update, but in half as many groups of twice the size."""
+
+PROSPECTIVE_14 = GROUPS_OF_16.model_copy(
+    update={
+        "lineages": (
+            _again(PROSPECTIVE_8, "climbing-gptneo", name="climbing-gptneo-16"),
+            _again(PROSPECTIVE_11, "tracing-arcee", name="tracing-arcee-16"),
+            _again(PROSPECTIVE_12, "dividing-apertus", name="dividing-apertus-16"),
+            _again(PROSPECTIVE_12, "parking-exaone4", name="parking-exaone4-16"),
+        )
+    }
+)
+"""Four of these again, assessed and trained in groups of 16: all others are of groups of 8."""
+
 STUDIES = {
     "SETTINGS.json": FULL,
     "SETTINGS-prospective.json": PROSPECTIVE,
@@ -144,5 +159,6 @@ STUDIES = {
     "SETTINGS-prospective-11.json": PROSPECTIVE_11,
     "SETTINGS-prospective-12.json": PROSPECTIVE_12,
     "SETTINGS-prospective-13.json": PROSPECTIVE_13,
+    "SETTINGS-prospective-14.json": PROSPECTIVE_14,
 }
 """By the file in ``results`` that froze them."""
