@@ -72,7 +72,8 @@ def resolve_reference(reference: str) -> ModelSource:
     if ".." in reference.split("/"):
         raise ModelReferenceError(f"model={reference!r}: '..' is not allowed")
     with _mlflow_errors(reference):
-        return _follow(reference, ModelSource(reference=reference), MAX_COPIES)
+        # The copies, the version that they are of, and the run or model that it names.
+        return _follow(reference, ModelSource(reference=reference), MAX_COPIES + 2)
 
 
 def all_versions(reference: str) -> list[str] | None:
@@ -96,9 +97,8 @@ def versions_of(name: str) -> list[str]:
     """
     from mlflow import MlflowClient  # not for folders: it takes seconds to load
 
+    refuse_unnameable(name)
     reference = f"models:/{name}"
-    if not _MODEL.fullmatch(reference):
-        raise ModelReferenceError(f"model={reference!r}: no reference can hold this name")
     with _mlflow_errors(reference):
         client = MlflowClient()
         client.get_registered_model(name)
@@ -113,6 +113,17 @@ def versions_of(name: str) -> list[str]:
     if not found:
         raise ModelReferenceError(f"model={reference!r}: it has no version")
     return [f"{reference}/{version}" for version in sorted(found)]
+
+
+def refuse_unnameable(name: str) -> None:
+    """Refuse the name of a registered model that no reference can hold.
+
+    Raises:
+        ModelReferenceError: It is empty, or has a character that references give a meaning.
+    """
+    if not name.strip() or not _MODEL.fullmatch(f"models:/{name}"):
+        need = "no reference can hold this name: it is empty or has one of / @ : % \\"
+        raise ModelReferenceError(f"name={name!r}: {need}")
 
 
 def quoted(text: str) -> str:

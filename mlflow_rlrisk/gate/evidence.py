@@ -56,6 +56,7 @@ def gather(
 
     Raises:
         MlflowException: There is no such version.
+        CheckpointError: It is a copy of more than `MAX_COPIES` copies.
     """
     version = registry.get_model_version(place.model, place.version)
     speaker = _speaker(registry, version)
@@ -88,7 +89,7 @@ def original_of(source: str) -> tuple[str, str] | None:
 
 def _speaker(registry: Registry, version: Any) -> Any:
     """The version whose attestation counts: the first that has one of its own."""
-    for _ in range(MAX_COPIES):
+    for _ in range(MAX_COPIES + 1):  # the copies, and what they are of
         original = original_of(str(version.source))
         source = None if original is None else _version(registry, *original)
         if source is None:

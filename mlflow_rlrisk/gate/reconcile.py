@@ -18,14 +18,14 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from mlflow_rlrisk.content import FileEntry, hash_folder
-from mlflow_rlrisk.errors import RLRiskError
+from mlflow_rlrisk.errors import CheckpointError, RLRiskError
 from mlflow_rlrisk.gate.audit import AuditLog, Entry
 from mlflow_rlrisk.gate.client import mlflow_refusals, place_of
 from mlflow_rlrisk.gate.evidence import fault_of, gather
 from mlflow_rlrisk.gate.gatekeeper import actor, utc_now
-from mlflow_rlrisk.gate.guard import Verdict, judge
+from mlflow_rlrisk.gate.guard import Evidence, Verdict, judge
 from mlflow_rlrisk.gate.promotion_policy import Bar, Target
-from mlflow_rlrisk.model_reference import resolve_reference
+from mlflow_rlrisk.model_reference import quoted, resolve_reference
 from mlflow_rlrisk.policy import Outcome
 
 if TYPE_CHECKING:
@@ -109,14 +109,13 @@ class Reconciler:
         Searches leave out what is marked as a prompt; the latest of each stage, which is what a
         consumer of the stage gets, is told with the model.
         """
-        name = model.name.replace("'", "''")
         versions = list(model.latest_versions)
         for more in ("", f" AND {_PROMPTS}"):
             token: str | None = None
             while True:
                 with mlflow_refusals("registry"):
                     page = self._client.search_model_versions(
-                        f"name = '{name}'{more}", page_token=token
+                        f"name = {quoted(model.name)}{more}", page_token=token
                     )
                 versions += page
                 if not (token := page.token):
@@ -159,8 +158,7 @@ class Reconciler:
         else:
             action = "removed" if candidate is None else "restored"
             finding = replace(finding, action=action, restored_to=candidate)
-        self._record(bar, finding, verdict, target)
-        return finding
+        return self._recorded(bar, finding, verdict, target)
 
     def _leave_stage(
         self,
@@ -194,7 +192,12 @@ class Reconciler:
         with mlflow_refusals(name):
             found = self._client.get_model_version(name, version)
             place = place_of(found, bar.policy.registry)
-            evidence = gather(self._client, place, with_files=False)
+            try:
+                evidence = gather(self._client, place, with_files=False)
+            except CheckpointError:  # copies without end: nobody speaks for it
+                evidence = Evidence(
+                    place=place, envelope=None, attested_places=(), source=found.source, files=None
+                )
         try:
             files = self._files(f"models:/{name}/{version}")
         except Exception as error:  # noqa: BLE001  any store may raise anything; see gather
@@ -243,9 +246,10 @@ class Reconciler:
                 logger.info("%s version %s cannot come back: %s", name, version, fault_of(error))
         return None
 
-    def _record(self, bar: Bar, finding: Finding, verdict: Verdict, target: Target) -> None:
+    def _recorded(self, bar: Bar, finding: Finding, verdict: Verdict, target: Target) -> Finding:
+        """The finding once it is logged; one that cannot be says so, for what was done is done."""
         if self._log is None:
-            return
+            return finding
         entry = Entry(
             action="reconcile",
             outcome=str(verdict.outcome),
@@ -261,7 +265,12 @@ class Reconciler:
             key_ids=" ".join(verdict.key_ids),
             bar_digest=bar.digest,
         )
-        self._log.append(entry, utc_now())
+        try:
+            self._log.append(entry, utc_now())
+        except Exception as error:
+            logger.exception("%s of %s could not be logged", target, finding.model)
+            return replace(finding, message=f"{finding.message} (not logged: {fault_of(error)})")
+        return finding
 
 
 def _in_stages(versions: Iterable[Any]) -> set[tuple[str, str]]:

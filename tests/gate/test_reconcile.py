@@ -1,6 +1,7 @@
 """One place of the registry that cannot be looked at keeps nobody from looking at the others."""
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -8,6 +9,7 @@ import pytest
 
 from mlflow_rlrisk.gate.promotion_policy import PolicySource
 from mlflow_rlrisk.gate.reconcile import Finding, Reconciler
+from mlflow_rlrisk.gate.turns import LOCK_SUFFIX
 from tests.gate.conftest import Gated
 
 EVERYWHERE = {"name": "r", "aliases": ["champion"], "stages": ["Production"]}
@@ -84,6 +86,61 @@ def test_a_model_whose_name_mlflow_cannot_search_for_hides_no_other(gated: Gated
         ("prod-b", "Production", "removed"),
     ]
     assert gated.plain.get_model_version("a\\", "2").current_stage == "Archived"
+
+
+@pytest.mark.parametrize("name", ["o'neil", 'o"neil'])
+def test_every_version_in_a_stage_is_looked_at_whatever_the_models_name(
+    gated: Gated, name: str
+) -> None:
+    gated.world.write_policy([EVERYWHERE])
+    for _ in range(2):
+        version = gated.version(name).version
+        gated.plain.transition_model_version_stage(name, version, "Production", False)
+
+    findings = reconcile(gated)
+
+    assert [(each.version, each.action) for each in findings] == [
+        ("1", "removed"),
+        ("2", "removed"),
+    ]
+
+
+def copy_of_copies(gated: Gated, num_copies: int, source: str) -> str:
+    gated.version("prod-a")
+    made = gated.plain.create_model_version("prod-a", source or gated.source)
+    gated.attest(made)
+    for _ in range(num_copies):
+        made = gated.plain.create_model_version("prod-a", f"models:/prod-a/{made.version}")
+    return str(made.version)
+
+
+@pytest.mark.parametrize("source", ["", "runs:/{}/checkpoint"])
+def test_as_many_copies_of_copies_as_are_followed_stay_and_one_more_is_taken_back(
+    gated: Gated, source: str
+) -> None:
+    if source:
+        gated.client.log_artifacts(gated.run_id, str(gated.checkpoint), "checkpoint")
+    version = copy_of_copies(gated, 16, source.format(gated.run_id))
+    gated.store.set_registered_model_alias("prod-a", "champion", version)
+    (kept,) = reconcile(gated)
+    beyond = gated.plain.create_model_version("prod-a", f"models:/prod-a/{version}").version
+    gated.plain.set_registered_model_alias("prod-a", "champion", beyond)
+
+    (taken,) = reconcile(gated)
+
+    assert (kept.version, kept.action) == ("18", "kept")
+    assert (taken.version, taken.action, taken.restored_to) == ("19", "restored", "18")
+
+
+def test_what_was_taken_back_and_could_not_be_logged_is_told_as_taken_back(gated: Gated) -> None:
+    take_alias_behind_the_gates_back(gated, "prod-a")
+    Path(gated.uri.removeprefix("sqlite:///") + LOCK_SUFFIX).mkdir()  # no file to lock
+
+    (finding,) = reconcile(gated)
+
+    assert finding.action == "removed"
+    assert "not logged: IsADirectoryError" in finding.message
+    assert gated.plain.get_registered_model("prod-a").aliases == {}
 
 
 def test_a_former_holder_that_cannot_be_judged_does_not_come_back_and_keeps_nothing(
