@@ -295,6 +295,12 @@ class AssessmentTable:
             # Nothing to write still asks whether it is ours.
             return connection.execute(change.values({"fence": fence} | _kept(values))).rowcount == 1
 
+    def put_back(self, assessment_id: str, fence: int, **values: Any) -> bool:
+        """As `update`, after an attempt that does not count: nobody died."""
+        attempts = _TABLE.c.attempts
+        kept = sa.case((attempts > 0, attempts - 1), else_=0)  # 0 where it brought something
+        return self.update(assessment_id, fence, attempts=kept, **values)
+
     def finish(self, assessment_id: str, fence: int, state: State, **values: Any) -> bool:
         """End it with its report or its error, in one transaction."""
         return self.update(

@@ -97,17 +97,15 @@ class Poller:
 
     def look(self) -> None:
         """Start what the registry holds and no webhook told of."""
-        begun = time.time_ns() // 1_000_000
-        watermark = self._state.watermark()
+        looked_until = time.time_ns() // 1_000_000
         if any(trigger.settings.created for trigger in self._triggers):
-            for version in self._made_since(begun if watermark is None else watermark):
-                self._consider(version, (), is_new=True)
+            looked_until = self._look_at_new(looked_until)
         for name, number in self._alias_holders():
             self._visit(name, number, is_new=False)
         for version in self._tag_carriers():
             self._consider(version, (), is_new=False)
         reached(CommitPoint.REGISTRY_LOOKED)
-        self._state.looked_until(begun)
+        self._state.looked_until(looked_until)
         reached(CommitPoint.WATERMARK_RAISED)
         self._deliveries.forget_old()
 
@@ -158,12 +156,20 @@ class Poller:
                     logger.info("%s: trigger %s starts %s", about, trigger.name, job.id)
             self._settled[settled] = True
 
-    def _made_since(self, watermark: int) -> Iterator["ModelVersion"]:
-        oldest = watermark - OVERLAP_MS
-        for version in self._versions(None, ["creation_timestamp DESC"]):
+    def _look_at_new(self, now: int) -> int:
+        """Consider what was made since the last look; returns until when that is done with.
+
+        By the registry's clock where ours is ahead of it: what it makes then looks old to us.
+        """
+        watermark, until = self._state.watermark(), now
+        oldest = (now if watermark is None else min(watermark, now)) - OVERLAP_MS
+        for number, version in enumerate(self._versions(None, ["creation_timestamp DESC"])):
+            if number == 0:
+                until = min(now, version.creation_timestamp)
             if version.creation_timestamp < oldest:
-                return
-            yield version
+                break
+            self._consider(version, (), is_new=True)
+        return until
 
     def _tag_carriers(self) -> Iterator["ModelVersion"]:
         keys = {key for trigger in self._triggers for key in trigger.settings.tags}

@@ -13,6 +13,8 @@ from service.database import METADATA, read, write
 
 LEASE_S = 15.0
 """After the death of the worker that looks another one does, well within a minute."""
+MAX_LEASE_S = 120.0
+"""One that lasts longer was taken by a clock that was wrong; ours may differ by the most of it."""
 _NAME = "registry"
 
 _TABLE = sa.Table(
@@ -45,7 +47,11 @@ class PollerState:
     def _take(self) -> bool:
         now = time.time()
         row = {"holder": self._holder, "until": now + LEASE_S}
-        is_free = sa.or_(_TABLE.c.holder == self._holder, _TABLE.c.until < now)
+        is_free = sa.or_(
+            _TABLE.c.holder == self._holder,
+            _TABLE.c.until < now,
+            _TABLE.c.until > now + MAX_LEASE_S,
+        )
         change = sa.update(_TABLE).where(_TABLE.c.name == _NAME, is_free).values(row)
         try:
             with write(self._engine) as connection:

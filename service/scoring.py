@@ -79,13 +79,22 @@ class Scorer:
         try:
             job = self._jobs.begin(assessment_id, max_attempts=self._settings.limits.max_attempts)
             reached(CommitPoint.ATTEMPT_BEGUN)
-            return job is None or self._attempt(job)
+            if job is None or self._attempt(job):
+                self._clear(assessment_id)
+                return True
+            return False
         except SQLAlchemyError as error:  # locked, full or away
             logger.error("%s waits for the database: %s", assessment_id, error)
             if job is not None:
                 with contextlib.suppress(SQLAlchemyError):
-                    self._jobs.update(job.id, job.fence, attempts=job.attempts - 1)  # nobody died
+                    self._jobs.put_back(job.id, job.fence)
             return False
+
+    def _clear(self, assessment_id: str) -> None:
+        """Remove the files of one that was cancelled or failed; nobody needs them any more."""
+        found = self._jobs.find(assessment_id)
+        if found is not None and found.state in (State.CANCELLED, State.FAILED):
+            forget(self.folder(assessment_id))
 
     def _attempt(self, job: Assessment) -> bool:
         try:
@@ -93,7 +102,7 @@ class Scorer:
         except StoppedError:
             if not self._is_stopping():
                 return True
-            self._jobs.update(job.id, job.fence, attempts=job.attempts - 1)  # nobody died
+            self._jobs.put_back(job.id, job.fence)
             return False
         except AwayError as error:
             return self._put_off(job, "wait for MLflow", "upstream", str(error))
@@ -124,9 +133,7 @@ class Scorer:
         limit_s = self._settings.limits.wall_s
         if job.started_at is not None and time.time() - job.started_at > limit_s:
             return self._fail(job, code, f"waited longer than {limit_s:g} s: {_shown(why)}")
-        # Nobody died: the attempt does not count.
-        waits = {"state": State.QUEUED, "stage": stage, "attempts": job.attempts - 1}
-        self._jobs.update(job.id, job.fence, **waits)
+        self._jobs.put_back(job.id, job.fence, state=State.QUEUED, stage=stage)
         return True
 
     def folder(self, assessment_id: str) -> Path:
@@ -268,7 +275,6 @@ class Scorer:
         self._jobs.finish(
             job.id, job.fence, State.FAILED, error_code=code, error_detail=detail[:MAX_DETAIL]
         )
-        forget(self.folder(job.id))
         return True
 
     def _tell(self, job: Assessment, **values: Any) -> None:

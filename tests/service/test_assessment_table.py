@@ -13,6 +13,7 @@ from service.assessment_table import AssessmentTable, KeyConflictError, QueueFul
 from service.database import open_database
 from service.deps import Dependencies
 from service.publishing import ASSESSMENT_TAG, publish
+from service.scoring import Scorer
 from service.settings import ServiceSettings, load_settings
 from tests.service.running_service import BASE, write_settings
 from tests.sinks.simulated import simulated_report
@@ -70,6 +71,42 @@ def test_attempts_without_progress_end_as_failed_never_as_a_verdict(jobs: Assess
     assert found is not None
     assert (found.state, found.error_code) == (State.FAILED, "worker_lost")
     assert found.risk_level is None
+
+
+def test_an_attempt_that_is_put_back_counts_no_deaths_from_before_its_progress(
+    jobs: AssessmentTable,
+) -> None:
+    job = submit(jobs)
+    for _ in range(3):  # two workers died
+        begun = jobs.begin(job, max_attempts=3)
+    assert begun is not None
+    jobs.update(job, begun.fence, attempts=0)  # the third brought a graded prompt
+
+    assert jobs.put_back(job, begun.fence)  # and is stopped by SIGTERM
+
+    found = jobs.find(job)
+    assert found is not None
+    assert found.attempts == 0
+
+
+@pytest.mark.parametrize("end", ["cancelled", "worker_lost"])
+def test_what_was_fetched_for_an_assessment_does_not_outlive_it(
+    jobs: AssessmentTable, tmp_path: Path, end: str
+) -> None:
+    config = write_settings(tmp_path, "http://127.0.0.1:9")
+    scorer = Scorer(jobs, load_settings(config), lambda: False)
+    job = submit(jobs)
+    for _ in range(3):  # as many as may die
+        assert jobs.begin(job, max_attempts=3) is not None
+    if end == "cancelled":
+        jobs.cancel(job)
+    model = scorer.folder(job) / "model" / "model.safetensors"
+    model.parent.mkdir(parents=True)
+    model.write_bytes(b"a large checkpoint")
+
+    assert scorer.score(job)
+
+    assert not scorer.folder(job).exists()
 
 
 def test_a_key_belongs_to_its_owner_and_the_queue_has_an_end(jobs: AssessmentTable) -> None:

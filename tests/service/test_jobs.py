@@ -165,6 +165,8 @@ def test_cancelling_ends_the_sampling_process(service: RunningService) -> None:
     body = {"model": str(BASE), "prompt_set": "heldout", "verifier": "slow"}
     asked = client.ask("POST", "/v1/assessments", body).json["id"]
     wait_for(lambda: service.pids("service.child"))
+    folder = service.config.parent / "rlrisk-service" / "assessments" / asked
+    assert folder.is_dir()
 
     answer = client.ask("DELETE", f"/v1/assessments/{asked}").json
 
@@ -172,6 +174,7 @@ def test_cancelling_ends_the_sampling_process(service: RunningService) -> None:
     wait_for(lambda: not service.pids("service.child"))
     assert client.wait(asked)["state"] == "cancelled"
     assert runs_of(asked) == []
+    wait_for(lambda: not folder.exists())  # a checkpoint may have been fetched into it
 
 
 def test_a_version_whose_files_lie_elsewhere_is_refused(
