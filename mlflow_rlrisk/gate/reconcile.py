@@ -196,7 +196,11 @@ class Reconciler:
                 evidence = gather(self._client, place, with_files=False)
             except CheckpointError:  # copies without end: nobody speaks for it
                 evidence = Evidence(
-                    place=place, envelope=None, attested_places=(), source=found.source, files=None
+                    place=place,
+                    envelope=None,
+                    attested_places=(),
+                    source=str(found.source),
+                    files=None,
                 )
         try:
             files = self._files(f"models:/{name}/{version}")
