@@ -35,6 +35,8 @@ def signed_override(
 ) -> str:
     """The envelope of an approved request, with one signature for each person behind it.
 
+    Asked again, or twice at once, it gives the same one: what was approved once is signed once.
+
     Args:
         override_id: Its row.
         overrides: Where the row is.
@@ -63,6 +65,8 @@ def signed_override(
         source = bounded(lambda: resolve_reference(model), call_limit_s())
         if (why := refusal_of_source(source, settings)) is not None:
             raise SignerRefusedError("model_uri_refused", why)
+        if (kept := overrides.envelope(row.id)) is not None:
+            return kept
         draw = partial(
             draw_up,
             client,
@@ -82,7 +86,7 @@ def signed_override(
         raise SignerRefusedError(error.code, str(error), is_final=False) from error
     except OSError as error:
         raise SignerRefusedError("not_readable", str(error), is_final=False) from error
-    return sign_override(statement, keys[: len(row.people)])
+    return overrides.keep(row.id, sign_override(statement, keys[: len(row.people)]))
 
 
 def _check_people(row: OverrideRow, tokens: TokenTable) -> None:

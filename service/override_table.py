@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
 
 from service.database import METADATA, read, storable, write
 
@@ -45,6 +46,13 @@ _TABLE = sa.Table(
     sa.Column("expires_at", sa.String(32)),
     sa.Column("key_ids", sa.Text),
     sa.Column("error", sa.Text),
+)
+
+_ENVELOPES = sa.Table(
+    "rlrisk_override_envelopes",
+    METADATA,
+    sa.Column("override_id", sa.String(36), primary_key=True),
+    sa.Column("envelope", sa.Text, nullable=False),
 )
 
 
@@ -169,6 +177,23 @@ class OverrideTable:
         self._settle(
             override_id, OverrideState.FAILED, OverrideState.APPROVED, error=storable(error)
         )
+
+    def envelope(self, override_id: str) -> str | None:
+        """What was signed for it, whether or not it reached the version."""
+        wanted = sa.select(_ENVELOPES.c.envelope).where(_ENVELOPES.c.override_id == override_id)
+        with read(self._engine) as connection:
+            found: str | None = connection.execute(wanted).scalar_one_or_none()
+        return found
+
+    def keep(self, override_id: str, envelope: str) -> str:
+        """Keep what was signed unless something is kept; returns what is."""
+        values = {"override_id": override_id, "envelope": envelope}
+        try:
+            with write(self._engine) as connection:
+                connection.execute(sa.insert(_ENVELOPES).values(values))
+        except IntegrityError:  # another try at the same time was faster
+            return str(self.envelope(override_id))
+        return envelope
 
     def find(self, override_id: str) -> OverrideRow | None:
         """The request of that id."""

@@ -1,6 +1,7 @@
 """Overrides over HTTP, before a real gated registry: who answers for what, and what nobody may."""
 
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -11,8 +12,9 @@ import mlflow
 import pytest
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
 
-from mlflow_rlrisk.attestation import ATTESTATION_TAG
+from mlflow_rlrisk.attestation import ATTESTATION_TAG, OVERRIDE_TAG
 from mlflow_rlrisk.attestation_keys import SigningKey
+from service import override_signing as signing
 from service.app import create_app
 from service.assessment_table import AssessmentTable
 from service.database import open_database
@@ -318,6 +320,37 @@ def test_what_was_signed_is_told_as_signed_also_where_a_try_beside_it_failed(
     assert (told["state"], told["error"]) == ("signed", None)
     overrides.failed(asked, "upstream: no answer")
     assert two_needed.ask("ann", f"/{asked}", method="GET").json == told
+
+
+def test_approvals_of_one_person_that_overlap_are_signed_once(
+    two_needed: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = two_needed.override().json["id"]
+    both_read, draw_up, envelopes = threading.Barrier(2), signing.draw_up, []
+
+    def after_both_read(*given: Any, **named: Any) -> Any:
+        slower = both_read.wait(10)
+        time.sleep(1.1 * slower)  # what is signed holds times, in seconds
+        return draw_up(*given, **named)
+
+    def told(override_id: str) -> str:
+        envelopes.append(two_needed.signer.__class__.override(two_needed.signer, override_id))
+        return envelopes[-1]
+
+    monkeypatch.setattr(signing, "draw_up", after_both_read)
+    monkeypatch.setattr(two_needed.signer, "override", told)
+    with ThreadPoolExecutor(2) as pool:
+        answers = list(pool.map(lambda _: two_needed.ask("bob", f"/{asked}/approval"), range(2)))
+
+    assert [each.status_code for each in answers] == [201, 201]
+    assert len(envelopes) == 2
+    assert len(set(envelopes)) == 1
+    (carried,) = (
+        value
+        for key, value in two_needed.gated.plain.get_model_version("prod-a", "1").tags.items()
+        if key.startswith(OVERRIDE_TAG)
+    )
+    assert carried == envelopes[0]
 
 
 def test_a_token_that_was_revoked_meanwhile_has_asked_for_nothing(world: World) -> None:
