@@ -2,8 +2,9 @@
 
 import os
 import shlex
+import signal
 import subprocess
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -11,6 +12,13 @@ from mlflow_rlrisk import console
 from mlflow_rlrisk.commands.options import json_option
 from mlflow_rlrisk.commands.output import OK, print_json
 from mlflow_rlrisk.errors import ConfigError
+
+if TYPE_CHECKING:
+    from mlflow_rlrisk.samplers.endpoint.vllm_server import ServerCommand
+
+ENDING = (signal.SIGINT, signal.SIGTERM)
+SIGNALLED = 128
+"""Plus a signal's number: the exit code of a process that it ended, as shells count."""
 
 
 @click.command("serve-vllm", context_settings={"ignore_unknown_options": True})
@@ -84,12 +92,7 @@ def serve_vllm(
     words += [word for option in options for word in ("--backend-option", option)]
     console.say(f"then        {shlex.join(words)} ...")
     if is_run:
-        environment = {**os.environ, **command.environment}
-        try:
-            done = subprocess.run(command.arguments, env=environment, check=False)
-        except OSError as error:
-            raise ConfigError("python", command.arguments[0], f"does not start: {error}") from error
-        return done.returncode
+        return _serve(command)
     if as_json:
         print_json(
             {
@@ -102,6 +105,29 @@ def serve_vllm(
     else:
         click.echo(str(command))
     return OK
+
+
+def _serve(command: "ServerCommand") -> int:
+    """Run the server until it ends; whoever ends this command ends the server first.
+
+    The checkpoint's files may be a copy that goes with this process.
+    """
+    environment = {**os.environ, **command.environment}
+    try:
+        server = subprocess.Popen(command.arguments, env=environment)
+    except OSError as error:
+        raise ConfigError("python", command.arguments[0], f"does not start: {error}") from error
+
+    def end(*_: object) -> None:
+        server.terminate()
+
+    before = {number: signal.signal(number, end) for number in ENDING}
+    try:
+        code = server.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return code if code >= 0 else SIGNALLED - code
 
 
 def _say_spare_word(checkpoint: Any) -> None:

@@ -102,6 +102,24 @@ def load_model(checkpoint: Checkpoint, config: AssessmentConfig) -> Any:
     return model
 
 
+def load_config(checkpoint: Checkpoint) -> Any:
+    """The configuration as transformers reads it, what the file leaves out filled in.
+
+    Raises:
+        CheckpointError: transformers does not know it.
+    """
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(
+            checkpoint.model_path, trust_remote_code=False, local_files_only=True
+        )
+    except Exception as error:
+        raise CheckpointError(
+            f"{checkpoint.display_name}: transformers cannot read its config.json: {_shown(error)}"
+        ) from error
+
+
 def _refuse_absurd_size(checkpoint: Checkpoint) -> None:
     """Build the architecture without memory first: what is missing would be allocated.
 
@@ -109,13 +127,11 @@ def _refuse_absurd_size(checkpoint: Checkpoint) -> None:
         CheckpointError: It would hold far more numbers than the weight files.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
     if checkpoint.num_parameters is None:
         return
-    config: Any = AutoConfig.from_pretrained(
-        checkpoint.model_path, trust_remote_code=False, local_files_only=True
-    )
+    config = load_config(checkpoint)
     maker: Any = AutoModelForCausalLM
     with torch.device("meta"):
         model = maker.from_config(config, trust_remote_code=False)

