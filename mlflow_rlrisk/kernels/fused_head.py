@@ -63,7 +63,7 @@ def token_statistics(
         hidden: Final hidden states, float32, bfloat16 or float16, shape ``[T, H]``.
         weight: Weights of the output head, one of these dtypes, shape ``[V, H]``.
         targets: Token ids, integers, shape ``[T]``.
-        bias: Added to the logits, shape ``[V]``; -inf masks a word.
+        bias: Added to the logits, shape ``[V]``; -inf masks a word (not under a softcap).
         temperature: Divides the logits.
         softcap: Bound of the logits before the temperature, where the architecture has one.
         scale: Factor of the logits, where the architecture has one.
@@ -82,6 +82,8 @@ def token_statistics(
     num_words = len(weight) if vocab_size is None else vocab_size
     _check_operands(hidden, weight, targets, bias, num_words)
     _check_settings(temperature, softcap, scale)
+    if softcap is not None and bias is not None and bool((bias == -torch.inf).any()):
+        raise ConfigError("softcap", softcap, "needs a bias without -inf: it would unmask the word")
     shape = LogitShape(
         bias=None if bias is None else bias.float(),
         scale=scale,

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 TILE_WORDS = 4096
 """Words whose weights are upcast at a time: 16 MB at a width of 1024."""
 
-RELATIVE_TOLERANCE = {"torch.float32": 1e-4, "torch.float16": 1e-2, "torch.bfloat16": 5e-2}
-"""Share of the largest logit by which the model's own, rounded logits may differ."""
+RELATIVE_TOLERANCE = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
+"""Share of the largest logit by which the model's own, rounded logits may differ; the coarsest
+comes last."""
 
 
 class LastPositionHead:
@@ -68,20 +69,21 @@ def install_exact_head(model: Any) -> str:
     probe = torch.arange(1, 5, device=model.device).remainder(_num_words(model))[None]
     before = _last_logits(model, probe)
     head: Any = model.get_output_embeddings()
+    rounded = _coarser(before, head)
     kind: object = type(head)
     finite = before[before.isfinite()]  # words that are never drawn have -inf
     # A quantized head is a subclass with weights of its own; NaN is the sampler's to refuse.
     if kind is not torch.nn.Linear or not len(finite):
-        return _name(before)
+        return rounded
     plain_forward = head.forward
     head.forward = LastPositionHead(head)
     after = _last_logits(model, probe)
-    tolerance = RELATIVE_TOLERANCE.get(str(before.dtype), 0.0) * finite.abs().max().item()
+    tolerance = RELATIVE_TOLERANCE.get(rounded, 0.0) * finite.abs().max().item()
     is_same = after.shape == before.shape and after.dtype == torch.float32
     if is_same and torch.allclose(after, before.float(), rtol=0.0, atol=tolerance, equal_nan=True):
-        return _name(after)
+        return "float32"
     head.forward = plain_forward
-    return _name(before)
+    return rounded
 
 
 def _last_logits(model: Any, probe: "torch.Tensor") -> "torch.Tensor":
@@ -96,5 +98,11 @@ def _num_words(model: Any) -> int:
     return int(model.get_input_embeddings().weight.shape[0])
 
 
-def _name(logits: "torch.Tensor") -> str:
-    return str(logits.dtype).removeprefix("torch.")
+def _coarser(logits: "torch.Tensor", head: Any) -> str:
+    """What the model's own logits are rounded to; Mamba upcasts those of a narrow head."""
+    told, weights = (
+        str(each).removeprefix("torch.")
+        for each in (logits.dtype, getattr(head.weight, "dtype", None))
+    )
+    known = list(RELATIVE_TOLERANCE)
+    return max(told, weights, key=known.index) if {told, weights} <= set(known) else told

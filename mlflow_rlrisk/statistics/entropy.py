@@ -87,10 +87,12 @@ def entropy_temperature_slope(logits: npt.ArrayLike, temperature: float = 1.0) -
     >>> entropy_temperature_slope([1.0, 1.0])
     array(0.)
     """
-    values = finite_array("logits", logits)
-    probs = np.exp(_log_softmax(values, temperature))
-    mean = np.sum(probs * values, axis=-1, keepdims=True)
-    return np.asarray(np.sum(probs * (values - mean) ** 2, axis=-1) / temperature**3)
+    log_probs = _log_softmax(finite_array("logits", logits), temperature)
+    probs = np.exp(log_probs)
+    # Those of `logits / temperature` but for a constant; what has no mass has no part in it.
+    scaled = np.where(probs > 0.0, log_probs, 0.0)
+    mean = np.sum(probs * scaled, axis=-1, keepdims=True)
+    return np.asarray(np.sum(probs * (scaled - mean) ** 2, axis=-1) / temperature)
 
 
 def token_entropy_bounds(
@@ -275,7 +277,10 @@ def _require_tokens(tokens: Ragged, name: str) -> None:
 def _log_softmax(logits: npt.ArrayLike, temperature: float) -> FloatVector:
     if not 0.0 < temperature < np.inf:
         raise ConfigError("temperature", temperature, "must be positive and finite")
-    values = np.asarray(logits, dtype=np.float64)
+    try:
+        values = np.asarray(logits, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise StatisticsError(f"logits is not an array of numbers: {error}") from error
     if values.ndim == 0 or values.shape[-1] == 0:
         raise StatisticsError(f"logits has shape {values.shape}: the last axis is the vocabulary")
     if np.isnan(values).any() or (values == np.inf).any():
@@ -317,6 +322,7 @@ def _top_and_tail(top_probs: npt.ArrayLike, vocab_size: int) -> tuple[FloatVecto
             f"top_probs leaves mass {mass.max()} to {num_outside} tokens that are no more likely "
             "than the last: not the top of a distribution over vocab_size tokens"
         )
+    probs = np.minimum(probs, 1.0)  # a rounded 1 + 1e-6 has an entropy below 0
     mass = np.where(mass > 0.0, np.minimum(mass, num_outside * cap), 0.0)
     with np.errstate(divide="ignore", invalid="ignore"):
         full = np.where(mass > 0.0, np.floor(mass / cap), 0.0)

@@ -203,6 +203,7 @@ def test_a_token_without_a_possible_word_is_refused() -> None:
         ({"temperature": 0.0}, "temperature"),
         ({"temperature": math.nan}, "temperature"),
         ({"softcap": -1.0}, "softcap"),
+        ({"softcap": 5.0, "bias": torch.tensor([-math.inf, *[0.0] * 99])}, "softcap"),
         ({"scale": math.inf}, "scale"),
     ],
 )

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mlflow_rlrisk.config import AssessmentConfig, SamplingConfig
 from mlflow_rlrisk.records import Prompt, RolloutGroup
+from mlflow_rlrisk.samplers.exact_head import install_exact_head
 from mlflow_rlrisk.samplers.transformers import TransformersSampler
 from tests.tiny_models import write_gpt2, write_llama, write_neox
 
@@ -99,6 +100,30 @@ def test_the_head_of_a_half_precision_model_is_computed_in_float32(
     assert entropy < TOLERANCE_NATS
     assert logprob < TOLERANCE_NATS
     assert rounding > 50 * TOLERANCE_NATS  # what the model's own logits would have cost
+
+
+def test_a_narrow_head_whose_logits_the_architecture_upcasts_is_computed_in_float32() -> None:
+    # Mamba says float32 of logits that its bfloat16 head has rounded.
+    from transformers import MambaConfig, MambaForCausalLM
+
+    torch.manual_seed(0)
+    config = MambaConfig(vocab_size=64, hidden_size=32, num_hidden_layers=2, state_size=4)
+    model = MambaForCausalLM(config).bfloat16().eval()
+    ids = torch.arange(1, 5)[None]
+
+    assert install_exact_head(model) == "float32"
+    with torch.no_grad():
+        found = model(input_ids=ids, use_cache=False).logits[0, -1]
+        hidden = model.backbone(input_ids=ids, use_cache=False).last_hidden_state[0, -1]
+    exact = hidden.bfloat16().double() @ model.lm_head.weight.double().T
+    assert (found - exact).abs().max() < 1e-5
+    assert (exact.bfloat16() - exact).abs().max() > 1e-4
+
+    class Quantized(torch.nn.Linear):
+        """No plain matrix: what it gives stays as rounded as it is."""
+
+    model.lm_head = Quantized(32, 64, bias=False, dtype=torch.bfloat16)
+    assert install_exact_head(model) == "bfloat16"
 
 
 def test_logits_that_the_architecture_rescales_stay_right(tmp_path: Path) -> None:

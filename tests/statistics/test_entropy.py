@@ -214,6 +214,27 @@ def test_a_vocabulary_smaller_than_the_top_is_refused() -> None:
         token_entropy_bounds([0.5, 0.5], 1)
 
 
+@pytest.mark.parametrize("probs", [[1.000009], [1.0, 0.0], [0.7, 0.300009]])
+def test_probabilities_a_rounding_above_1_have_no_negative_entropy(probs: list[float]) -> None:
+    assert token_entropy_bounds(probs, len(probs))[0] >= 0.0
+
+
+@pytest.mark.parametrize(
+    ("logits", "temperature"),
+    [([0.0, 1.0], 1e-110), ([0.0, 1.0], 5e-324), ([0.0, 1.0], 1e308), ([1e308, -1e308], 1.0)],
+)
+def test_a_slope_at_an_extreme_temperature_is_0_and_no_nan(
+    logits: list[float], temperature: float
+) -> None:
+    assert entropy_temperature_slope(logits, temperature) == 0.0
+
+
+@pytest.mark.parametrize("logits", [[[1.0, 2.0], [1.0]], ["a", 1.0]])
+def test_logits_that_are_no_array_of_numbers_are_refused(logits: object) -> None:
+    with pytest.raises(StatisticsError, match="logits is not an array of numbers"):
+        entropy_from_logits(logits)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("in_top", "logprob", "message"),
     [
