@@ -14,6 +14,7 @@ from mlflow_rlrisk.rescored_rollouts import (
 )
 from mlflow_rlrisk.rollout_shards import write_text_atomically
 from mlflow_rlrisk.samplers.openai import OpenAISampler
+from mlflow_rlrisk.samplers.ray_options import RayOptions
 from mlflow_rlrisk.train_inference_mismatch import MismatchReport
 from mlflow_rlrisk.wiring import REPORT, Assessment, rescore_stored
 
@@ -28,6 +29,7 @@ def require_scorable(model: str, config: AssessmentConfig) -> None:
         ConfigError: A setting of the endpoint does not fit.
         SamplerError: The endpoint does not answer.
     """
+    config = _of_the_sampler(config)
     described = {"adapter": config.backend_options.get("lora_adapter")}
     refuse_unscorable(config.sampling, described)
     if config.backend == "openai":
@@ -48,8 +50,13 @@ def require_same_weights(model: str, config: AssessmentConfig) -> None:
     """
     folder = resolve_reference(model).local_path
     stored = None if folder is None else quantization(read_config(find_layout(folder)))
-    asked = config.backend_options.get("quantization")
+    asked = _of_the_sampler(config).backend_options.get("quantization")
     refuse_other_weights(stored if asked is None else str(asked), stored)
+
+
+def _of_the_sampler(config: AssessmentConfig) -> AssessmentConfig:
+    """What the sampler in a worker of a cluster is told; elsewhere the config itself."""
+    return RayOptions.of(config).config_for_worker(config) if config.backend == "ray" else config
 
 
 def with_mismatch(assessment: Assessment) -> tuple[Assessment, MismatchReport]:

@@ -144,6 +144,11 @@ def rescore_mismatch(
         chat_template=stored.sampling.chat_template,
         stop_ids=all_stop_ids(checkpoint, tokenizer),
     )
+    if encoder.is_dated and any(encoder.is_templated(group.prompt) for group in stored.groups):
+        notes.append(
+            "the chat template inserts the date: of rollouts of another day the figures include "
+            "what that changes"
+        )
     scorer = TeacherForcedScorer(loaded)
     if scorer.fallback_reason is not None:
         notes.append(f"scored from logits of whole sequences: {scorer.fallback_reason}")

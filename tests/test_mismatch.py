@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from mlflow_rlrisk.commands.assessment import assess as assess_command
 from mlflow_rlrisk.commands.mismatch import mismatch
 from mlflow_rlrisk.config import AssessmentConfig, SamplingConfig
 from mlflow_rlrisk.errors import ComparabilityError, ConfigError, RolloutStoreError, StatisticsError
+from mlflow_rlrisk.mismatch_evidence import require_same_weights, require_scorable
 from mlflow_rlrisk.records import RolloutGroup
 from mlflow_rlrisk.rescored_rollouts import open_rollouts, rescore_mismatch
 from mlflow_rlrisk.rollout_store import RolloutStore
@@ -247,6 +249,31 @@ def test_another_quantization_is_refused_unless_asked_for_and_then_labelled(fold
 
     report = _measure(folder, across_quantization=True)
     assert any(note.startswith("across quantization") for note in report.notes)
+
+
+@pytest.mark.parametrize(
+    ("name", "require"),
+    [("quantization", require_same_weights), ("lora_adapter", require_scorable)],
+)
+def test_settings_of_a_sampler_in_a_cluster_are_seen_before_anything_is_sampled(
+    name: str, require: Callable[[str, AssessmentConfig], None], model: Path
+) -> None:
+    options = {"inner": "vllm", f"inner.{name}": "fp8"}
+    config = AssessmentConfig(backend="ray", backend_options=options)
+
+    with pytest.raises(ComparabilityError, match=r"fp8|adapter"):
+        require(str(model), config)
+
+
+def test_a_template_with_a_date_is_told(tmp_path: Path) -> None:
+    clock = "{{ strftime_now('%f') }} {{ messages[0]['content'] }}="
+    model = write_llama(tmp_path / "model", template=clock)
+    folder = _assessed(tmp_path / "out", model, sampling={"chat_template": "always"})
+
+    report = _measure(folder)
+
+    assert report.values["max_abs"] > 0.1  # the clock went on
+    assert any("inserts the date" in note for note in report.notes)
 
 
 @pytest.mark.parametrize("stored", [False, True])
