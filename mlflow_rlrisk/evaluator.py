@@ -12,6 +12,7 @@ Who logs metrics: MLflow does where it passes a ``model_id`` (to the run and to 
 where it passes none it logs nothing, and we do. Never both, so every history has one point.
 """
 
+import json
 import logging
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -85,7 +86,7 @@ class RLRiskEvaluator(ModelEvaluator):
         with ExitStack() as stack:  # MLflow gets the rollouts, wherever they lie meanwhile
             folder = settings.out_dir or Path(stack.enter_context(TemporaryDirectory("-rlrisk")))
             assessment = _assess(settings, source, dataset, folder)
-            logged = _log(assessment, run_id, model_id, is_registered=is_registered)
+            logged = _log(assessment, run_id, model_id, dataset, is_registered=is_registered)
         return _result(assessment, logged)
 
 
@@ -115,15 +116,28 @@ def _source(settings: Settings, model: Any, model_id: str | None) -> "ModelSourc
 
 def _version_of(model_id: str) -> str | None:
     """The registered version that is this LoggedModel, where there is exactly one."""
-    from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
     try:
-        found = MlflowClient().search_model_versions(f"source_path='models:/{model_id}'")
+        found = _versions_from(f"models:/{model_id}")
     except MlflowException as error:  # not every registry can search by source
         logger.debug("versions of %s cannot be searched: %s", model_id, error)
         return None
-    return f"models:/{found[0].name}/{found[0].version}" if len(found) == 1 else None
+    if len(found) > 1:
+        text = "%s is several versions (%s), none of which is tagged: name one as model_uri"
+        logger.warning(text, model_id, ", ".join(found))
+    return found[0] if len(found) == 1 else None
+
+
+def _versions_from(source: str) -> list[str]:
+    """Registered versions with this source, and the copies of them."""
+    from mlflow import MlflowClient
+
+    from mlflow_rlrisk.model_reference import quoted
+
+    found = MlflowClient().search_model_versions(f"source_path={quoted(source)}")
+    versions = [f"models:/{each.name}/{each.version}" for each in found]
+    return versions + [copy for each in versions for copy in _versions_from(each)]
 
 
 def _folder_of(model: Any) -> Path | None:
@@ -222,25 +236,36 @@ def _call(settings: Settings, source: "ModelSource") -> str:
 
 
 def _log(
-    assessment: "Assessment", run_id: str, model_id: str | None, *, is_registered: bool
+    assessment: "Assessment",
+    run_id: str,
+    model_id: str | None,
+    dataset: Any,
+    *,
+    is_registered: bool,
 ) -> "LoggedReport":
-    from mlflow import MlflowClient
-
     from mlflow_rlrisk.sinks.mlflow_run import log_report
     from mlflow_rlrisk.sinks.registry import tag_version
 
-    inputs = MlflowClient().get_run(run_id).inputs
-    data = inputs.dataset_inputs if inputs else ()
     logged = log_report(
         assessment.report,
         run_id=run_id,
         rollouts=assessment.folder,
-        dataset=data[-1].dataset if data else None,
+        dataset=_input_of(run_id, dataset),
         log_metrics=model_id is None,
     )
     if is_registered:
         tag_version(assessment.report, report_uri=logged.report_uri)
     return logged
+
+
+def _input_of(run_id: str, dataset: Any) -> Any:
+    """What MLflow logged for ``dataset``: a run may have other inputs, such as training data."""
+    from mlflow import MlflowClient
+
+    inputs = MlflowClient().get_run(run_id).inputs
+    logged = [each.dataset for each in inputs.dataset_inputs] if inputs else []
+    wanted = (dataset.name, getattr(dataset, "digest", None))
+    return next((each for each in logged if (each.name, each.digest) == wanted), None)
 
 
 def _result(assessment: "Assessment", logged: "LoggedReport") -> EvaluationResult:
@@ -252,14 +277,16 @@ def _result(assessment: "Assessment", logged: "LoggedReport") -> EvaluationResul
     kinds: Any = artifacts  # MLflow leaves these classes untyped
     result: Any = EvaluationResult
     root = MlflowClient().get_run(logged.run_id).info.artifact_uri
+    assert logged.table is not None  # the folder of the rollouts was given
+    table = json.loads(logged.table.to_json(orient="split", index=False))
+    # With their contents, because EvaluationResult.save() fetches none.
+    contents = {
+        "rlrisk_prompts": kinds.JsonEvaluationArtifact(f"{root}/{PROMPT_TABLE}", table),
+        "rlrisk_report": kinds.JsonEvaluationArtifact(
+            f"{root}/rlrisk/report.json", assessment.report.to_dict()
+        ),
+        "rlrisk_page": kinds.TextEvaluationArtifact(f"{root}/rlrisk/report.html", logged.page),
+    }
     return result(  # type: ignore[no-any-return]
-        metrics=metric_values(assessment.report),
-        artifacts={
-            "rlrisk_prompts": kinds.JsonEvaluationArtifact(uri=f"{root}/{PROMPT_TABLE}"),
-            "rlrisk_report": kinds.JsonEvaluationArtifact(
-                uri=f"{root}/rlrisk/report.json", content=assessment.report.to_dict()
-            ),
-            "rlrisk_page": kinds.TextEvaluationArtifact(uri=f"{root}/rlrisk/report.html"),
-        },
-        run_id=logged.run_id,
+        metrics=metric_values(assessment.report), artifacts=contents, run_id=logged.run_id
     )

@@ -1,16 +1,14 @@
 """A lineage into MLflow: a parent run with the page, a child run for each version."""
 
 import json
-import sys
 import tempfile
 from collections.abc import Sequence
-from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlflow_rlrisk.lineage import LineageReport
 from mlflow_rlrisk.sinks.mlflow_run import log_report
-from mlflow_rlrisk.sinks.mlflow_store import FOLDER, create_run, mlflow_errors
+from mlflow_rlrisk.sinks.mlflow_store import FOLDER, mlflow_errors, own_run
 from mlflow_rlrisk.sinks.registry import tag_version
 
 if TYPE_CHECKING:
@@ -39,10 +37,7 @@ def log_lineage(
     import mlflow
 
     client = mlflow.MlflowClient()
-    with mlflow_errors(f"no run can be started at {mlflow.get_tracking_uri()}"):
-        parent = create_run(client, f"rlrisk lineage of {len(lineage.names)} versions")
-    status = "FAILED"
-    try:
+    with own_run(client, f"rlrisk lineage of {len(lineage.names)} versions") as parent:
         for assessment, own_page in zip(assessments, pages, strict=True):
             _log_member(assessment, own_page, parent)
         with mlflow_errors(f"the lineage cannot be written to run {parent}"):
@@ -53,10 +48,6 @@ def log_lineage(
                 client.log_artifacts(parent, folder, FOLDER)
             for key, value in lineage_tags(lineage).items():
                 client.set_tag(parent, key, value[:_MAX_TAG])
-        status = "FINISHED"
-    finally:
-        with redirect_stdout(sys.stderr):  # MLflow prints the run's address; stdout may be JSON
-            client.set_terminated(parent, status)
     return parent
 
 
@@ -76,14 +67,8 @@ def _log_member(assessment: "Assessment", page: str, parent: str) -> None:
 
     report = assessment.report
     client = mlflow.MlflowClient()
-    with mlflow_errors(f"no run can be started at {mlflow.get_tracking_uri()}"):
-        run_id = create_run(client, f"rlrisk {report.provenance.model_reference}"[:250], parent)
-    status = "FAILED"
-    try:
+    name = f"rlrisk {report.provenance.model_reference}"[:250]
+    with own_run(client, name, parent) as run_id:
         logged = log_report(report, run_id=run_id, rollouts=assessment.folder, page=page)
         if report.provenance.version is not None:
             tag_version(report, report_uri=logged.report_uri)
-        status = "FINISHED"
-    finally:
-        with redirect_stdout(sys.stderr):
-            client.set_terminated(run_id, status)

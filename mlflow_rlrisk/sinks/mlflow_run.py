@@ -6,12 +6,10 @@ logs returned metrics itself where it knows the LoggedModel.
 """
 
 import json
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,13 +19,14 @@ from mlflow_rlrisk.sinks.mlflow_store import (
     DIGEST_TAG,
     FOLDER,
     check_writable,
-    create_run,
     mlflow_errors,
+    own_run,
 )
 from mlflow_rlrisk.sinks.prompt_table import prompt_table
 from mlflow_rlrisk.sinks.verdict import MAX_TAG, verdict_markdown, verdict_tags
 
 if TYPE_CHECKING:
+    import pandas as pd
     from mlflow import MlflowClient
     from mlflow.entities import Dataset, Run
 
@@ -61,12 +60,16 @@ class LoggedReport:
         report_uri: The page, as ``runs:/<id>/rlrisk/report.html``.
         num_table_rows: Prompts in the table; 0 where no rollouts were given.
         num_prompts: Prompts of the assessment.
+        page: The page.
+        table: The table of prompts; ``None`` where no rollouts were given.
     """
 
     run_id: str
     report_uri: str
     num_table_rows: int
     num_prompts: int
+    page: str = field(repr=False)
+    table: "pd.DataFrame | None" = field(repr=False)
 
 
 def metric_values(report: "RiskReport") -> dict[str, float]:
@@ -123,16 +126,8 @@ def log_report(
     )
     if run_id is not None:
         return _write(client, report, run_id, target)
-    with mlflow_errors(f"no run can be started at {mlflow.get_tracking_uri()}"):
-        run_id = create_run(client, _run_name(report))
-    status = "FAILED"
-    try:
-        logged = _write(client, report, run_id, target)
-        status = "FINISHED"
-    finally:
-        with redirect_stdout(sys.stderr):  # MLflow prints the run's address; stdout may be JSON
-            client.set_terminated(run_id, status)
-    return logged
+    with own_run(client, _run_name(report)) as run_id:
+        return _write(client, report, run_id, target)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,7 +154,11 @@ def _write(
         if run.data.tags.get(DIGEST_TAG, report.digest) != report.digest:
             raise SinkError(f"run {run_id} holds another report; use one run per model")
         client.set_tag(run_id, DIGEST_TAG, report.digest)
-        num_rows = _log_artifacts(client, report, run, target)
+        page = target.page or render(report)
+        table = None if target.rollouts is None else prompt_table(report, target.rollouts)
+        _log_artifacts(client, report, run, page)
+        if target.rollouts is not None and table is not None:
+            _log_rollouts(client, run, target.rollouts, table)
         _log_inputs(client, run, target)
         if target.log_metrics:
             _log_metrics(client, report, run, target)
@@ -168,8 +167,10 @@ def _write(
     return LoggedReport(
         run_id=run_id,
         report_uri=report_uri,
-        num_table_rows=num_rows,
+        num_table_rows=0 if table is None else len(table),
         num_prompts=report.num_prompts,
+        page=page,
+        table=table,
     )
 
 
@@ -179,18 +180,17 @@ def _run_name(report: "RiskReport") -> str:
     return f"rlrisk {name or source.model_reference}"[:250]
 
 
-def _log_artifacts(
-    client: "MlflowClient", report: "RiskReport", run: "Run", target: _Target
-) -> int:
-    run_id = run.info.run_id
-    page, rollouts = target.page or render(report), target.rollouts
+def _log_artifacts(client: "MlflowClient", report: "RiskReport", run: "Run", page: str) -> None:
     with tempfile.TemporaryDirectory(prefix="rlrisk-") as folder:
         Path(folder, "report.html").write_text(page, encoding="utf-8")
         Path(folder, "report.json").write_text(report.to_json(), encoding="utf-8")
-        client.log_artifacts(run_id, folder, FOLDER)
-    if rollouts is None:
-        return 0
-    table = prompt_table(report, rollouts)
+        client.log_artifacts(run.info.run_id, folder, FOLDER)
+
+
+def _log_rollouts(
+    client: "MlflowClient", run: "Run", rollouts: Path, table: "pd.DataFrame"
+) -> None:
+    run_id = run.info.run_id
     for part in _PARTS:
         path = rollouts / part
         if path.is_dir():
@@ -201,7 +201,6 @@ def _log_artifacts(
         client.log_table(run_id, table, PROMPT_TABLE)  # it would append to one that is there
     else:
         _announce_table(client, run)
-    return len(table)
 
 
 def _announce_table(client: "MlflowClient", run: "Run") -> None:
@@ -263,7 +262,7 @@ def _log_params_and_tags(
         client.log_batch(run.info.run_id, params=batch, synchronous=True)
     tags = verdict_tags(report)
     if MLFLOW_RUN_NOTE not in run.data.tags:
-        tags[MLFLOW_RUN_NOTE] = verdict_markdown(report, report_uri)[:MAX_TAG]
+        tags[MLFLOW_RUN_NOTE] = verdict_markdown(report, report_uri, MAX_TAG)
     entities = [RunTag(key, value) for key, value in tags.items()]
     client.log_batch(run.info.run_id, tags=entities, synchronous=True)
 

@@ -4,8 +4,10 @@
 the computation, not after it.
 """
 
+import logging
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -14,10 +16,14 @@ from mlflow_rlrisk.errors import SinkError
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+logger = logging.getLogger(__name__)
+
 FOLDER = "rlrisk"
 """Artifact folder of a report."""
 DIGEST_TAG = "rlrisk.report_digest"
 """Run tag that says which report a run holds."""
+_STORAGE_CLIENTS = frozenset({"azure", "boto3", "botocore", "ftplib", "google", "paramiko"})
+"""Packages through which MLflow reaches artifact stores; their errors share no base class."""
 
 
 def check_writable(
@@ -80,12 +86,53 @@ def create_run(client: "MlflowClient", name: str, parent: str | None = None) -> 
 
 
 @contextmanager
-def mlflow_errors(what: str) -> Iterator[None]:
-    """Turn a refusal of MLflow or of a disk into a `SinkError` that says what was refused."""
-    from mlflow.exceptions import MlflowException
+def own_run(client: "MlflowClient", name: str, parent: str | None = None) -> Iterator[str]:
+    """A run that is begun here and ended here: ``FINISHED``, or ``FAILED`` where the body raises.
 
+    Args:
+        client: The client.
+        name: Name of the run.
+        parent: Id of the run that it belongs to.
+
+    Raises:
+        SinkError: MLflow does not begin or end it.
+    """
+    import mlflow
+
+    with mlflow_errors(f"no run can be started at {mlflow.get_tracking_uri()}"):
+        run_id = create_run(client, name, parent)
+    try:
+        yield run_id
+    except BaseException:
+        try:
+            _end(client, run_id, "FAILED")
+        except SinkError as error:  # what the body raised is the reason
+            logger.warning("%s", error)
+        raise
+    _end(client, run_id, "FINISHED")
+
+
+def _end(client: "MlflowClient", run_id: str, status: str) -> None:
+    # MLflow prints the run's address; stdout may be JSON.
+    with mlflow_errors(f"run {run_id} cannot be ended"), redirect_stdout(sys.stderr):
+        client.set_terminated(run_id, status)
+
+
+@contextmanager
+def mlflow_errors(what: str) -> Iterator[None]:
+    """Turn a refusal of MLflow, of a store or of a disk into a `SinkError` that says of what."""
     try:
         yield
-    except (MlflowException, OSError) as error:
-        text = error.message if isinstance(error, MlflowException) else str(error)
+    except Exception as error:
+        if not _is_refusal(error):
+            raise
+        text = getattr(error, "message", None) or str(error) or type(error).__name__
         raise SinkError(f"{what}: {text}") from error
+
+
+def _is_refusal(error: Exception) -> bool:
+    from mlflow.exceptions import MlflowException
+
+    if isinstance(error, MlflowException | OSError | ModuleNotFoundError):
+        return True
+    return type(error).__module__.partition(".")[0] in _STORAGE_CLIENTS

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from mlflow_rlrisk.attestation import ATTESTATION_TAG
 from mlflow_rlrisk.errors import ModelReferenceError, SinkError
+from mlflow_rlrisk.model_reference import refuse_unnameable
 from mlflow_rlrisk.sinks.mlflow_store import mlflow_errors
 from mlflow_rlrisk.sinks.verdict import (
     DESCRIPTION_MARK,
@@ -114,14 +115,21 @@ def log_checkpoint(
         The new model version, or the LoggedModel where ``name`` is ``None``.
 
     Raises:
-        ModelReferenceError: ``path`` is no Hugging Face folder. Nothing has been written then.
-        MlflowException: MLflow refused; a LoggedModel begun is left behind marked ``FAILED``.
+        ModelReferenceError: ``path`` is no Hugging Face folder, or no reference can hold ``name``.
+            Nothing has been written then.
+        MlflowException: MLflow refused; a LoggedModel begun is left behind marked ``FAILED``, or
+            ``READY`` where all was uploaded and only the registration failed.
     """
     import mlflow
     from mlflow.entities import LoggedModelOutput
 
     folder = _checkpoint_folder(path)
+    if name is not None:
+        refuse_unnameable(name)  # before gigabytes are uploaded
     client = mlflow.MlflowClient()
+    experiment_id = None  # of the active run, else the one that is set
+    if source_run_id is not None:
+        experiment_id = client.get_run(source_run_id).info.experiment_id
     marks = {key: str(value) for key, value in (tags or {}).items()}
     if step is not None:
         marks["rlrisk.step"] = str(step)
@@ -133,6 +141,7 @@ def log_checkpoint(
         tags=marks,
         params={key: str(value) for key, value in (params or {}).items()},
         model_type=MODEL_TYPE,
+        experiment_id=experiment_id,
     )
     status: Literal["READY", "FAILED"] = "FAILED"
     try:
@@ -229,7 +238,7 @@ def tag_version(
                 raise
             logger.warning("the verdict is advisory, version %s keeps its tags: %s", version, error)
         if not known.description or known.description.startswith(DESCRIPTION_MARK):
-            text = verdict_markdown(report, report_uri)[:MAX_DESCRIPTION]
+            text = verdict_markdown(report, report_uri, MAX_DESCRIPTION)
             client.update_model_version(name, version, text)
     if model_id is not None:
         with mlflow_errors(f"LoggedModel {model_id} cannot be tagged"):

@@ -1,6 +1,7 @@
 """The verdict as tags and as Markdown: one wording for runs, LoggedModels and versions."""
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -12,6 +13,7 @@ MAX_TAG = 5000
 
 DESCRIPTION_MARK = "**RL risk: "
 """How a description begins that we wrote; any other one belongs to people."""
+_MORE = "More reasons and steps stand in the report."
 
 
 def verdict_tags(report: "RiskReport") -> dict[str, str]:
@@ -32,18 +34,27 @@ def verdict_tags(report: "RiskReport") -> dict[str, str]:
 
 def _lines(sentences: Sequence[str]) -> str:
     """Whole sentences, one a line, within the limit of a tag; what is left out is counted."""
-    kept: list[str] = []
-    for position, sentence in enumerate(sentences):
-        line = " ".join(sentence.split())[: MAX_TAG - 100]
-        if sum(map(len, kept)) + len(kept) + len(line) > MAX_TAG - 50:
-            kept.append(f"and {len(sentences) - position} more; see the report")
-            break
-        kept.append(line)
+    lines = [" ".join(sentence.split())[: MAX_TAG - 100] for sentence in sentences]
+    kept = _fitting(lines, MAX_TAG - 50)
+    if len(kept) < len(lines):
+        kept.append(f"and {len(lines) - len(kept)} more; see the report")
     return "\n".join(kept)
 
 
-def verdict_markdown(report: "RiskReport", report_uri: str) -> str:
-    """The verdict as the description of a model version or a run."""
+def _fitting(lines: Sequence[str], limit: int) -> list[str]:
+    """The first lines, as many as take no more than ``limit`` characters."""
+    sizes = accumulate(len(line) + 1 for line in lines)
+    return [line for line, size in zip(lines, sizes, strict=True) if size <= limit]
+
+
+def verdict_markdown(report: "RiskReport", report_uri: str, limit: int = MAX_TAG) -> str:
+    """The verdict as the description of a model version or a run, with the report's address.
+
+    Args:
+        report: The verdict.
+        report_uri: Where its page is.
+        limit: Characters that it may take; what does not fit stands in the report alone.
+    """
     tags = verdict_tags(report)
     index = f" (index {tags[INDEX_TAG]})" if INDEX_TAG in tags else ""
     lines = [f"{DESCRIPTION_MARK}{report.risk_level}**{index}, {report.num_prompts} prompts", ""]
@@ -51,4 +62,8 @@ def verdict_markdown(report: "RiskReport", report_uri: str) -> str:
     if report.next_steps:
         lines += ["", "Next:", ""]
         lines += [f"{number}. {step}" for number, step in enumerate(report.next_steps, 1)]
-    return "\n".join([*lines, "", f"Report: `{report_uri}`"])
+    end = ["", f"Report: `{report_uri}`"]
+    kept = _fitting(lines, limit - sum(map(len, end)) - len(_MORE) - 5)
+    if len(kept) < len(lines):
+        kept += ["", _MORE]
+    return "\n".join([*kept, *end])

@@ -124,3 +124,25 @@ def test_registering_needs_no_torch(store: str, checkpoint: Path) -> None:
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
 
     assert len(mlflow.MlflowClient().search_model_versions("name='coder-sft'")) == 1
+
+
+@pytest.mark.parametrize("name", ["sft/coder", "sft:coder", "sft@best", "100%", " "])
+def test_a_name_that_no_reference_can_hold_is_refused_before_anything_is_uploaded(
+    store: str, checkpoint: Path, name: str
+) -> None:
+    with pytest.raises(ModelReferenceError, match="no reference can hold this name"):
+        log_checkpoint(checkpoint, name)
+
+    assert mlflow.search_logged_models(output_format="list") == []
+    assert mlflow.MlflowClient().search_registered_models() == []
+
+
+def test_a_checkpoint_stands_in_the_experiment_of_its_training_run(
+    store: str, checkpoint: Path
+) -> None:
+    client = mlflow.MlflowClient()
+    run = client.create_run(client.create_experiment("training"))
+
+    model = log_checkpoint(checkpoint, source_run_id=run.info.run_id)
+
+    assert model.experiment_id == run.info.experiment_id

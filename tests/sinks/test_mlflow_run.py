@@ -12,7 +12,7 @@ from mlflow_rlrisk.report import RiskReport
 from mlflow_rlrisk.sinks import mlflow_run
 from mlflow_rlrisk.sinks.mlflow_run import check_writable, log_report, metric_values, report_params
 from mlflow_rlrisk.sinks.prompt_table import prompt_table
-from mlflow_rlrisk.sinks.registry import log_checkpoint, tag_version
+from mlflow_rlrisk.sinks.registry import MAX_DESCRIPTION, log_checkpoint, tag_version
 from mlflow_rlrisk.sinks.verdict import DESCRIPTION_MARK, MAX_TAG, verdict_tags
 from tests.mlflow_server import mlflow_server, pointed_at
 from tests.sinks.simulated import graded_groups, report_of, simulated_report, stored
@@ -284,6 +284,25 @@ def test_tags_keep_within_mlflows_limits_and_count_what_they_leave_out() -> None
 
     assert len("\n".join(lines)) <= MAX_TAG
     assert lines[-1] == f"and {9 - len(lines) + 1} more; see the report"
+
+
+def test_a_long_verdict_is_cut_between_lines_and_keeps_the_address_of_its_report(
+    store: str, checkpoint: Path
+) -> None:
+    report = assessed(checkpoint)
+    reasons = tuple(f"reason {i} " + "of many words " * 30 for i in range(20))
+    uri = "runs:/1/rlrisk/report.html"
+
+    tag_version(replace(report, reasons=reasons), report_uri=uri)
+
+    source = report.provenance
+    client = mlflow.MlflowClient()
+    text = client.get_model_version(source.registered_name, source.version).description
+    lines = text.splitlines()
+    assert len(text) <= MAX_DESCRIPTION
+    assert lines[-1] == f"Report: `{uri}`"
+    assert {line for line in lines if line.startswith("- ")} < {f"- {each}" for each in reasons}
+    assert "More reasons and steps stand in the report." in lines
 
 
 def test_a_report_without_a_version_cannot_be_tagged() -> None:

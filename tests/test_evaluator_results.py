@@ -1,0 +1,101 @@
+"""What `mlflow.models.evaluate` gives back and to what its metrics and tags are attached."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+import pytest
+from mlflow.models.evaluation import EvaluationResult
+
+from mlflow_rlrisk.sinks.registry import log_checkpoint
+from tests.mlflow_server import migrated_database, sqlite_store
+from tests.tiny_models import write_llama
+
+pytestmark = pytest.mark.mlflow
+
+PROMPTS = pd.DataFrame([{"question": f"{i}+1=", "answer": str(i + 1)} for i in range(4)])
+SETTINGS = {
+    "verifier": "numeric",
+    "num_samples": 2,
+    "group_size": 2,
+    "max_new_tokens": 3,
+    "num_resamples": 200,
+    "verifier_workers": 1,
+    "progress": False,
+}
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return migrated_database(tmp_path_factory.mktemp("database"))
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_llama(tmp_path_factory.mktemp("checkpoint"))
+
+
+@pytest.fixture
+def store(database: Path, tmp_path: Path) -> Iterator[str]:
+    with sqlite_store(database, tmp_path) as uri:
+        yield uri
+
+
+def evaluate(data: Any, model_uri: str | None = None, **call: Any) -> EvaluationResult:
+    settings = SETTINGS if model_uri is None else {**SETTINGS, "model_uri": model_uri}
+    how = {"model_type": "rlrisk", "evaluators": "rlrisk", "evaluator_config": settings}
+    return mlflow.models.evaluate(model=None, data=data, **how, **call)
+
+
+def test_a_result_is_saved_and_loaded_with_table_report_and_page(
+    store: str, checkpoint: Path, tmp_path: Path
+) -> None:
+    result = evaluate(PROMPTS, str(checkpoint))
+
+    result.save(str(tmp_path / "saved"))
+    loaded = EvaluationResult.load(str(tmp_path / "saved"))
+
+    def logged(path: str) -> str:
+        return str(mlflow.artifacts.load_text(f"runs:/{result.run_id}/{path}"))
+
+    contents = {name: artifact.content for name, artifact in loaded.artifacts.items()}
+    assert contents == {
+        "rlrisk_prompts": json.loads(logged("rlrisk_prompts.json")),
+        "rlrisk_report": json.loads(logged("rlrisk/report.json")),
+        "rlrisk_page": logged("rlrisk/report.html"),
+    }
+    assert len(contents["rlrisk_prompts"]["data"]) == len(PROMPTS)
+    assert loaded.metrics == result.metrics
+
+
+def test_metrics_belong_to_the_prompts_whatever_else_the_run_has_for_input(
+    store: str, checkpoint: Path
+) -> None:
+    version = log_checkpoint(checkpoint, "coder-sft")
+    prompts = mlflow.data.from_pandas(PROMPTS, name="rl-prompts")
+    with mlflow.start_run() as run:
+        mlflow.log_input(prompts)  # MLflow keeps an input once, at its first place
+        mlflow.log_input(mlflow.data.from_pandas(pd.DataFrame({"x": [1]}), name="sft-data"))
+        evaluate(prompts, "models:/coder-sft/1")
+
+    inputs = mlflow.get_run(run.info.run_id).inputs.dataset_inputs
+    metrics = mlflow.get_logged_model(version.source.removeprefix("models:/")).metrics
+    assert {each.dataset.name for each in inputs} == {"rl-prompts", "sft-data"}
+    assert {metric.dataset_name for metric in metrics} == {"rl-prompts"}
+
+
+def test_a_model_that_is_several_versions_tags_none_and_says_so(
+    store: str, checkpoint: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = mlflow.MlflowClient()
+    version = log_checkpoint(checkpoint, "coder-sft")
+    client.copy_model_version("models:/coder-sft/1", "prod")
+
+    evaluate(PROMPTS, model_id=version.source.removeprefix("models:/"))
+
+    for name in ("coder-sft", "prod"):
+        assert client.get_model_version(name, "1").tags == {}
+    assert "is several versions (models:/coder-sft/1, models:/prod/1)" in caplog.text
