@@ -67,6 +67,8 @@ class _Parts:
     signer: Signer | None
     name: str
     last_beat = -math.inf
+    listens_since = -math.inf
+    """Since when the database has answered us, so that others could say that they live."""
     running: ClassVar[Counter[str]] = Counter()
     """Workflows that this process is in."""
     idle_since: ClassVar[dict[str, float]] = {}
@@ -181,13 +183,19 @@ def _sweep() -> None:
 def _take_over() -> None:
     """Say that we live, and carry on what dead workers were running.
 
-    A worker that only seemed dead is harmless: the row's fence has passed it by.
+    A worker that only seemed dead is harmless: the row's fence has passed it by. But while the
+    database is away all are silent, so nobody counts as dead before it was listened to for a life.
     """
     engine, life_s = _parts.jobs.engine, _parts.settings.worker_life_s
-    if time.monotonic() - _parts.last_beat < life_s / BEATS_A_LIFE:
+    silence_s = time.monotonic() - _parts.last_beat
+    if silence_s < life_s / BEATS_A_LIFE:
         return
-    _parts.last_beat = time.monotonic()
     say_alive(engine, _parts.name)
+    _parts.last_beat = time.monotonic()
+    if silence_s > life_s / 2:
+        _parts.listens_since = _parts.last_beat
+    if time.monotonic() - _parts.listens_since < life_s:
+        return
     dead = [name for name in gone(engine, life_s) if name != _parts.name]
     if not dead:
         return

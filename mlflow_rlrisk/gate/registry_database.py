@@ -40,10 +40,10 @@ def open_log(given: str | None = None) -> AuditLog:
             f"{STORE_VARIABLE}, as it is given to mlflow server"
         )
         raise ConfigError("registry_store_uri", given, need)
-    engine = sa.create_engine(uri)
     try:
+        engine = sa.create_engine(uri)
         tables = sa.inspect(engine).get_table_names()
-    except sa.exc.SQLAlchemyError as error:
+    except (sa.exc.SQLAlchemyError, ImportError) as error:  # or its driver is not installed
         need = f"cannot be opened: {str(error).splitlines()[0]}"
         raise ConfigError("registry_store_uri", uri.split("@")[-1], need) from error
     if "rlrisk_gate_log" not in tables:

@@ -170,6 +170,9 @@ def test_the_log_is_found_in_the_registrys_database(
         open_log(f"sqlite:///{tmp_path}/empty.db")
     with pytest.raises(ConfigError, match="cannot be opened"):
         open_log(f"sqlite:///{tmp_path}/no/such/folder.db")
+    for driver in ("mysql", "postgresql+none"):  # one that is not installed, one that is none
+        with pytest.raises(ConfigError, match="registry_store_uri='h/d': cannot be opened"):
+            open_log(f"{driver}://u:secret@h/d")
 
 
 def test_a_server_alone_does_not_tell_where_its_database_is(

@@ -1,14 +1,20 @@
 """Two workers on one PostgreSQL: the second carries on what the first was killed over."""
 
+import math
 import os
 import shutil
 import signal
+import time
 from pathlib import Path
 
 import mlflow
 import pytest
 
 from mlflow_rlrisk import log_checkpoint
+from service.assessment_table import AssessmentTable
+from service.database import open_database
+from service.settings import load_settings
+from service.worker_presence import gone, say_alive
 from tests.mlflow_server import sqlite_store
 from tests.service.running_service import (
     BASE,
@@ -81,6 +87,37 @@ def _check(api: RunningService, config: Path) -> None:
     assert experiment is not None
     query = f"tags.`rlrisk.assessment_id` = '{asked}'"
     assert len(mlflow.MlflowClient().search_runs([experiment.experiment_id], query)) == 1
+
+
+def test_after_the_database_was_away_nobody_counts_as_dead_before_it_could_be_heard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = pytest.importorskip("service.worker")
+    parts, life_s = worker._parts, 1.2
+    settings = load_settings(write_settings(tmp_path, "sqlite:///x.db", worker_life_s=life_s))
+    engine = open_database(settings.database)
+    for name, value in (("jobs", AssessmentTable(engine)), ("settings", settings), ("name", "a")):
+        monkeypatch.setattr(parts, name, value, raising=False)
+    for name in ("last_beat", "listens_since"):
+        monkeypatch.setattr(parts, name, -math.inf)
+
+    def take_over(seconds: float, *, is_other_alive: bool) -> None:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if is_other_alive:
+                say_alive(engine, "b")
+            worker._take_over()
+            time.sleep(0.05)
+
+    say_alive(engine, "b")
+    time.sleep(life_s * 1.2)  # nobody reached the database
+    take_over(0.3, is_other_alive=False)  # we are the first again
+    take_over(life_s * 1.5, is_other_alive=True)
+    assert gone(engine, life_s) == []
+    with pytest.raises(
+        Exception, match="DBOS"
+    ):  # asks DBOS, which does not run here, what it has left
+        take_over(life_s * 1.5, is_other_alive=False)
 
 
 def test_a_worker_keeps_nothing_of_workflows_that_ended() -> None:
