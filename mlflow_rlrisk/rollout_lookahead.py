@@ -127,10 +127,13 @@ def with_lookahead(
     if folder is None:
         raise ConfigError("lookahead", None, "needs a folder of rollouts")
     found, why = None, None
+    source = report.provenance
+    sampled = f"models:/{source.registered_name}/{source.version}" if source.version else None
     try:
         found = look_ahead_from(
             folder,
             settings,
+            sampled,  # its alias may have moved while it was sampled
             device=report.config.device,
             allow_pickle=report.config.allow_pickle,
             on_step=on_step,

@@ -233,18 +233,21 @@ def tag_version(
         signed = {} if attestation is None else {ATTESTATION_TAG: attestation}
         try:
             _set_version_tags(client, known, {**signed, **tags})
+            _describe(client, known, verdict_markdown(report, report_uri, MAX_DESCRIPTION))
         except MlflowException as error:
             if attestation is not None or GATE_REFUSAL not in str(error.message):
                 raise
             logger.warning("the verdict is advisory, version %s keeps its tags: %s", version, error)
-        if not known.description or known.description.startswith(DESCRIPTION_MARK):
-            text = verdict_markdown(report, report_uri, MAX_DESCRIPTION)
-            client.update_model_version(name, version, text)
     if model_id is not None:
         with mlflow_errors(f"LoggedModel {model_id} cannot be tagged"):
             client.set_logged_model_tags(model_id, tags)
             if INDEX_TAG not in tags and INDEX_TAG in client.get_logged_model(model_id).tags:
                 client.delete_logged_model_tag(model_id, INDEX_TAG)
+
+
+def _describe(client: Any, known: "ModelVersion", text: str) -> None:
+    if not known.description or known.description.startswith(DESCRIPTION_MARK):
+        client.update_model_version(known.name, known.version, text)
 
 
 def _set_version_tags(client: Any, known: "ModelVersion", tags: Mapping[str, str]) -> None:

@@ -8,8 +8,10 @@ from mlflow.entities.model_registry import RegisteredModelTag
 
 from mlflow_rlrisk.attestation import ATTESTATION_TAG, sign_override
 from mlflow_rlrisk.attestation_keys import SigningKey, to_text
+from mlflow_rlrisk.sinks.registry import tag_version
 from tests.gate.conftest import RULES, Gated, refused, tag
 from tests.gate.world import PLACE, override_of
+from tests.sinks.simulated import PROVENANCE, simulated_report
 
 
 @pytest.mark.parametrize("key", ["rlrisk.risk_level", "RLRISK.risk_level", "rlrisk.", "rlrisk.x"])
@@ -144,3 +146,19 @@ def test_tags_of_a_ruled_model_show_no_verdict(gated: Gated) -> None:
     gated.store.delete_registered_model_tag("prod-a", "team")
 
     assert gated.plain.get_registered_model("prod-a").tags == {}
+
+
+def test_an_unsigned_verdict_leaves_tags_and_description_of_a_protected_version_alone(
+    gated: Gated, caplog: pytest.LogCaptureFixture
+) -> None:
+    signed = gated.version("prod-a", is_proven=True)
+    source = replace(PROVENANCE, registered_name="prod-a", version=str(signed.version))
+
+    tag_version(
+        simulated_report(provenance=source), report_uri="runs:/1/report.html", client=gated.client
+    )
+
+    kept = gated.plain.get_model_version("prod-a", signed.version)
+    assert kept.tags == signed.tags
+    assert not kept.description
+    assert "the verdict is advisory" in caplog.text
