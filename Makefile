@@ -19,7 +19,7 @@ export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_OFFLINE ?= 1
 export DO_NOT_TRACK ?= 1
 
-.PHONY: demo serve test check lint types bubblewrap chromium pytest pytest-vllm gate-coverage examples bench clean help
+.PHONY: demo serve test check lint types bubblewrap chromium pytest pytest-vllm gate-coverage bench clean help
 
 help:
 	@sed -n 's/^#   //p' Makefile

@@ -107,6 +107,18 @@ def _devices() -> Iterator[Finding]:
     yield Finding(name="cpu", status="ok", detail=f"{os.cpu_count()} cores, {memory:.0f} GiB")
     if importlib.util.find_spec("torch") is None:
         return
+    try:
+        yield from _gpus()
+    except Exception as error:  # noqa: BLE001  (a broken library raises anything; this is told)
+        yield Finding(
+            name="gpu",
+            status="problem",
+            detail=f"torch cannot be used: {type(error).__name__}: {_first_line(error)}",
+            mend="pip install --force-reinstall torch   (or free the GPU, or mend its driver)",
+        )
+
+
+def _gpus() -> Iterator[Finding]:
     import torch
 
     if not torch.cuda.is_available():
@@ -162,25 +174,23 @@ def _tracking() -> Iterator[Finding]:
     if importlib.util.find_spec("mlflow") is None:
         return
     import mlflow
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
 
     uri, registry = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
     where = _without_password(uri if registry == uri else f"{uri}, registry {registry}")
-    file = Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
-    problem: str | None = None
-    if file is not None and (file.is_dir() or not file.parent.is_dir()):
-        problem = "is a folder" if file.is_dir() else f"there is no folder {file.parent}"
-    elif file is not None and not file.exists():
+    problem, is_new = None, False
+    for store in dict.fromkeys([uri, registry]):
+        file = _database_file(store)
+        if file is not None and (file.is_dir() or not file.parent.is_dir()):
+            problem = problem or (
+                "is a folder" if file.is_dir() else f"there is no folder {file.parent}"
+            )
         # Asking would create the database; a doctor leaves no traces.
-        where = f"{where} (made at first use)"
-    else:
-        try:
-            mlflow.MlflowClient().search_registered_models(max_results=1)
-        except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
-            problem = _without_password(str(error).partition("\n")[0][:200])
+        is_new |= file is not None and not file.exists()
+    if problem is None and not is_new:
+        problem = _refusal()
     if problem is None:
-        yield Finding(name="MLflow store", status="ok", detail=where)
+        made = " (made at first use, nothing asked)" if is_new else ""
+        yield Finding(name="MLflow store", status="ok", detail=f"{where}{made}")
         return
     yield Finding(
         name="MLflow store",
@@ -188,6 +198,31 @@ def _tracking() -> Iterator[Finding]:
         detail=f"{where}: {problem}",
         mend="export MLFLOW_TRACKING_URI=sqlite:///mlflow.db   (or your server's address)",
     )
+
+
+def _database_file(uri: str) -> Path | None:
+    """The file of an SQLite store, with or without our gate before it."""
+    plain = uri.removeprefix("rlrisk+")
+    return Path(plain.removeprefix("sqlite:///")) if plain.startswith("sqlite:///") else None
+
+
+def _refusal() -> str | None:
+    """What tracking server or registry say instead of an answer."""
+    import mlflow
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        client = mlflow.MlflowClient()
+        client.search_experiments(max_results=1)
+        client.search_registered_models(max_results=1)
+    except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
+        return _without_password(_first_line(error))
+    return None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0][:200]
 
 
 def _without_password(text: str) -> str:

@@ -1,6 +1,7 @@
 """The command's contract: exit codes, one JSON object on stdout, one line per expected error."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import mlflow_rlrisk
 from mlflow_rlrisk.commands.assessment import parse_backend_options, parse_mapping
 from mlflow_rlrisk.errors import ConfigError
+from tests.mlflow_server import migrated_database
 
 DEMO = Path(mlflow_rlrisk.__file__).parent / "demo"
 BASE = str(DEMO / "base")
@@ -258,6 +260,41 @@ def test_doctor_names_the_command_that_mends_a_missing_extra(
     assert torch.mend == "pip install 'mlflow-rlrisk[hf]'"
     assert {"math_verify", "evaluate", "ray", "vllm", "dbos"} <= {each.name for each in findings}
     assert not doctor.is_healthy(findings)
+
+
+def test_doctor_goes_on_where_torch_is_broken(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "torch.py").write_text("raise OSError('libcudart.so.13: no such file')\n")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+
+    result = rlrisk("doctor", "--json", cwd=tmp_path)
+
+    answer = one_object(result)
+    gpu = next(finding for finding in answer["findings"] if finding["name"] == "gpu")
+    assert (result.returncode, answer["ok"], gpu["status"]) == (1, False, "problem")
+    assert "OSError: libcudart.so.13" in gpu["detail"]
+    assert "MLflow store" in {finding["name"] for finding in answer["findings"]}
+
+
+def test_doctor_asks_the_tracking_server_too_where_the_registry_is_another(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import mlflow
+
+    from mlflow_rlrisk import doctor
+
+    registry = f"sqlite:///{migrated_database(tmp_path)}"
+    monkeypatch.setattr(mlflow, "get_tracking_uri", lambda: "http://127.0.0.1:1")
+    monkeypatch.setattr(mlflow, "get_registry_uri", lambda: registry)
+    known = mlflow.MlflowClient
+    monkeypatch.setattr(mlflow, "MlflowClient", lambda: known("http://127.0.0.1:1", registry))
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+
+    (found,) = doctor._tracking()
+
+    assert found.status == "problem"
+    assert "experiments/search" in found.detail
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,10 @@ def demo(rl: bool, out: str, serve: bool, port: int, mlflow_port: int) -> int:
     """Train a ladder of SFT checkpoints, assess it, and see why pass@1 picks the wrong one."""
     from mlflow_rlrisk.demo import run
 
+    if serve and rl:
+        raise click.UsageError("--rl goes on from an assessment, which --serve does not make")
+    if serve and port == mlflow_port:
+        raise click.UsageError(f"--port and --mlflow-port are both {port}: two are needed")
     if serve:
         return run.serve(Path(out), port=port, mlflow_port=mlflow_port)
     return run.main(Path(out), with_rl=rl)

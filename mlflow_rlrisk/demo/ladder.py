@@ -6,6 +6,7 @@ library versions) and the weights themselves still have the digests of its recor
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,8 @@ from mlflow_rlrisk.demo.make_base import BASE, digests
 from mlflow_rlrisk.demo.make_data import EXPERT
 from mlflow_rlrisk.demo.tokenizer import load_tokenizer
 from mlflow_rlrisk.demo.train import read_examples, shuffled_epochs, single_thread, train_epoch
+from mlflow_rlrisk.errors import ConfigError
+from mlflow_rlrisk.rollout_shards import write_text_atomically
 
 DEPTHS = (1, 5, 25, 125)
 """Epochs over the expert set."""
@@ -22,6 +25,8 @@ LEARNING_RATE = 2e-4
 BATCH_SIZE = 16
 SEED = 0
 RECORD = "ladder.json"
+_OWN = re.compile(r"epochs-\d{3,}|\.?ladder\.json.*")
+"""Names of what a ladder writes."""
 
 Progress = Callable[[int, float], None]
 """Called after every epoch with its number and its mean loss (nats per answer token)."""
@@ -44,12 +49,14 @@ def train_ladder(folder: Path, progress: Progress) -> list[Rung]:
 
     Returns:
         The rungs, shallowest first.
+
+    Raises:
+        ConfigError: The folder holds something that no ladder has: it is somebody else's.
     """
     stored = stored_ladder(folder)
     if stored:
         return stored
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    _clear(folder)
     rungs = _train(folder, progress)
     record = {
         "key": _key(),
@@ -58,17 +65,26 @@ def train_ladder(folder: Path, progress: Progress) -> list[Rung]:
             for rung in rungs
         ],
     }
-    (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    write_text_atomically(folder / RECORD, json.dumps(record, indent=2) + "\n")
     return rungs
+
+
+def _clear(folder: Path) -> None:
+    """Make the folder empty, if nothing but what a broken off or other ladder left is in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    foreign = [
+        path.name for path in folder.iterdir() if not _OWN.fullmatch(path.name) or path.is_symlink()
+    ]
+    if foreign:
+        raise ConfigError("out", folder, f"needs a folder without {min(foreign)!r}: it is not ours")
+    shutil.rmtree(folder)
+    folder.mkdir()
 
 
 def stored_ladder(folder: Path) -> list[Rung]:
     """The ladder in ``folder``; empty where it is incomplete, changed or made of other things."""
-    record_file = folder / RECORD
-    if not record_file.is_file():
-        return []
-    record = json.loads(record_file.read_text(encoding="utf-8"))
-    if record["key"] != _key():
+    record = read_record(folder / RECORD, _key())
+    if record is None:
         return []
     rungs = []
     for entry in record["rungs"]:
@@ -77,6 +93,15 @@ def stored_ladder(folder: Path) -> list[Rung]:
             return []
         rungs.append(rung)
     return rungs
+
+
+def read_record(file: Path, key: str) -> dict[str, Any] | None:
+    """What was recorded under ``key``; ``None`` where nothing was, or it is damaged."""
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return record if isinstance(record, dict) and record.get("key") == key else None
 
 
 def _train(folder: Path, progress: Progress) -> list[Rung]:

@@ -10,11 +10,13 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mlflow_rlrisk.demo.ladder import read_record
 from mlflow_rlrisk.demo.make_base import digests
 from mlflow_rlrisk.demo.make_data import RL
 from mlflow_rlrisk.demo.task import MAX_NEW_TOKENS, reward
 from mlflow_rlrisk.demo.tokenizer import load_tokenizer
 from mlflow_rlrisk.demo.train import single_thread
+from mlflow_rlrisk.rollout_shards import write_text_atomically
 
 GROUP_SIZE = 8
 PROMPTS_PER_STEP = 32
@@ -58,7 +60,7 @@ def train_grpo(checkpoint: Path, folder: Path) -> RlRun:
         for name in ("reward", "frac_reward_zero_std", "entropy")
     }
     record = {"key": key, "sha256": digests(folder / CHECKPOINT), "history": columns}
-    (folder / RECORD).write_text(json.dumps(record) + "\n", encoding="utf-8")
+    write_text_atomically(folder / RECORD, json.dumps(record) + "\n")
     return RlRun(folder / CHECKPOINT, **columns)
 
 
@@ -126,12 +128,9 @@ def _key(checkpoint: Path) -> str:
 
 
 def _stored_run(folder: Path, key: str) -> RlRun | None:
-    record_file = folder / RECORD
-    if not record_file.is_file():
-        return None
-    record = json.loads(record_file.read_text(encoding="utf-8"))
+    record = read_record(folder / RECORD, key)
     final = folder / CHECKPOINT
-    if record["key"] != key or not final.is_dir() or digests(final) != record["sha256"]:
+    if record is None or not final.is_dir() or digests(final) != record["sha256"]:
         return None
     return RlRun(final, **record["history"])
 

@@ -4,6 +4,7 @@ Everything is written below one folder. A second run uses what the first one fin
 """
 
 import os
+import shlex
 import sys
 import time
 import warnings
@@ -156,15 +157,16 @@ def _conclude(ladder: Sequence[Assessed], uri: str, out: Path) -> None:
     print()
     print("\n".join(verdict_lines(ladder)))
     chosen = safest(ladder).version
+    store = shlex.quote(uri)
     print(
         "\nLook at it:\n"
-        f"    {command_beside('mlflow')} ui --backend-store-uri {uri}\n"
+        f"    {command_beside('mlflow')} ui --backend-store-uri {store}\n"
         f"        then http://127.0.0.1:5000 -> experiment or Models -> {MODEL_NAME};\n"
         "        every assess-* run holds the page rlrisk/report.html among its artifacts\n"
         f"    {_pages(out)}\n"
         "Assess one by hand:\n"
-        f"    MLFLOW_TRACKING_URI={uri} {command_beside('rlrisk')} assess {chosen.uri} \\\n"
-        f"        --prompts {RL} --verifier {VERIFIER} --max-new-tokens "
+        f"    MLFLOW_TRACKING_URI={store} {command_beside('rlrisk')} assess {chosen.uri} \\\n"
+        f"        --prompts {shlex.quote(str(RL))} --verifier {VERIFIER} --max-new-tokens "
         f"{CONFIG.sampling.max_new_tokens}"
     )
 

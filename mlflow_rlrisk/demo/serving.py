@@ -6,6 +6,7 @@ run goes on with the keys, tokens and versions of the first.
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -72,7 +73,8 @@ def serve_ladder(rungs: Sequence[Rung], place: Place) -> int:
     place.folder.mkdir(parents=True, exist_ok=True)
     environment = _prepare(place)
     mlflow_log, service_log = place.folder / "mlflow.log", place.folder / "service.log"
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for ending in (signal.SIGTERM, signal.SIGHUP):  # a closed terminal must not leave the servers
+        signal.signal(ending, signal.default_int_handler)
     with _running(_mlflow_command(place), environment, mlflow_log, f"{place.mlflow_url}/health"):
         say(f"MLflow with the promotion gate: {place.mlflow_url}")
         _register(rungs, place)
@@ -180,12 +182,18 @@ def _running(
             time.sleep(0.5)
         yield
     finally:
-        os.killpg(process.pid, signal.SIGTERM)
+        _signal(process, signal.SIGTERM)
         try:
             process.wait(timeout=STOP_LIMIT_S)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+            _signal(process, signal.SIGKILL)
             process.wait()
+
+
+def _signal(process: "subprocess.Popen[bytes]", number: int) -> None:
+    """Tell the server's whole session, of which nothing may be left."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
 
 
 def _answers(url: str) -> bool:
@@ -221,17 +229,18 @@ def score_command(url: str, token_file: Path, version: int) -> str:
         "verifier": VERIFIER_NAME,
     }
     return (
-        f'curl -X POST {url}/v1/assessments -H "Authorization: Bearer $(cat {token_file})" \\\n'
+        f'curl -X POST {url}/v1/assessments -H "Authorization: Bearer '
+        f'$(cat {shlex.quote(str(token_file))})" \\\n'
         f"    -H 'Content-Type: application/json' -d '{json.dumps(body)}'"
     )
 
 
 def _what_to_do(place: Place) -> str:
-    token = place.token_file
+    token = shlex.quote(str(place.token_file))
     return (
         f"Scoring service with dashboard: {place.url} (any user, password: the token in {token})\n"
         "\nScore a version:\n"
-        f"{score_command(place.url, token, 1)}\n"
+        f"{score_command(place.url, place.token_file, 1)}\n"
         "\nSee what came out, then ask the registry for the alias that the gate protects:\n"
         f'curl {place.url}/v1/models/{MODEL_NAME} -H "Authorization: Bearer $(cat {token})"\n'
         f"MLFLOW_TRACKING_URI={place.mlflow_url} {command_beside('rlrisk')} gate promote"

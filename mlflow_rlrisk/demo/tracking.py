@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mlflow_rlrisk.config import AssessmentConfig, SamplingConfig
+from mlflow_rlrisk.content import own_code
 from mlflow_rlrisk.demo.ladder import BATCH_SIZE, LEARNING_RATE, Rung
 from mlflow_rlrisk.demo.make_base import BASE, digests
 from mlflow_rlrisk.demo.make_data import RL
 from mlflow_rlrisk.demo.task import MAX_NEW_TOKENS
 from mlflow_rlrisk.errors import ReportError
 from mlflow_rlrisk.report_record import RiskReport
+from mlflow_rlrisk.rollout_shards import write_text_atomically
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -135,13 +137,13 @@ def assess_version(version: Version, out: Path, config: AssessmentConfig = CONFI
             },
         )
     report = RiskReport.from_dict(result.artifacts["rlrisk_report"].content)
-    target.write_text(report.to_json(), encoding="utf-8")
+    write_text_atomically(target, report.to_json())
     return report
 
 
 def report_file(out: Path, epochs: int) -> Path:
-    """Where the report of a rung is kept."""
-    return out / f"{epochs}-epochs.json"
+    """Where the report of a rung is kept; other code of ours may report otherwise."""
+    return out / f"{epochs}-epochs-{own_code()[:12]}.json"
 
 
 def _stored_report(target: Path, version: Version, config: AssessmentConfig) -> RiskReport | None:

@@ -3,8 +3,9 @@ from pathlib import Path
 import pytest
 
 from mlflow_rlrisk.config import AssessmentConfig, SamplingConfig
-from mlflow_rlrisk.demo import ladder, tracking
+from mlflow_rlrisk.demo import ladder, rl, tracking
 from mlflow_rlrisk.demo.make_data import NUM_RL
+from mlflow_rlrisk.errors import ConfigError
 from tests.mlflow_server import migrated_database, sqlite_store
 
 pytest.importorskip("transformers")
@@ -35,6 +36,37 @@ def test_a_finished_ladder_is_used_again_until_something_changes(
     weights = one_rung.folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x7f")
     assert ladder.stored_ladder(folder) == []
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "{}"])
+def test_a_damaged_record_is_none_of_a_ladder_or_a_run(tmp_path: Path, text: str) -> None:
+    for record in (ladder.RECORD, rl.RECORD):
+        (tmp_path / record).write_text(text)
+
+    assert ladder.stored_ladder(tmp_path) == []
+    assert rl._stored_run(tmp_path, "key") is None
+
+
+@pytest.mark.parametrize("name", ["thesis.tex", "epochs-001.bak"])
+def test_a_folder_that_holds_what_no_ladder_wrote_is_not_emptied(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "ladder"
+    (folder / "epochs-001").mkdir(parents=True)
+    (folder / name).write_text("years of work")
+
+    with pytest.raises(ConfigError, match=rf"^out=.*without '{name}'"):
+        ladder.train_ladder(folder, lambda epoch, loss: None)
+
+    assert sorted(path.name for path in folder.iterdir()) == sorted(["epochs-001", name])
+
+
+def test_other_code_of_ours_reads_no_report_of_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = tracking.report_file(tmp_path, 1)
+
+    monkeypatch.setattr(tracking, "own_code", lambda: "0" * 64)
+
+    assert tracking.report_file(tmp_path, 1) != before
 
 
 @pytest.mark.slow
