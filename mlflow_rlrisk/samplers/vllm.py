@@ -110,9 +110,8 @@ class VllmSampler:
         arguments = engine_arguments(
             self.checkpoint, self._config, options, dtype=self._dtype, adapter=self._adapter
         )
-        self._tokenizer = load_tokenizer(
-            self.checkpoint, int(load_config(self.checkpoint).get_text_config().vocab_size)
-        )
+        self._vocab_size = int(load_config(self.checkpoint).get_text_config().vocab_size)
+        self._tokenizer = load_tokenizer(self.checkpoint, self._vocab_size)
         self._stop_ids = stored_stop_ids(self.checkpoint, self._tokenizer)
         self._has_process = choose_process(options)
         self._runner = choose_runner(options, arguments)
@@ -130,7 +129,9 @@ class VllmSampler:
 
     @property
     def _all_stop_ids(self) -> list[int]:
-        return sorted({token for ids in self._stop_ids.values() for token in ids})
+        """Those that can be drawn: vLLM refuses ids beyond the vocabulary."""
+        found = {token for ids in self._stop_ids.values() for token in ids}
+        return sorted(token for token in found if token < self._vocab_size)
 
     def sample(self, prompts: Sequence[Prompt]) -> Iterator[RolloutGroup]:
         """Yield the group of every prompt soon after its last rollout ends.

@@ -62,3 +62,13 @@ def test_what_a_configuration_leaves_out_is_what_transformers_fills_in(tmp_path:
     assert answer["describe"]["dtype"] == "float32"
     entropy, logprob, _ = worst_differences(answer, reference(model))
     assert max(entropy, logprob) <= 1e-4
+
+
+def test_stop_tokens_that_no_model_of_this_size_draws_are_left_out(tmp_path: Path) -> None:
+    model = write_model(tmp_path / "model")
+    (model / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, 320]}))
+
+    answer = _drawn(tmp_path, model)
+
+    assert len(answer["rollouts"]) == 2
+    assert answer["describe"]["stop_token_ids"]["generation_config"] == [2, 320]

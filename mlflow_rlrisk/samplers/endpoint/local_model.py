@@ -25,7 +25,7 @@ class LocalModel:
         tokenizer: Its tokenizer.
         encoder: Renders and encodes prompts, as every sampler does.
         vocab_size: Words of the model's head, those that the tokenizer lacks included.
-        stop_ids: All tokens that end a rollout.
+        stop_ids: All tokens that end a rollout; vLLM refuses ids beyond the vocabulary.
     """
 
     def __init__(
@@ -49,7 +49,8 @@ class LocalModel:
         self.vocab_size = size
         self.tokenizer: Any = load_tokenizer(checkpoint, size)
         found = stored_stop_ids(checkpoint, self.tokenizer)
-        self.stop_ids = tuple(sorted({token for ids in found.values() for token in ids}))
+        all_ids = {token for ids in found.values() for token in ids}
+        self.stop_ids = tuple(sorted(token for token in all_ids if token < size))
         self._max_new_tokens = max_new_tokens
         self.encoder = PromptEncoder(
             checkpoint,
