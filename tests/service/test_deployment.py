@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +81,29 @@ def test_the_commands_of_the_compose_file_are_commands_of_ours(compose: dict[str
         assert isinstance(context.command, click.Command)
 
     assert roles == {"signer": "signer", "api": "api", "worker": "worker", "worker-cuda": "worker"}
+
+
+def test_a_setup_that_breaks_off_is_made_good_by_the_next(
+    compose: dict[str, Any], tmp_path: Path
+) -> None:
+    (script,) = compose["services"]["setup"]["command"]
+    for folder in ("keys", "ring"):
+        (tmp_path / folder).mkdir()
+        script = script.replace(f"/{folder}/", f"{tmp_path}/{folder}/")
+    tool = tmp_path / "bin" / "rlrisk"
+    tool.parent.mkdir()
+    real = f'exec {sys.executable} -m mlflow_rlrisk "$@"\n'
+    tool.write_text(f'#!/bin/sh\ntest "$1" = keys || exit 1\n{real}')
+    tool.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tool.parent}:{os.environ['PATH']}"}
+    command = [*compose["services"]["setup"]["entrypoint"], script]
+
+    assert subprocess.run(command, env=environment, check=False).returncode == 1
+    tool.write_text(f'#!/bin/sh\ntest "$1" != tokens || exit 0\n{real}')
+    assert subprocess.run(command, env=environment, check=False).returncode == 0
+
+    policy = yaml.safe_load((tmp_path / "ring" / "gate.yaml").read_text())
+    assert policy["key_ring"] == f"{tmp_path}/ring/key_ring.json"
 
 
 def test_the_settings_in_the_compose_file_are_usable(compose: dict[str, Any]) -> None:
