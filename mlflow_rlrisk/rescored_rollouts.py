@@ -80,8 +80,10 @@ def open_rollouts(source: Path, temperature: float | None) -> StoredRollouts:
     sampling = SamplingConfig(temperature=1.0 if temperature is None else temperature)
     replay = ReplaySampler(source, AssessmentConfig(backend="replay", sampling=sampling))
     found = load_prompts(source, {"prompt": "prompt", "truth": ""})
+    # A dump has a row for each rollout, and a prompt is in as many as it has rollouts.
+    by_text = {prompt.text: prompt for prompt in reversed(found.prompts)}
     return StoredRollouts(
-        groups=list(replay.sample(found.prompts)),
+        groups=list(replay.sample(list(by_text.values())[::-1])),
         sampling=sampling,
         sampler={},
         digests={},

@@ -217,9 +217,44 @@ def test_a_dump_is_compared_with_the_model_that_is_named(
     report = rescore_mismatch(dump, str(model), device="cpu", num_resamples=50)
 
     assert report.values["max_abs"] < 2e-5
+    assert (report.num_prompts, report.num_rollouts) == (len(PROMPTS), len(rows))
+    assert report.num_tokens == sum(len(row["token_ids"]) for row in rows)
     assert any("from which checkpoint" in note for note in report.notes)
     with pytest.raises(ConfigError, match="model"):
         rescore_mismatch(dump, None)
+
+
+def test_intervals_of_a_dump_are_as_wide_as_those_of_the_assessment(
+    tmp_path: Path, model: Path, folder: Path
+) -> None:
+    noise = np.random.default_rng(0)
+
+    def shifted(rollout: Any) -> Any:
+        by = 0.3 * noise.random(len(rollout.token_ids))
+        return replace(rollout, logprobs=np.minimum(rollout.logprobs - by, 0.0))
+
+    _rewrite(folder, shifted)
+    rows = [
+        {
+            "prompt": group.prompt.text,
+            "completion": rollout.completion,
+            "finish_reason": str(rollout.finish_reason),
+            "token_ids": rollout.token_ids.tolist(),
+            "logprobs": np.asarray(rollout.logprobs).tolist(),
+        }
+        for group in sorted(open_rollouts(folder, None).groups, key=lambda each: each.prompt.id)
+        for rollout in group.rollouts
+    ]
+    dump = tmp_path / "dump.jsonl"
+    dump.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    settings: dict[str, Any] = {"device": "cpu", "num_resamples": 4000}
+
+    kept = rescore_mismatch(folder, None, **settings).estimates["kl"]
+    dumped = rescore_mismatch(dump, str(model), **settings).estimates["kl"]
+
+    assert dumped.value == pytest.approx(kept.value, abs=1e-9)
+    width = kept.ci_high - kept.ci_low
+    assert dumped.ci_high - dumped.ci_low == pytest.approx(width, rel=0.1)
 
 
 def test_what_would_not_be_the_mismatch_is_refused(
