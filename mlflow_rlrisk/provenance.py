@@ -110,11 +110,12 @@ def assessment_folder(
 ) -> Path | None:
     """``out_dir``, or a folder below ``out_root`` named by what its rollouts depend on."""
     if out_dir is not None:
-        return Path(out_dir)
+        return Path(out_dir).expanduser()
     if out_root is None:
         return None
     key = json.dumps(store_identity(provenance), sort_keys=True)
-    return Path(out_root) / f"{_slug(model)}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+    name = f"{_slug(model)}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+    return Path(out_root).expanduser() / name
 
 
 def folders_of(
@@ -122,8 +123,10 @@ def folders_of(
 ) -> Sequence[Path]:
     """Folders that `assessment_folder` may have named for the model, whatever it depends on."""
     if out_dir is not None:
-        return [Path(out_dir)]
-    return [] if out_root is None else sorted(Path(out_root).glob(f"{_slug(model)}-*"))
+        return [Path(out_dir).expanduser()]
+    if out_root is None:
+        return []
+    return sorted(Path(out_root).expanduser().glob(f"{_slug(model)}-*"))
 
 
 def _slug(model: str) -> str:

@@ -44,10 +44,14 @@ def store(database: Path, tmp_path: Path) -> Iterator[str]:
         yield uri
 
 
-def evaluate(data: Any, model_uri: str | None = None, **call: Any) -> EvaluationResult:
-    settings = SETTINGS if model_uri is None else {**SETTINGS, "model_uri": model_uri}
-    how = {"model_type": "rlrisk", "evaluators": "rlrisk", "evaluator_config": settings}
-    return mlflow.models.evaluate(model=None, data=data, **how, **call)
+def evaluate(
+    data: Any, model_uri: str | None = None, model_id: str | None = None, **settings: Any
+) -> EvaluationResult:
+    config = {**SETTINGS, **settings}
+    if model_uri is not None:
+        config["model_uri"] = model_uri
+    how = {"model_type": "rlrisk", "evaluators": "rlrisk", "evaluator_config": config}
+    return mlflow.models.evaluate(model=None, data=data, model_id=model_id, **how)
 
 
 def test_a_result_is_saved_and_loaded_with_table_report_and_page(
@@ -99,3 +103,15 @@ def test_a_model_that_is_several_versions_tags_none_and_says_so(
     for name in ("coder-sft", "prod"):
         assert client.get_model_version(name, "1").tags == {}
     assert "is several versions (models:/coder-sft/1, models:/prod/1)" in caplog.text
+
+
+def test_rollouts_may_be_kept_in_a_folder_of_the_home(
+    store: str, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+
+    evaluate(PROMPTS, str(checkpoint), out_dir="~/rollouts")
+
+    assert (tmp_path / "home" / "rollouts" / "report.json").is_file()
+    assert not (tmp_path / "~").exists()

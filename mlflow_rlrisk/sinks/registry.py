@@ -57,6 +57,9 @@ GATE_REFUSAL = "rlrisk gate:"
 MAX_DESCRIPTION = 4000
 """SQL registries keep 5000 characters."""
 
+MAX_TRIES = 10
+"""Verdicts of others that are overwritten before it is given up."""
+
 _WEIGHTS = ("*.safetensors", "*.bin")
 _NAME_BREAKERS = re.compile(r"[/:.%\"']")  # refused in LoggedModel names, legal in registered ones
 
@@ -251,8 +254,16 @@ def _describe(client: Any, known: "ModelVersion", text: str) -> None:
 
 
 def _set_version_tags(client: Any, known: "ModelVersion", tags: Mapping[str, str]) -> None:
-    for key, value in tags.items():
-        if known.tags.get(key) != value:
-            client.set_model_version_tag(known.name, known.version, key, value)
-    if INDEX_TAG in known.tags and INDEX_TAG not in tags:
-        client.delete_model_version_tag(known.name, known.version, INDEX_TAG)
+    """Write tags until they all stand there: a verdict written meanwhile is not mixed with ours."""
+    name, version = known.name, known.version
+    for _ in range(MAX_TRIES):
+        changed = {key: value for key, value in tags.items() if known.tags.get(key) != value}
+        is_index_left = INDEX_TAG in known.tags and INDEX_TAG not in tags
+        if not changed and not is_index_left:
+            return
+        for key, value in changed.items():
+            client.set_model_version_tag(name, version, key, value)
+        if is_index_left:
+            client.delete_model_version_tag(name, version, INDEX_TAG)
+        known = client.get_model_version(name, version)
+    raise SinkError(f"version {version} of {name}: others go on writing their verdicts onto it")

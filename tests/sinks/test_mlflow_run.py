@@ -1,6 +1,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pytest
@@ -9,6 +10,7 @@ from mlflow.utils.validation import _validate_metric_name, _validate_tag_name
 from mlflow_rlrisk.errors import SinkError
 from mlflow_rlrisk.records import GradedGroup
 from mlflow_rlrisk.report import RiskReport
+from mlflow_rlrisk.report_record import RiskLevel
 from mlflow_rlrisk.sinks import mlflow_run
 from mlflow_rlrisk.sinks.mlflow_run import check_writable, log_report, metric_values, report_params
 from mlflow_rlrisk.sinks.prompt_table import prompt_table
@@ -275,6 +277,30 @@ def test_a_new_verdict_replaces_the_old_one_and_no_persons_words(
 
     found = client.get_model_version(source.registered_name, source.version)
     assert found.description == "Trained by Ada."
+
+
+def test_two_verdicts_written_at_once_are_not_mixed(store: str, checkpoint: Path) -> None:
+    high = assessed(checkpoint)
+    low = replace(high, risk_level=RiskLevel.LOW, reasons=("all is well",))
+    name, version = high.provenance.registered_name, high.provenance.version
+    plain = mlflow.MlflowClient()
+    tag_version(low, report_uri="runs:/low/report.html")
+
+    class Overtaken(mlflow.MlflowClient):
+        """Another writer comes in between what it reads first and what it writes."""
+
+        def get_model_version(self, *arguments: Any, **named: Any) -> Any:
+            found = super().get_model_version(*arguments, **named)
+            if "rlrisk.other" not in found.tags:
+                plain.set_model_version_tag(name, version, "rlrisk.other", "came by")
+                tag_version(high, report_uri="runs:/high/report.html")
+            return found
+
+    tag_version(low, report_uri="runs:/again/report.html", client=Overtaken())
+
+    tags = plain.get_model_version(name, version).tags
+    wanted = {**verdict_tags(low), "rlrisk.report_uri": "runs:/again/report.html"}
+    assert {key: tags[key] for key in wanted} == wanted
 
 
 def test_tags_keep_within_mlflows_limits_and_count_what_they_leave_out() -> None:
