@@ -143,11 +143,30 @@ class ReplaySampler:
             known = self._store.completed_prompt_ids()
             missing = [prompt for prompt in prompts if prompt.id not in known]
         else:
+            _require_distinct(prompts)
             missing = [prompt for prompt in prompts if prompt.text not in self._rows]
         if missing:
             raise SamplerError(
                 f"{self._path} has no rollouts of {len(missing)} of {len(prompts)} prompts "
                 f"(first: {missing[0].id})"
+            )
+
+
+def _require_distinct(prompts: Sequence[Prompt]) -> None:
+    """Prompts are matched by text: the rollouts of one would count for each that has it.
+
+    Raises:
+        SamplerError: Two have the same.
+    """
+    by_text: dict[str, Prompt] = {}
+    for prompt in prompts:
+        first = by_text.setdefault(prompt.text, prompt)
+        if first is not prompt:
+            num = len({each.text for each in prompts})
+            raise SamplerError(
+                f"prompts {first.id} and {prompt.id} have the same text ({num} texts, "
+                f"{len(prompts)} prompts), by which the rollouts of a dump are found: each text "
+                "is needed once, or its rollouts would count several times"
             )
 
 

@@ -167,3 +167,17 @@ def test_a_dump_that_does_not_fit_is_refused(
 def test_a_folder_without_rollouts_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SamplerError, match="neither a folder of stored rollouts"):
         ReplaySampler(tmp_path, CONFIG)
+
+
+def test_prompts_that_share_their_text_do_not_count_rollouts_of_a_dump_twice(
+    tmp_path: Path,
+) -> None:
+    row = {"prompt": "1+1=", "completion": "2", "finish_reason": "stop", "logprobs": [-0.5]}
+    dump = _dump(tmp_path / "dump.jsonl", [row, {**row, "completion": "3"}])
+    prompts = [Prompt(id=name, content="1+1=") for name in ("a", "b")]
+
+    sampler = ReplaySampler(dump, AssessmentConfig(backend="replay"))
+
+    assert [len(group.rollouts) for group in sampler.sample(prompts[:1])] == [2]
+    with pytest.raises(SamplerError, match="a and b have the same text"):
+        list(sampler.sample(prompts))
