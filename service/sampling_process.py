@@ -82,7 +82,7 @@ def run_child(
         own = {name: scratch for name in ("HOME", "TMPDIR", "RAY_TMPDIR", "XDG_CACHE_HOME")}
         with (folder / LOG).open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "service.child", str(folder)],
+                [sys.executable, "-P", "-m", "service.child", str(folder)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

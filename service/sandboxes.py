@@ -84,7 +84,7 @@ def _fault_here(spec: str, settings: ServiceSettings) -> str | None:
         walls = walls_of(task, settings, writable=(scratch,))
         try:
             done = subprocess.run(
-                [sys.executable, "-m", "service.sandbox_check", json.dumps(walls), spec],
+                [sys.executable, "-P", "-m", "service.sandbox_check", json.dumps(walls), spec],
                 env=sampling_environment(settings) | {"HOME": scratch, "TMPDIR": scratch},
                 stdin=subprocess.DEVNULL,
                 capture_output=True,

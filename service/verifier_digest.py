@@ -16,7 +16,7 @@ def verifier_digest(spec: str, settings: ServiceSettings) -> str:
     Raises:
         ConfigError: It cannot be loaded.
     """
-    command = [sys.executable, "-m", "service.verifier_digest", spec]
+    command = [sys.executable, "-P", "-m", "service.verifier_digest", spec]
     done = subprocess.run(
         command,
         env=sampling_environment(settings),
