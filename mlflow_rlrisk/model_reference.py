@@ -66,7 +66,7 @@ def resolve_reference(reference: str) -> ModelSource:
     """
     if not _SCHEME.match(reference):
         path = Path(reference).expanduser()
-        if not reference.strip() or not path.is_dir():
+        if not reference.strip() or not _is_folder(path, reference):
             raise ModelReferenceError(f"model={reference!r}: no such folder; known forms: {FORMS}")
         return ModelSource(reference=reference, local_path=path)
     if ".." in reference.split("/"):
@@ -272,10 +272,17 @@ def _at(location: str, known: ModelSource) -> ModelSource:
     parts = urlparse(location)
     if parts.scheme in ("", "file"):
         path = Path(unquote(parts.path) if parts.scheme else location)
-        if not path.is_dir():
+        if not _is_folder(path, known.reference):
             raise ModelReferenceError(f"model={known.reference!r}: its artifacts are gone ({path})")
         return replace(known, local_path=path)
     return replace(known, artifact_uri=location)
+
+
+def _is_folder(path: Path, reference: str) -> bool:
+    try:
+        return path.is_dir()
+    except OSError as error:  # it may not be looked at, or its name is too long for one
+        raise ModelReferenceError(f"model={reference!r}: {error.strerror}") from error
 
 
 @contextmanager

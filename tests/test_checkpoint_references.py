@@ -249,3 +249,8 @@ def test_the_parent_of_a_version_is_known_when_its_weights_are_long_removed(
 
     assert parent_of("models:/swept/1") == "b"
     assert series_of("models:/swept/1") == "swept"
+
+
+def test_a_reference_that_is_too_long_for_a_path_is_refused_in_a_sentence() -> None:
+    with pytest.raises(ModelReferenceError, match="File name too long"):
+        resolve_reference("some text instead of a model " * 100)
