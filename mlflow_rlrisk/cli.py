@@ -85,7 +85,9 @@ def run(argv: Sequence[str] | None = None) -> int:
     except OSError as error:  # a full disk, a folder that may not be read
         code = _fail(arguments, FAILURE, "system", str(error))
     except _store_errors() as error:
-        code = _fail(arguments, FAILURE, "system", f"MLflow: {str(error).partition(chr(10))[0]}")
+        # A database may be MLflow's or the service's; what it says names the place.
+        whose = "MLflow" if type(error).__module__.startswith("mlflow") else "database"
+        code = _fail(arguments, FAILURE, "system", f"{whose}: {str(error).partition(chr(10))[0]}")
     sys.exit(code if isinstance(code, int) else OK)
 
 

@@ -21,7 +21,8 @@ def open_database(address: str) -> sa.Engine:
     """Connect, and create what is missing.
 
     Raises:
-        ConfigError: The address is of another kind of database, or cannot be read.
+        ConfigError: The address cannot be read, or is of another kind of database, of a driver
+            that is not installed, or of a PostgreSQL database that does not hold every text.
         sqlalchemy.exc.SQLAlchemyError: The database cannot be used.
     """
     import service.assessment_table
@@ -42,9 +43,11 @@ def open_database(address: str) -> sa.Engine:
     else:
         if url.drivername == "postgresql":
             url = url.set(drivername="postgresql+psycopg")
-        engine = sa.create_engine(url, pool_pre_ping=True)
+        engine = _postgresql(url)
     with engine.begin() as connection:
-        if engine.dialect.name == "postgresql":  # two that start at once would both create it
+        if engine.dialect.name == "postgresql":
+            _check_encoding(connection, url)
+            # Two that start at once would both create it.
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_SCHEMA_LOCK)))
         METADATA.create_all(connection)
     return engine
@@ -85,6 +88,20 @@ def _url(address: str) -> sa.URL:
         need = "a file: API, worker and signer are processes of their own, and would share nothing"
         raise ConfigError("database", address, need)
     return url
+
+
+def _postgresql(url: sa.URL) -> sa.Engine:
+    try:  # in an encoding of its own, or one of ASCII could not even be asked for its encoding
+        return sa.create_engine(url, pool_pre_ping=True, connect_args={"client_encoding": "utf8"})
+    except (ImportError, sa.exc.ArgumentError) as error:
+        raise ConfigError("database", url.render_as_string(), f"its driver: {error}") from error
+
+
+def _check_encoding(connection: sa.Connection, url: sa.URL) -> None:
+    encoding = connection.exec_driver_sql("SHOW server_encoding").scalar_one()
+    if encoding != "UTF8":
+        need = f"ENCODING 'UTF8' is needed, it has {encoding}, which does not hold every text"
+        raise ConfigError("database", url.render_as_string(), need)
 
 
 def _prepare_sqlite(connection: Any, _: Any) -> None:

@@ -37,6 +37,8 @@ def test_processes_that_start_at_once_on_an_empty_postgresql_all_find_its_tables
         ("mysql://somebody:secret@host/jobs", r"mysql://somebody:\*\*\*@host/jobs"),
         ("postgres://somebody:secret@host/jobs", r"postgres://somebody:\*\*\*@host/jobs"),
         ("somebody:secret@host/jobs", "host/jobs"),
+        ("postgresql+none://somebody:secret@host/jobs", r"postgresql\+none://.*@host/jobs"),
+        ("postgresql+pg8000://somebody:secret@host/jobs", r"postgresql\+pg8000://.*@host/jobs"),
     ],
 )
 def test_an_address_that_no_service_can_use_is_refused_by_name_and_without_its_secret(

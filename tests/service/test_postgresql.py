@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 from flask.testing import FlaskClient
 
+from mlflow_rlrisk import ConfigError
 from service import assessment_table
 from service.app import create_app
 from service.assessment_table import Assessment, AssessmentTable, State
@@ -36,6 +37,20 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sa.Engine]:
 @pytest.fixture
 def jobs(engine: sa.Engine) -> AssessmentTable:
     return AssessmentTable(engine)
+
+
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+def test_a_database_that_does_not_hold_every_text_is_refused_at_the_start(
+    engine: sa.Engine, encoding: str
+) -> None:
+    # The first is what initdb makes where LANG=C; a name in Greek was a 500 with the second.
+    with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+        made = f"CREATE DATABASE of_{encoding} ENCODING '{encoding}' TEMPLATE template0"
+        connection.exec_driver_sql(f"{made} LC_COLLATE 'C' LC_CTYPE 'C'")
+    address = engine.url.set(database=f"of_{encoding}".lower())
+
+    with pytest.raises(ConfigError, match=f"ENCODING 'UTF8' is needed, it has {encoding}"):
+        open_database(address.render_as_string(hide_password=False))
 
 
 def begin_while(

@@ -318,47 +318,6 @@ def test_the_look_reads_page_by_page_and_ends_where_the_last_one_began(
     assert asked == [2, 0]  # the newest page is older than the last look; nobody has the tag
 
 
-def test_a_worker_whose_clock_is_ahead_of_the_registrys_sees_every_new_version(
-    registry: mlflow.MlflowClient,
-    settings: ServiceSettings,
-    jobs: AssessmentTable,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("service.poller.OVERLAP_MS", 0)
-    make(registry, "old", 1)
-    hour_ns, right = 3600 * 10**9, time.time_ns
-    with monkeypatch.context() as wrong:
-        wrong.setattr("service.poller.time.time_ns", lambda: right() + hour_ns)
-        Poller(settings, jobs, "a").look()
-        time.sleep(0.002)
-        make(registry, "sft-a", 1)
-        Poller(settings, jobs, "a").look()
-        assert models(jobs) == ["models:/sft-a/1"]
-    time.sleep(0.002)
-    make(registry, "sft-b", 1)
-
-    Poller(settings, jobs, "a").look()
-
-    assert models(jobs) == ["models:/sft-a/1", "models:/sft-b/1"]
-
-
-def test_a_lease_of_a_clock_that_was_wrong_keeps_nobody_from_looking(
-    registry: mlflow.MlflowClient,
-    settings: ServiceSettings,
-    jobs: AssessmentTable,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    tomorrow = time.time() + 24 * 3600
-    with monkeypatch.context() as wrong:
-        wrong.setattr("service.poller_state.time.time", lambda: tomorrow)
-        Poller(settings, jobs, "a").turn()
-    make(registry, "sft-a")
-
-    Poller(settings, jobs, "b").turn()
-
-    assert models(jobs) == ["models:/sft-a/1"]
-
-
 def test_another_worker_looks_when_the_first_is_gone(
     registry: mlflow.MlflowClient,
     settings: ServiceSettings,
