@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from dbos import DBOS, DBOSConfig, SetEnqueueOptions, SetWorkflowID
+from dbos import error as dbos_errors
 from sqlalchemy import make_url
 
 from mlflow_rlrisk import ConfigError
@@ -178,6 +179,8 @@ def _sweep() -> None:
             _hand_over(PUBLISHING, publish_workflow, each, _publishing_id(each))
     except SQLAlchemyError as error:
         logger.error("the database does not answer: %s", error)
+    except dbos_errors.DBOSNonExistentWorkflowError as error:
+        logger.info("another worker was quicker, the next sweep goes on: %s", error)
 
 
 def _take_over() -> None:

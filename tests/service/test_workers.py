@@ -6,6 +6,7 @@ import shutil
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import mlflow
 import pytest
@@ -118,6 +119,36 @@ def test_after_the_database_was_away_nobody_counts_as_dead_before_it_could_be_he
         Exception, match="DBOS"
     ):  # asks DBOS, which does not run here, what it has left
         take_over(life_s * 1.5, is_other_alive=False)
+
+
+def test_a_workflow_that_another_worker_took_first_ends_no_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = pytest.importorskip("service.worker")
+    dbos_errors = pytest.importorskip("dbos").error
+    parts, life_s = worker._parts, 1.2
+    address = f"sqlite:///{tmp_path / 'service.db'}"
+    settings = load_settings(write_settings(tmp_path, address, worker_life_s=life_s))
+    engine = open_database(address)
+    for name, value in (("jobs", AssessmentTable(engine)), ("settings", settings), ("name", "a")):
+        monkeypatch.setattr(parts, name, value, raising=False)
+    monkeypatch.setattr(parts, "listens_since", -math.inf)
+    say_alive(engine, "b")
+    time.sleep(life_s * 1.2)
+    listed = SimpleNamespace(workflow_id="score-a", executor_id="b", queue_name=worker.SCORING)
+    monkeypatch.setattr(worker.DBOS, "list_workflows", lambda **_: [listed])  # deleted since
+    worker.DBOS(config=worker._config(settings, "a"))
+    worker.DBOS.launch()
+    try:
+        with pytest.raises(dbos_errors.DBOSNonExistentWorkflowError):
+            worker.DBOS.resume_workflow("score-a", queue_name=worker.SCORING)
+
+        monkeypatch.setattr(parts, "last_beat", time.monotonic() - life_s / 3)
+        worker._sweep()
+    finally:
+        worker.DBOS.destroy()
+
+    assert gone(engine, life_s) == ["b"]
 
 
 def test_a_worker_keeps_nothing_of_workflows_that_ended() -> None:
