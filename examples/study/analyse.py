@@ -22,6 +22,7 @@ from examples.study.first_updates import (
     first_update_summary,
     measured_lineages,
 )
+from examples.study.groups import group_figures, group_section
 from examples.study.misranked import misranked, noise_floor
 from examples.study.outcomes import (
     CHANCE_TESTS,
@@ -77,6 +78,7 @@ class Shown(NamedTuple):
     ahead: Tested
     chance: dict[str, Any]
     planned_chance: Tested
+    groups: dict[str, Any] | None
 
 
 def all_figures(rows: list[PairRow]) -> Shown:
@@ -88,6 +90,7 @@ def all_figures(rows: list[PairRow]) -> Shown:
         ahead=first_updates(rows),
         chance=chance_figures(),
         planned_chance=[planned_chance(rows, test) for test in CHANCE_TESTS],
+        groups=group_figures(rows),
     )
 
 
@@ -192,6 +195,7 @@ def evidence_page(shown: Shown) -> str:
         first_update_summary(shown.ahead),
         chance_section(shown.chance),
         *map(planned_chance_section, shown.planned_chance),
+        group_section(shown.groups),
         *map(first_update_section, shown.ahead),
         *map(prospective_candidates, shown.tested),
     ]
@@ -221,6 +225,7 @@ def main(arguments: list[str] | None = None) -> int:
             "first_updates": shown.ahead,
             "chance": shown.chance,
             "planned_chance": shown.planned_chance,
+            "groups": shown.groups,
         }
         print(json.dumps({**shown.study, **figures_of}, allow_nan=False))
         return 0

@@ -28,6 +28,7 @@ from examples.study.planned_settings import (
     PROSPECTIVE_11,
     PROSPECTIVE_12,
     PROSPECTIVE_13,
+    PROSPECTIVE_14,
 )
 from examples.study.predictors import DURING, OURS, PREDICTORS, values_of
 from examples.study.rows import PairRow
@@ -99,6 +100,9 @@ PLANNED = (
     ),
     PlannedTest(
         "Thirteenth test out of sample", PROSPECTIVE_13, "prospective-13.json", is_of_rank=False
+    ),
+    PlannedTest(
+        "Fourteenth test out of sample", PROSPECTIVE_14, "prospective-14.json", is_of_rank=False
     ),
 )
 

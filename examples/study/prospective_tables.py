@@ -31,8 +31,8 @@ def prospective_summary(tested: Sequence[Mapping[str, Any] | None]) -> str:
         "**Planned tests**, each committed before its first run. ρ is the mean over lineages; "
         "intervals resample the checkpoints of each; levels are those given before the runs. The "
         "first two asked whether the index ranks the finals as pass@64 does, the others what the "
-        "first updates tell (below), the last what the index is to read.\n\n"
-        + table(SUMMARY, [_summed(found) for found in known])
+        "first updates tell (below), the thirteenth what the index is to read, the fourteenth "
+        "what is low in larger groups.\n\n" + table(SUMMARY, [_summed(found) for found in known])
     )
 
 

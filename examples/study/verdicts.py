@@ -27,11 +27,17 @@ NO_LUCK = {"low_agreement_from": 0.0, "low_headroom_from": 0.0}
 _ORDER = {RiskLevel.LOW: 0, RiskLevel.MEDIUM: 1, RiskLevel.HIGH: 2}
 
 
-def judgement_now(row: PairRow, policy: PolicyConfig | None = None) -> Judgement:
-    """Level and index by a policy, the default one unless another is given."""
+def judgement_now(
+    row: PairRow, policy: PolicyConfig | None = None, *, group_size: int | None = None
+) -> Judgement:
+    """Level and index by a policy, the default one unless another is given.
+
+    In groups of the run, unless others are asked for.
+    """
     report, context = report_of(row["report"]), AssessmentContext()
     policy = policy or PolicyConfig()
     config = report.config
+    config = config.model_copy(update={"group_size": group_size or config.group_size})
     found = aggregate(
         _statistics(report),
         group_size=config.group_size,
@@ -98,6 +104,12 @@ def level_now(row: PairRow, policy: PolicyConfig | None = None) -> RiskLevel:
     if own != free or (level is RiskLevel.MEDIUM and is_withheld):
         level = judgement_now(row, free).level
     return with_luck(row, level, policy)
+
+
+def level_in_groups(row: PairRow, group_size: int) -> RiskLevel:
+    """Level by the default policy, had the same rollouts been cut into groups of that size."""
+    level = judgement_now(row, PolicyConfig(**NO_LUCK), group_size=group_size).level
+    return with_luck(row, level, PolicyConfig())
 
 
 def with_luck(
