@@ -1,6 +1,7 @@
 """Drift between two real checkpoints, against logprobs recomputed in float64."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ from mlflow_rlrisk.rollout_store import RolloutStore
 from mlflow_rlrisk.weight_drift import part_of, weight_drift
 from mlflow_rlrisk.wiring import Assessment, run_assessment
 from tests.tiny_assessments import GRADERS
-from tests.tiny_models import write_llama
+from tests.tiny_models import close_prompts, write_llama
 
 PROMPTS = [{"prompt": f"{a}+{b}=", "answer": str(a + b)} for a in range(6) for b in range(4)]
 CONFIG = AssessmentConfig(
@@ -30,8 +31,6 @@ CONFIG = AssessmentConfig(
 
 def nudged(source: Path, target: Path, size: float) -> Path:
     """A copy whose feed-forward weights are scaled; everything else is equal to the bit."""
-    import shutil
-
     from safetensors.torch import load_file, save_file
 
     shutil.copytree(source, target)
@@ -47,11 +46,15 @@ def nudged(source: Path, target: Path, size: float) -> Path:
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Assessment], list[Path]]:
     root = tmp_path_factory.mktemp("drift")
-    grader = root / "graders.py"
-    grader.write_text(GRADERS)
     first = write_llama(root / "before")
     folders = [first, nudged(first, root / "after", 0.5)]
-    assessments = [
+    return assessed(root, folders), folders
+
+
+def assessed(root: Path, folders: list[Path]) -> list[Assessment]:
+    grader = root / "graders.py"
+    grader.write_text(GRADERS)
+    return [
         run_assessment(
             folder,
             PROMPTS,
@@ -62,7 +65,6 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Assessment], li
         )
         for folder in folders
     ]
-    return assessments, folders
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +119,21 @@ def test_divergences_equal_a_recomputation_in_float64(
         assert found.per_sequence.value == pytest.approx(np.mean(per_sequence), abs=1e-5)
         assert found.num_sequences == 3 * len(PROMPTS)
         assert found.per_token_k3.ci_low > 0.0
+
+
+def test_prompts_that_the_tokenizer_closes_are_scored_as_they_were_sampled_from(
+    pair: tuple[list[Assessment], list[Path]], report: DriftReport, tmp_path: Path
+) -> None:
+    _, folders = pair
+    closed = [close_prompts(shutil.copytree(each, tmp_path / each.name)) for each in folders]
+    checkpoints = (open_checkpoint(closed[0]), open_checkpoint(closed[1]))
+
+    found = measure_drift(*assessed(tmp_path, closed), checkpoints, rollouts_per_prompt=3)
+
+    for own, other in ((found.forward, report.forward), (found.reverse, report.reverse)):
+        assert own is not None
+        assert other is not None
+        assert own.per_token.value == pytest.approx(other.per_token.value, abs=1e-9)
 
 
 def test_the_reward_moved_no_further_than_the_divergence_allows(report: DriftReport) -> None:

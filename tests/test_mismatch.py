@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from tokenizers import Tokenizer
-from tokenizers.processors import TemplateProcessing
 
 from mlflow_rlrisk.assess import assess, rescore
 from mlflow_rlrisk.assessment_inputs import AssessmentInputs
@@ -26,7 +24,7 @@ from mlflow_rlrisk.rescored_rollouts import open_rollouts, rescore_mismatch
 from mlflow_rlrisk.rollout_store import RolloutStore
 from mlflow_rlrisk.stored_evidence import EVIDENCE
 from mlflow_rlrisk.train_inference_mismatch import MismatchReport
-from tests.tiny_models import write_llama
+from tests.tiny_models import close_prompts, write_llama
 
 PROMPTS = [{"prompt": text, "answer": "1"} for text in ("12+3=", "what is 12?", "a", "a = b", "1")]
 
@@ -331,13 +329,7 @@ def test_quantized_weights_are_refused_before_anything_is_sampled(
 
 
 def test_a_tokenizer_that_closes_prompts_is_no_mismatch(tmp_path: Path) -> None:
-    model = write_llama(tmp_path / "model")
-    path = model / "tokenizer.json"
-    core = Tokenizer.from_file(str(path))
-    closing = ("<eos>", core.token_to_id("<eos>"))
-    core.post_processor = TemplateProcessing(single="$A <eos>", special_tokens=[closing])
-    core.save(str(path))
-    folder = _assessed(tmp_path / "out", model)
+    folder = _assessed(tmp_path / "out", close_prompts(write_llama(tmp_path / "model")))
 
     report = _measure(folder)
 

@@ -29,7 +29,7 @@ from mlflow_rlrisk.stored_evidence import EVIDENCE
 from mlflow_rlrisk.wiring import run_assessment
 from tests.mlflow_server import migrated_database, sqlite_store
 from tests.prompt_statistics import prompts, report_of
-from tests.tiny_models import write_llama
+from tests.tiny_models import close_prompts, write_llama
 
 PROMPTS = [{"prompt": f"{a}{b}=", "answer": "e"} for a in range(8) for b in range(8)]
 RUN = LookaheadConfig(learning_rate=1e-2, run_steps=40, prompts_per_step=16, steps=4, repeats=2)
@@ -47,7 +47,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def assessed(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("assessed") / "out"
+    return assess_to(tmp_path_factory.mktemp("assessed") / "out", model)
+
+
+def assess_to(folder: Path, model: Path) -> Path:
     config = AssessmentConfig(
         sampling=SamplingConfig(num_samples=16, max_new_tokens=3),
         num_resamples=200,
@@ -88,6 +91,20 @@ def test_a_reward_that_all_prompts_share_is_learned_and_kept_in_the_folder(folde
     assert component.weight == 0.0
     assert after.metrics["rlrisk/risk_index"] == before.metrics["rlrisk/risk_index"]
     assert RiskReport.from_json(after.to_json()) == after
+
+
+def test_prompts_that_the_tokenizer_closes_teach_what_open_ones_do(
+    folder: Path, model: Path, tmp_path: Path
+) -> None:
+    closed = close_prompts(Path(shutil.copytree(model, tmp_path / "closed")))
+
+    found, other = (
+        look_ahead_from(each, RUN, device="cpu")
+        for each in (assess_to(tmp_path / "closed-out", closed), folder)
+    )
+
+    assert found.reach.value == pytest.approx(other.reach.value, rel=1e-6)
+    assert found.pass_at_1 == pytest.approx(other.pass_at_1)
 
 
 def test_figures_do_not_depend_on_the_order_in_which_prompts_were_stored(

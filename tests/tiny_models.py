@@ -55,6 +55,19 @@ def write_neox(folder: Path, **settings: Any) -> Path:
     return _write(folder, _neox_config, settings)
 
 
+def close_prompts(folder: Path) -> Path:
+    """Let the tokenizer of a model put the end token behind every text, as some do."""
+    from tokenizers import Tokenizer
+    from tokenizers.processors import TemplateProcessing
+
+    path = str(folder / "tokenizer.json")
+    core = Tokenizer.from_file(path)
+    closing = ("<eos>", core.token_to_id("<eos>"))
+    core.post_processor = TemplateProcessing(single="$A <eos>", special_tokens=[closing])
+    core.save(path)
+    return folder
+
+
 def _write(folder: Path, make_config: Any, settings: dict[str, Any]) -> Path:
     import torch
     from transformers import AutoModelForCausalLM
