@@ -26,7 +26,12 @@ from examples.study.first_updates import NO_LINE, lookaheads_of, within_auroc
 from examples.study.layout import sweep_order
 from examples.study.looking_ahead import LookaheadRow
 from examples.study.models import weights_digest
-from examples.study.planned_settings import PROSPECTIVE_12, PROSPECTIVE_13, STUDIES
+from examples.study.planned_settings import (
+    PROSPECTIVE_12,
+    PROSPECTIVE_13,
+    PROSPECTIVE_14,
+    STUDIES,
+)
 from examples.study.predictors import PREDICTORS, RESULTS, values_of
 from examples.study.prospective import REFERENCE
 from examples.study.rows import PairRow, read_pairs
@@ -83,7 +88,11 @@ def _measured(folder: Path, row: PairRow, place: Path, settings: StudySettings) 
 def told() -> str:
     """What it tells of the checkpoints known before, and of those of the tests that came after."""
     measured = [row for row in read_pairs(RESULTS / "pairs.jsonl") if agreement_of(row) is not None]
-    tests = {"twelfth": PROSPECTIVE_12, "thirteenth": PROSPECTIVE_13}
+    tests = {
+        "twelfth": PROSPECTIVE_12,
+        "thirteenth": PROSPECTIVE_13,
+        "fourteenth": PROSPECTIVE_14,
+    }
     names = {test: {each.name for each in plan.lineages} for test, plan in tests.items()}
     later = set().union(*names.values())
     parts = {"all outcomes known": [row for row in measured if row["lineage"] not in later]}

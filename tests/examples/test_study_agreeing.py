@@ -10,7 +10,7 @@ from examples.study.agreeing import told
 from examples.study.agreements import read_agreements
 from examples.study.looking_ahead import FILE as AHEAD
 from examples.study.looking_ahead import read_lookaheads
-from examples.study.planned_settings import PROSPECTIVE_12, PROSPECTIVE_13
+from examples.study.planned_settings import PROSPECTIVE_12, PROSPECTIVE_13, PROSPECTIVE_14
 from examples.study.predictors import RESULTS
 from examples.study.rows import read_pairs
 from examples.study.scoring import study_of
@@ -49,6 +49,7 @@ def test_the_auroc_of_agreement_is_that_of_mann_and_whitney() -> None:
     [
         ("twelfth", PROSPECTIVE_12, "headroom from 4 on"),
         ("thirteenth", PROSPECTIVE_13, "agreement from 0.5 on"),
+        ("fourteenth", PROSPECTIVE_14, "agreement from 0.5 on"),
     ],
 )
 def test_the_lows_of_a_test_are_those_given_before_its_runs(
