@@ -138,6 +138,15 @@ class _GatedStore(SqlAlchemyStore):
         return renamed
 
     def set_model_version_tag(self, name: str, version: Any, tag: Any) -> None:
+        try:
+            self._set_tag(name, version, tag)
+        except MlflowException as error:
+            if not isinstance(error.__cause__, sa.exc.IntegrityError):
+                raise
+            # Another made this tag after the store had looked: what it holds now is judged anew.
+            self._set_tag(name, version, tag)
+
+    def _set_tag(self, name: str, version: Any, tag: Any) -> None:
         with refusing("set_tag"):
             self.gatekeeper.admit_tag(name, _number(version), tag.key, str(tag.value))
         super().set_model_version_tag(name, version, tag)

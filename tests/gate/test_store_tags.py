@@ -1,10 +1,12 @@
 """Tags through the plugin: what shows a verdict is set only as a key holder signed it."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from mlflow.entities.model_registry import RegisteredModelTag
+from mlflow.entities.model_registry import ModelVersionTag, RegisteredModelTag
 
 from mlflow_rlrisk.attestation import ATTESTATION_TAG, sign_override
 from mlflow_rlrisk.attestation_keys import SigningKey, to_text
@@ -162,3 +164,20 @@ def test_an_unsigned_verdict_leaves_tags_and_description_of_a_protected_version_
     assert kept.tags == signed.tags
     assert not kept.description
     assert "the verdict is advisory" in caplog.text
+
+
+def test_writers_of_one_new_tag_at_once_are_all_taken(gated: Gated) -> None:
+    together = threading.Barrier(4)
+
+    def write(key: str, writer: int) -> None:
+        together.wait(30)
+        gated.store.set_model_version_tag("prod-a", "1", ModelVersionTag(key, str(writer)))
+
+    gated.version("prod-a")
+    with ThreadPoolExecutor(4) as pool:
+        for place in range(25):
+            written = [pool.submit(write, f"owner-{place}", writer) for writer in range(4)]
+            assert [each.result() for each in written] == [None] * 4
+
+    tags = gated.plain.get_model_version("prod-a", "1").tags
+    assert {tags[f"owner-{place}"] for place in range(25)} <= set("0123")
