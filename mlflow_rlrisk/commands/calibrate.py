@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--min-gain",
-    type=FiniteFloat(),
+    type=FiniteFloat(min=-1.0, max=1.0),
     default=0.0,
     show_default=True,
     help="A run that gains no more than this failed, collapsed or not.",

@@ -273,10 +273,18 @@ def test_what_is_no_record_of_outcomes_is_refused(tag: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [("--min-gain", "nan"), ("--min-gain", "inf"), ("--devices", "nan")]
+    ("options", "said"),
+    [
+        (("--min-gain", "nan"), "no finite number"),
+        (("--min-gain", "inf"), "not in the range -1.0<=x<=1.0"),
+        (("--min-gain", "5"), "not in the range -1.0<=x<=1.0"),
+        (("--devices", "nan"), "no finite number"),
+    ],
 )
-def test_a_figure_that_is_not_finite_is_misuse(options: tuple[str, str]) -> None:
-    assert "no finite number" in str(run("models:/a", *options).exception)
+def test_a_figure_that_is_not_finite_or_no_gain_is_misuse(
+    options: tuple[str, str], said: str
+) -> None:
+    assert said in str(run("models:/a", *options).exception)
 
 
 @pytest.mark.mlflow
