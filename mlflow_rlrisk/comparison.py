@@ -138,6 +138,7 @@ _MUST_AGREE: dict[str, Callable[[RiskReport], object]] = {
             "top_k",
             "max_new_tokens",
             "chat_template",
+            "chat_template_kwargs",
         )
     },
     "number of prompts": lambda report: report.num_prompts if report.budget is None else "auto",

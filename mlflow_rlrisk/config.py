@@ -10,7 +10,16 @@ import json
 from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from mlflow_rlrisk.errors import ConfigError, InsufficientRolloutsError
 
@@ -21,6 +30,17 @@ LONGEST_TIMEOUT_S = 1e6
 PositiveInt = Annotated[int, Field(ge=1, le=LARGEST_COUNT)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+GIVEN_TO_TEMPLATES = frozenset(
+    {
+        "messages",
+        "tools",
+        "documents",
+        "add_generation_prompt",
+        "continue_final_message",
+        "tokenize",
+    }
+)
+"""What a chat template is given anyway; no setting replaces it."""
 
 
 class Settings(BaseModel):
@@ -81,6 +101,27 @@ class SamplingConfig(Settings):
     """Base seed; each (prompt, sample) draws from a random stream of its own."""
     chat_template: Literal["auto", "always", "never"] = "auto"
     """``auto`` applies the checkpoint's template to chat prompts and leaves strings raw."""
+    chat_template_kwargs: dict[str, str | int | float | bool] = {}
+    """Variables for the template, such as ``enable_thinking``; it must read each of them."""
+
+    @field_validator("chat_template_kwargs")
+    @classmethod
+    def _only_variables(
+        cls, given: dict[str, str | int | float | bool]
+    ) -> dict[str, str | int | float | bool]:
+        for name in given:
+            if not name.isidentifier() or name in GIVEN_TO_TEMPLATES:
+                need = "this name is no variable of a template that can be set"
+                raise ConfigError(name, given[name], need)
+        return given
+
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Digests of settings without template variables are those of before there were any."""
+        values: dict[str, Any] = dump(self)
+        if not self.chat_template_kwargs:
+            values.pop("chat_template_kwargs", None)
+        return values
 
 
 class AssessmentConfig(Settings):

@@ -225,7 +225,7 @@ def _encoder(
     encoder = PromptEncoder(
         checkpoint,
         tokenizer,
-        chat_template=config.sampling.chat_template,
+        sampling=config.sampling,
         stop_ids=all_stop_ids(checkpoint, tokenizer),
     )
     return encoder.encode

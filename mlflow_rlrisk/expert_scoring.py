@@ -124,12 +124,14 @@ def _evidence(
 def _identity(
     checkpoint: Checkpoint, experts: ExpertSet, config: AssessmentConfig
 ) -> dict[str, Any]:
+    variables = config.sampling.chat_template_kwargs
     return {
         "schema_version": SCHEMA_VERSION,
         "checkpoint": checkpoint.digest,
         "tokenizer": checkpoint.tokenizer_digest,
         "template": checkpoint.template_digest,
         "chat_template": config.sampling.chat_template,
+        **({"chat_template_kwargs": variables} if variables else {}),
         "dtype": config.dtype,
         "expert": experts.digest,
     }
@@ -181,7 +183,7 @@ def _score(
     encoder = PromptEncoder(
         checkpoint,
         tokenizer,
-        chat_template=config.sampling.chat_template,
+        sampling=config.sampling,
         stop_ids={token for ids in stops.values() for token in ids},
     )
     pairs = [encoder.encode_example(each.prompt, each.response) for each in experts.examples]

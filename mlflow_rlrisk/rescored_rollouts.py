@@ -143,7 +143,7 @@ def rescore_mismatch(
     encoder = PromptEncoder(
         checkpoint,
         tokenizer,
-        chat_template=stored.sampling.chat_template,
+        sampling=stored.sampling,
         stop_ids=all_stop_ids(checkpoint, tokenizer),
     )
     if encoder.is_dated and any(encoder.is_templated(group.prompt) for group in stored.groups):

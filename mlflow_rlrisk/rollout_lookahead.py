@@ -78,7 +78,7 @@ def look_ahead_from(
     encoder = PromptEncoder(
         checkpoint,
         tokenizer,
-        chat_template=stored.sampling.chat_template,
+        sampling=stored.sampling,
         stop_ids=all_stop_ids(checkpoint, tokenizer),
     )
     places = inputs.prompt_places()

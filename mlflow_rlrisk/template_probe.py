@@ -1,5 +1,7 @@
 """Renders a chat template once where it can do no harm: a process with little time and memory.
 
+What it reads beside the turns can be named: a variable that it does not read is refused there.
+
 A template is a program of the checkpoint's author. The sandboxed renderer of transformers keeps it
 from Python's internals, but not from looping for ever or from a text of gigabytes. What fails here
 for another reason is left to the real renderer, which knows the tokenizer and the prompts.
@@ -8,6 +10,7 @@ for another reason is left to the real renderer, which knows the tokenizer and t
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 
 from mlflow_rlrisk.errors import CheckpointError
 
@@ -22,8 +25,9 @@ import json, resource, sys
 cpu, memory, most = map(int, sys.argv[1:])
 resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu))
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-template = sys.stdin.buffer.read().decode("utf-8")
+template, variables = json.loads(sys.stdin.buffer.read())
 import jinja2
+import jinja2.meta
 from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension, loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -51,11 +55,17 @@ except MemoryError:
     print(json.dumps("takes more memory than a template needs")); sys.exit()
 except Exception:
     sys.exit()
+known = jinja2.meta.find_undeclared_variables(env.parse(template))
+if unread := sorted(variables.keys() - known):
+    others = sorted(known - {"messages", "tools", "documents", "add_generation_prompt"})
+    print(json.dumps(f"does not read {', '.join(unread)}; it reads {', '.join(others)}"))
+    sys.exit()
 for talk in talks:
     try:
         size = 0
-        for piece in compiled.generate(messages=talk, add_generation_prompt=True, bos_token="<s>",
-                                       eos_token="</s>", tools=None, documents=None):
+        given = {"bos_token": "<s>", "eos_token": "</s>", **variables}
+        for piece in compiled.generate(messages=talk, add_generation_prompt=True, tools=None,
+                                       documents=None, **given):
             size += len(piece)
             if size > most:
                 print(json.dumps("turns a greeting into more than a megabyte")); sys.exit()
@@ -68,17 +78,24 @@ for talk in talks:
 """
 
 
-def refuse_hostile_template(template: str) -> None:
+def refuse_hostile_template(
+    template: str, variables: Mapping[str, str | int | float | bool] | None = None
+) -> None:
     """Render a chat template within limits.
 
+    Args:
+        template: Its text.
+        variables: What it is given beside the turns.
+
     Raises:
-        CheckpointError: It breaks out, runs for ever, or takes too much memory or text.
+        CheckpointError: It breaks out, runs for ever, takes too much memory or text, or does not
+            read a variable.
     """
     limits = [str(each) for each in (CPU_LIMIT_S, MEMORY_LIMIT_BYTES, MAX_RENDERED)]
     try:
         done = subprocess.run(
             [sys.executable, "-I", "-c", _PROGRAM, *limits],
-            input=template.encode("utf-8", "surrogatepass"),
+            input=json.dumps([template, dict(variables or {})]).encode("ascii"),
             capture_output=True,
             timeout=WALL_LIMIT_S,
             check=False,

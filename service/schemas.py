@@ -4,9 +4,15 @@ An input names things that the operator configured. There is no field for a path
 """
 
 from datetime import UTC, datetime
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 
 from mlflow_rlrisk import SamplingConfig
 from service.assessment_table import Assessment, State
@@ -16,6 +22,15 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,128}$")]
 Reference = Annotated[str, Field(min_length=1, max_length=1024)]
 NO_NULL = r"^[^\x00]*$"
 """PostgreSQL keeps no text with U+0000."""
+
+TemplateVariables = Annotated[
+    dict[
+        Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")],
+        Annotated[str, Field(max_length=1024, pattern=NO_NULL)] | bool | int | float,
+    ],
+    Field(max_length=16),
+]
+"""Variables of the chat template by name."""
 
 
 class _Input(BaseModel):
@@ -32,6 +47,15 @@ class SamplingRequest(_Input):
     max_new_tokens: Annotated[int, Field(ge=1)] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
     chat_template: Literal["auto", "always", "never"] | None = None
+    chat_template_kwargs: TemplateVariables | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Idempotency keys live longer than a release that knew no template variables."""
+        values: dict[str, Any] = dump(self)
+        if self.chat_template_kwargs is None:
+            values.pop("chat_template_kwargs", None)
+        return values
 
     def onto(self, defaults: SamplingConfig) -> SamplingConfig:
         """The defaults with what was asked for."""

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import mlflow_rlrisk
-from mlflow_rlrisk.commands.assessment import parse_backend_options, parse_mapping
+from mlflow_rlrisk.commands.assessment import parse_mapping, parse_pairs
 from mlflow_rlrisk.errors import ConfigError
 from tests.mlflow_server import migrated_database
 
@@ -387,7 +387,7 @@ def test_a_policy_file_that_goes_away_while_sampling_does_not_cost_the_verdict(
 def test_backend_options_are_numbers_booleans_or_text() -> None:
     given = ("tensor_parallel_size=2", "enforce_eager=true", "url=http://h:1/v1?a=b", "name=[1]")
 
-    assert parse_backend_options(given) == {
+    assert parse_pairs("backend_option", given) == {
         "tensor_parallel_size": 2,
         "enforce_eager": True,
         "url": "http://h:1/v1?a=b",
@@ -395,6 +395,6 @@ def test_backend_options_are_numbers_booleans_or_text() -> None:
     }
     for wrong, need in (("plain", "expected KEY=VALUE"), ("=1", "expected KEY=VALUE")):
         with pytest.raises(ConfigError, match=need):
-            parse_backend_options([wrong])
+            parse_pairs("backend_option", [wrong])
     with pytest.raises(ConfigError, match="stands twice"):
-        parse_backend_options(["a=1", "a=2"])
+        parse_pairs("backend_option", ["a=1", "a=2"])

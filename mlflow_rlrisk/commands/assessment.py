@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mlflow_rlrisk.wiring import Assessment
 
 DEFAULT_OUT = "rlrisk-out"
+_BOOLEANS = {"True": "true", "False": "false"}
 
 
 @click.command()
@@ -234,14 +235,17 @@ def register_report(assessment: "Assessment", page: str, signer: Signer | None =
 
 
 def _config(settings: dict[str, Any]) -> AssessmentConfig:
-    sampling = SamplingConfig(**{name: settings[name] for name in SamplingConfig.model_fields})
+    drawn = {name: settings[name] for name in SamplingConfig.model_fields}
+    drawn["chat_template_kwargs"] = parse_pairs(
+        "chat_template_kwargs", settings["chat_template_kwargs"]
+    )
     rest = {
         name: settings[name]
         for name in AssessmentConfig.model_fields
         if name in settings and name != "sampling"
     }
-    rest["backend_options"] = parse_backend_options(settings["backend_options"])
-    return AssessmentConfig(sampling=sampling, **rest)
+    rest["backend_options"] = parse_pairs("backend_option", settings["backend_options"])
+    return AssessmentConfig(sampling=SamplingConfig(**drawn), **rest)
 
 
 def _policy(path: str | None) -> PolicyConfig:
@@ -252,8 +256,8 @@ def _policy(path: str | None) -> PolicyConfig:
     return load_policy(path)
 
 
-def parse_backend_options(given: Sequence[str]) -> dict[str, str | int | float | bool]:
-    """Read ``KEY=VALUE`` pairs; a value is a JSON number or boolean, else text.
+def parse_pairs(setting: str, given: Sequence[str]) -> dict[str, str | int | float | bool]:
+    """Read ``KEY=VALUE`` pairs; a value is a JSON number, a boolean (Python's too), else text.
 
     Raises:
         ConfigError: There is no ``=``, or a key stands twice.
@@ -262,11 +266,11 @@ def parse_backend_options(given: Sequence[str]) -> dict[str, str | int | float |
     for pair in given:
         key, equals, text = pair.partition("=")
         if not equals or not key:
-            raise ConfigError("backend_option", pair, "expected KEY=VALUE")
+            raise ConfigError(setting, pair, "expected KEY=VALUE")
         if key in options:
-            raise ConfigError("backend_option", pair, f"{key} stands twice")
+            raise ConfigError(setting, pair, f"{key} stands twice")
         try:
-            value = json.loads(text)
+            value = json.loads(_BOOLEANS.get(text, text))
         except ValueError:
             value = text
         options[key] = value if isinstance(value, str | int | float | bool) else text

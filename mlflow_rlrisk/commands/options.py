@@ -49,6 +49,12 @@ _sampling_options = _options(
         show_default=True,
         help="auto: chat prompts get the checkpoint's template, strings stay raw.",
     ),
+    click.option(
+        "--chat-template-kwargs",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="A variable of the template, as enable_thinking=false; may be given several times.",
+    ),
 )
 _input_options = _options(
     click.option("--prompts", required=True, help="The RL prompt set: a file or a dataset folder."),

@@ -132,11 +132,12 @@ def _serve(command: "ServerCommand") -> int:
 
 def _say_spare_word(checkpoint: Any) -> None:
     """Warn where entropies cannot travel in band; needs the tokenizer, which is optional here."""
+    from mlflow_rlrisk.config import SamplingConfig
     from mlflow_rlrisk.errors import MissingDependencyError
     from mlflow_rlrisk.samplers.endpoint.local_model import LocalModel
 
     try:
-        if LocalModel(checkpoint, max_new_tokens=1, chat_template="auto").entropy_id is None:
+        if LocalModel(checkpoint, SamplingConfig(max_new_tokens=1)).entropy_id is None:
             console.say(
                 "warning: every word of the model is the tokenizer's, so none is left to carry "
                 "entropies: `assess` will get bounds and estimates only, unless backend option "

@@ -73,11 +73,11 @@ class OpenAISampler:
                 if isinstance(source, Checkpoint)
                 else open_checkpoint(source, allow_pickle=config.allow_pickle)
             )
-            self._local = LocalModel(
-                checkpoint,
-                max_new_tokens=config.sampling.max_new_tokens,
-                chat_template=config.sampling.chat_template,
-            )
+            self._local = LocalModel(checkpoint, config.sampling)
+        elif config.sampling.chat_template_kwargs:
+            given = config.sampling.chat_template_kwargs
+            need = "none for endpoint:NAME, whose template is its server's; give the checkpoint"
+            raise ConfigError("chat_template_kwargs", given, need)
         known_size = self._local.vocab_size if self._local else self._options.vocab_size
         self._reader = RolloutReader(local=self._local, vocab_size=known_size or LARGEST_VOCABULARY)
         self._client = EndpointClient(self._options)

@@ -6,16 +6,16 @@ question; the numbers would look normal. So every prompt is decoded again and co
 
 import unicodedata
 from collections.abc import Collection, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from mlflow_rlrisk.checkpoint import Checkpoint
+from mlflow_rlrisk.config import SamplingConfig
 from mlflow_rlrisk.errors import CheckpointError
 from mlflow_rlrisk.records import Prompt
+from mlflow_rlrisk.template_probe import refuse_hostile_template
 
 SHOWN = 60
 """Characters of a text that an error message shows."""
-
-ChatTemplate = Literal["auto", "always", "never"]
 
 DECODED_TOKENS = 512
 """About so many tokens of the vocabulary are decoded to check the tokenizer that was loaded."""
@@ -24,19 +24,33 @@ MAX_DIFFERING_SHARE = 0.02
 
 
 class PromptEncoder:
-    """Renders and encodes the prompts of one checkpoint."""
+    """Renders and encodes the prompts of one checkpoint.
+
+    Args:
+        checkpoint: The checkpoint.
+        tokenizer: Its tokenizer as it was loaded.
+        sampling: Says which prompts get the chat template, and with which variables.
+        stop_ids: Tokens that end a completion.
+
+    Raises:
+        CheckpointError: The tokenizer was loaded as another one than is stored, or its template
+            does not read a variable.
+    """
 
     def __init__(
         self,
         checkpoint: Checkpoint,
         tokenizer: Any,
         *,
-        chat_template: ChatTemplate,
+        sampling: SamplingConfig,
         stop_ids: Collection[int],
     ) -> None:
         self._name = checkpoint.display_name
         self._tokenizer = tokenizer
-        self._chat_template = chat_template
+        self._chat_template = sampling.chat_template
+        self._variables = sampling.chat_template_kwargs
+        if self._variables:
+            self._check_variables()
         self._stop_ids = frozenset(stop_ids)
         self._stored = _stored_tokenizer(checkpoint)
         self._check_decoder()
@@ -103,7 +117,8 @@ class PromptEncoder:
 
         Its digest is the same tomorrow, its prompts are not.
         """
-        return "strftime_now" in str(self._tokenizer.chat_template or "")
+        template = str(self._tokenizer.chat_template or "")
+        return "strftime_now" in template and "date_string" not in self._variables
 
     def is_templated(self, prompt: Prompt) -> bool:
         """True where the chat template is applied to the prompt."""
@@ -115,11 +130,13 @@ class PromptEncoder:
         """How the prompts become tokens, for people."""
         num_wrapped = sum(self.is_templated(prompt) for prompt in prompts)
         if num_wrapped == 0:
-            return "none: prompts are raw text"
+            unused = ", chat_template_kwargs change nothing" if self._variables else ""
+            return f"none: prompts are raw text{unused}"
         digest = (template_digest or "")[:12]
         dated = ", which inserts today's date" if self.is_dated else ""
+        given = "".join(f", {name}={value!r}" for name, value in sorted(self._variables.items()))
         some = "" if num_wrapped == len(prompts) else f", for {num_wrapped} chat prompts"
-        return f"the checkpoint's chat template ({digest}){dated}{some}"
+        return f"the checkpoint's chat template ({digest}){dated}{given}{some}"
 
     def _render(self, prompt: Prompt) -> tuple[str, bool]:
         if not self.is_templated(prompt):
@@ -137,11 +154,27 @@ class PromptEncoder:
         from jinja2 import TemplateError
 
         try:
-            return str(self._tokenizer.apply_chat_template(turns, tokenize=False, **options))
+            return str(
+                self._tokenizer.apply_chat_template(
+                    turns, tokenize=False, **options, **self._variables
+                )
+            )
         except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:
             raise CheckpointError(
                 f"{self._name}: its chat template fails on {what}: {error}"
             ) from error
+
+    def _check_variables(self) -> None:
+        """What the template does not read would change nothing, and nobody would know."""
+        if not self._tokenizer.chat_template:
+            raise CheckpointError(
+                f"{self._name}: chat_template_kwargs are given and the tokenizer has no chat "
+                "template"
+            )
+        try:
+            refuse_hostile_template(self._tokenizer.get_chat_template(), self._variables)
+        except CheckpointError as error:
+            raise CheckpointError(f"{self._name}: {error}") from error
 
     def _check_question(self, prompt: Prompt, turn: dict[str, str], rendered: str) -> None:
         """A template may leave out a turn whose role it does not know; a tool's may be quoted."""

@@ -97,7 +97,7 @@ class TransformersSampler:
         self._encoder = PromptEncoder(
             self.checkpoint,
             self._tokenizer,
-            chat_template=self._sampling.chat_template,
+            sampling=self._sampling,
             stop_ids=all_stop_ids,
         )
         self._decoder = Decoder(self._model, chooser, all_stop_ids)

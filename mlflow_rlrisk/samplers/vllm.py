@@ -92,7 +92,7 @@ class VllmSampler:
         self._encoder = PromptEncoder(
             self.checkpoint,
             self._tokenizer,
-            chat_template=self._sampling.chat_template,
+            sampling=self._sampling,
             stop_ids=all_stop_ids,
         )
         self._stream = RolloutStream(

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from mlflow_rlrisk.checkpoint import Checkpoint
+from mlflow_rlrisk.config import SamplingConfig
 from mlflow_rlrisk.errors import CheckpointError, MissingDependencyError, SamplerError
 from mlflow_rlrisk.records import FinishReason, Prompt
 from mlflow_rlrisk.samplers.model_loading import load_tokenizer
-from mlflow_rlrisk.samplers.prompt_encoding import ChatTemplate, PromptEncoder
+from mlflow_rlrisk.samplers.prompt_encoding import PromptEncoder
 from mlflow_rlrisk.samplers.stop_tokens import stored_stop_ids
 from mlflow_rlrisk.samplers.vllm_recorder.in_band import spare_token_id
 
@@ -28,9 +29,7 @@ class LocalModel:
         stop_ids: All tokens that end a rollout; vLLM refuses ids beyond the vocabulary.
     """
 
-    def __init__(
-        self, checkpoint: Checkpoint, *, max_new_tokens: int, chat_template: ChatTemplate
-    ) -> None:
+    def __init__(self, checkpoint: Checkpoint, sampling: SamplingConfig) -> None:
         """Load the tokenizer and check it.
 
         Raises:
@@ -51,11 +50,11 @@ class LocalModel:
         found = stored_stop_ids(checkpoint, self.tokenizer)
         all_ids = {token for ids in found.values() for token in ids}
         self.stop_ids = tuple(sorted(token for token in all_ids if token < size))
-        self._max_new_tokens = max_new_tokens
+        self._max_new_tokens = sampling.max_new_tokens
         self.encoder = PromptEncoder(
             checkpoint,
             self.tokenizer,
-            chat_template=chat_template,
+            sampling=sampling,
             stop_ids=self.stop_ids,
         )
 
