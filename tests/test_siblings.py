@@ -75,6 +75,21 @@ def test_a_model_that_does_not_fit_is_named_at_once_and_nothing_is_left_behind(
     assert said in error["message"]
 
 
+@pytest.mark.parametrize("command", ["compare", "drift"])
+def test_rounds_that_stop_each_model_for_itself_are_refused_at_once(
+    home: Path,
+    command: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(home)
+
+    exit_code, error = misuse_or_failure([command, "first", "cut", "--budget", "auto"], capsys)
+
+    assert exit_code == 2
+    assert f"{command} needs the same prompts and samples of every model" in error["message"]
+
+
 @pytest.mark.parametrize("setting", [["--dtype", "float32"], ["--backend", "vllm"]])
 def test_weights_that_are_sampled_in_one_dtype_may_be_stored_in_two(
     home: Path,

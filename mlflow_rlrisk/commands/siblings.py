@@ -5,9 +5,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import click
+
 from mlflow_rlrisk.errors import CheckpointError, ComparabilityError
 
 _MUST_AGREE = {"tokenizer": "tokenizer_digest", "chat template": "template_digest"}
+
+
+def refuse_rounds(command: str, settings: Mapping[str, Any]) -> None:
+    """Refuse a budget under which two models may get other prompts and other samples of them.
+
+    Raises:
+        UsageError: It is such.
+    """
+    if settings["budget"] == "auto":
+        raise click.UsageError(
+            f"{command} needs the same prompts and samples of every model: --budget auto would "
+            "stop each where its own level is decided; take --budget fixed"
+        )
 
 
 def refuse_unlike(references: Sequence[str], settings: Mapping[str, Any]) -> None:
