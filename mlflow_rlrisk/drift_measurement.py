@@ -200,10 +200,16 @@ def _mean_rewards(
 
 def _weights(checkpoints: tuple[Checkpoint, Checkpoint], notes: list[str]) -> WeightDrift | None:
     try:
-        return weight_drift(*checkpoints)
+        found = weight_drift(*checkpoints)
     except CheckpointError as error:
         notes.append(f"weights were not compared: {error}")
         return None
+    if alone := sorted({*found.only_before, *found.only_after}):
+        notes.append(
+            f"tensors of one checkpoint alone, or of another shape in the other, are in no change "
+            f"of the weights: {len(alone)} (first: {alone[0]})"
+        )
+    return found
 
 
 def _generation_changes(before: Checkpoint, after: Checkpoint) -> dict[str, tuple[Any, Any]]:

@@ -16,6 +16,7 @@ from mlflow_rlrisk.drift_measurement import measure_drift
 from mlflow_rlrisk.errors import CheckpointError, ComparabilityError
 from mlflow_rlrisk.lineage.drift import DriftReport
 from mlflow_rlrisk.rollout_store import RolloutStore
+from mlflow_rlrisk.sinks.drift_page import drift_steps
 from mlflow_rlrisk.weight_drift import part_of, weight_drift
 from mlflow_rlrisk.wiring import Assessment, run_assessment
 from tests.tiny_assessments import GRADERS
@@ -221,6 +222,12 @@ def test_a_divergence_that_is_infinite_is_said_and_the_rest_is_told(
     assert found.forward is not None
     assert found.forward.per_token.ci_low > 0.0
     assert found.reward_bound is not None
+    # The words that were added are in neither total: it must not read as that of all weights.
+    assert found.weights is not None
+    assert found.weights.total == 0.0
+    assert set(found.weights.only_after) == {"lm_head.weight", "model.embed_tokens.weight"}
+    assert any("no change of the weights: 2 (first: lm_head" in each for each in found.notes)
+    assert drift_steps(found)[0].label == "weights of both"
 
 
 def test_a_checkpoint_does_not_drift_from_itself(
