@@ -82,6 +82,8 @@ class Screened(NamedTuple):
 
     tokenizer_digest: str
     template_digest: str | None
+    dtype: str | None
+    """Of the weights, where the configuration says it."""
 
 
 def screen_checkpoint(reference: str | Path, *, allow_pickle: bool = False) -> Screened | None:
@@ -158,4 +160,6 @@ def _screened(layout: Layout, *, allow_pickle: bool) -> tuple[Screened, dict[str
     if template is not None:
         refuse_hostile_template(template)
     digest = None if template is None else text_digest(template)
-    return Screened(tokenizer_digest(layout), digest), config, num_parameters
+    dtype = config.get("dtype") or config.get("torch_dtype")
+    said = dtype if isinstance(dtype, str) else None
+    return Screened(tokenizer_digest(layout), digest, said), config, num_parameters

@@ -186,12 +186,15 @@ _COMPARED = (
 
 def comparison_lines(comparison: "Comparison", reports: "Sequence[RiskReport]") -> list[str]:
     """One table, safest first, and where pass@1 and risk disagree."""
+    from mlflow_rlrisk.report_record import RiskLevel
+
     widest = _widest_pass_at_k(reports[0])
     columns = [_COMPARED[0], *widest, *_COMPARED[1:]]
     rows = []
     for entry in comparison.entries:
-        marks = ["<- best pass@1"] if entry.pass_at_1_rank == 1 else []
-        marks += ["<- lowest risk"] if entry.risk_rank == 1 else []
+        is_known = entry.risk_level is not RiskLevel.UNKNOWN
+        marks = ["<- best pass@1"] if entry.pass_at_1_rank == 1 and entry.pass_at_1 else []
+        marks += ["<- lowest risk"] if entry.risk_rank == 1 and is_known else []
         cells = [
             f"{entry.metrics[name].value:.3f}" if name in entry.metrics else "undefined"
             for _, name in columns
@@ -199,8 +202,16 @@ def comparison_lines(comparison: "Comparison", reports: "Sequence[RiskReport]") 
         rows.append([entry.model, *cells, str(entry.risk_level), " ".join(marks)])
     lines = table(["model", *(label for label, _ in columns), "level", ""], rows)
     lines.append("")
+    num_ordered = sum(
+        entry.risk_level is not RiskLevel.UNKNOWN and entry.pass_at_1 is not None
+        for entry in comparison.entries
+    )
+    if num_ordered < 2:
+        return [*lines, "pass@1 and risk are not compared: fewer than two models have both."]
     if not comparison.disagreements:
-        return [*lines, "pass@1 and risk order these models alike."]
+        are_all = num_ordered == len(comparison.entries)
+        which = "these models" if are_all else f"the {num_ordered} models that have both"
+        return [*lines, f"pass@1 and risk order {which} alike."]
     named = {entry.model: f"{entry.model} ({entry.risk_level})" for entry in comparison.entries}
     return lines + [
         one_line(

@@ -1,7 +1,6 @@
 """Two assessments -> a `DriftReport`: both models score each other's rollouts.
 
-Nothing is sampled here. A few rollouts of every prompt are scored by a teacher-forced pass of both
-checkpoints in the same arithmetic, one model in memory at a time.
+Nothing is sampled here. A few rollouts of every prompt are scored by both checkpoints.
 """
 
 import json
@@ -20,10 +19,8 @@ from mlflow_rlrisk.errors import CheckpointError, ComparabilityError
 from mlflow_rlrisk.expert_profile import ExpertProfile, ForgetRatio, paired_forget_ratio
 from mlflow_rlrisk.lineage import LineageMember
 from mlflow_rlrisk.lineage.drift import (
-    Divergence,
     DriftReport,
     WeightDrift,
-    divergence,
     is_bound_kept,
     mean_estimate,
     reward_bound,
@@ -32,20 +29,15 @@ from mlflow_rlrisk.lineage.measures import Estimate
 from mlflow_rlrisk.lineage.modes import mode_changes, why_no_modes
 from mlflow_rlrisk.lineage.table import HELDOUT, build_table
 from mlflow_rlrisk.lineage_evidence import answers_given
-from mlflow_rlrisk.records import GradedGroup, Prompt
+from mlflow_rlrisk.mutual_scores import first_rollouts, mutual_divergences
+from mlflow_rlrisk.records import GradedGroup
 from mlflow_rlrisk.rollout_store import RolloutStore
-from mlflow_rlrisk.samplers.model_loading import load_model, load_tokenizer
-from mlflow_rlrisk.samplers.prompt_encoding import PromptEncoder
-from mlflow_rlrisk.samplers.stop_tokens import all_stop_ids
 from mlflow_rlrisk.statistics.bootstrap import PromptBootstrap
-from mlflow_rlrisk.teacher_forced import score
 from mlflow_rlrisk.weight_drift import weight_drift
 from mlflow_rlrisk.wiring import Assessment
 
 ROLLOUTS_PER_PROMPT = 4
 """Scored by both models; more prompts narrow an interval, more rollouts of one hardly do."""
-
-Logprobs = list[list[npt.NDArray[np.float64]]]
 
 
 def measure_drift(
@@ -83,8 +75,14 @@ def measure_drift(
     )
     groups = [_groups(assessment) for assessment in (before, after)]
     notes: list[str] = []
-    forward, reverse = _divergences(
-        checkpoints, groups, members, config, bootstrap, rollouts_per_prompt, notes, on_stage
+    forward, reverse = mutual_divergences(
+        checkpoints,
+        [[first_rollouts(group, rollouts_per_prompt) for group in each] for each in groups],
+        [member.name for member in members],
+        config,
+        bootstrap,
+        notes=notes,
+        on_stage=on_stage,
     )
     on_stage("compare weights")
     rewards = [_mean_rewards(each) for each in groups]
@@ -176,83 +174,6 @@ def _groups(assessment: Assessment) -> list[GradedGroup]:
     return groups
 
 
-def _divergences(
-    checkpoints: tuple[Checkpoint, Checkpoint],
-    groups: Sequence[Sequence[GradedGroup]],
-    members: Sequence[LineageMember],
-    config: AssessmentConfig,
-    bootstrap: PromptBootstrap,
-    rollouts_per_prompt: int,
-    notes: list[str],
-    on_stage: Callable[[str], None],
-) -> tuple[Divergence | None, Divergence | None]:
-    sampling = config.sampling
-    if sampling.top_p < 1.0 or sampling.top_k > 0:
-        notes.append(
-            "no divergence: rollouts of a truncated distribution (top_p or top_k) are no sample "
-            "of the policy"
-        )
-        return None, None
-    scored: dict[tuple[int, int], Logprobs] = {}
-    for place, checkpoint in enumerate(checkpoints):
-        on_stage(f"score with {checkpoint.display_name}")
-        model = load_model(checkpoint, config)
-        encode = _encoder(checkpoint, model, config)
-        for source in (0, 1):
-            scored[place, source] = _scores(
-                model, encode, groups[source], rollouts_per_prompt, sampling.temperature
-            )
-        del model
-    names = [member.name for member in members]
-    both = [
-        divergence(
-            scored[own, own],
-            scored[1 - own, own],
-            bootstrap,
-            sampled_from=names[own],
-            against=names[1 - own],
-            confidence=config.confidence,
-        )
-        for own in (0, 1)
-    ]
-    return both[0], both[1]
-
-
-def _encoder(
-    checkpoint: Checkpoint, model: Any, config: AssessmentConfig
-) -> Callable[[Sequence[Prompt]], list[list[int]]]:
-    tokenizer = load_tokenizer(checkpoint, model.get_input_embeddings().weight.shape[0])
-    encoder = PromptEncoder(
-        checkpoint,
-        tokenizer,
-        sampling=config.sampling,
-        stop_ids=all_stop_ids(checkpoint, tokenizer),
-    )
-    return encoder.encode
-
-
-def _scores(
-    model: Any,
-    encode: Callable[[Sequence[Prompt]], list[list[int]]],
-    groups: Sequence[GradedGroup],
-    rollouts_per_prompt: int,
-    temperature: float,
-) -> Logprobs:
-    prompts = encode([group.prompt for group in groups])
-    rows = [
-        (place, rollout)
-        for place, group in enumerate(groups)
-        for rollout in group.rollouts[:rollouts_per_prompt]
-    ]
-    sequences = [(prompts[place], rollout.token_ids.tolist()) for place, rollout in rows]
-    found: Logprobs = [[] for _ in groups]
-    for (place, _), scores in zip(
-        rows, score(model, sequences, temperature=temperature), strict=True
-    ):
-        found[place].append(scores.logprobs.astype(np.float64))
-    return found
-
-
 def _changes(
     members: Sequence[LineageMember], config: AssessmentConfig, bootstrap: PromptBootstrap
 ) -> dict[str, Estimate]:
@@ -279,10 +200,16 @@ def _mean_rewards(
 
 def _weights(checkpoints: tuple[Checkpoint, Checkpoint], notes: list[str]) -> WeightDrift | None:
     try:
-        return weight_drift(*checkpoints)
+        found = weight_drift(*checkpoints)
     except CheckpointError as error:
         notes.append(f"weights were not compared: {error}")
         return None
+    if alone := sorted({*found.only_before, *found.only_after}):
+        notes.append(
+            f"tensors of one checkpoint alone, or of another shape in the other, are in no change "
+            f"of the weights: {len(alone)} (first: {alone[0]})"
+        )
+    return found
 
 
 def _generation_changes(before: Checkpoint, after: Checkpoint) -> dict[str, tuple[Any, Any]]:

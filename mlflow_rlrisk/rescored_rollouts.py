@@ -15,6 +15,7 @@ from mlflow_rlrisk.budget import assessed_part
 from mlflow_rlrisk.checkpoint import Checkpoint, open_checkpoint
 from mlflow_rlrisk.config import AssessmentConfig, SamplingConfig
 from mlflow_rlrisk.errors import ComparabilityError, ConfigError
+from mlflow_rlrisk.padded_rollouts import pad_ids, padding_note, without_padding
 from mlflow_rlrisk.prompts import load_prompts
 from mlflow_rlrisk.records import RolloutGroup
 from mlflow_rlrisk.rollout_store import RolloutStore
@@ -22,6 +23,7 @@ from mlflow_rlrisk.samplers.model_loading import load_model, load_tokenizer
 from mlflow_rlrisk.samplers.prompt_encoding import PromptEncoder
 from mlflow_rlrisk.samplers.replay import ReplaySampler
 from mlflow_rlrisk.samplers.stop_tokens import all_stop_ids
+from mlflow_rlrisk.statistics.counts import check_at_least, check_open_unit
 from mlflow_rlrisk.stored_evidence import keep_evidence
 from mlflow_rlrisk.teacher_forced import TeacherForcedScorer
 from mlflow_rlrisk.train_inference_mismatch import MismatchReport, measure_mismatch
@@ -130,6 +132,8 @@ def rescore_mismatch(
         CheckpointError: The model cannot be loaded.
         StatisticsError: Token ids or logprobs were not recorded.
     """
+    check_at_least("num_resamples", num_resamples, 1)
+    check_open_unit("confidence", confidence)
     stored = open_rollouts(source, temperature)
     if model is None and stored.model is None:
         raise ConfigError("model", None, f"{source} does not say which model it was sampled from")
@@ -140,12 +144,8 @@ def rescore_mismatch(
     )
     loaded = load_model(checkpoint, config)
     tokenizer = load_tokenizer(checkpoint, loaded.get_input_embeddings().weight.shape[0])
-    encoder = PromptEncoder(
-        checkpoint,
-        tokenizer,
-        sampling=stored.sampling,
-        stop_ids=all_stop_ids(checkpoint, tokenizer),
-    )
+    stop_ids, fillers = all_stop_ids(checkpoint, tokenizer), pad_ids(checkpoint, tokenizer)
+    encoder = PromptEncoder(checkpoint, tokenizer, sampling=stored.sampling, stop_ids=stop_ids)
     if encoder.is_dated and any(encoder.is_templated(group.prompt) for group in stored.groups):
         notes.append(
             "the chat template inserts the date: of rollouts of another day the figures include "
@@ -154,8 +154,12 @@ def rescore_mismatch(
     scorer = TeacherForcedScorer(loaded)
     if scorer.fallback_reason is not None:
         notes.append(f"scored from logits of whole sequences: {scorer.fallback_reason}")
+    groups = [_first(group, rollouts_per_prompt) for group in stored.groups]
+    groups, num_cut = without_padding(groups, stop_ids, fillers)
+    if num_cut:
+        notes.append(padding_note(num_cut, groups))
     found = measure_mismatch(
-        [_first(group, rollouts_per_prompt) for group in stored.groups],
+        groups,
         encoder.encode,
         scorer,
         temperature=stored.sampling.temperature,

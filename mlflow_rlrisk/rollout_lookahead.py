@@ -19,6 +19,7 @@ from mlflow_rlrisk.errors import (
 from mlflow_rlrisk.evidence import AssessmentContext
 from mlflow_rlrisk.lookahead import GradedPrompt, Lookahead, OnStep, look_ahead
 from mlflow_rlrisk.measure import successes
+from mlflow_rlrisk.padded_rollouts import pad_ids, padding_note, without_padding
 from mlflow_rlrisk.records import UNKNOWN_TOKEN, GradedGroup
 from mlflow_rlrisk.rescored_rollouts import open_rollouts, refuse_unscorable
 from mlflow_rlrisk.rollout_shards import write_text_atomically
@@ -75,15 +76,12 @@ def look_ahead_from(
         AssessmentConfig(device=device, dtype="float32", allow_pickle=allow_pickle),
     )
     tokenizer = load_tokenizer(checkpoint, loaded.get_input_embeddings().weight.shape[0])
-    encoder = PromptEncoder(
-        checkpoint,
-        tokenizer,
-        sampling=stored.sampling,
-        stop_ids=all_stop_ids(checkpoint, tokenizer),
-    )
+    stop_ids, fillers = all_stop_ids(checkpoint, tokenizer), pad_ids(checkpoint, tokenizer)
+    encoder = PromptEncoder(checkpoint, tokenizer, sampling=stored.sampling, stop_ids=stop_ids)
     places = inputs.prompt_places()
     groups = [each for each in stored_groups(folder, inputs, None) if _num_scored(each)]
     groups.sort(key=lambda each: places[each.prompt.id])
+    groups, num_cut = without_padding(groups, stop_ids, fillers)
     found = look_ahead(
         loaded,
         _graded(groups, encoder, config.success_threshold),
@@ -100,6 +98,8 @@ def look_ahead_from(
         missing = num_assessed - len(groups)
         note = f"{missing} of {num_assessed} prompts have no scored rollout"
         found = replace(found, notes=(*found.notes, note))
+    if num_cut:
+        found = replace(found, notes=(*found.notes, padding_note(num_cut, groups)))
     keep_evidence(folder, "lookahead_reach", found.evidence())
     return found
 

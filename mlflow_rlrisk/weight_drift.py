@@ -3,11 +3,14 @@
 import re
 from collections import defaultdict
 from contextlib import ExitStack
+from os.path import commonpath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mlflow_rlrisk.checkpoint import Checkpoint
+from mlflow_rlrisk.checkpoint_files import Layout, weight_files
 from mlflow_rlrisk.errors import CheckpointError
 from mlflow_rlrisk.lineage.drift import WeightDrift
 
@@ -18,6 +21,9 @@ _PARTS = (
     ("attention", re.compile(r"attn|attention")),
     ("feed-forward", re.compile(r"mlp|ffn|feed_forward|expert")),
 )
+_BUFFERS = re.compile(r"(^|\.)((attn|attention)\.bias|masked_bias|inv_freq)$")
+"""Causal masks (GPT-2, GPT-NeoX), what they fill in (-1e9) and rotary frequencies, which older
+checkpoints store beside their weights: nobody trains them, and a mask would outweigh all else."""
 _BLOCK = 1 << 22
 """Numbers compared at once."""
 
@@ -25,12 +31,15 @@ _BLOCK = 1 << 22
 def weight_drift(before: Checkpoint, after: Checkpoint) -> WeightDrift:
     """Compare the weights of two checkpoints, in float64 sums over their stored numbers.
 
+    Files that are not loaded, and constants stored beside the weights, are left out.
+
     Args:
         before: The earlier checkpoint.
         after: The later one.
 
     Raises:
-        CheckpointError: One has no safetensors weights, or they share no tensor.
+        CheckpointError: One has no safetensors weights, they share no tensor, or one holds numbers
+            that are not finite.
     """
     with ExitStack() as stack:
         first, second = (_tensors(stack, checkpoint) for checkpoint in (before, after))
@@ -52,6 +61,8 @@ def weight_drift(before: Checkpoint, after: Checkpoint) -> WeightDrift:
                 change = new.ravel()[start : start + _BLOCK].astype(np.float64) - block
                 norms[part] += float(block @ block)
                 changes[part] += float(change @ change)
+            if not np.isfinite(norms[part] + changes[part]):
+                raise CheckpointError(f"{name} holds numbers that are not finite")
     if not compared:
         raise CheckpointError(
             f"{before.display_name} and {after.display_name} share no tensor to compare"
@@ -84,13 +95,18 @@ def _relative(change: float, norm: float) -> float:
 def _tensors(stack: ExitStack, checkpoint: Checkpoint) -> dict[str, Any]:
     from safetensors import safe_open
 
-    files = sorted(checkpoint.model_path.glob("*.safetensors"))
+    folders = checkpoint.model_path, checkpoint.tokenizer_path
+    root = Path(commonpath(folders))
+    layout = Layout(root=root, model_path=folders[0], tokenizer_path=folders[1])
+    loaded = weight_files(layout, allow_pickle=checkpoint.allow_pickle)
+    files = [path for path in loaded if path.suffix == ".safetensors"]
     if not files:
         raise CheckpointError(f"{checkpoint.display_name}: no safetensors weights to compare")
     found = {}
     for file in files:
         opened = stack.enter_context(safe_open(file, framework="pt", device="cpu"))
-        found.update(dict.fromkeys(opened.keys(), opened))
+        names = [name for name in opened.keys() if not _BUFFERS.search(name)]  # noqa: SIM118
+        found.update(dict.fromkeys(names, opened))
     return found
 
 

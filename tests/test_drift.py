@@ -13,13 +13,14 @@ import pytest
 from mlflow_rlrisk.checkpoint import open_checkpoint
 from mlflow_rlrisk.config import AssessmentConfig, SamplingConfig
 from mlflow_rlrisk.drift_measurement import measure_drift
-from mlflow_rlrisk.errors import ComparabilityError
+from mlflow_rlrisk.errors import CheckpointError, ComparabilityError
 from mlflow_rlrisk.lineage.drift import DriftReport
 from mlflow_rlrisk.rollout_store import RolloutStore
+from mlflow_rlrisk.sinks.drift_page import drift_steps
 from mlflow_rlrisk.weight_drift import part_of, weight_drift
 from mlflow_rlrisk.wiring import Assessment, run_assessment
 from tests.tiny_assessments import GRADERS
-from tests.tiny_models import close_prompts, write_llama
+from tests.tiny_models import close_prompts, write_llama, write_neox
 
 PROMPTS = [{"prompt": f"{a}+{b}=", "answer": str(a + b)} for a in range(6) for b in range(4)]
 CONFIG = AssessmentConfig(
@@ -158,6 +159,75 @@ def test_weights_are_compared_part_by_part(report: DriftReport) -> None:
     assert [report.generation_config[name][1] for name in "ab"] == ["NaN", "1e999"]
     json.dumps(report.to_dict(), allow_nan=False)
     assert report.is_tokenizer_equal
+
+
+def test_constants_and_files_that_are_not_loaded_are_no_weights_that_moved(tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    first = write_neox(tmp_path / "before")
+    second = nudged(first, tmp_path / "after", 0.5)
+    expected = weight_drift(open_checkpoint(first), open_checkpoint(second))
+    for folder in (first, second):
+        weights = load_file(folder / "model.safetensors")
+        for layer in ("gpt_neox.layers.0.attention", "gpt_neox.layers.1.attention"):
+            # As EleutherAI's Pythia has them: 1e18 of squares, of which nothing ever changes.
+            weights[f"{layer}.masked_bias"] = torch.tensor(-1e9)
+            weights[f"{layer}.bias"] = torch.ones(1, 1, 64, 64, dtype=torch.bool).tril()
+            weights[f"{layer}.rotary_emb.inv_freq"] = torch.ones(4)
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    save_file({"embed_out.weight": torch.zeros(2)}, second / "old.safetensors")
+
+    found = weight_drift(open_checkpoint(first), open_checkpoint(second))
+
+    assert expected.total > 0.1
+    assert found == expected
+
+
+def test_weights_that_are_not_finite_are_named_and_not_measured(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    first = write_llama(tmp_path / "before")
+    second = Path(shutil.copytree(first, tmp_path / "after"))
+    weights = load_file(second / "model.safetensors")
+    weights["model.norm.weight"][0] = np.nan
+    save_file(weights, second / "model.safetensors", metadata={"format": "pt"})
+
+    with pytest.raises(CheckpointError, match=r"model\.norm\.weight holds numbers"):
+        weight_drift(open_checkpoint(first), open_checkpoint(second))
+
+
+def test_a_divergence_that_is_infinite_is_said_and_the_rest_is_told(
+    pair: tuple[list[Assessment], list[Path]], tmp_path: Path
+) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    (before, _), (first, _) = pair
+    wide = Path(shutil.copytree(first, tmp_path / "wide"))
+    model: Any = AutoModelForCausalLM.from_pretrained(first)
+    num_words = model.lm_head.weight.shape[0]
+    model.resize_token_embeddings(num_words + 40, mean_resizing=False)
+    with torch.no_grad():  # words beyond the tokenizer, as likely as all others
+        model.lm_head.weight[num_words:] = model.lm_head.weight[:40]
+    model.save_pretrained(wide)
+    (after,) = assessed(tmp_path, [wide])
+    checkpoints = (open_checkpoint(first), open_checkpoint(wide))
+
+    found = measure_drift(before, after, checkpoints)
+
+    assert found.reverse is None
+    (note,) = [each for each in found.notes if "infinite" in each]
+    assert f"it has {num_words} words" in note
+    assert found.forward is not None
+    assert found.forward.per_token.ci_low > 0.0
+    assert found.reward_bound is not None
+    # The words that were added are in neither total: it must not read as that of all weights.
+    assert found.weights is not None
+    assert found.weights.total == 0.0
+    assert set(found.weights.only_after) == {"lm_head.weight", "model.embed_tokens.weight"}
+    assert any("no change of the weights: 2 (first: lm_head" in each for each in found.notes)
+    assert drift_steps(found)[0].label == "weights of both"
 
 
 def test_a_checkpoint_does_not_drift_from_itself(

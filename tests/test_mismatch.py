@@ -255,6 +255,16 @@ def test_intervals_of_a_dump_are_as_wide_as_those_of_the_assessment(
     assert dumped.ci_high - dumped.ci_low == pytest.approx(width, rel=0.1)
 
 
+@pytest.mark.parametrize(
+    "setting", [{"num_resamples": 0}, {"confidence": 1.0}, {"confidence": math.nan}]
+)
+def test_settings_that_cannot_be_are_refused_before_anything_is_loaded(
+    folder: Path, setting: dict[str, Any]
+) -> None:
+    with pytest.raises(ConfigError, match=next(iter(setting))):
+        _measure(folder.parent / "no such folder", **setting)
+
+
 def test_what_would_not_be_the_mismatch_is_refused(
     tmp_path: Path, model: Path, folder: Path
 ) -> None:

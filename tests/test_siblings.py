@@ -20,6 +20,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_llama(home / "first")
     write_llama(home / "other tokenizer", vocab_size=120)
     write_llama(home / "other template", template="{{ messages[0]['content'] }}")
+    write_llama(home / "other dtype", dtype="bfloat16")
     for name in ("bare", "cut"):
         shutil.copytree(home / "first", home / name)
     (home / "bare" / "model.safetensors").unlink()
@@ -50,9 +51,11 @@ def misuse_or_failure(
         ("compare", ["first", ""], "invalid_model", "model='': no such folder"),
         ("compare", ["first", "other tokenizer"], "not_comparable", "other tokenizer: "),
         ("compare", ["first", "other template"], "not_comparable", "chat template (first: none"),
+        ("compare", ["first", "other dtype"], "not_comparable", "other dtype: bfloat16; --dtype"),
         ("compare", ["first", "--base", "gone"], "invalid_model", "model='gone'"),
         ("drift", ["first", "bare"], "checkpoint_refused", "bare has no weights"),
         ("drift", ["first", "other tokenizer"], "not_comparable", "other tokenizer: "),
+        ("drift", ["other dtype", "first"], "not_comparable", "dtype of the weights (other dtype"),
     ],
 )
 def test_a_model_that_does_not_fit_is_named_at_once_and_nothing_is_left_behind(
@@ -70,6 +73,35 @@ def test_a_model_that_does_not_fit_is_named_at_once_and_nothing_is_left_behind(
 
     assert (exit_code, error["code"]) == (1, code)
     assert said in error["message"]
+
+
+@pytest.mark.parametrize("command", ["compare", "drift"])
+def test_rounds_that_stop_each_model_for_itself_are_refused_at_once(
+    home: Path,
+    command: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(home)
+
+    exit_code, error = misuse_or_failure([command, "first", "cut", "--budget", "auto"], capsys)
+
+    assert exit_code == 2
+    assert f"{command} needs the same prompts and samples of every model" in error["message"]
+
+
+@pytest.mark.parametrize("setting", [["--dtype", "float32"], ["--backend", "vllm"]])
+def test_weights_that_are_sampled_in_one_dtype_may_be_stored_in_two(
+    home: Path,
+    setting: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(home)
+
+    _, error = misuse_or_failure(["compare", "first", "other dtype", *setting], capsys)
+
+    assert error["code"] != "not_comparable"
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from mlflow_rlrisk import console
 from mlflow_rlrisk.commands.assessment import DEFAULT_OUT, assess_one, check_writable, write_page
 from mlflow_rlrisk.commands.options import assessment_options, json_option
 from mlflow_rlrisk.commands.output import OK, print_json
-from mlflow_rlrisk.commands.siblings import place_of, refuse_unlike
+from mlflow_rlrisk.commands.siblings import place_of, refuse_rounds, refuse_unlike
 from mlflow_rlrisk.errors import ConfigError
 from mlflow_rlrisk.safetensors_header import unique_keys
 
@@ -59,11 +59,7 @@ def compare(
     from mlflow_rlrisk.sinks.lineage_page import render_lineage
     from mlflow_rlrisk.sinks.monitor_run import recorded_finals
 
-    if settings["budget"] == "auto":
-        raise click.UsageError(
-            "compare needs the same prompts and samples of every model: --budget auto would stop "
-            "each where its own level is decided; take --budget fixed"
-        )
+    refuse_rounds("compare", settings)
     references = _references(models, base)
     if len(references) < 2:
         raise click.UsageError("compare needs at least two models, each of them another")

@@ -10,7 +10,7 @@ from mlflow_rlrisk import console
 from mlflow_rlrisk.commands.assessment import DEFAULT_OUT, assess_one, write_page
 from mlflow_rlrisk.commands.options import assessment_options, json_option
 from mlflow_rlrisk.commands.output import OK, print_json
-from mlflow_rlrisk.commands.siblings import place_of, refuse_unlike
+from mlflow_rlrisk.commands.siblings import place_of, refuse_rounds, refuse_unlike
 
 if TYPE_CHECKING:
     from mlflow_rlrisk.expert_profile import ExpertProfile
@@ -57,6 +57,7 @@ def drift(
         raise click.UsageError("drift writes no registry; use assess or compare with --register")
     if base is not None and settings["expert_data"] is None:
         raise click.UsageError("--base says what is forgotten of --expert-data; give both")
+    refuse_rounds("drift", settings)
     root = Path(settings.pop("out") or DEFAULT_OUT)
     if place_of(before) == place_of(after):
         raise click.UsageError(f"{before} and {after} are one model: drift needs two")

@@ -5,24 +5,39 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import click
+
 from mlflow_rlrisk.errors import CheckpointError, ComparabilityError
 
 _MUST_AGREE = {"tokenizer": "tokenizer_digest", "chat template": "template_digest"}
 
 
+def refuse_rounds(command: str, settings: Mapping[str, Any]) -> None:
+    """Refuse a budget under which two models may get other prompts and other samples of them.
+
+    Raises:
+        UsageError: It is such.
+    """
+    if settings["budget"] == "auto":
+        raise click.UsageError(
+            f"{command} needs the same prompts and samples of every model: --budget auto would "
+            "stop each where its own level is decided; take --budget fixed"
+        )
+
+
 def refuse_unlike(references: Sequence[str], settings: Mapping[str, Any]) -> None:
-    """Screen every model that lies in a local folder, and compare their tokenizers and templates.
+    """Screen every model that lies in a local folder, and compare what their small files say.
 
     What has to be fetched, or has no files at all, is screened when it is assessed.
 
     Raises:
         ModelReferenceError: A reference names nothing.
         CheckpointError: A model is incomplete, damaged or unsafe.
-        ComparabilityError: Two models differ in tokenizer or chat template; all that differ are
-            named.
+        ComparabilityError: Two models differ in tokenizer, chat template or, where each would be
+            sampled as it is stored, dtype; all that differ are named.
     """
     from mlflow_rlrisk.checkpoint import screen_checkpoint
-    from mlflow_rlrisk.samplers import load_sampler, needs_checkpoint
+    from mlflow_rlrisk.samplers import DEFAULT_SAMPLER, load_sampler, needs_checkpoint
 
     build = load_sampler(settings["backend"])
     found = {}
@@ -47,6 +62,17 @@ def refuse_unlike(references: Sequence[str], settings: Mapping[str, Any]) -> Non
                 for reference, digest in digests.items()
             )
             faults.append(f"{what} ({shown})")
+    dtypes = {
+        reference: screened.dtype
+        for reference, screened in found.items()
+        if screened is not None and screened.dtype is not None
+    }
+    # Engines take other types than the stored ones, and may take one for both.
+    is_plain = settings["backend"] in ("auto", DEFAULT_SAMPLER)
+    is_as_stored = is_plain and settings["dtype"] == "auto"
+    if is_as_stored and len(set(dtypes.values())) > 1:
+        shown = ", ".join(f"{reference}: {dtype}" for reference, dtype in dtypes.items())
+        faults.append(f"dtype of the weights ({shown}; --dtype samples all in one)")
     if faults:
         raise ComparabilityError("these models cannot be compared: other " + "; ".join(faults))
 

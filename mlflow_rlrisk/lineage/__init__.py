@@ -230,9 +230,20 @@ def _lacking_pass_at_k(table: LineageTable) -> list[str]:
     reports = {member.name: member.report for member in table.members}
     prefix = PASS_AT_1.removesuffix("1")
     known = {name for report in reports.values() for name in report.metrics if prefix in name}
+    without = [each for each, report in reports.items() if not known & report.metrics.keys()]
     notes = []
+    if known and without:
+        why = reports[without[0]].undefined.get(PASS_AT_1, "was not measured")
+        notes.append(
+            f"no pass@k is defined for {', '.join(without)}, so there is neither coverage nor a "
+            f"risk index to hold against those of others: {why}"
+        )
     for name in sorted(known, key=lambda each: int(each.removeprefix(prefix))):
-        lacking = [each for each, report in reports.items() if name not in report.metrics]
+        lacking = [
+            each
+            for each, report in reports.items()
+            if name not in report.metrics and each not in without
+        ]
         if lacking:
             why = reports[lacking[0]].undefined.get(name, "was not measured")
             notes.append(

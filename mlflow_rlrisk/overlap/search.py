@@ -4,7 +4,9 @@ Held in memory: the RL prompts, their hashes and MinHash keys (about 250 bytes a
 prompts pass by in batches. A prompt is found exactly where its normalised text is equal, nearly
 where the Jaccard similarity of its word shingles is at least `NEAR`, computed exactly for every
 candidate. Shingles that many prompts share (a template around the task) say nothing of two
-prompts being the same task and are left out of the similarity.
+prompts being the same task and are left out of the similarity. Where tasks are put together from
+few parts, many of a prompt's own shingles are such too, so all but those of real templates have to
+be as similar.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -33,7 +35,10 @@ SAMPLE = 20_000
 PAIRS = 2048
 """Candidate pairs that are compared together."""
 BOILERPLATE_SHARE, BOILERPLATE_COUNT = 0.01, 20
-"""A shingle in more than this share of the prompts, and in more than this many, is a template."""
+"""A shingle in more than this share of the prompts, and in more than this many, is no evidence that
+two prompts which have it are the same task."""
+TEMPLATE_SHARE = 0.1
+"""In more than this share it is a template, whose absence is no evidence that they differ: ours."""
 NUM_EXAMPLES = 20
 
 
@@ -143,6 +148,7 @@ class _Search:
     sorted_hashes: Hashes
     by_hash: npt.NDArray[np.int64]
     boilerplate: Hashes
+    templates: Hashes
     rows: npt.NDArray[np.int64]
     index: BandIndex
     is_exact: npt.NDArray[np.bool_]
@@ -153,7 +159,7 @@ class _Search:
 
     @classmethod
     def over(cls, texts: list[str], sample: list[str]) -> "_Search":
-        boilerplate = np.union1d(_boilerplate(texts), _boilerplate(sample))
+        boilerplate, templates = map(np.union1d, _common_shingles(texts), _common_shingles(sample))
         keys, rows, parts = [np.empty((NUM_BANDS, 0), dtype=np.uint64)], [], []
         start = 0
         for batch in _batches(texts):
@@ -170,6 +176,7 @@ class _Search:
             sorted_hashes=hashes[order],
             by_hash=order,
             boilerplate=boilerplate,
+            templates=templates,
             rows=np.concatenate(rows),
             index=BandIndex(np.concatenate(keys, axis=1)),
             is_exact=np.zeros(len(texts), dtype=bool),
@@ -206,8 +213,8 @@ class _Search:
         """Mark the pairs whose similarity, computed exactly, is near enough."""
         for start in range(0, rl.size, PAIRS):
             left, right = rl[start : start + PAIRS], sft[start : start + PAIRS]
-            similarity = _similarities(
-                [self.texts[i] for i in left], [batch[i] for i in right], self.boilerplate
+            similarity = self._similarities(
+                [self.texts[i] for i in left], [batch[i] for i in right]
             )
             for place in np.flatnonzero(similarity >= NEAR):
                 if self.is_near[left[place]]:
@@ -216,6 +223,15 @@ class _Search:
                 if len(self.near) < NUM_EXAMPLES:
                     found = float(similarity[place])
                     self.near.append((int(left[place]), batch[right[place]], found))
+
+    def _similarities(self, left: list[str], right: list[str]) -> npt.NDArray[np.float64]:
+        """The least that is alike of each pair: of what tells, and of all but templates."""
+        found = _similarities(left, right, self.boilerplate)
+        places = np.flatnonzero(found >= NEAR)
+        if places.size:
+            again = [left[i] for i in places], [right[i] for i in places]
+            found[places] = np.minimum(found[places], _similarities(*again, self.templates))
+        return found
 
     def result(self, rl_prompts: Sequence[str]) -> Overlap:
         near = [each for each in self.near if not self.is_exact[each[0]]]
@@ -236,14 +252,17 @@ def _printable(text: str) -> str:
     return text.encode(errors="replace").decode()
 
 
-def _boilerplate(texts: list[str]) -> Hashes:
-    """Shingles that many of (a sample of) the distinct texts share, sorted."""
+def _common_shingles(texts: list[str]) -> tuple[Hashes, Hashes]:
+    """Shingles that many of (a sample of) the distinct texts share, sorted: all, and templates."""
     step = max(1, len(texts) // SAMPLE)
     sample = list(dict.fromkeys(texts[::step]))
     shingles = [shingle_hashes(batch)[0] for batch in _batches(sample)]
     values, counts = np.unique(np.concatenate(shingles), return_counts=True)
-    most = max(BOILERPLATE_COUNT, BOILERPLATE_SHARE * len(sample))
-    return np.asarray(values[counts > most])
+    common, templates = (
+        np.asarray(values[counts > max(BOILERPLATE_COUNT, share * len(sample))])
+        for share in (BOILERPLATE_SHARE, TEMPLATE_SHARE)
+    )
+    return common, templates
 
 
 def _telling(texts: list[str], boilerplate: Hashes) -> tuple[Hashes, npt.NDArray[np.int64]]:

@@ -38,11 +38,12 @@ def open_adapter(folder: str | Path) -> LoraAdapter:
     for name in (CONFIG, WEIGHTS):
         if not (path / name).is_file():
             raise CheckpointError(f"LoRA adapter {folder}: it has no {name}")
+    damage = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
     try:
         config: Any = json.loads((path / CONFIG).read_text(encoding="utf-8"))
         kind, rank = config["peft_type"], int(config["r"])
         ranks = [rank, *(int(r) for r in (config.get("rank_pattern") or {}).values())]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except damage as error:
         raise CheckpointError(f"LoRA adapter {folder}: {CONFIG} is damaged: {error}") from error
     if kind != "LORA":
         raise CheckpointError(f"LoRA adapter {folder}: its peft_type is {kind!r}, not LORA")

@@ -93,7 +93,9 @@ def drift_steps(report: DriftReport) -> list[Step]:
 def _weights(report: DriftReport) -> list[Step]:
     if report.weights is None:
         return [Step(stage="weights", label="weights", text=_NOT_MEASURED)]
-    found = {"all weights": report.weights.total, **report.weights.by_part}
+    are_all = not (report.weights.only_before or report.weights.only_after)
+    label = "all weights" if are_all else "weights of both"
+    found = {label: report.weights.total, **report.weights.by_part}
     return [
         Step(
             stage="weights",

@@ -197,6 +197,15 @@ def test_a_pass_at_k_that_one_member_lacks_is_said_with_its_reason() -> None:
     assert "1 of 60 prompts have fewer" in note
 
 
+def test_a_member_without_any_pass_at_k_is_not_said_to_have_a_coverage() -> None:
+    failed = [*prompts([4] * 59, 16), prompt(59, 0, 0, num_failed=16)]
+
+    found = trace_lineage([member("a", prompts([5] * 60, 16)), member("b", failed)])
+
+    (note,) = [each for each in found.notes if "pass@" in each]
+    assert note.startswith("no pass@k is defined for b, so there is neither coverage nor a risk")
+
+
 def test_a_flattened_collapsed_checkpoint_and_a_sharpened_base_are_told_for_what_they_are() -> None:
     healthy, collapsed = beta_rates(3.0, 3.0), beta_rates(0.1, 0.08)
     series = [

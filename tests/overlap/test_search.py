@@ -93,6 +93,41 @@ def test_a_shared_template_does_not_make_two_tasks_near_duplicates() -> None:
     assert jaccard(rl[100], sft[0]) >= NEAR  # what counting the template would have said
 
 
+def test_tasks_put_together_from_few_parts_are_not_near_for_the_parts_that_tell_alone() -> None:
+    rng = random.Random(0)
+    names, goods = ("Ann", "Bob", "Cid", "Dan", "Eve"), ("apples", "pears", "figs", "nuts")
+
+    def problem() -> str:
+        first, last = rng.choice(names), rng.choice(names)
+        own, more, asked = (rng.choice(goods) for _ in range(3))
+        return (
+            f"{first} has {rng.randint(2, 20)} {own} and buys {rng.randint(2, 20)} more {more} . "
+            f"How many {asked} does {last} have now ?"
+        )
+
+    problems = list(dict.fromkeys(problem() for _ in range(3300)))
+    rl, sft = problems[:1500], problems[1500:3000]
+
+    found = find_overlap(rl, [*sft, *rl[:30]])
+
+    near = sum(max(jaccard(text, other) for other in sft) >= NEAR for text in rl[30:180])
+    assert near <= 3
+    assert found.num_exact == 30
+    assert found.num_near <= 30  # 850 by the parts that few prompts have
+
+
+def test_a_template_that_only_one_side_has_hides_no_task() -> None:
+    rng = random.Random(3)
+    words = [f"w{i}" for i in range(400)]
+    rl = [" ".join(rng.choices(words, k=20)) for _ in range(100)]
+    form = "below is an instruction write a response that completes it in full detail {} response"
+
+    found = find_overlap(rl, [form.format(text) for text in rl[:40]])
+
+    assert jaccard(rl[0], form.format(rl[0])) < NEAR
+    assert (found.num_exact, found.num_near) == (0, 40)
+
+
 def test_a_match_in_a_later_batch_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     import mlflow_rlrisk.overlap.search as search
 

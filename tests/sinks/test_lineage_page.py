@@ -3,8 +3,9 @@ from dataclasses import replace
 
 import pytest
 
+from mlflow_rlrisk.comparison import rank
 from mlflow_rlrisk.console import comparison_lines, lineage_lines
-from mlflow_rlrisk.lineage import LineageReport, trace_lineage
+from mlflow_rlrisk.lineage import LineageMember, LineageReport, trace_lineage
 from mlflow_rlrisk.sinks.lineage_page import render_lineage
 from tests.lineage.ladders import beta_rates, collapsing, drawn, member
 
@@ -89,3 +90,27 @@ def test_the_console_tells_outcomes_and_why_there_are_no_phases(lineage: Lineage
     assert "outcome  rlrisk/pass_at_1: regret 0.2, Spearman -1.00" in told
     assert "2 checkpoints cannot reach significance" in told
     assert "phases   not told: 2 checkpoints" in short
+
+
+def test_models_without_a_level_or_a_pass_at_1_are_not_said_to_be_ordered_alike() -> None:
+    rates = beta_rates(2.0, 2.0, num_prompts=60)
+    known, worse, unknown = (
+        member(name, drawn(rates * factor, 16, 0.3, 0))
+        for name, factor in (("a", 1.0), ("b", 0.6), ("c", 1.2 / 1.21))
+    )
+    cut = [replace(each, num_truncated=16) for each in unknown.statistics]
+    unknown = member("c", cut)
+    graded = [
+        member(name, [replace(each, num_correct=None) for each in known.statistics])
+        for name in "de"
+    ]
+
+    def told(*members: LineageMember) -> list[str]:
+        reports = [each.report for each in members]
+        return comparison_lines(rank(reports), reports)
+
+    assert told(known, worse)[-1] == "pass@1 and risk order these models alike."
+    assert told(known, worse, unknown)[-1].startswith("pass@1 and risk order the 2 models that")
+    for lines in (told(known, unknown), told(*graded)):
+        assert lines[-1] == "pass@1 and risk are not compared: fewer than two models have both."
+    assert "<-" not in "".join(told(*graded))
