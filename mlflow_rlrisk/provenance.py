@@ -11,6 +11,7 @@ from typing import Any
 
 from mlflow_rlrisk.checkpoint import Checkpoint
 from mlflow_rlrisk.config import AssessmentConfig, PolicyConfig
+from mlflow_rlrisk.errors import ConfigError
 from mlflow_rlrisk.prompts import PromptSet
 from mlflow_rlrisk.report import Provenance
 from mlflow_rlrisk.samplers import Sampler
@@ -108,9 +109,13 @@ def _version(distribution: str) -> str | None:
 def assessment_folder(
     out_dir: str | Path | None, out_root: str | Path | None, model: str, provenance: Provenance
 ) -> Path | None:
-    """``out_dir``, or a folder below ``out_root`` named by what its rollouts depend on."""
+    """``out_dir``, or a folder below ``out_root`` named by what its rollouts depend on.
+
+    Raises:
+        ConfigError: ``out_dir`` is blank.
+    """
     if out_dir is not None:
-        return Path(out_dir).expanduser()
+        return _named(out_dir)
     if out_root is None:
         return None
     key = json.dumps(store_identity(provenance), sort_keys=True)
@@ -123,10 +128,16 @@ def folders_of(
 ) -> Sequence[Path]:
     """Folders that `assessment_folder` may have named for the model, whatever it depends on."""
     if out_dir is not None:
-        return [Path(out_dir).expanduser()]
+        return [_named(out_dir)]
     if out_root is None:
         return []
     return sorted(Path(out_root).expanduser().glob(f"{_slug(model)}-*"))
+
+
+def _named(out_dir: str | Path) -> Path:
+    if not str(out_dir).strip():  # it would be the folder one happens to be in
+        raise ConfigError("out_dir", out_dir, "the path of a folder is needed")
+    return Path(out_dir).expanduser()
 
 
 def _slug(model: str) -> str:
