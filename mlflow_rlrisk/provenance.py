@@ -9,11 +9,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from mlflow_rlrisk.assessment_inputs import AssessmentInputs
 from mlflow_rlrisk.checkpoint import Checkpoint
 from mlflow_rlrisk.config import AssessmentConfig, PolicyConfig
-from mlflow_rlrisk.errors import ConfigError
+from mlflow_rlrisk.errors import ConfigError, RolloutStoreError
 from mlflow_rlrisk.prompts import PromptSet
 from mlflow_rlrisk.report import Provenance
+from mlflow_rlrisk.rollout_store import RolloutStore
 from mlflow_rlrisk.samplers import Sampler
 from mlflow_rlrisk.verifiers import VerifierPool
 
@@ -142,6 +144,32 @@ def _named(out_dir: str | Path) -> Path:
 
 def _slug(model: str) -> str:
     return re.sub(r"[^A-Za-z0-9.]+", "-", model.removeprefix("models:/")).strip("-.")[-40:]
+
+
+def refuse_other(store: RolloutStore, inputs: AssessmentInputs) -> None:
+    """Refuse to be the store of these inputs where it is that of others; writes nothing.
+
+    Raises:
+        RolloutStoreError: It is; names what differs, and of the sampling the settings.
+    """
+    try:
+        store.refuse_other(store_identity(inputs.provenance))
+    except RolloutStoreError as error:
+        raise RolloutStoreError(f"{error}{_changed_sampling(store.folder, inputs)}") from error
+
+
+def _changed_sampling(folder: Path, inputs: AssessmentInputs) -> str:
+    try:
+        stored = AssessmentInputs.load(folder).config.sampling.model_dump()
+    except RolloutStoreError:  # a digest is all that is known
+        return ""
+    wanted = inputs.config.sampling.model_dump()
+    changes = [
+        f"{name}={stored[name]!r} there and {value!r} here"
+        for name, value in wanted.items()
+        if stored[name] != value
+    ]
+    return f"; {', '.join(changes)}" if changes else ""
 
 
 def store_identity(provenance: Provenance) -> dict[str, str]:
