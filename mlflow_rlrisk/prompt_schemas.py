@@ -278,14 +278,23 @@ def _messages(turns: list[Any], where: str) -> tuple[Message, ...]:
     return messages
 
 
+def refuse_tool_calls(turn: Mapping[str, Any], where: str) -> None:
+    """Refuse a turn that says more than its content.
+
+    Raises:
+        PromptSetError: It calls a tool; ``where`` says whose.
+    """
+    if call := next((name for name in _TOOL_CALLS if turn.get(name)), None):
+        raise PromptSetError(
+            f"{where} has {call!r}, which does not reach the chat template: the model would be "
+            "shown something else; turns of role and content are needed"
+        )
+
+
 def _message(turn: Any, where: str) -> Message:
     if not isinstance(turn, Mapping):
         raise PromptSetError(f"{where} is {type(turn).__name__}, role and content are needed")
-    if call := next((name for name in _TOOL_CALLS if turn.get(name)), None):
-        raise PromptSetError(
-            f"{where} has {call!r}, which do not reach the chat template: the model would be "
-            "asked something else; turns of role and content are needed"
-        )
+    refuse_tool_calls(turn, where)
     role, content = turn.get("role"), turn.get("content")
     if not isinstance(role, str) or not role.strip() or not isinstance(content, str):
         raise PromptSetError(f"{where} needs a role and a content that are text")
