@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlflow_rlrisk.budget import sampling_order
 from mlflow_rlrisk.errors import SinkError
 from mlflow_rlrisk.measure import measure
 from mlflow_rlrisk.records import GradedGroup, Prompt
@@ -36,9 +37,13 @@ def prompt_table(report: "RiskReport", folder: Path, max_rows: int = MAX_ROWS) -
     """
     import pandas as pd
 
-    prompts = _prompts(folder)
+    prompts, num_samples = _prompts(folder), None
+    if report.budget is not None:  # the folder may hold more, of a fixed budget
+        last = report.budget.last
+        order = sampling_order(prompts, report.config.sampling.seed)
+        prompts, num_samples = order[: last.num_prompts], last.num_samples
     kept = sorted(prompts, key=lambda prompt: prompt.id)[:max_rows]
-    rows = [_row(group, report) for group in RolloutStore(folder).graded_groups(kept)]
+    rows = [_row(group, report) for group in RolloutStore(folder).graded_groups(kept, num_samples)]
     if not rows:
         raise SinkError(f"{folder}: no graded rollouts; the folder of an assessment is needed")
     frame = pd.DataFrame(rows).sort_values("prompt_id", ignore_index=True)
