@@ -10,6 +10,7 @@ import json
 from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 
+import numpy as np
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -61,7 +62,8 @@ class Settings(BaseModel):
         """``yes`` in YAML is True, and pydantic would read it as 1."""
         for name, field in cls.model_fields.items():
             value = values.get(name) if isinstance(values, dict) else None
-            if isinstance(value, bool) and field.annotation in (int, float, float | None):
+            is_boolean = isinstance(value, bool | np.bool_)
+            if is_boolean and field.annotation in (int, float, float | None):
                 raise ConfigError(name, value, "a number is needed")
         return values
 
@@ -72,7 +74,8 @@ class Settings(BaseModel):
 
 
 def _first_fault(model: type[BaseModel], error: ValidationError) -> ConfigError:
-    first = error.errors()[0]
+    faults = error.errors()  # a name that is not known explains one that is missing
+    first = next((each for each in faults if each["type"] == "extra_forbidden"), faults[0])
     inner = first.get("ctx", {}).get("error")
     if isinstance(inner, ConfigError):  # of a record in this one
         place = ".".join(str(part) for part in (*first["loc"], inner.field))
@@ -81,6 +84,8 @@ def _first_fault(model: type[BaseModel], error: ValidationError) -> ConfigError:
     if first["type"] == "extra_forbidden":
         need = f"unknown setting; known: {', '.join(sorted(model.model_fields))}"
     name = ".".join(str(part) for part in first["loc"]) or model.__name__
+    if first["type"] == "missing":
+        return ConfigError(name, None, "a value is needed")
     return ConfigError(name, first.get("input"), need)
 
 

@@ -201,6 +201,7 @@ def _assess(settings: Settings, source: "ModelSource", dataset: Any, folder: Pat
             expert_train_data=settings.expert_train_data,
             lookahead=settings.lookahead,
             out_dir=folder,
+            run_preflight=settings.run_preflight,
             observer=observer,
             command=_call(settings, source),
         )
@@ -226,6 +227,8 @@ def _call(settings: Settings, source: "ModelSource") -> str:
         given["lookahead"] = settings.lookahead.model_dump(mode="json", exclude_unset=True)
     if settings.mapping:
         given["mapping"] = dict(settings.mapping)
+    if not settings.run_preflight:
+        given["run_preflight"] = False
     for name in ("sft_data", "expert_data", "expert_train_data"):
         if isinstance(found := getattr(settings, name), str | Path):
             given[name] = str(found)

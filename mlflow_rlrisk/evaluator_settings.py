@@ -22,6 +22,7 @@ OWN_KEYS = (
     "expert_train_data",
     "lookahead",
     "out_dir",
+    "run_preflight",
     "register",
     "progress",
 )
@@ -44,6 +45,7 @@ class Settings:
         lookahead: The RL run, as `LookaheadConfig` has it: its first updates are tried.
         out_dir: Folder of the rollouts, from which an interrupted assessment resumes; ``None``
             keeps them in MLflow alone.
+        run_preflight: Show the verifier its own gold answers before anything is sampled.
         register: Tag the model version; ``None`` does so where a version is known.
         progress: Print the plan and a progress bar to standard error.
     """
@@ -58,6 +60,7 @@ class Settings:
     expert_train_data: Any
     lookahead: "LookaheadConfig | None"
     out_dir: Path | None
+    run_preflight: bool
     register: bool | None
     progress: bool
 
@@ -78,7 +81,7 @@ class Settings:
             raise ConfigError(
                 "verifier", None, "needed: a name, path/to/file.py:function, callable"
             )
-        for name in ("register", "progress"):
+        for name in ("run_preflight", "register", "progress"):
             if not isinstance(raw.get(name), bool | None):
                 raise ConfigError(name, raw[name], "True or False is needed")
         for name in ("mapping", "sampling"):
@@ -92,7 +95,8 @@ class Settings:
         columns = (raw.get("mapping") or {}).values()
         if not all(isinstance(column, str) for column in columns):
             raise ConfigError("mapping", raw["mapping"], "names of columns are needed")
-        if not isinstance(folder := raw.get("out_dir"), str | Path | None) or folder == "":
+        folder = raw.get("out_dir")
+        if not isinstance(folder, str | Path | None) or not str(folder).strip():
             raise ConfigError("out_dir", folder, "the path of a folder is needed")
         flat = {key: raw[key] for key in raw if key in SamplingConfig.model_fields}
         nested = raw.get("sampling") or {}
@@ -112,6 +116,7 @@ class Settings:
             expert_train_data=raw.get("expert_train_data"),
             lookahead=_lookahead(raw.get("lookahead")),
             out_dir=None if raw.get("out_dir") is None else Path(raw["out_dir"]),
+            run_preflight=raw.get("run_preflight") is not False,
             register=raw.get("register"),
             progress=bool(raw.get("progress", True)),
         )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlflow_rlrisk.errors import ConfigError, PromptSetError
-from mlflow_rlrisk.prompt_schemas import Schema, prompt_content
+from mlflow_rlrisk.prompt_schemas import Schema, prompt_content, refuse_tool_calls
 from mlflow_rlrisk.prompt_sources import Row, Table, read_table
 from mlflow_rlrisk.prompts import ID_LENGTH, content_digest, prompt_digest
 from mlflow_rlrisk.records import Prompt
@@ -181,6 +181,7 @@ def _turns(row: Row, column: str) -> list[dict[str, Any]]:
 def _turn(row: Row, turn: Any) -> dict[str, Any]:
     if not isinstance(turn, Mapping):
         raise PromptSetError(f"{row.place}: a turn is {type(turn).__name__}, no message")
+    refuse_tool_calls(turn, f"{row.place}: a turn")
     role = turn.get("role", turn.get("from"))
     if not isinstance(role, str) or not role.strip():
         raise PromptSetError(f"{row.place}: a turn has the role {role!r:.40}, text is needed")

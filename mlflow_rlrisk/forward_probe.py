@@ -76,6 +76,22 @@ def distance(logits: "torch.Tensor", others: "torch.Tensor") -> float:
     return float(apart[apart.isfinite()].abs().mean())
 
 
+def rotary_switch(config: Any) -> int | None:
+    """Tokens beyond which a model of LongRoPE (Phi-3 and its kin) turns all positions otherwise.
+
+    The longest row of a forward pass decides for all of them, and keys that were kept stay as they
+    were: only rows on one side of it may share a pass, and none may cross it while it is decoded.
+    """
+    given = getattr(config.get_text_config(), "rope_parameters", None) or {}
+    kinds = [each for each in (given, *given.values()) if isinstance(each, dict)]
+    switches = [
+        each["original_max_position_embeddings"]
+        for each in kinds
+        if each.get("rope_type") == "longrope"
+    ]
+    return min(switches, default=None)
+
+
 def refuse_acausal(model: Any, name: str) -> None:
     """Check that what comes later in a text does not change what was predicted before.
 

@@ -21,6 +21,8 @@ from mlflow_rlrisk.stated_answers import gsm8k_answer, is_derivation, last_boxed
 MAPPABLE = ("prompt", "truth")
 _JSON_TRUTHS = ("verification_info", "input_output", "public_test_cases", "test_list", "info")
 """Columns that hold plain data, in flat files as JSON text."""
+_TOOL_CALLS = ("tool_calls", "function_call")
+"""What a turn may hold beside its content and a chat template would show."""
 _LIST_OF_OBJECTS = re.compile(r"\s*\[\s*\{")
 _PYTHON_OBJECTS = re.compile(r"\s*\[\s*\{\s*'.*\}\s*\]\s*", re.DOTALL)
 
@@ -276,9 +278,23 @@ def _messages(turns: list[Any], where: str) -> tuple[Message, ...]:
     return messages
 
 
+def refuse_tool_calls(turn: Mapping[str, Any], where: str) -> None:
+    """Refuse a turn that says more than its content.
+
+    Raises:
+        PromptSetError: It calls a tool; ``where`` says whose.
+    """
+    if call := next((name for name in _TOOL_CALLS if turn.get(name)), None):
+        raise PromptSetError(
+            f"{where} has {call!r}, which does not reach the chat template: the model would be "
+            "shown something else; turns of role and content are needed"
+        )
+
+
 def _message(turn: Any, where: str) -> Message:
     if not isinstance(turn, Mapping):
         raise PromptSetError(f"{where} is {type(turn).__name__}, role and content are needed")
+    refuse_tool_calls(turn, where)
     role, content = turn.get("role"), turn.get("content")
     if not isinstance(role, str) or not role.strip() or not isinstance(content, str):
         raise PromptSetError(f"{where} needs a role and a content that are text")

@@ -239,17 +239,28 @@ def _frame_table(frame: Any, kind: str) -> Table:
 
 
 def _evaluation_dataset_table(dataset: Any) -> Table:
-    """MLflow's evaluators get features and labels apart; the labels are a column again here."""
+    """MLflow's evaluators get features and labels apart; the labels are a column again here.
+
+    Of a list it makes an array: of dicts one with a single column, of rows one with the columns
+    that ``feature_names`` names.
+    """
     features = dataset.features_data
-    if not (hasattr(features, "columns") and hasattr(features, "to_dict")):
-        raise PromptSetError(
-            f"the MLflow dataset holds {type(features).__name__}; a frame with columns is needed"
-        )
     labels = getattr(dataset, "labels_data", None)
+    label = str(getattr(dataset, "targets_name", None) or "target")
+    if hasattr(features, "columns") and hasattr(features, "to_dict"):
+        if labels is not None:
+            features = features.assign(**{label: list(labels)})
+        return _frame_table(features, "MLflow dataset")
+    names, cells = list(dataset.feature_names), features.tolist()
+    if len(names) == 1 and all(isinstance(row[0], Mapping) for row in cells):
+        rows = [dict(row[0]) for row in cells]
+    else:
+        rows = [dict(zip(names, row, strict=True)) for row in cells]
     if labels is not None:
-        name = getattr(dataset, "targets_name", None) or "target"
-        features = features.assign(**{str(name): list(labels)})
-    return _frame_table(features, "MLflow dataset")
+        if any(label in row for row in rows):
+            raise PromptSetError(f"the column {label!r} stands there twice, once as targets")
+        rows = [row | {label: given} for row, given in zip(rows, labels.tolist(), strict=True)]
+    return _table("MLflow dataset", _numbered(rows))
 
 
 def _refuse_repeated_columns(names: Sequence[str]) -> None:

@@ -15,11 +15,15 @@ from typing import Any
 
 from mlflow_rlrisk.errors import PromptSetError
 from mlflow_rlrisk.prompt_schemas import prompt_content, recognise, truth_of
-from mlflow_rlrisk.prompt_sources import Row, read_table
+from mlflow_rlrisk.prompt_sources import Row, Table, read_table
 from mlflow_rlrisk.records import Message, Prompt
 
 ID_LENGTH = 16
 """Hex digits of a prompt id: 64 bits, a collision among 10^6 prompts has a chance of 3e-8."""
+
+
+FOR_TEMPLATES = ("tools", "chat_template_kwargs")
+"""Columns that a trainer may hand to the chat template, and no sampler here does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +93,10 @@ def _load(source: object, mapping: Mapping[str, str] | None) -> PromptSet:
     return PromptSet(
         prompts=tuple(collected.prompts.values()),
         digest=prompt_digest(collected.prompts),
-        schema=sentence + collected.remarks() + _left_out(table.left_out),
+        schema=sentence
+        + collected.remarks()
+        + (_not_rendered(table) if collected.is_chat else "")
+        + _left_out(table.left_out),
         num_duplicates=collected.num_duplicates,
     )
 
@@ -146,6 +153,11 @@ class _Collected:
                 "columns and were kept: intervals count them as independent"
             )
         return text
+
+
+def _not_rendered(table: Table) -> str:
+    given = [name for name in FOR_TEMPLATES if any(row.columns.get(name) for row in table.rows)]
+    return f"; not handed to the chat template: {', '.join(map(repr, given))}" if given else ""
 
 
 def _left_out(columns: Mapping[str, str]) -> str:

@@ -9,10 +9,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from mlflow_rlrisk.assessment_inputs import AssessmentInputs
 from mlflow_rlrisk.checkpoint import Checkpoint
 from mlflow_rlrisk.config import AssessmentConfig, PolicyConfig
+from mlflow_rlrisk.errors import ConfigError, RolloutStoreError
 from mlflow_rlrisk.prompts import PromptSet
 from mlflow_rlrisk.report import Provenance
+from mlflow_rlrisk.rollout_store import RolloutStore
 from mlflow_rlrisk.samplers import Sampler
 from mlflow_rlrisk.verifiers import VerifierPool
 
@@ -108,9 +111,13 @@ def _version(distribution: str) -> str | None:
 def assessment_folder(
     out_dir: str | Path | None, out_root: str | Path | None, model: str, provenance: Provenance
 ) -> Path | None:
-    """``out_dir``, or a folder below ``out_root`` named by what its rollouts depend on."""
+    """``out_dir``, or a folder below ``out_root`` named by what its rollouts depend on.
+
+    Raises:
+        ConfigError: ``out_dir`` is blank.
+    """
     if out_dir is not None:
-        return Path(out_dir).expanduser()
+        return _named(out_dir)
     if out_root is None:
         return None
     key = json.dumps(store_identity(provenance), sort_keys=True)
@@ -123,14 +130,46 @@ def folders_of(
 ) -> Sequence[Path]:
     """Folders that `assessment_folder` may have named for the model, whatever it depends on."""
     if out_dir is not None:
-        return [Path(out_dir).expanduser()]
+        return [_named(out_dir)]
     if out_root is None:
         return []
     return sorted(Path(out_root).expanduser().glob(f"{_slug(model)}-*"))
 
 
+def _named(out_dir: str | Path) -> Path:
+    if not str(out_dir).strip():  # it would be the folder one happens to be in
+        raise ConfigError("out_dir", out_dir, "the path of a folder is needed")
+    return Path(out_dir).expanduser()
+
+
 def _slug(model: str) -> str:
     return re.sub(r"[^A-Za-z0-9.]+", "-", model.removeprefix("models:/")).strip("-.")[-40:]
+
+
+def refuse_other(store: RolloutStore, inputs: AssessmentInputs) -> None:
+    """Refuse to be the store of these inputs where it is that of others; writes nothing.
+
+    Raises:
+        RolloutStoreError: It is; names what differs, and of the sampling the settings.
+    """
+    try:
+        store.refuse_other(store_identity(inputs.provenance))
+    except RolloutStoreError as error:
+        raise RolloutStoreError(f"{error}{_changed_sampling(store.folder, inputs)}") from error
+
+
+def _changed_sampling(folder: Path, inputs: AssessmentInputs) -> str:
+    try:
+        stored = AssessmentInputs.load(folder).config.sampling.model_dump()
+    except RolloutStoreError:  # a digest is all that is known
+        return ""
+    wanted = inputs.config.sampling.model_dump()
+    changes = [
+        f"{name}={stored[name]!r} there and {value!r} here"
+        for name, value in wanted.items()
+        if stored[name] != value
+    ]
+    return f"; {', '.join(changes)}" if changes else ""
 
 
 def store_identity(provenance: Provenance) -> dict[str, str]:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlflow_rlrisk.errors import ConfigError, SamplerError
-from mlflow_rlrisk.forward_probe import refuse_acausal, refusing
+from mlflow_rlrisk.forward_probe import refuse_acausal, refusing, rotary_switch
 from mlflow_rlrisk.kernels import TokenStatistics, token_statistics
 from mlflow_rlrisk.kernels.products import float32_logits
 
@@ -126,7 +126,7 @@ class TeacherForcedScorer:
         num_tokens = sum(len(completion) for _, completion in sequences)
         scores: dict[int, TokenScores] = {}
         with without_dropout(self._model):
-            for rows in _batches(lengths, batch_tokens):
+            for rows in _batches(lengths, batch_tokens, rotary_switch(self._model.config)):
                 batch = [(row, *sequences[row]) for row in rows]
                 scores.update(self._score_batch(batch, temperature, num_tokens))
         return [scores[row] for row in range(len(sequences))]
@@ -335,14 +335,16 @@ def _from_logits(
     return TokenStatistics(logprobs=logprobs, entropies=entropies.clamp(min=0.0))
 
 
-def _batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
+def _batches(lengths: Sequence[int], batch_tokens: int, switch: int | None) -> Iterator[list[int]]:
     """Cut sequences, longest first, so that rows times the longest stay within the tokens.
 
-    The longest come first so that what does not fit in memory fails at once.
+    The longest come first so that what does not fit in memory fails at once. No batch holds
+    sequences on both sides of the `rotary_switch`.
     """
     rows: list[int] = []
     for row in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        if rows and (len(rows) + 1) * lengths[rows[0]] > batch_tokens:
+        is_full = rows and (len(rows) + 1) * lengths[rows[0]] > batch_tokens
+        if is_full or (rows and switch is not None and lengths[row] <= switch < lengths[rows[0]]):
             yield rows
             rows = []
         rows.append(row)

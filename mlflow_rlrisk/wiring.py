@@ -35,7 +35,7 @@ from mlflow_rlrisk.folder_lock import locked
 from mlflow_rlrisk.gathering import Gatherer
 from mlflow_rlrisk.observer import Observer, SilentObserver
 from mlflow_rlrisk.prompts import PromptSet, load_prompts
-from mlflow_rlrisk.provenance import assessment_folder, provenance_of, store_identity
+from mlflow_rlrisk.provenance import assessment_folder, provenance_of, refuse_other, store_identity
 from mlflow_rlrisk.records import Prompt, PromptStatistics
 from mlflow_rlrisk.report import AssessmentContext, RiskReport, summarize
 from mlflow_rlrisk.rollout_shards import write_text_atomically
@@ -160,7 +160,7 @@ def run_assessment(
             kept = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         store = None if kept is None else RolloutStore(kept)
         if store is not None:
-            store.refuse_other(store_identity(inputs.provenance))
+            refuse_other(store, inputs)
         num_samples = None if is_replay else config.sampling.num_samples
         gatherer = Gatherer(sampler, pool, store, num_samples)
         course = _course(inputs, policy, context, sampler, Path(model) if is_replay else None)

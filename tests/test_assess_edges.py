@@ -334,3 +334,16 @@ def test_a_group_larger_than_what_is_stored_leaves_the_group_metrics_undefined(
     for reason in undefined(report, "group_signal_fraction", "frac_all_wrong"):
         assert "a group of 9 needs 9" in reason
     assert report.risk_level == "unknown"
+
+
+@pytest.mark.parametrize("folder", ["", "  "])
+def test_a_blank_folder_is_none_and_not_the_one_the_user_is_in(
+    setup: Setup, folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.iterdir())
+
+    with pytest.raises(ConfigError, match=r"out_dir=.*the path of a folder is needed"):
+        setup.assess(out_dir=folder)
+
+    assert sorted(tmp_path.iterdir()) == before

@@ -20,6 +20,7 @@ from mlflow_rlrisk.console import report_lines
 from mlflow_rlrisk.observer import SilentObserver
 from mlflow_rlrisk.report import RiskReport
 from mlflow_rlrisk.sinks.html import render
+from mlflow_rlrisk.sinks.prompt_table import prompt_table
 from tests.tiny_assessments import QUICK_OPTIONS, quick, rlrisk, sums, timeless, write_graders
 from tests.tiny_models import write_llama
 
@@ -169,6 +170,12 @@ def test_stored_rollouts_beyond_a_look_are_not_seen_by_it(
     assert sampled == 0
     assert again.num_rollouts == stopped[1].num_rollouts
     assert again.solve_counts == stopped[1].solve_counts
+    table = prompt_table(again, folder)
+    assert len(table) == again.num_prompts == 64
+    assert table["num_samples"].sum() == again.num_rollouts
+    assert table["token_entropy"].mean() == pytest.approx(
+        again.metrics["rlrisk/token_entropy"].value
+    )
 
 
 def test_a_stopped_assessment_is_rescored_and_replayed_on_what_it_rested_on(

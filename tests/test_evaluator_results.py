@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from mlflow.models.evaluation import EvaluationResult
 
+from mlflow_rlrisk.errors import GoldRejectedError, PromptSetError
 from mlflow_rlrisk.sinks.registry import log_checkpoint
 from tests.mlflow_server import migrated_database, sqlite_store
 from tests.tiny_models import write_llama
@@ -115,3 +116,68 @@ def test_rollouts_may_be_kept_in_a_folder_of_the_home(
 
     assert (tmp_path / "home" / "rollouts" / "report.json").is_file()
     assert not (tmp_path / "~").exists()
+
+
+def test_lists_give_the_metrics_of_the_frame(store: str, checkpoint: Path) -> None:
+    rows = PROMPTS.to_dict("records")
+    forms: dict[str, dict[str, Any]] = {
+        "dicts": {"data": rows},
+        "dicts and targets": {
+            "data": [{"question": row["question"], "extra": 1} for row in rows],
+            "targets": PROMPTS["answer"].tolist(),
+        },
+        "rows": {"data": PROMPTS.to_numpy().tolist(), "feature_names": list(PROMPTS)},
+        "array": {"data": PROMPTS.to_numpy(), "feature_names": list(PROMPTS)},
+    }
+    framed = PROMPTS.rename(columns={"answer": "target"}).assign(extra=1)
+    config = {**SETTINGS, "model_uri": str(checkpoint)}
+    how = {"model": None, "model_type": "rlrisk", "evaluators": "rlrisk"}
+
+    results = {}
+    for name, given in forms.items():
+        with mlflow.start_run():
+            found = mlflow.models.evaluate(**how, **given, evaluator_config=config)
+        results[name] = found.metrics
+
+    assert results["dicts"] == results["rows"] == results["array"]
+    assert results["dicts"] == evaluate(PROMPTS, str(checkpoint)).metrics
+    assert results["dicts and targets"] == evaluate(framed, str(checkpoint)).metrics
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"data": ["1+1=", "2+2="]}, "no prompt column among 'feature_1'"),
+        (
+            {"data": [{"question": "1+1=", "target": "2"}], "targets": ["3"]},
+            "the column 'target' stands there twice",
+        ),
+    ],
+)
+def test_a_list_that_says_no_prompts_is_refused(
+    store: str, checkpoint: Path, given: dict[str, Any], message: str
+) -> None:
+    config = {**SETTINGS, "model_uri": str(checkpoint)}
+    how = {"model": None, "model_type": "rlrisk", "evaluators": "rlrisk"}
+
+    with pytest.raises(PromptSetError, match=message):
+        mlflow.models.evaluate(**how, **given, evaluator_config=config)
+
+
+def test_a_verifier_that_needs_a_format_is_used_without_the_preflight_where_that_is_asked_for(
+    store: str, checkpoint: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "tagged.py").write_text(
+        "def reward(prompts, completions, answer, **columns):\n"
+        "    return [float(f'<<{a}>>' in c) for c, a in zip(completions, answer)]\n"
+    )
+    verifier = f"{tmp_path / 'tagged.py'}:reward"
+    with pytest.raises(GoldRejectedError, match=r"run_preflight=False"):
+        evaluate(PROMPTS, str(checkpoint), verifier=verifier)
+
+    with mlflow.start_run():
+        result = evaluate(PROMPTS, str(checkpoint), verifier=verifier, run_preflight=False)
+
+    report = json.loads(mlflow.artifacts.load_text(f"runs:/{result.run_id}/rlrisk/report.json"))
+    assert "the preflight of the verifier was skipped" in report["notes"]
+    assert "'run_preflight': False" in report["provenance"]["command"]

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from mlflow_rlrisk.assess import rescore
@@ -68,12 +69,15 @@ def test_every_setting_of_the_library_is_a_key_and_reaches_it() -> None:
         ("sampling", "greedy"),
         ("max_new_tokens", True),
         ("success_threshold", True),
+        ("max_new_tokens", np.True_),
+        ("run_preflight", "no"),
         ("num_samples", 10**20),
         ("mapping", {"prompt": 5}),
         ("sampling", {1: 2}),
         ("policy", {1: 2}),
         ("out_dir", 5),
         ("out_dir", ""),
+        ("out_dir", "  "),
     ],
 )
 def test_a_setting_of_another_type_is_refused_by_name(name: str, value: object) -> None:
@@ -91,7 +95,8 @@ def test_a_policy_that_no_file_could_hold_is_refused_before_sampling() -> None:
 @pytest.mark.parametrize(
     ("run", "field"),
     [
-        ({"learning_rate": 1e-6}, "run_steps"),
+        ({"learning_rate": 1e-6}, "run_steps=None: a value is needed"),
+        ({"lr": 1e-6, "run_steps": 400}, "lr=1e-06: unknown setting"),
         ({"learning_rate": 1e-6, "run_steps": 400, "epochs": 1}, "epochs"),
         (1e-6, "lookahead"),
     ],

@@ -119,3 +119,12 @@ def test_a_response_by_somebody_else_is_refused_with_the_role_it_has() -> None:
 
     with pytest.raises(PromptSetError, match="turn of the assistant; it is by 'model'"):
         load_expert(rows)
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_tool_call_is_no_text_whose_loss_could_be_measured(place: int) -> None:
+    call = {"tool_calls": [{"function": {"name": "add", "arguments": "{}"}}]}
+    chat = [turn | (call if index == place else {}) for index, turn in enumerate(CHAT[0])]
+
+    with pytest.raises(PromptSetError, match=r"row 1: a turn has 'tool_calls'"):
+        load_expert([{"messages": chat}])

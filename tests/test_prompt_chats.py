@@ -61,3 +61,37 @@ def test_text_that_only_looks_like_a_chat_stays_text(text: str) -> None:
     (prompt,) = load_prompts([{"prompt": text, "answer": "1"}])
 
     assert prompt.content == text
+
+
+@pytest.mark.parametrize(
+    "called",
+    [
+        {"content": "", "tool_calls": [{"function": {"name": "add", "arguments": "{}"}}]},
+        {"content": None, "tool_calls": [{"function": {"name": "add", "arguments": "{}"}}]},
+        {"content": "", "function_call": {"name": "add", "arguments": "{}"}},
+    ],
+)
+def test_a_chat_whose_tool_calls_would_be_lost_is_refused(called: dict[str, object]) -> None:
+    result = {"role": "tool", "content": "17"}
+    chat = [*CHAT, {"role": "assistant", **called}, result]
+
+    with pytest.raises(PromptSetError, match=r"row 1, column 'prompt', turn 3 has '\w+_call"):
+        load_prompts([{"prompt": chat}])
+
+    kept = load_prompts([{"prompt": [*CHAT, {**result, "tool_calls": None}]}])
+    assert kept.prompts[0].content == (*TURNS, Message(role="tool", content="17"))
+
+
+def test_columns_for_the_chat_template_are_said_not_to_reach_it() -> None:
+    given = {"tools": [{"type": "function"}], "chat_template_kwargs": {"enable_thinking": False}}
+    empty = {"tools": [], "chat_template_kwargs": None}
+
+    told = load_prompts([{"prompt": CHAT, **given}]).schema
+    silent = [
+        load_prompts([{"prompt": prompt, **columns}]).schema
+        for prompt, columns in ((CHAT, empty), ("9+8=", given))
+    ]
+
+    said = "; not handed to the chat template: 'tools', 'chat_template_kwargs'"
+    assert told.endswith(said)
+    assert not any("not handed" in schema for schema in silent)

@@ -102,3 +102,18 @@ def test_a_folder_of_other_inputs_keeps_nothing_of_what_was_refused(
         assess(out_dir=out, seed=1, expert_data=sums(3))
 
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_the_settings_by_which_a_folder_is_of_other_rollouts_are_named(
+    assess: Callable[..., Any], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    assess(out_dir=out, max_new_tokens=5)
+    named = r"; temperature=1\.0 there and 0\.9 here, max_new_tokens=5 there and 9 here$"
+
+    with pytest.raises(RLRiskError, match=named):
+        assess(out_dir=out, temperature=0.9, max_new_tokens=9)
+
+    (out / "inputs.json").unlink()
+    with pytest.raises(RLRiskError, match=r"choose another folder$"):
+        assess(out_dir=out, temperature=0.9, max_new_tokens=9)

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 from mlflow_rlrisk.errors import ConfigError, SamplerError
 from mlflow_rlrisk.samplers.exact_head import install_exact_head
 from mlflow_rlrisk.teacher_forced import TeacherForcedScorer, score
-from tests.samplers.test_architectures import BLOOM, DECODER, GEMMA, OPT
+from tests.samplers.test_architectures import BLOOM, DECODER, GEMMA, LONGROPE, OPT
 from tests.tiny_models import write_gpt2, write_llama, write_neox
 
 TOLERANCE_NATS = 1e-4
@@ -28,6 +28,7 @@ ARCHITECTURES: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "granite": (transformers.GraniteConfig, {**DECODER, "logits_scaling": 3.0}),
     "cohere": (transformers.CohereConfig, {**DECODER, "logit_scale": 0.25}),
     "phi": (transformers.PhiConfig, DECODER),  # its head has a bias
+    "phi3": (transformers.Phi3Config, LONGROPE),  # sequences on both sides of its switch
     "opt": (transformers.OPTConfig, OPT),
     "bloom": (transformers.BloomConfig, BLOOM),
     "gpt2": (
@@ -85,6 +86,18 @@ def test_scores_agree_with_a_float64_forward_pass(name: str, temperature: float)
     for (prompt, completion), found in zip(sequences, scores, strict=True):
         entropies, logprobs = _oracle(oracle, prompt, completion, temperature)
         assert found.entropies.shape == found.logprobs.shape == (len(completion),)
+        assert np.abs(found.entropies - entropies).max() < TOLERANCE_NATS
+        assert np.abs(found.logprobs - logprobs).max() < TOLERANCE_NATS
+
+
+def test_short_texts_of_longrope_are_scored_as_if_no_long_one_was_beside_them() -> None:
+    prompts_and_answers = [([3, 4], [5, 6, 7]), ([8] * 9, [9] * 30), ([10] * 8, [11] * 8)]
+
+    scores = score(_model("phi3"), prompts_and_answers, temperature=1.0)
+
+    oracle = _model("phi3")
+    for (prompt, completion), found in zip(prompts_and_answers, scores, strict=True):
+        entropies, logprobs = _oracle(oracle, prompt, completion, 1.0)
         assert np.abs(found.entropies - entropies).max() < TOLERANCE_NATS
         assert np.abs(found.logprobs - logprobs).max() < TOLERANCE_NATS
 

@@ -133,10 +133,21 @@ class PromptEncoder:
             unused = ", chat_template_kwargs change nothing" if self._variables else ""
             return f"none: prompts are raw text{unused}"
         digest = (template_digest or "")[:12]
-        dated = ", which inserts today's date" if self.is_dated else ""
-        given = "".join(f", {name}={value!r}" for name, value in sorted(self._variables.items()))
+        does = ", which inserts today's date" if self.is_dated else ""
+        if self._drops_system(prompts):
+            does += ", which leaves out the system turn"
+        does += "".join(f", {name}={value!r}" for name, value in sorted(self._variables.items()))
         some = "" if num_wrapped == len(prompts) else f", for {num_wrapped} chat prompts"
-        return f"the checkpoint's chat template ({digest}){dated}{given}{some}"
+        return f"the checkpoint's chat template ({digest}){does}{some}"
+
+    def _drops_system(self, prompts: Sequence[Prompt]) -> bool:
+        """True where the first system turn does not come out of the template, as some have it."""
+        for prompt in filter(self.is_templated, prompts):
+            told = [turn["content"] for turn in _turns(prompt) if turn["role"] == "system"]
+            if any(map(_letters, told)):
+                rendered = _letters(self._render(prompt)[0])
+                return not all(_letters(text) in rendered for text in told)
+        return False
 
     def _render(self, prompt: Prompt) -> tuple[str, bool]:
         if not self.is_templated(prompt):

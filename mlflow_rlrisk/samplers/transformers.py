@@ -18,7 +18,7 @@ import numpy as np
 from mlflow_rlrisk.checkpoint import Checkpoint, open_checkpoint
 from mlflow_rlrisk.config import AssessmentConfig
 from mlflow_rlrisk.errors import CheckpointError, SamplerError
-from mlflow_rlrisk.forward_probe import refuse_acausal, refusing
+from mlflow_rlrisk.forward_probe import refuse_acausal, refusing, rotary_switch
 from mlflow_rlrisk.records import FinishReason, Prompt, Rollout, RolloutGroup
 from mlflow_rlrisk.samplers import OnTokens, refuse_options
 from mlflow_rlrisk.samplers.decoding import Decoder, FinishedRow, NotFiniteLogitsError, Wave
@@ -246,8 +246,20 @@ class TransformersSampler:
                     f"{self._sampling.max_new_tokens} it needs {needed} positions and the model "
                     f"has {limit}"
                 )
+        self._refuse_crossing([len(prompt_ids) for prompt_ids in ids])
         self._encoded = [_Encoded(prompt=p, ids=i) for p, i in zip(prompts, ids, strict=True)]
         return self._encoded
+
+    def _refuse_crossing(self, lengths: Sequence[int]) -> None:
+        switch = rotary_switch(self._model.config)
+        longest = max(lengths, default=0) + self._sampling.max_new_tokens
+        if switch is not None and min(lengths, default=0) <= switch < longest:
+            raise SamplerError(
+                f"{self.checkpoint.display_name}: its LongRoPE turns all positions otherwise from "
+                f"{switch} tokens on; prompts of {min(lengths)} to {max(lengths)} tokens with "
+                f"max_new_tokens={self._sampling.max_new_tokens} lie on both sides of it, where "
+                "what is decoded together or from a cache is of neither"
+            )
 
     def _plan(self, encoded: Sequence[_Encoded], samples: range) -> Iterator[list[_Row]]:
         """Cut all rollouts, ordered by prompt length, into waves of whole groups.

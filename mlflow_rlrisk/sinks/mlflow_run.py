@@ -22,7 +22,7 @@ from mlflow_rlrisk.sinks.mlflow_store import (
     mlflow_errors,
     own_run,
 )
-from mlflow_rlrisk.sinks.prompt_table import prompt_table
+from mlflow_rlrisk.sinks.prompt_table import prompt_table, refuse_other_rollouts
 from mlflow_rlrisk.sinks.verdict import MAX_TAG, verdict_markdown, verdict_tags
 
 if TYPE_CHECKING:
@@ -110,10 +110,13 @@ def log_report(
         Where it is.
 
     Raises:
-        SinkError: MLflow refuses, or the run holds another report.
+        SinkError: MLflow refuses, the run holds another report, or the rollouts are of another.
+        RolloutStoreError: The folder of the rollouts is damaged.
     """
     import mlflow
 
+    if rollouts is not None:
+        refuse_other_rollouts(report, Path(rollouts))
     client = client or mlflow.MlflowClient()
     if run_id is None and (active := mlflow.active_run()):
         run_id = active.info.run_id

@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlflow_rlrisk.budget import sampling_order
 from mlflow_rlrisk.errors import SinkError
 from mlflow_rlrisk.measure import measure
 from mlflow_rlrisk.records import GradedGroup, Prompt
 from mlflow_rlrisk.rollout_store import RolloutStore
 from mlflow_rlrisk.sinks.wording import shown
-from mlflow_rlrisk.statistics.groups import group_signal
+from mlflow_rlrisk.statistics.groups import group_signal_from_values
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,14 +37,34 @@ def prompt_table(report: "RiskReport", folder: Path, max_rows: int = MAX_ROWS) -
     """
     import pandas as pd
 
-    prompts = _prompts(folder)
+    prompts, num_samples = _prompts(folder), None
+    if report.budget is not None:  # the folder may hold more, of a fixed budget
+        last = report.budget.last
+        order = sampling_order(prompts, report.config.sampling.seed)
+        prompts, num_samples = order[: last.num_prompts], last.num_samples
     kept = sorted(prompts, key=lambda prompt: prompt.id)[:max_rows]
-    rows = [_row(group, report) for group in RolloutStore(folder).graded_groups(kept)]
+    rows = [_row(group, report) for group in RolloutStore(folder).graded_groups(kept, num_samples)]
     if not rows:
         raise SinkError(f"{folder}: no graded rollouts; the folder of an assessment is needed")
     frame = pd.DataFrame(rows).sort_values("prompt_id", ignore_index=True)
     frame.attrs["num_prompts"] = len(prompts)
     return frame
+
+
+def refuse_other_rollouts(report: "RiskReport", folder: Path) -> None:
+    """Refuse rollouts and grades that the report was not made from.
+
+    Raises:
+        SinkError: The folder is of another assessment, or its grades are of another verifier.
+    """
+    made_from, store = report.provenance.digests, RolloutStore(folder)
+    for kind, known in (("rollouts", store.identity), ("grades", store.grades_identity)):
+        for name in sorted(known.keys() & made_from.keys()):
+            if known[name] != made_from[name]:
+                raise SinkError(
+                    f"{folder}: its {kind} are of another {name} ({known[name][:12]}) than the "
+                    f"report's ({made_from[name][:12]}); without rollouts it can be logged"
+                )
 
 
 def _prompts(folder: Path) -> list[Prompt]:
@@ -66,7 +87,7 @@ def _row(group: GradedGroup, report: "RiskReport") -> dict[str, Any]:
         "num_scored": counted.num_scored,
         "num_correct": counted.num_correct,
         "mean_reward": float(np.mean(rewards)) if rewards else None,
-        "group_signal": _signal(counted.num_correct, counted.num_scored, report.config.group_size),
+        "group_signal": _signal(rewards, report.config.group_size),
         "token_entropy": counted.sequence_entropy,
         "distinct_texts": len(counted.text_counts),
         "num_tokens": counted.num_tokens,
@@ -77,7 +98,8 @@ def _row(group: GradedGroup, report: "RiskReport") -> dict[str, Any]:
     }
 
 
-def _signal(num_correct: int | None, num_scored: int, group_size: int) -> float | None:
-    if num_correct is None or num_scored < group_size:
+def _signal(rewards: tuple[float, ...], group_size: int) -> float | None:
+    """Of the rewards as they are, as the report's: what is correct or not has no say."""
+    if len(rewards) < group_size:
         return None
-    return float(group_signal(np.array([num_correct]), np.array([num_scored]), group_size)[0])
+    return float(group_signal_from_values([rewards], group_size)[0])

@@ -158,7 +158,7 @@ class _Judge:
             f"answers; first: prompt {trial.prompt.id}, shown {_short(trial.golds[0])}"
             f"{' and other renderings' if len(trial.golds) > 1 else ''}, {grade}. If it needs a "
             f"format, add a column {GOLD_COLUMN!r} with whole completions that it must accept; "
-            "--no-preflight skips the check and the report says so"
+            "--no-preflight (run_preflight=False) skips the check and the report says so"
         )
 
     def result(self) -> PreflightResult:

@@ -56,6 +56,8 @@ UNUSABLE: list[tuple[str, dict[str, Any], str]] = [
     ("rlrisk_token_entropy", {"data": [[[-1.5], [-0.2]]]}, "StatisticsError"),
     ("rlrisk_token_entropy", {"data": ENTROPIES, "temperature": 0.0}, "ConfigError"),
     ("rlrisk_token_entropy", {"data": ENTROPIES, "temperature": math.nan}, "ConfigError"),
+    ("rlrisk_token_entropy", {"data": LOGITS, "temperature": "1"}, "ConfigError"),
+    ("rlrisk_rank_inversion", dict(predictions1=[1.0], predictions2=[2.0], k=2), "ConfigError"),
 ]
 
 

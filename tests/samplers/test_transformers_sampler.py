@@ -296,3 +296,19 @@ def test_a_template_that_inserts_the_date_is_told(tmp_path: Path, is_dated: bool
     assert sampler.describe()["template_is_dated"] is is_dated
     assert ("inserts today's date" in sampler.template([chat])) is is_dated
     assert "date" not in sampler.template(PROMPTS)
+
+
+@pytest.mark.parametrize("keeps_system", [True, False])
+def test_a_template_that_leaves_out_the_system_turn_is_told(
+    tmp_path: Path, keeps_system: bool
+) -> None:
+    without = CHAT_TEMPLATE.replace("in messages", "in messages if m['role'] != 'system'")
+    folder = write_llama(tmp_path, template=CHAT_TEMPLATE if keeps_system else without)
+    turns = (Message(role="system", content="be  brief"), Message(role="user", content="1+1="))
+    plain = Prompt(id="text", content="1+1=")
+    sampler = TransformersSampler(folder, _config())
+
+    said = sampler.template([plain, Prompt(id="chat", content=turns)])
+
+    assert ("leaves out the system turn" in said) is not keeps_system
+    assert "leaves out" not in sampler.template([plain, Prompt(id="chat", content=turns[1:])])

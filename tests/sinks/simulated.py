@@ -98,6 +98,6 @@ def report_of(model_id: str | None, version: str | None = None, **changes: objec
 
 def stored(groups: list[GradedGroup], folder: Path) -> Path:
     store = RolloutStore(folder)
-    store.bind({"checkpoint": "c0ffee"})
+    store.bind(PROVENANCE.digests)
     store.append(groups)
     return folder

@@ -8,16 +8,24 @@ import pytest
 from mlflow.utils.validation import _validate_metric_name, _validate_tag_name
 
 from mlflow_rlrisk.errors import SinkError
-from mlflow_rlrisk.records import GradedGroup
+from mlflow_rlrisk.records import Grade, GradedGroup
 from mlflow_rlrisk.report import RiskReport
 from mlflow_rlrisk.report_record import RiskLevel
+from mlflow_rlrisk.rollout_store import RolloutStore
 from mlflow_rlrisk.sinks import mlflow_run
 from mlflow_rlrisk.sinks.mlflow_run import check_writable, log_report, metric_values, report_params
 from mlflow_rlrisk.sinks.prompt_table import prompt_table
 from mlflow_rlrisk.sinks.registry import MAX_DESCRIPTION, log_checkpoint, tag_version
 from mlflow_rlrisk.sinks.verdict import DESCRIPTION_MARK, MAX_TAG, verdict_tags
 from tests.mlflow_server import mlflow_server, pointed_at
-from tests.sinks.simulated import graded_groups, report_of, simulated_report, stored
+from tests.sinks.simulated import (
+    CONFIG,
+    PROVENANCE,
+    graded_groups,
+    report_of,
+    simulated_report,
+    stored,
+)
 
 pytestmark = pytest.mark.mlflow
 
@@ -117,6 +125,47 @@ def test_the_table_counts_each_prompt_as_the_report_does(
     assert table["group_signal"].mean() == pytest.approx(signal)
     entropy = report.metrics["rlrisk/token_entropy"].value
     assert table["token_entropy"].mean() == pytest.approx(entropy)
+
+
+def test_the_table_takes_rewards_between_0_and_1_as_the_report_does(
+    groups: list[GradedGroup], tmp_path: Path
+) -> None:
+    def in_parts(group: GradedGroup) -> GradedGroup:
+        rewards = [0.25 * (index % 3) for index in range(len(group.grades))]
+        return replace(group, grades=tuple(map(Grade.scored, rewards)))
+
+    valued = [in_parts(group) if place % 2 else group for place, group in enumerate(groups)]
+    folder = stored(valued, tmp_path)
+    for threshold in (None, 1.0):
+        config = CONFIG.model_copy(update={"success_threshold": threshold})
+        report = simulated_report(valued, config=config)
+
+        table = prompt_table(report, folder)
+
+        signal = report.metrics["rlrisk/group_signal_fraction"].value
+        assert signal > 0.5
+        assert table["group_signal"].mean() == pytest.approx(signal)
+
+
+@pytest.mark.parametrize(
+    ("digest", "kind"),
+    [("checkpoint", "rollouts"), ("prompts", "rollouts"), ("verifier", "grades")],
+)
+def test_rollouts_of_another_assessment_are_not_logged_beside_a_report(
+    store: str, groups: list[GradedGroup], tmp_path: Path, digest: str, kind: str
+) -> None:
+    folder = stored(groups, tmp_path)
+    RolloutStore(folder).bind_grades({"verifier": "ab" * 32, "timeout_s": "10.0"})
+    RolloutStore(folder).append_grades(groups)
+    made = replace(PROVENANCE, model_id=None, digests={**PROVENANCE.digests, "verifier": "ab" * 32})
+    other = replace(made, digests={**made.digests, digest: "cd" * 32})
+
+    with pytest.raises(SinkError, match=rf"its {kind} are of another {digest} \("):
+        log_report(simulated_report(groups, provenance=other), rollouts=folder)
+
+    assert mlflow.search_runs(output_format="list") == []
+    logged = log_report(simulated_report(groups, provenance=made), rollouts=folder)
+    assert logged.num_table_rows == len(groups)
 
 
 def test_a_capped_table_says_how_many_prompts_there_are(

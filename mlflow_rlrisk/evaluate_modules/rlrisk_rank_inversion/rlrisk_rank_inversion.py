@@ -7,7 +7,7 @@ import datasets
 import evaluate
 import numpy as np
 
-from mlflow_rlrisk.errors import StatisticsError
+from mlflow_rlrisk.errors import ConfigError, StatisticsError
 from mlflow_rlrisk.evaluate_modules import solve_counts
 from mlflow_rlrisk.statistics import (
     PromptBootstrap,
@@ -51,7 +51,9 @@ class RlriskRankInversion(evaluate.Comparison):  # type: ignore[misc]  # evaluat
         self, predictions1: Sequence[Any], predictions2: Sequence[Any], **settings: Any
     ) -> dict[str, float | int | bool]:
         if isinstance(predictions1[0], int | float):
-            return _measures(predictions1, predictions2, **settings)
+            for name, value in settings.items():
+                raise ConfigError(name, value, "only rewards have it; measures were given")
+            return _measures(predictions1, predictions2)
         return _checkpoints(predictions1, predictions2, **settings)
 
 

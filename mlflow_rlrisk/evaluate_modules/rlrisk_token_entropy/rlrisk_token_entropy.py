@@ -1,6 +1,7 @@
 """Token entropy of rollouts in nats, from full logits or from entropies that are known already."""
 
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 import datasets
@@ -51,7 +52,8 @@ class RlriskTokenEntropy(evaluate.Measurement):  # type: ignore[misc]  # evaluat
         temperature: float = 1.0,
         prompt_index: Sequence[int] | None = None,
     ) -> dict[str, float | int]:
-        if not 0.0 < temperature < np.inf:
+        given: object = temperature  # users give what they like
+        if not isinstance(given, Real) or not 0.0 < float(given) < np.inf:
             raise ConfigError("temperature", temperature, "must be positive and finite")
         rollouts = [np.asarray(each, dtype=np.float64) for each in data]
         sizes = sorted({each.shape[1] for each in rollouts if each.ndim == 2})
