@@ -99,6 +99,7 @@ class CodeJudge:
             VerifierError: The task has no cases, or a call without a function to call.
         """
         refuse_ungradable(task)
+        source = source.removeprefix("\ufeff")  # the mark of a file, as Python reads one
         tier = self.tier
         fault: Exception | None = None
         for _ in range(MAX_ATTEMPTS):

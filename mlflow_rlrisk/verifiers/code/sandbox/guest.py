@@ -4,7 +4,11 @@ Nothing here is trusted by the judge: the program may change every line of it at
 gains the power to send values, which is what it has anyway.
 """
 
+import _sitebuiltins
+import atexit
+import builtins
 import sys
+import threading
 from types import ModuleType
 from typing import Any
 
@@ -18,6 +22,8 @@ MODULE_NAME = "candidate"
 def serve(fd: int) -> None:
     """Answer until the judge ends the process."""
     channel = Channel(fd, MAX_REQUEST_BYTES)
+    for name in ("exit", "quit"):  # the interpreter runs without `site`, which makes them
+        setattr(builtins, name, _sitebuiltins.Quitter(name, "Ctrl-D"))
     channel.send({"ready": True})
     program = _Program()
     while True:
@@ -56,16 +62,23 @@ class _Program:
         sys.argv[:] = ["program.py"]
         self.names = module.__dict__
         if as_main:
-            sys.stdin = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)  # noqa: SIM115
-            sys.stdout = open(1, "w", encoding="utf-8", errors="surrogateescape", closefd=False)  # noqa: SIM115
+            sys.stdin = sys.__stdin__ = _stream(0, "r")
+            sys.stdout = sys.__stdout__ = _stream(1, "w")
         try:
             exec(compile(source, "<program>", "exec", dont_inherit=True), self.names)  # noqa: S102
         except SystemExit as stop:
             if not as_main or stop.code not in (None, 0):
                 raise
-        finally:
-            if as_main:
-                sys.stdout.flush()
+        if as_main:
+            self._finish()
+
+    def _finish(self) -> None:
+        """End a script as an interpreter does: what it still writes then counts."""
+        threading._shutdown()  # waits for threads that are no daemons
+        atexit._run_exitfuncs()
+        _flush()
+        self.names.clear()  # its objects end here, files of its own on standard output among them
+        _flush()
 
     def _find(self, name: str) -> Any:
         """``f``, ``Class.method`` (an instance is made), or ``method`` of a class `Solution`."""
@@ -97,6 +110,16 @@ class _Program:
         if type(value) is dict:
             return {key: self._with_objects(item) for key, item in value.items()}
         return value
+
+
+def _stream(fd: int, mode: str) -> Any:
+    return open(fd, mode, encoding="utf-8", errors="surrogateescape", closefd=False)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.__stdout__):
+        if stream is not None and not getattr(stream, "closed", False):
+            stream.flush()
 
 
 def _described(error: BaseException) -> list[str]:
