@@ -37,7 +37,7 @@ def main() -> None:
         return
     try:
         verifier, loaded = open_verifier(parse_spec(load["spec"]))
-    except (Exception, SystemExit) as error:  # noqa: BLE001  (the verifier boundary)
+    except (Exception, SystemExit) as error:  # the verifier boundary
         if os.getpid() != worker:
             raise
         raised = {"raised": describe(error), "code": getattr(error, "code", None)}
@@ -75,7 +75,7 @@ def _answer(verifier: Verifier, message: Mapping[str, Any], worker: int) -> dict
                 "raised": f"{len(outcomes)} outcomes for {len(request.completions)} completions"
             }
         return {"outcomes": [_plain(outcome) for outcome in outcomes]}
-    except (Exception, SystemExit) as error:  # noqa: BLE001  (the verifier boundary)
+    except (Exception, SystemExit) as error:  # the verifier boundary
         if os.getpid() != worker:
             raise
         return {"raised": describe(error)}
