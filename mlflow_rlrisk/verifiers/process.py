@@ -119,7 +119,7 @@ class WorkerProcess:
         self._num_calls += 1
         frame = frames.encode({"number": self._num_calls, **message})
         try:
-            reply: dict[str, Any] = json.loads(self._exchange(frame, time.monotonic() + timeout_s))
+            reply: Any = json.loads(self._exchange(frame, time.monotonic() + timeout_s))
             if not isinstance(reply, dict) or reply.get("to") != self._num_calls:
                 raise ValueError("a reply to no question")
         except WorkerTimeoutError:
@@ -127,7 +127,8 @@ class WorkerProcess:
             raise
         except (OSError, EOFError, ValueError) as error:
             raise WorkerDiedError(self._last_words(error)) from error
-        return reply
+        answer: dict[str, Any] = reply
+        return answer
 
     def stop(self) -> None:
         """End the process for good, from any thread: a call under way ends as if it had died.

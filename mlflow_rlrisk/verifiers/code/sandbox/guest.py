@@ -17,6 +17,7 @@ from mlflow_rlrisk.verifiers.code.sandbox.wire import WireError, decode, encode
 
 MAX_REQUEST_BYTES = 1 << 30
 MODULE_NAME = "candidate"
+_AS_TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape", "closefd": False}
 
 
 def serve(fd: int) -> None:
@@ -62,8 +63,10 @@ class _Program:
         sys.argv[:] = ["program.py"]
         self.names = module.__dict__
         if as_main:
-            sys.stdin = sys.__stdin__ = _stream(0, "r")
-            sys.stdout = sys.__stdout__ = _stream(1, "w")
+            for number, (stream, mode) in enumerate((("stdin", "r"), ("stdout", "w"))):
+                opened = open(number, mode, **_AS_TEXT)  # noqa: SIM115
+                setattr(sys, stream, opened)
+                setattr(sys, f"__{stream}__", opened)
         try:
             exec(compile(source, "<program>", "exec", dont_inherit=True), self.names)  # noqa: S102
         except SystemExit as stop:
@@ -74,7 +77,7 @@ class _Program:
 
     def _finish(self) -> None:
         """End a script as an interpreter does: what it still writes then counts."""
-        threading._shutdown()  # waits for threads that are no daemons
+        threading._shutdown()  # type: ignore[attr-defined]  # waits for all but daemons
         atexit._run_exitfuncs()
         _flush()
         self.names.clear()  # its objects end here, files of its own on standard output among them
@@ -110,10 +113,6 @@ class _Program:
         if type(value) is dict:
             return {key: self._with_objects(item) for key, item in value.items()}
         return value
-
-
-def _stream(fd: int, mode: str) -> Any:
-    return open(fd, mode, encoding="utf-8", errors="surrogateescape", closefd=False)
 
 
 def _flush() -> None:
