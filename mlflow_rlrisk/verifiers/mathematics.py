@@ -36,10 +36,10 @@ _SHORT_INTEGER = re.compile(r"-?[0-9]{1,15}")
 _MINUS_SIGNS = str.maketrans("−－﹣", "---")
 _SPACE = r"(?:\\[,;:! ] ?|[ ~\u00a0\u2009\u202f])"
 _SPACED = re.compile(rf"(?<![\d.,])\d{{1,3}}(?:{_SPACE}\d{{3}})+(?!\d)")
-_SCIENTIFIC = re.compile(r"(?<![\w.\\])(?:\d+\.?\d*|\.\d+)[eE][-+]?\d{1,3}(?![\w.]*\d)(?!\w)")
+_SCIENTIFIC = re.compile(r"(?<![\w.\\])(?:\d+(?:\.\d*)?|\.\d+)[eE][-+]?\d{1,3}(?![\w.]*\d)(?!\w)")
 _BARE_POINT = re.compile(r"(?<=\d)\.(?=\s*\})")
 _MIXED = re.compile(r"(?<![\w.,}/^)])(\d+)\s+(\d+)\s*/\s*(\d+)(?!\w|/|\.\d)")
-_ENVIRONMENT = re.compile(r"(?<!\\)\$.+(?<!\\)\$|\\boxed|\\\(|\\\[", re.DOTALL)
+_ENVIRONMENT = re.compile(r"(?<!\\)\$.+(?<!\\)\$|\\boxed", re.DOTALL)
 
 
 def math(options: str = "") -> Verifier:

@@ -79,6 +79,14 @@ def test_a_box_that_states_nothing_is_not_paid_for_a_number_beside_it(box: str) 
     assert grade("5", rf"I found $x = 5$, then 5. \boxed{{{box}}}") == 0.0
 
 
+@pytest.mark.parametrize(
+    "truth", [r"\begin{pmatrix}1\\[2pt]2\end{pmatrix}", r"\(5\)", "$5$", "5$", r"so $\frac{1}{2}$"]
+)
+def test_a_truth_with_latex_around_it_is_met_by_itself_alone(truth: str) -> None:
+    assert grade(truth, rf"\boxed{{{truth.removeprefix('so ')}}}") == 1.0
+    assert grade(truth, r"\boxed{12}") == 0.0
+
+
 def test_the_digits_of_small_truths_count() -> None:
     assert grade("0.0001234", r"\boxed{0.0001233}") == 0.0
     assert grade("1/7000", r"\boxed{0.0001429}") == 1.0
