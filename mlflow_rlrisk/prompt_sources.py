@@ -214,7 +214,8 @@ def _read_object(source: Any) -> Table:
     if hasattr(source, "columns") and hasattr(source, "to_dict"):
         return _frame_table(source, "DataFrame")
     if hasattr(source, "column_names") and hasattr(source, "to_list"):
-        return _table("Hugging Face dataset", _numbered(source.to_list()))
+        rows = source if _is_made_on_reading(source) else source.to_list()
+        return _table("Hugging Face dataset", _numbered(rows))
     if hasattr(source, "features_data"):
         return _evaluation_dataset_table(source)
     for attribute in ("df", "ds"):
@@ -228,6 +229,11 @@ def _read_object(source: Any) -> Table:
         f"cannot read prompts from {type(source).__name__}; known: a path, a list of dicts, "
         "a pandas DataFrame, a Hugging Face dataset, an MLflow dataset"
     )
+
+
+def _is_made_on_reading(dataset: Any) -> bool:
+    """True where ``with_transform`` makes the rows that a trainer sees; `to_list` has others."""
+    return (getattr(dataset, "format", None) or {}).get("type") == "custom"
 
 
 def _frame_table(frame: Any, kind: str) -> Table:

@@ -100,3 +100,14 @@ def test_a_mapping_to_something_that_is_no_name_says_so() -> None:
     ):
         with pytest.raises(PromptSetError, match=message):
             load_prompts([{"prompt": "a"}], mapping)  # type: ignore[arg-type]
+
+
+def test_a_hugging_face_dataset_with_a_transform_is_read_as_a_trainer_reads_it() -> None:
+    datasets = pytest.importorskip("datasets")
+    plain = datasets.Dataset.from_list([{"prompt": "a", "answer": "1"}])
+
+    asked = plain.with_transform(
+        lambda rows: {**rows, "prompt": [f"{text}? Think." for text in rows["prompt"]]}
+    )
+
+    assert [prompt.content for prompt in load_prompts(asked)] == ["a? Think."]

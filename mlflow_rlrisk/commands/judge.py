@@ -1,6 +1,5 @@
 """``rlrisk judge``: grade one program in the sandbox."""
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,8 @@ import click
 
 from mlflow_rlrisk.commands.options import json_option
 from mlflow_rlrisk.commands.output import INCONCLUSIVE, OK, print_json
-from mlflow_rlrisk.errors import ConfigError
+from mlflow_rlrisk.errors import ConfigError, PromptSetError
+from mlflow_rlrisk.prompt_sources import parse_json
 
 MAX_SOURCE_BYTES = 8 << 20
 
@@ -62,8 +62,8 @@ def judge(
 
 def _read_json(path: str) -> Any:
     try:
-        return json.loads(Path(path).read_bytes())
-    except (ValueError, RecursionError) as error:
+        return parse_json(Path(path).read_text(encoding="utf-8-sig"), path)
+    except (PromptSetError, UnicodeDecodeError) as error:
         raise ConfigError("cases", path, f"must be a JSON file ({error})") from error
 
 

@@ -121,11 +121,13 @@ def audit_verifier(
     with ExitStack() as stack:
         judge = _judge(stack, verifier, settings)
         second = None if second_verifier is None else _judge(stack, second_verifier, settings)
-        probing = probe(judge, _judgeable(judge, labelled.prompts, settings.samples))
+        able, unable = _judgeable(judge, labelled.prompts)
+        probing = probe(judge, spread(able, settings.samples) if able else [])
         groups = None if rollouts is None else _groups(judge, second, Path(rollouts))
         accepted = None if groups is None else stored.counts(groups, judge)
         rates = _rates(audit, labelled.prompts, judge, settings, accepted)
         evidence = _evidence(judge, labelled, probing, rates, settings)
+        evidence["num_unjudgeable_prompts"] = len(unable)
         pairs = [] if second is None else _probe_pairs(judge, second, probing)
         if groups is not None and accepted is not None:
             evidence |= _rollout_evidence(judge, second, groups, accepted, rates, settings)
@@ -136,6 +138,9 @@ def audit_verifier(
             found = found or {"undefined": "no text has a verdict of both verifiers"}
             evidence["disagreement"] = {"second_verifier": name, **found}
     problems, warnings = _problems(probing, rates), _warnings(probing, labelled, evidence)
+    if unable:
+        told = (_unjudgeable(unable, len(labelled.prompts)),)
+        problems, warnings = (told + problems, warnings) if able else (problems, told + warnings)
     return VerifierAudit(
         verdict=_verdict(probing, rates, problems),
         problems=problems,
@@ -149,17 +154,21 @@ def _judge(stack: ExitStack, verifier: Any, settings: AuditSettings) -> Judge:
     return Judge(stack.enter_context(pool), settings.success_threshold)
 
 
-def _judgeable(judge: Judge, prompts: Sequence[Prompt], samples: int) -> list[Prompt]:
-    """Prompts to show, of those that the verifier can judge.
-
-    Raises:
-        VerifierError: It can judge none.
-    """
+def _judgeable(
+    judge: Judge, prompts: Sequence[Prompt]
+) -> tuple[list[Prompt], list[tuple[Prompt, str]]]:
+    """Prompts that can be shown, and those that the verifier cannot judge with the reason."""
     if not judge.pool.verifier.grades_texts:
-        return []
-    problems = judge.pool.problems(prompts)
-    able = [p for p, problem in zip(prompts, problems, strict=True) if problem is None]
-    return spread(able, samples) if able else []
+        return [], []
+    told = list(zip(prompts, judge.pool.problems(prompts), strict=True))
+    able = [prompt for prompt, problem in told if problem is None]
+    return able, [(prompt, problem) for prompt, problem in told if problem is not None]
+
+
+def _unjudgeable(prompts: Sequence[tuple[Prompt, str]], num_prompts: int) -> str:
+    first, reason = prompts[0]
+    told = f"the verifier cannot judge {len(prompts)} of {num_prompts} prompts"
+    return f"{told}; first: {shorten(first.text, 80)!r}: {reason}"
 
 
 def _groups(judge: Judge, second: Judge | None, folder: Path) -> list[stored.JudgedGroup]:

@@ -6,8 +6,9 @@ none. Nothing is caught here: what a reward function raises is its failure.
 """
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Protocol
 
 from mlflow_rlrisk.verifiers import VerificationRequest
@@ -272,6 +273,8 @@ def _own_part(callee: Callee) -> Part:
 
 def _listed(values: Any, size: int, part: Part) -> Values:
     values = as_plain(values)
+    if isinstance(values, Iterator):  # TRL goes through what it gets; not without end
+        values = list(islice(values, size + 1))
     if not isinstance(values, list | tuple):
         return f"returned {describe(values)}, a list of {size} rewards is needed"
     if len(values) != size:

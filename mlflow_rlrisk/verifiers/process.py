@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,7 @@ class WorkerProcess:
         self._drain: threading.Thread | None = None
         self._lock = threading.Lock()
         self._is_stopped = False
+        self._num_calls = 0
 
     @property
     def is_running(self) -> bool:
@@ -107,22 +109,26 @@ class WorkerProcess:
             raise kind(f"verifier {self.spec} cannot be loaded: {reply.get('raised')}")
         return LoadedVerifier(**reply["loaded"])
 
-    def call(self, message: Any, timeout_s: float) -> dict[str, Any]:
+    def call(self, message: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
         """Send one message and read the answer.
 
         Raises:
             WorkerTimeoutError, WorkerDiedError: In both cases the process is gone.
             TypeError, ValueError: The message is not plain data; nothing was sent.
         """
-        frame = frames.encode(message)
+        self._num_calls += 1
+        frame = frames.encode({"number": self._num_calls, **message})
         try:
-            reply: dict[str, Any] = json.loads(self._exchange(frame, time.monotonic() + timeout_s))
+            reply: Any = json.loads(self._exchange(frame, time.monotonic() + timeout_s))
+            if not isinstance(reply, dict) or reply.get("to") != self._num_calls:
+                raise ValueError("a reply to no question")
         except WorkerTimeoutError:
             self.kill()
             raise
         except (OSError, EOFError, ValueError) as error:
             raise WorkerDiedError(self._last_words(error)) from error
-        return reply
+        answer: dict[str, Any] = reply
+        return answer
 
     def stop(self) -> None:
         """End the process for good, from any thread: a call under way ends as if it had died.

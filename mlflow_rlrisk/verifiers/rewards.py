@@ -59,6 +59,8 @@ def part_of(value: Any, part: Part) -> Any:
     seen = ", ".join(map(str, value)) or "none"
     if wanted is not None:
         return NoReward(f"returned a mapping without {wanted!r}; its keys: {seen}")
+    if part.sums and (missing := [key for key, item in value.items() if only(item) is None]):
+        return NoReward(f"returned a mapping whose part {missing[0]!r} is None; its keys: {seen}")
     if part.sums and numbers and len(numbers) == len(value):
         return float(sum(numbers.values()))
     if len(numbers) == 1:

@@ -1,18 +1,28 @@
 """A Rubric of the verifiers library: the weighted sum of its functions."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mlflow_rlrisk.errors import VerifierError
 from mlflow_rlrisk.verifiers import Outcome, VerificationRequest
 from mlflow_rlrisk.verifiers.functions import FunctionVerifier
 
 
 def functions_of(subject: object) -> list[tuple[Any, float]] | None:
-    """Functions and weights of a Rubric; ``None`` for anything else. Weight 0 is a metric."""
+    """Functions and weights of a Rubric; ``None`` for anything else. Weight 0 is a metric.
+
+    Raises:
+        VerifierError: Not as many weights as functions, or one that is no finite number.
+    """
     for functions, weights in (("funcs", "weights"), ("reward_funcs", "reward_weights")):
         found, given = getattr(subject, functions, None), getattr(subject, weights, None)
         if isinstance(found, Sequence) and isinstance(given, Sequence) and found:
+            if len(found) != len(given):
+                raise VerifierError(f"a Rubric of {len(found)} functions and {len(given)} weights")
+            if bad := [weight for weight in given if not math.isfinite(weight)]:
+                raise VerifierError(f"a Rubric with a weight of {bad[0]}; finite ones are needed")
             pairs = zip(found, given, strict=True)
             return [(function, float(weight)) for function, weight in pairs if weight != 0.0]
     return None

@@ -2,7 +2,8 @@
 
 Started by exec, never forked, so that nothing of a parent with torch or a GPU in it is inherited.
 The verifier runs in the main thread (some install signal handlers). Its standard output goes to
-standard error, so that a printing verifier cannot write into the replies.
+standard error, so that a printing verifier cannot write into the replies. A process that it forks
+and that comes back here ends as it would end elsewhere: it never answers in the worker's place.
 """
 
 import dataclasses
@@ -28,6 +29,7 @@ ORPHAN_CHECK_S = 1.0
 def main() -> None:
     """Serve one parent."""
     leave_terminal()
+    worker = os.getpid()
     requests, replies = _take_over_pipes()
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     load = frames.read(requests)
@@ -35,12 +37,20 @@ def main() -> None:
         return
     try:
         verifier, loaded = open_verifier(parse_spec(load["spec"]))
-    except (Exception, SystemExit) as error:  # noqa: BLE001  (the verifier boundary)
-        frames.write(replies, {"raised": describe(error), "code": getattr(error, "code", None)})
+    except (Exception, SystemExit) as error:  # the verifier boundary
+        if os.getpid() != worker:
+            raise
+        raised = {"raised": describe(error), "code": getattr(error, "code", None)}
+        frames.write(replies, {"to": load["number"], **raised})
         return
-    frames.write(replies, {"loaded": dataclasses.asdict(loaded)})
+    if os.getpid() != worker:
+        return
+    frames.write(replies, {"to": load["number"], "loaded": dataclasses.asdict(loaded)})
     while (message := frames.read(requests)) is not None:
-        frames.write(replies, _answer(verifier, message))
+        answer = _answer(verifier, message, worker)
+        if os.getpid() != worker:
+            return
+        frames.write(replies, {"to": message["number"], **answer})
 
 
 def describe(error: BaseException) -> str:
@@ -52,7 +62,7 @@ def describe(error: BaseException) -> str:
     return _capped(f"{type(error).__name__}: {message}" if message else type(error).__name__)
 
 
-def _answer(verifier: Verifier, message: Mapping[str, Any]) -> dict[str, Any]:
+def _answer(verifier: Verifier, message: Mapping[str, Any], worker: int) -> dict[str, Any]:
     try:
         if "check" in message:
             return {
@@ -65,7 +75,9 @@ def _answer(verifier: Verifier, message: Mapping[str, Any]) -> dict[str, Any]:
                 "raised": f"{len(outcomes)} outcomes for {len(request.completions)} completions"
             }
         return {"outcomes": [_plain(outcome) for outcome in outcomes]}
-    except (Exception, SystemExit) as error:  # noqa: BLE001  (the verifier boundary)
+    except (Exception, SystemExit) as error:  # the verifier boundary
+        if os.getpid() != worker:
+            raise
         return {"raised": describe(error)}
 
 

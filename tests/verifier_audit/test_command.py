@@ -163,6 +163,28 @@ def test_a_set_without_gold_answers_is_inconclusive(
     assert (code, found["verdict"]) == (11, "inconclusive")
 
 
+def test_prompts_that_the_verifier_cannot_judge_are_a_problem_and_not_left_out(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # `assess` refuses such a set; the audit showed the other prompts and found nothing.
+    texts = [{"question": f"{i}?", "answer": "x + 1"} for i in range(3)]
+    mixed = write(folder / "mixed.jsonl", [*ROWS, *texts])
+
+    code, out = audit(capsys, "--verifier", "numeric", prompts=mixed)
+    unable_code, unable = audit(
+        capsys, "--verifier", "numeric", prompts=write(folder / "texts.jsonl", texts)
+    )
+
+    assert (code, out["verdict"], out["num_unjudgeable_prompts"]) == (10, "faulty", 3)
+    assert "cannot judge 3 of 15 prompts; first: '0?'" in out["problems"][0]
+    assert (unable_code, unable["verdict"], unable["num_unjudgeable_prompts"]) == (
+        11,
+        "inconclusive",
+        3,
+    )
+    assert "is not a number" in unable["warnings"][0]
+
+
 def test_duplicates_and_contradictions_are_listed_where_assess_refuses_them(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -139,6 +139,38 @@ def test_a_part_of_a_reward_that_is_one_number_is_no_reward(tmp_path: Path) -> N
     assert grade.reason == "returned float 1.0, no reward with a part 'format'"
 
 
+def test_a_part_without_a_value_leaves_no_sum(tmp_path: Path) -> None:
+    # What was left was paid: an accuracy that could not be told became a zero.
+    path = tmp_path / "own.py"
+    path.write_text(
+        "def parts(completion, truth):\n"
+        "    return {'format': 0.5, 'accuracy': None if completion == '?' else 1.0}\n"
+    )
+
+    with VerifierPool(f"{path}:parts") as pool:
+        told, untold = pool.grade_completions(PROMPT, ["17", "?"])
+
+    assert (told.reward, untold.reward) == (1.5, None)
+    assert "part 'accuracy' is None" in str(untold.reason)
+
+
+@pytest.mark.parametrize(
+    ("weights", "said"), [("[1.0]", "2 functions and 1 weights"), ("[1.0, 1e999]", "weight of inf")]
+)
+def test_a_rubric_whose_weights_fit_no_sum_is_refused(
+    tmp_path: Path, weights: str, said: str
+) -> None:
+    path = tmp_path / "own.py"
+    path.write_text(
+        "def right(completion, answer, **kwargs):\n    return 1.0\n"
+        f"class Both:\n    funcs, weights = [right, right], {weights}\n"
+        "both = Both()\n"
+    )
+
+    with pytest.raises(VerifierError, match=said):
+        load_verifier(f"{path}:both")
+
+
 @pytest.mark.parametrize(("weight", "part"), [("0.0", ""), ("1.0", "#format")])
 def test_a_rubric_that_would_add_up_something_else_is_refused(
     tmp_path: Path, weight: str, part: str

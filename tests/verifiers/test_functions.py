@@ -1,4 +1,5 @@
 import asyncio
+import itertools
 from typing import Any
 
 import numpy as np
@@ -100,6 +101,13 @@ def test_numbers_of_every_kind_are_rewards(value: Any, expected: list[float]) ->
 
     assert [outcome.reward for outcome in outcomes] == expected
     assert all(type(outcome.reward) is float for outcome in outcomes)
+
+
+def test_rewards_that_come_one_by_one_are_a_list_of_rewards() -> None:
+    assert [o.reward for o in judge(lambda completions: map(len, completions))] == [1, 1]
+    assert [o.reward for o in judge(lambda completions: (0.5 for _ in completions))] == [0.5, 0.5]
+    endless = judge(lambda completions: itertools.repeat(1.0))
+    assert [outcome.status for outcome in endless] == ["failed", "failed"]
 
 
 def test_a_class_that_takes_prompts_is_called_as_trl_calls_its_object() -> None:

@@ -23,7 +23,8 @@ from mlflow_rlrisk.verifiers.code.tasks import CodeTask, refuse_ungradable
 
 MAX_ATTEMPTS = 3
 """A fault of the sandbox is tried again this often before it makes a check inconclusive."""
-MIN_MEMORY_MB = 64
+MIN_MEMORY_MB, MAX_MEMORY_MB = 64, 1 << 24
+"""Of address space; 16 TiB are more than any machine has and fewer than the kernel can count."""
 SELFTEST_TIMEOUT_S = 5.0
 
 
@@ -49,9 +50,12 @@ class CodeJudge:
         self.limits = limits or Limits()
         if not 0 < self.limits.timeout_s <= 3600:
             raise ConfigError("timeout_s", self.limits.timeout_s, "more than 0, at most 3600 s")
-        if self.limits.memory_mb < MIN_MEMORY_MB:
-            raise ConfigError("memory_mb", self.limits.memory_mb, f"at least {MIN_MEMORY_MB}")
-        self.lanes = lanes or len(os.sched_getaffinity(0))
+        if not MIN_MEMORY_MB <= self.limits.memory_mb <= MAX_MEMORY_MB:
+            need = f"at least {MIN_MEMORY_MB}, at most {MAX_MEMORY_MB}"
+            raise ConfigError("memory_mb", self.limits.memory_mb, need)
+        self.lanes = len(os.sched_getaffinity(0)) if lanes is None else lanes
+        if self.lanes < 1:
+            raise ConfigError("lanes", self.lanes, "at least 1")
         self._free = threading.BoundedSemaphore(self.lanes)
         self._servers: Servers | None = None
         self._external: ExternalRunner | None = None
@@ -99,6 +103,7 @@ class CodeJudge:
             VerifierError: The task has no cases, or a call without a function to call.
         """
         refuse_ungradable(task)
+        source = source.removeprefix("\ufeff")  # the mark of a file, as Python reads one
         tier = self.tier
         fault: Exception | None = None
         for _ in range(MAX_ATTEMPTS):

@@ -121,7 +121,7 @@ def refuse_ungradable(task: CodeTask) -> None:
     """
     if task.num_cases == 0:
         raise VerifierError("there are no cases; a program cannot be graded against none")
-    if any((case.function or task.entry_point) is None for case in task.calls):
+    if any(not (case.function or task.entry_point) for case in task.calls):
         raise VerifierError("call cases need the name of the function (entry_point)")
 
 

@@ -208,6 +208,15 @@ def test_an_unknown_tier_and_an_endless_limit_are_refused() -> None:
         CodeJudge("Z")
     with pytest.raises(ConfigError):
         CodeJudge("B", limits=Limits(timeout_s=float("nan")))
+    with pytest.raises(ConfigError, match="memory_mb"):  # more than the kernel counts
+        CodeJudge("B", limits=Limits(memory_mb=10**17))
+    with pytest.raises(ConfigError, match="lanes"):
+        CodeJudge("B", lanes=0)
+
+
+def test_calls_of_a_function_without_a_name_are_refused() -> None:
+    with pytest.raises(VerifierError, match="need the name of the function"):
+        read_task([{"args": [1], "expected": 1}], "")
 
 
 @pytest.mark.slow

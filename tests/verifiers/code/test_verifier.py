@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from mlflow_rlrisk.commands.judge import judge as judge_command
-from mlflow_rlrisk.errors import VerifierError
+from mlflow_rlrisk.errors import ConfigError, VerifierError
 from mlflow_rlrisk.measure import measure
 from mlflow_rlrisk.records import GradeStatus, Prompt
 from mlflow_rlrisk.verifiers import VerifierPool
@@ -106,6 +106,16 @@ def test_the_command_answers_in_json(
     assert told.keys() >= {"grade", "tier", "num_passed", "num_cases", "detail"}
     assert (told["tier"], told["num_cases"]) == ("B", 2)
     assert expected.items() <= told.items()
+
+
+def test_a_case_that_states_two_results_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text("def add(a, b): return a + b")
+    cases = tmp_path / "cases.json"
+    cases.write_text('[{"args": [1, 2], "expected": 4, "expected": 3}]')
+    arguments = [str(tmp_path / "program.py"), "--entry-point", "add", "--cases", str(cases)]
+
+    with pytest.raises(ConfigError, match="'expected' twice"):
+        judge_command.main(arguments, standalone_mode=False)
 
 
 def test_an_operators_runner_runs_programs_and_comparison_stays_here(

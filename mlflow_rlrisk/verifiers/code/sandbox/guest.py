@@ -4,7 +4,11 @@ Nothing here is trusted by the judge: the program may change every line of it at
 gains the power to send values, which is what it has anyway.
 """
 
+import _sitebuiltins
+import atexit
+import builtins
 import sys
+import threading
 from types import ModuleType
 from typing import Any
 
@@ -13,11 +17,14 @@ from mlflow_rlrisk.verifiers.code.sandbox.wire import WireError, decode, encode
 
 MAX_REQUEST_BYTES = 1 << 30
 MODULE_NAME = "candidate"
+_AS_TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape", "closefd": False}
 
 
 def serve(fd: int) -> None:
     """Answer until the judge ends the process."""
     channel = Channel(fd, MAX_REQUEST_BYTES)
+    for name in ("exit", "quit"):  # the interpreter runs without `site`, which makes them
+        setattr(builtins, name, _sitebuiltins.Quitter(name, "Ctrl-D"))
     channel.send({"ready": True})
     program = _Program()
     while True:
@@ -56,16 +63,25 @@ class _Program:
         sys.argv[:] = ["program.py"]
         self.names = module.__dict__
         if as_main:
-            sys.stdin = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)  # noqa: SIM115
-            sys.stdout = open(1, "w", encoding="utf-8", errors="surrogateescape", closefd=False)  # noqa: SIM115
+            for number, (stream, mode) in enumerate((("stdin", "r"), ("stdout", "w"))):
+                opened = open(number, mode, **_AS_TEXT)  # noqa: SIM115
+                setattr(sys, stream, opened)
+                setattr(sys, f"__{stream}__", opened)
         try:
             exec(compile(source, "<program>", "exec", dont_inherit=True), self.names)  # noqa: S102
         except SystemExit as stop:
             if not as_main or stop.code not in (None, 0):
                 raise
-        finally:
-            if as_main:
-                sys.stdout.flush()
+        if as_main:
+            self._finish()
+
+    def _finish(self) -> None:
+        """End a script as an interpreter does: what it still writes then counts."""
+        threading._shutdown()  # type: ignore[attr-defined]  # waits for all but daemons
+        atexit._run_exitfuncs()
+        _flush()
+        self.names.clear()  # its objects end here, files of its own on standard output among them
+        _flush()
 
     def _find(self, name: str) -> Any:
         """``f``, ``Class.method`` (an instance is made), or ``method`` of a class `Solution`."""
@@ -97,6 +113,12 @@ class _Program:
         if type(value) is dict:
             return {key: self._with_objects(item) for key, item in value.items()}
         return value
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.__stdout__):
+        if stream is not None and not getattr(stream, "closed", False):
+            stream.flush()
 
 
 def _described(error: BaseException) -> list[str]:

@@ -1,0 +1,94 @@
+"""`math` on the forms of one number: exact values are the oracle, not math-verify's reading."""
+
+from fractions import Fraction
+
+import pytest
+
+from mlflow_rlrisk.verifiers import VerificationRequest
+from mlflow_rlrisk.verifiers.builtin import FACTORIES
+
+pytest.importorskip("math_verify")
+
+MATH = FACTORIES["math"]("")
+FORMS = {
+    Fraction(7, 4): ("1 3/4", r"1\frac{3}{4}", r"1 \frac34", r"\frac{7}{4}", "1.75", "1.75e0"),
+    Fraction(-3, 2): ("-1 1/2", "\u22121.5", "\uff0d3/2", r"-\frac{3}{2}", "-1.5E+0"),
+    Fraction(1234): (
+        r"1\,234",
+        "1 234",
+        "1~234",
+        r"1\;234",
+        r"1\, 234",
+        "1{,}234",
+        "1,234",
+        "1234.",
+    ),
+    Fraction(10000): (
+        r"10\,000",
+        "10\u202f000",
+        "10\u00a0000",
+        "1e4",
+        r"10^4",
+        "10,000",
+        r"\$10{,}000",
+    ),
+    Fraction(1, 100_000): ("1e-5", "0.00001", r"10^{-5}", r"\frac{1}{100000}", r"1 \times 10^{-5}"),
+    Fraction(16, 10**20): (r"1.6 \times 10^{-19}", "1.6e-19", r"0.16 \cdot 10^{-18}", "1.60E-19"),
+    Fraction(1617, 10**22): (r"1.617 \times 10^{-19}", "1.617e-19"),
+    Fraction(-16, 10**20): (r"-1.6 \times 10^{-19}", "\u22121.6e-19"),
+    Fraction(36): (r"\$36", "$36", "36.00", "3.6e1"),
+}
+WRONG = {"1": "1 3/4", "10": r"10\,000", "235": r"1\,234", "-2.281718": "1e-5", "3/2": "2 1/2"}
+
+
+def grade(truth: object, completion: str) -> float | None:
+    assert MATH.problem_with(truth, {}) is None
+    request = VerificationRequest(prompt="q", completions=[completion], truth=truth)
+    (outcome,) = MATH.verify(request)
+    return outcome.reward
+
+
+@pytest.mark.parametrize("value", FORMS, ids=str)
+def test_every_form_of_a_number_equals_every_other_and_no_form_of_another_one(
+    value: Fraction,
+) -> None:
+    for truth in FORMS[value]:
+        for other, forms in FORMS.items():
+            rewards = {form: grade(truth, rf"So it is \boxed{{{form}}}.") for form in forms}
+
+            assert rewards == dict.fromkeys(forms, float(other == value)), truth
+
+
+@pytest.mark.parametrize(("value", "form"), WRONG.items())
+def test_a_form_is_not_paid_for_what_math_verify_makes_of_it(value: str, form: str) -> None:
+    assert grade(value, rf"\boxed{{{form}}}") == 0.0
+    assert grade(form, rf"\boxed{{{value}}}") == 0.0
+
+
+@pytest.mark.parametrize("value", [1e-5, 2.5e-7, -1e-9, 1e16, 1.5e20, 0.1])
+def test_a_truth_of_a_column_of_floats_is_the_number_that_stands_there(value: float) -> None:
+    # As Python writes it, 1e-05 was read as e - 5: right answers were wrong, -2.28 was right.
+    exact = Fraction(repr(value))
+
+    assert grade(value, rf"\boxed{{\frac{{{exact.numerator}}}{{{exact.denominator}}}}}") == 1.0
+    assert grade(value, rf"\boxed{{\frac{{{2 * exact.numerator}}}{{{exact.denominator}}}}}") == 0.0
+
+
+@pytest.mark.parametrize("box", ["", "?", ")", r"\frac{1}{}", "none"])
+def test_a_box_that_states_nothing_is_not_paid_for_a_number_beside_it(box: str) -> None:
+    assert grade("5", rf"I found $x = 5$, then 5. \boxed{{{box}}}") == 0.0
+
+
+@pytest.mark.parametrize(
+    "truth", [r"\begin{pmatrix}1\\[2pt]2\end{pmatrix}", r"\(5\)", "$5$", "5$", r"so $\frac{1}{2}$"]
+)
+def test_a_truth_with_latex_around_it_is_met_by_itself_alone(truth: str) -> None:
+    assert grade(truth, rf"\boxed{{{truth.removeprefix('so ')}}}") == 1.0
+    assert grade(truth, r"\boxed{12}") == 0.0
+
+
+def test_the_digits_of_small_truths_count() -> None:
+    assert grade("0.0001234", r"\boxed{0.0001233}") == 0.0
+    assert grade("1/7000", r"\boxed{0.0001429}") == 1.0
+    assert grade("1/7000", r"\boxed{0.0001428}") == 0.0
+    assert grade(r"1.6 \times 10^{-19}\text{ C}", r"\boxed{9.1 \times 10^{-31}\text{ C}}") == 0.0
