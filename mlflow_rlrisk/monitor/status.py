@@ -32,7 +32,11 @@ SCALE_UNKNOWN = (
     "the rewards are not success rates and their scale is unknown: --reward-scale WRONG,RIGHT, "
     "or --success-metric NAME for a metric that is one"
 )
-BATCH_SCALED = "scale_rewards='batch': the logged share is that of the batch; use 'group' or 'none'"
+BATCH_SCALED = (
+    "the logged share is that of the batch by scale_rewards='batch' or "
+    "multi_objective_aggregation='normalize_then_sum': use scale_rewards='group' or 'none' and "
+    "'sum_then_normalize'"
+)
 LENGTH_MIXED = (
     "this loss_agg_mode mixes the length of completions into the entropy; "
     "actor_rollout_ref.actor.loss_agg_mode=token-mean does not"

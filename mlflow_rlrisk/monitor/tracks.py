@@ -47,7 +47,7 @@ class RunFacts:
         group_size: Rollouts a prompt and step; ``None`` is taken as `DEFAULT_GROUP_SIZE` and said.
         reward_scale: Rewards of a wrong and of a right answer; ``None`` infers or refuses.
         success_metric: The trainer's metric that is a success rate already.
-        batch_scaled: TRL's ``scale_rewards="batch"``: the zero-variance share is of the batch then.
+        batch_scaled: Whether the zero-variance share is of the batch (`scales_by_batch`).
         regularised: Whether an entropy or KL bonus is active; ``None`` reads it off the log.
         loss_agg_mode: verl's aggregation; any but ``token-mean`` mixes length into the entropy.
     """
@@ -75,6 +75,14 @@ class RunFacts:
 
 
 DEFAULT_GROUP_SIZE = 8
+
+
+def scales_by_batch(settings: Mapping[str, object]) -> bool:
+    """Whether these settings of TRL divide by the spread of the batch, whose share it logs then."""
+    return (
+        str(settings.get("scale_rewards")).lower() == "batch"
+        or settings.get("multi_objective_aggregation") == "normalize_then_sum"
+    )
 
 
 class Track(NamedTuple):
