@@ -75,7 +75,7 @@ class CalibrationRecord:
 
     @property
     def feature(self) -> str:
-        """What it calibrates: ``risk_index``, as all did that name nothing, or ``lookahead_reach``."""
+        """What it calibrates: ``risk_index``, also where none is named, or ``lookahead_reach``."""
         return str(self.content["model"].get("feature", "risk_index"))
 
     @property

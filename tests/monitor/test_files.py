@@ -137,3 +137,12 @@ def test_the_start_of_a_run_is_found_without_reading_the_log_to_its_end(
     judge_rows(rows)
 
     assert max(lengths) == 20  # steps 1 to 20 lie within 10 of step 10
+
+
+def test_the_length_of_completions_is_known_by_its_early_name_too() -> None:
+    rows = [LogRow(step, {**metrics(step), "completion_length": 80.0}) for step in STEPS]
+
+    judgement = judge_rows(rows)
+
+    assert judgement.trainer == "trl"
+    assert judgement.curves["length"].values == [80.0] * len(STEPS)
