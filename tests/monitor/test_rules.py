@@ -192,6 +192,22 @@ def test_rewards_beyond_the_stated_scale_give_no_success_rate() -> None:
     assert any("beyond the stated -1 (wrong) and 1 (right)" in note for note in judgement.notes)
 
 
+@pytest.mark.parametrize(("fail", "right", "bonus"), [(-1, 1, 1.4), (0, 2, 2.6), (0, 1, 1.3)])
+def test_rewards_beyond_the_scale_that_their_spread_says_give_no_success_rate(
+    fail: int, right: int, bonus: float
+) -> None:
+    # One step in twenty with a bonus: a success of 1.2 is no share.
+    reward = np.linspace(fail + 0.3 * (right - fail), fail + 0.7 * (right - fail), 40)
+    spread = np.sqrt((reward - fail) * (right - reward))
+    reward[19::20] = bonus
+
+    judgement = judge(rows(reward=list(reward), reward_std=list(spread)))
+
+    assert judgement.outcome is not None
+    assert judgement.outcome.quantity == "reward"
+    assert "--reward-scale" in next(m.needs for m in judgement.missing if m.rule == "R3")
+
+
 @pytest.mark.parametrize("scale", [(1.0, 1.0), (0.0, math.inf), (math.nan, 1.0), (1.0,)])
 def test_a_scale_of_two_equal_rewards_is_no_scale(scale: Any) -> None:
     with pytest.raises(ConfigError, match="reward_scale"):
