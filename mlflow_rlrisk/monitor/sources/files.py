@@ -17,7 +17,7 @@ from typing import Any
 from mlflow_rlrisk.errors import HistoryError
 from mlflow_rlrisk.monitor.history import LogRow
 from mlflow_rlrisk.monitor.sources.points import StoredLog
-from mlflow_rlrisk.monitor.sources.tensorboard import event_folders, read_events
+from mlflow_rlrisk.monitor.sources.tensorboard import EVENTS, event_folders, read_events
 
 STEP_NAMES = (
     "step",
@@ -56,6 +56,8 @@ class FileSource:
         """The whole log; raises `HistoryError` where it cannot be read."""
         if self.path.is_dir():
             return self._read_folder()
+        if self.path.name.startswith(EVENTS):
+            return StoredLog(rows=read_events(self.path))
         text = read_text(self.path)
         if self.path.suffix.lower() == ".csv":
             notes: list[str] = []
@@ -134,12 +136,13 @@ def _refuse_twins(path: Path, columns: Sequence[str]) -> None:
     """Refuse two columns for one metric, as in an export of several runs."""
     first_of: dict[str, str] = {}
     for column in filter(None, columns):
-        first = first_of.setdefault(_metric(column), column)
-        if first is not column:
+        metric = _metric(column)
+        if metric in first_of:
             raise HistoryError(
-                f"{path}: the columns {first!r} and {column!r} are one metric: the log of one run "
-                "is needed, each metric once"
+                f"{path}: the columns {first_of[metric]!r} and {column!r} are one metric: the log "
+                "of one run is needed, each metric once"
             )
+        first_of[metric] = column
 
 
 def _json_lines(text: str, notes: list[str]) -> Iterator[Any]:
