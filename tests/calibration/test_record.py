@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from mlflow_rlrisk.calibration import CalibrationRecord, OutcomeRow, calibrate, read_rows
 from mlflow_rlrisk.calibration.curves import INTERCEPT_SD, LINEAGE_SD, SLOPE_MEAN, SLOPE_SD
+from mlflow_rlrisk.cli import cli
 from mlflow_rlrisk.errors import ConfigError
+from mlflow_rlrisk.policy import load_policy
 from tests.calibration.simulated import COMPONENTS, outcomes, write_jsonl
 
 
@@ -106,6 +109,25 @@ def test_a_record_of_before_the_first_updates_were_calibrated_is_one_of_the_inde
     path.write_text(signed(content), encoding="utf-8")
 
     assert CalibrationRecord.read(path).feature == "risk_index"
+
+
+@pytest.mark.parametrize("before", [None, "{", '{"kind": "rlrisk calibration"}'])
+def test_a_record_can_be_made_for_the_policy_that_names_it(
+    tmp_path: Path, before: str | None
+) -> None:
+    data = write_jsonl(tmp_path / "pairs.jsonl", outcomes(60, seed=1))
+    policy, record = tmp_path / "policy.yaml", tmp_path / "calibration.json"
+    policy.write_text("calibration: calibration.json\n", encoding="utf-8")
+    if before is not None:
+        record.write_text(before, encoding="utf-8")
+    command = ["calibrate", "--data", str(data), "--policy", str(policy), "--out", str(record)]
+
+    result = CliRunner().invoke(cli, command, standalone_mode=False)
+
+    assert result.return_value == 0, result.exception
+    found = load_policy(policy).calibration
+    assert found is not None
+    assert found.record == CalibrationRecord.read(record).digest
 
 
 def test_a_file_of_outcomes_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
