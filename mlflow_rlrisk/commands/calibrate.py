@@ -84,6 +84,9 @@ def calibrate(
 
     if data is not None and models:
         raise click.UsageError("give MODELS or --data, not both")
+    for given in (data, policy):
+        if given is not None and out.exists() and out.samefile(given):
+            raise click.UsageError(f"--out {out} is what is read: the record would replace it")
     lines = PolicyConfig() if policy is None else _lines_of(policy)
     components = lines.components
     quantity = "pass_at_1"

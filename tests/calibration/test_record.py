@@ -130,6 +130,22 @@ def test_a_record_can_be_made_for_the_policy_that_names_it(
     assert found.record == CalibrationRecord.read(record).digest
 
 
+@pytest.mark.parametrize("read", ["pairs.jsonl", "policy.yaml"])
+def test_a_record_never_replaces_what_it_is_made_of(tmp_path: Path, read: str) -> None:
+    data = write_jsonl(tmp_path / "pairs.jsonl", outcomes(60, seed=1))
+    policy = tmp_path / "policy.yaml"
+    policy.write_text("name: mine\n", encoding="utf-8")
+    out = tmp_path / "linked.json"
+    out.symlink_to(tmp_path / read)
+    before = [path.read_text(encoding="utf-8") for path in (data, policy)]
+    command = ["calibrate", "--data", str(data), "--policy", str(policy), "--out", str(out)]
+
+    result = CliRunner().invoke(cli, command, standalone_mode=False)
+
+    assert "would replace it" in str(result.exception)
+    assert [path.read_text(encoding="utf-8") for path in (data, policy)] == before
+
+
 def test_a_file_of_outcomes_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "pairs.jsonl", outcomes(2))
     path.write_text(path.read_text(encoding="utf-8"), encoding="utf-8-sig")

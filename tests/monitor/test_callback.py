@@ -79,6 +79,13 @@ def test_a_share_of_the_batch_is_refused_where_several_rewards_are_normalised() 
     assert facts_from_params(several).batch_scaled
 
 
+def test_a_parameter_that_is_no_group_size_is_none() -> None:
+    from mlflow_rlrisk.monitor.sources.mlflow_run import facts_from_params
+
+    for text in ("inf", "nan", "1", "many"):
+        assert facts_from_params({"num_generations": text}).group_size is None
+
+
 def test_a_value_that_trl_logs_as_none_was_no_number() -> None:
     from mlflow_rlrisk import RLRiskCallback
 

@@ -1,5 +1,6 @@
 """The metrics and settings of an MLflow run, live or finished."""
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -83,7 +84,7 @@ def facts_from_params(params: Mapping[str, str]) -> RunFacts:
     ]
     size = _number(given.get("num_generations") or given.get("actor_rollout_ref.rollout.n"))
     return RunFacts(
-        group_size=int(size) if size is not None and size >= 2 else None,
+        group_size=int(size) if size is not None and 2 <= size < math.inf else None,
         batch_scaled=scales_by_batch(given),
         regularised=any(uses) or any(b != 0.0 for b in bonuses) if bonuses or uses else None,
         loss_agg_mode=given.get(f"{actor}.loss_agg_mode"),
