@@ -242,6 +242,28 @@ def test_mismatch_is_held_against_a_band() -> None:
     assert (low.threshold, low.evidence["margin"]) == (0.5, pytest.approx(0.1))
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "line", "margin"),
+    [
+        ("rollout_corr/rollout_is_mean", 1.5, 2.0, -0.5),
+        ("rollout_corr/rollout_is_mean", 0.6, 0.5, -0.1),
+        ("rollout_corr/rollout_is_eff_sample_size", 0.8, 0.3, -0.5),
+        ("rollout_corr/kl", -0.02, -0.1, -0.08),
+        ("rollout_corr/rollout_is_std", 0.4, 1.0, -0.6),
+    ],
+)
+def test_a_mismatch_within_its_band_is_ok_and_says_how_far_the_band_reaches(
+    name: str, value: float, line: float, margin: float
+) -> None:
+    # It was "pending", which is what a rule is that comes too early or too late.
+    log = [LogRow(step, {name: value, "actor/entropy": 0.4}) for step in range(1, 6)]
+
+    state = next(each for each in judge(log).rules if each.rule == "R7")
+
+    assert (state.state, state.series, state.value) == ("ok", name, value)
+    assert (state.threshold, state.margin) == (line, pytest.approx(margin))
+
+
 def test_long_completions_alarm_only_while_success_falls() -> None:
     length = [100.0] * 15 + [250.0] * 10
     falling, rising = list(np.linspace(0.6, 0.2, 25)), list(np.linspace(0.2, 0.6, 25))
