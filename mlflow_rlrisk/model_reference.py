@@ -209,6 +209,26 @@ def registered_version(reference: str) -> Any:
     raise ModelReferenceError(f"model={reference!r} has no known form; {FORMS}")
 
 
+def original_of(version: Any) -> str:
+    """Reference of the version that a registered one is a copy of, or its own.
+
+    A copy names what it is of as its source, also once that was deleted.
+
+    Args:
+        version: MLflow's entity.
+    """
+    reference = f"models:/{version.name}/{version.version}"
+    for _ in range(MAX_COPIES):
+        if not _VERSION.fullmatch(version.source or ""):
+            break
+        reference = version.source
+        try:
+            version = registered_version(reference)
+        except ModelReferenceError:
+            break
+    return reference
+
+
 def _follow(uri: str, known: ModelSource, copies_left: int) -> ModelSource:
     from mlflow import MlflowClient
 

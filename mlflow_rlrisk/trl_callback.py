@@ -4,6 +4,7 @@ This module is loaded by whoever trains with transformers, and by nothing else o
 """
 
 import logging
+import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -15,7 +16,7 @@ from mlflow_rlrisk.monitor.history import LogRow
 from mlflow_rlrisk.monitor.judgement import Judgement
 from mlflow_rlrisk.monitor.policy import PolicyLike, monitor_policy
 from mlflow_rlrisk.monitor.run import Monitor, MonitorSettings
-from mlflow_rlrisk.monitor.tracks import RunFacts
+from mlflow_rlrisk.monitor.tracks import RunFacts, scales_by_batch
 from mlflow_rlrisk.monitor.wording import alarm_line, no_outcome
 
 logger = logging.getLogger(__name__)
@@ -98,6 +99,7 @@ class RLRiskCallback(TrainerCallback):
             logger.warning("rlrisk: the monitor failed; training goes on", exc_info=True)
 
     def _begin(self, args: Any) -> None:
+        self._run_id = self.stopped_at = None  # of a run before that the same callback watched
         coefficients = [getattr(args, name, 0.0) for name in ("beta", "entropy_coef")]
         adaptive = bool(getattr(args, "use_adaptive_entropy", False))
         size = getattr(args, "num_generations", None)
@@ -105,7 +107,7 @@ class RLRiskCallback(TrainerCallback):
             group_size=size if isinstance(size, int) and size >= 2 else None,
             reward_scale=self._facts.reward_scale,
             success_metric=self._facts.success_metric,
-            batch_scaled=str(getattr(args, "scale_rewards", "group")) == "batch",
+            batch_scaled=scales_by_batch(vars(args)),
             regularised=adaptive or any(value for value in coefficients),
         )
         self._monitor = Monitor(MonitorSettings(trainer="trl", policy=self._policy, facts=facts))
@@ -158,11 +160,11 @@ class RLRiskCallback(TrainerCallback):
 
 
 def _numbers(logs: Mapping[str, Any]) -> dict[str, float]:
-    """What is a number among logs, the step aside."""
+    """What is a number among logs, the step aside; TRL logs ``None`` where all was NaN."""
     return {
-        name: float(value)
+        name: math.nan if value is None else float(value)
         for name, value in logs.items()
-        if isinstance(value, int | float) and not isinstance(value, bool) and name != "step"
+        if isinstance(value, int | float | None) and not isinstance(value, bool) and name != "step"
     }
 
 

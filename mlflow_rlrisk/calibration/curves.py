@@ -59,7 +59,9 @@ def constant_curve(failed: np.ndarray) -> Curve:
 
 def _logistic(scores: FloatVector, failed: np.ndarray, lineages: Sequence[str]) -> Curve:
     centre, spread = float(scores.mean()), float(scores.std())
-    if spread == 0.0:
+    if (
+        np.ptp(scores) == 0.0 or spread == 0.0
+    ):  # rounding gives equal scores a spread, and takes one
         return constant_curve(failed)
     names = sorted(set(lineages))
     members = np.array([[lineage == name for name in names] for lineage in lineages], dtype=float)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mlflow_rlrisk.calibration.curves import Kind, fit_curve
+from mlflow_rlrisk.calibration.curves import Curve, Kind, fit_curve
 from mlflow_rlrisk.calibration.formula import RULE, formula_digest
 from mlflow_rlrisk.calibration.record import KIND, SCHEMA_VERSION, CalibrationRecord
 from mlflow_rlrisk.calibration.rows import FAILED_RULE, LeftOut, OutcomeRow
@@ -22,6 +22,7 @@ from mlflow_rlrisk.calibration.validation import (
 )
 from mlflow_rlrisk.config import ComponentConfig
 from mlflow_rlrisk.errors import ConfigError
+from mlflow_rlrisk.statistics.counts import FloatVector
 from mlflow_rlrisk.statistics.discrimination import (
     decision_curve,
     expected_calibration_error,
@@ -38,6 +39,8 @@ MIN_FOR_ECE = 50
 REACH = f"rlrisk/{LOOKAHEAD}"
 _BINS = 5
 _KNOTS = 101
+_CURVE_ERROR = 1e-3
+"""By how much a straight line between two points of the table may miss the curve."""
 
 
 def calibrate(
@@ -165,7 +168,9 @@ def _verdict(found: Validation, feature: str) -> tuple[bool, list[str]]:
     own = found.scores[feature].brier
     rivals = {name: each.brier for name, each in found.scores.items() if name != feature}
     ahead = {
-        name: brier for name, brier in rivals.items() if brier <= own and name not in found.alike
+        name: brier
+        for name, brier in rivals.items()
+        if (brier <= own and name not in found.alike) or (name == CONSTANT and found.is_constant)
     }
     untested = [f"{name} makes the same predictions as {named}" for name in found.alike]
     untested += [f"{name} could not be compared: {why}" for name, why in found.undefined.items()]
@@ -190,11 +195,21 @@ def _curve(rows: Sequence[OutcomeRow], kind: Kind, feature: str) -> list[list[fl
         kind, scores, np.array([row.failed for row in rows]), [row.lineage for row in rows]
     )
     ends = (0.0, 1.0) if feature == INDEX else (float(scores.min()), float(scores.max()))
-    at = np.linspace(*ends, _KNOTS)
     if kind is Kind.ISOTONIC:
-        at = np.concatenate([ends, scores])
-    at = np.unique(at)
+        at = np.unique(np.concatenate([ends, scores]))
+    else:
+        at = _knots(curve, np.unique(np.linspace(*ends, _KNOTS)))
     return [[float(x), float(p)] for x, p in zip(at, curve(at), strict=True)]
+
+
+def _knots(curve: Curve, at: FloatVector) -> FloatVector:
+    """Points between which the curve is straight: more of them where it is steep."""
+    while True:
+        inner = np.linspace(at[:-1], at[1:], 5)[1:-1]
+        missed = np.abs(np.interp(inner, at, curve(at)) - curve(inner)).max(axis=0) > _CURVE_ERROR
+        if not missed.any():
+            return at
+        at = np.unique(np.concatenate([at, inner[:, missed].ravel()]))
 
 
 def _validation(rows: Sequence[OutcomeRow], found: Validation, feature: str) -> dict[str, Any]:

@@ -8,12 +8,38 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mlflow_rlrisk.errors import ConfigError
 
 SCHEMA_VERSION = 1
 KIND = "rlrisk calibration"
+
+
+class _Part(BaseModel):
+    """What is read of a record; there is more in it, for people."""
+
+    model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
+
+
+class _Formula(_Part):
+    digest: str
+
+
+class _Model(_Part):
+    feature: Literal["risk_index", "lookahead_reach"] = "risk_index"
+    curve: list[Annotated[list[float], Field(min_length=2, max_length=2)]]
+
+
+class _Content(_Part):
+    formula: _Formula
+    model: _Model
+    num_outcomes: Annotated[int, Field(ge=0)]
+    lineages: dict[str, Any]
+    used: bool
+    reasons: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +75,8 @@ class CalibrationRecord:
 
     @property
     def feature(self) -> str:
-        """What it calibrates: ``risk_index``, or ``lookahead_reach``."""
-        return str(self.content["model"]["feature"])
+        """What it calibrates: ``risk_index``, also where none is named, or ``lookahead_reach``."""
+        return str(self.content["model"].get("feature", "risk_index"))
 
     @property
     def curve(self) -> list[list[float]]:
@@ -86,6 +112,16 @@ class CalibrationRecord:
             )
         digest = raw.pop("digest", None)
         record = cls(raw)
-        if digest != record.digest:
+        try:
+            is_unchanged = digest == record.digest
+        except ValueError:  # NaN and infinity, which no record holds
+            is_unchanged = False
+        if not is_unchanged:
             raise ConfigError("calibration", str(path), "was changed: its digest does not fit")
+        try:
+            _Content.model_validate(raw)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise ConfigError("calibration", str(path), f"{where}: {first['msg']}") from error
         return record

@@ -22,7 +22,8 @@ FAILED_RULE = (
     "collapsed, or where it gained no more than the least gain asked for"
 )
 _SECONDS = 3600.0
-_Finite = Annotated[float, Field(allow_inf_nan=False)]
+_LARGEST = 1e100
+_Finite = Annotated[float, Field(gt=-_LARGEST, lt=_LARGEST, allow_inf_nan=False)]
 _Share = Annotated[float, Field(ge=0.0, le=1.0)]
 _Name = Annotated[str, Field(min_length=1)]
 _ROUNDING = 1e-9
@@ -137,7 +138,7 @@ def read_rows(
         ConfigError: The file cannot be read, or a line has another form.
     """
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")  # names may hold U+2028
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # names may hold U+2028
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError("data", str(path), f"cannot be read: {error}") from error
     rows: list[OutcomeRow] = []

@@ -64,12 +64,14 @@ class Validation:
     Attributes:
         alike: Rivals whose predictions are the feature's, as those of pass@64 are the index's where
             nothing else was found: neither is ahead.
+        is_constant: Whether the feature's predictions are the base rate's: then it says nothing.
     """
 
     scores: Mapping[str, PredictorScore]
     undefined: Mapping[str, str]
     predicted: FloatVector
     alike: tuple[str, ...]
+    is_constant: bool
 
 
 def validate(rows: Sequence[OutcomeRow], kind: Kind, feature: str = INDEX) -> Validation:
@@ -97,10 +99,20 @@ def validate(rows: Sequence[OutcomeRow], kind: Kind, feature: str = INDEX) -> Va
         chances = constant if name == CONSTANT else out_of_lineage(rows, risks, kind)
         if name == feature:
             predicted = chances
-        elif name != CONSTANT and np.allclose(chances, predicted, rtol=0.0, atol=ALIKE):
+        elif name != CONSTANT and _are_one(chances, predicted):
             alike.append(name)
         scores[name] = _score(rows, risks, chances, constant)
-    return Validation(scores=scores, undefined=undefined, predicted=predicted, alike=tuple(alike))
+    return Validation(
+        scores=scores,
+        undefined=undefined,
+        predicted=predicted,
+        alike=tuple(alike),
+        is_constant=_are_one(constant, predicted),
+    )
+
+
+def _are_one(chances: FloatVector, others: FloatVector) -> bool:
+    return np.allclose(chances, others, rtol=0.0, atol=ALIKE)
 
 
 def risks_of(rows: Sequence[OutcomeRow], name: str) -> FloatVector | str:

@@ -81,11 +81,13 @@ def calibrate(
     """
     from mlflow_rlrisk.calibration import calibrate as fit
     from mlflow_rlrisk.calibration import read_rows
-    from mlflow_rlrisk.policy import load_policy
 
     if data is not None and models:
         raise click.UsageError("give MODELS or --data, not both")
-    lines = PolicyConfig() if policy is None else load_policy(policy)
+    for given in (data, policy):
+        if given is not None and out.exists() and out.samefile(given):
+            raise click.UsageError(f"--out {out} is what is read: the record would replace it")
+    lines = PolicyConfig() if policy is None else _lines_of(policy)
     components = lines.components
     quantity = "pass_at_1"
     if data is not None:
@@ -114,6 +116,16 @@ def calibrate(
         for figure in figures:
             console.say(f"figure      {figure}")
     return OK if record.content["validation"] is not None else INCONCLUSIVE
+
+
+def _lines_of(policy: str) -> PolicyConfig:
+    """The policy without the record that it names, which may be the one to be made."""
+    from mlflow_rlrisk.policy import CALIBRATION, policy_of
+    from mlflow_rlrisk.yaml_settings import read_settings
+
+    settings = read_settings(policy, "policy")
+    settings.pop(CALIBRATION, None)
+    return policy_of(settings, Path(policy).parent)
 
 
 def _write(record: "CalibrationRecord", out: Path) -> list[str]:

@@ -224,7 +224,12 @@ def _follow(
         _write(options, seen[0])
 
     return follow(
-        source, settings, on_judgement=on_judgement, on_alarm=on_alarm, poll_s=options["poll_s"]
+        source,
+        settings,
+        on_judgement=on_judgement,
+        on_alarm=on_alarm,
+        on_outage=lambda error: console.say(f"rlrisk: {error}; trying on"),
+        poll_s=options["poll_s"],
     )
 
 
@@ -305,9 +310,11 @@ def _run_outcome(options: dict[str, Any]) -> tuple[Any, str]:
     from mlflow_rlrisk.monitor.wording import no_outcome
 
     source = _source(options)
-    judgement, _ = judge_source(source, _settings(options))
+    judgement, log = judge_source(source, _settings(options))
     if judgement.outcome is None:
         raise HistoryError(f"{source.title}: {no_outcome(judgement)}")
+    if not log.is_finished:
+        console.say(f"{source.title} has not ended: recorded as it stands, record it again then")
     named = options["success_metric"]
     if named is not None and judgement.outcome.quantity != "success":
         raise HistoryError(f"{source.title}: no row has a {named} within 0 to 1")

@@ -4,6 +4,8 @@ Ratios within one series, so that they hold whatever the trainer's estimator, as
 not mix the length of completions into it.
 """
 
+from bisect import bisect_right
+
 from mlflow_rlrisk.monitor.alarms import Alarm
 from mlflow_rlrisk.monitor.evidence import raise_alarm, run_beyond
 from mlflow_rlrisk.monitor.policy import BASELINE_HALF_WIDTH, MonitorPolicy
@@ -43,9 +45,14 @@ def drop_baseline(track: Track | None, policy: MonitorPolicy) -> float | None:
     if track is None or track.steps[-1] <= policy.drop_from_step:
         return None
     start, half = policy.drop_from_step, BASELINE_HALF_WIDTH
-    if track.steps[-1] < start + half or min(abs(s - start) for s in track.steps) > BASELINE_REACH:
+    if track.steps[-1] < start + half:
         return None
-    value = value_at(track.steps, track.values, start, half)
+    # Nothing beyond it bears on the start, and logs may be long.
+    end = bisect_right(track.steps, start + BASELINE_REACH)
+    steps, values = track.steps[:end], track.values[:end]
+    if not steps or start - steps[-1] > BASELINE_REACH:
+        return None
+    value = value_at(steps, values, start, half)
     return value if value > 0.0 else None
 
 

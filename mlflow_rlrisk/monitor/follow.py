@@ -8,11 +8,15 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
+from mlflow_rlrisk.errors import HistoryError
 from mlflow_rlrisk.monitor.alarms import Alarm
 from mlflow_rlrisk.monitor.judgement import Judgement
 from mlflow_rlrisk.monitor.run import MonitorSettings, judge_rows
 from mlflow_rlrisk.monitor.sources.points import HistorySource, StoredLog
 from mlflow_rlrisk.monitor.tracks import RunFacts
+
+OUTAGE_LIMIT_S = 3600.0
+"""A source that was read before and cannot be for so long ends the watch."""
 
 
 def judge_source(source: HistorySource, settings: MonitorSettings) -> tuple[Judgement, StoredLog]:
@@ -41,22 +45,40 @@ def follow(
     *,
     on_judgement: Callable[[Judgement], None],
     on_alarm: Callable[[Alarm], None],
+    on_outage: Callable[[HistoryError], None],
     poll_s: float,
 ) -> Judgement:
     """Judge a source again and again until its run has ended or the user interrupts.
+
+    A run outlives its tracking server's restarts and locks, so the watch does too.
 
     Args:
         source: What is watched.
         settings: How it is judged.
         on_judgement: Called after every reading that brought something new.
         on_alarm: Called once for each alarm.
+        on_outage: Called once where a source that was read before cannot be, until it can again.
         poll_s: Seconds between two readings.
+
+    Raises:
+        HistoryError: The source cannot be read at first, or not for `OUTAGE_LIMIT_S`.
     """
     told: set[tuple[str, str]] = set()
     last: Judgement | None = None
+    last_read, is_out = time.monotonic(), False
     try:
         while True:
-            judgement, log = judge_source(source, settings)
+            try:
+                judgement, log = judge_source(source, settings)
+            except HistoryError as error:
+                if last is None or time.monotonic() - last_read > OUTAGE_LIMIT_S:
+                    raise
+                if not is_out:
+                    on_outage(error)
+                is_out = True
+                time.sleep(poll_s)
+                continue
+            last_read, is_out = time.monotonic(), False
             if last is None or judgement.steps != last.steps:
                 on_judgement(judgement)
             last = judgement

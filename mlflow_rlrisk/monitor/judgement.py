@@ -14,6 +14,7 @@ from mlflow_rlrisk.monitor.policy import MonitorPolicy
 from mlflow_rlrisk.monitor.status import Missing, RuleStatus, missing_inputs, rule_states
 from mlflow_rlrisk.monitor.tracks import DEFAULT_GROUP_SIZE, RANGES, Track, Tracks
 from mlflow_rlrisk.statistics.dynamics import EntropyLaw, fit_entropy_law
+from mlflow_rlrisk.statistics.groups import critical_success
 
 CORROBORATED = ({"R1", "R4"}, {"R1", "R5"}, {"R2", "R4"}, {"R3", "R4"})
 """Warnings that stop a run together; each alone is of low specificity."""
@@ -124,7 +125,7 @@ def summarize_run(
         rules=rule_states(tracks, ordered, policy, history.names()),
         notes=tuple(notes),
         stop=stop,
-        outcome=_outcome(tracks, policy, collapsed=stop.step is not None),
+        outcome=_outcome(tracks, policy, is_stopped=stop.step is not None),
         entropy_law=law,
         entropy_law_refused=refused,
         advice=advise(ordered),
@@ -158,9 +159,12 @@ def stop_advice(alarms: Sequence[Alarm], policy: MonitorPolicy) -> StopAdvice:
     return StopAdvice(step=None, reason="no alarm that stops a run")
 
 
-def _outcome(tracks: Tracks | None, policy: MonitorPolicy, *, collapsed: bool) -> RunOutcome | None:
+def _outcome(
+    tracks: Tracks | None, policy: MonitorPolicy, *, is_stopped: bool
+) -> RunOutcome | None:
     if tracks is None:
         return None
+    collapsed = is_stopped and not _is_solved(tracks, policy)
     track, quantity = tracks.success(), "success"
     if track is None:
         track, quantity = tracks.get("reward"), "reward"
@@ -172,6 +176,15 @@ def _outcome(tracks: Tracks | None, policy: MonitorPolicy, *, collapsed: bool) -
         floor = 0.0 if quantity == "success" else min(values)
         steps, values = [*steps, *undefined], [*values, *[floor] * len(undefined)]
     return run_outcome(steps, values, quantity=quantity, collapsed=collapsed)
+
+
+def _is_solved(tracks: Tracks, policy: MonitorPolicy) -> bool:
+    """Whether groups carry no signal because nearly all is right: success above 1 - p*(g)."""
+    track = tracks.success()
+    if track is None or tracks.reward_input in tracks.undefined or divergence(tracks, policy):
+        return False
+    recent = track.values[-policy.sustained_logs :]
+    return sum(recent) / len(recent) > 1.0 - critical_success(tracks.group_size)
 
 
 def _curves(tracks: Tracks | None) -> dict[str, Track]:

@@ -9,14 +9,15 @@ from typing import Any
 
 from mlflow_rlrisk.errors import HistoryError
 
-OUTCOME_VERSION = 2
+OUTCOME_VERSION = 3
 _MEANS = ("peak", "final", "gain", "regression_from_peak")
 """What a record averages over the runs of a version."""
 RUN_DEFINITION = (
     "training success of every logged step, not smoothed: peak is the highest, final the last "
     "finite one, "
     "mean the area under the curve over its length; regression is peak less final. Once a run has "
-    "diverged into NaN its success is 0, its reward of an unknown scale the lowest it had logged"
+    "diverged into NaN its success is 0, its reward of an unknown scale the lowest it had logged. "
+    "Collapsed is a run that diverged, or was to be stopped at a success of 1 - p*(g) or less"
 )
 ASSESSMENT_DEFINITION = (
     "pass@1 of a second assessment of the RL checkpoint on the same prompts: final; the peak "
@@ -40,7 +41,8 @@ class RunOutcome:
         last_step: Last one.
         num_points: Values.
         definition: How all this is defined.
-        collapsed: Whether the run was dead or advised to stop; ``None`` without a run.
+        collapsed: Whether the run was dead or advised to stop, other than for having solved its
+            prompts; ``None`` without a run.
         version: Of the definition.
     """
 
@@ -77,7 +79,7 @@ def run_outcome(
         steps: Logged steps, ascending.
         values: Success or reward at each.
         quantity: What the values are.
-        collapsed: Whether the run was advised to stop.
+        collapsed: Whether the run was advised to stop and had not solved its prompts.
     """
     if not values:
         return None

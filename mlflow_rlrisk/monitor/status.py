@@ -9,6 +9,7 @@ from mlflow_rlrisk.monitor.adapters import Input
 from mlflow_rlrisk.monitor.alarms import LINES, TITLES, Alarm
 from mlflow_rlrisk.monitor.entropy_rules import BASELINE_REACH, drop_baseline
 from mlflow_rlrisk.monitor.policy import MonitorPolicy, RuleId
+from mlflow_rlrisk.monitor.rules import mismatch_bands
 from mlflow_rlrisk.monitor.tracks import Track, Tracks
 from mlflow_rlrisk.monitor.trainers import hint
 from mlflow_rlrisk.monitor.trends import projected_crossing
@@ -32,7 +33,11 @@ SCALE_UNKNOWN = (
     "the rewards are not success rates and their scale is unknown: --reward-scale WRONG,RIGHT, "
     "or --success-metric NAME for a metric that is one"
 )
-BATCH_SCALED = "scale_rewards='batch': the logged share is that of the batch; use 'group' or 'none'"
+BATCH_SCALED = (
+    "the logged share is that of the batch by scale_rewards='batch' or "
+    "multi_objective_aggregation='normalize_then_sum': use scale_rewards='group' or 'none' and "
+    "'sum_then_normalize'"
+)
 LENGTH_MIXED = (
     "this loss_agg_mode mixes the length of completions into the entropy; "
     "actor_rollout_ref.actor.loss_agg_mode=token-mean does not"
@@ -237,6 +242,8 @@ def _measure(rule: RuleId, tracks: Tracks, policy: MonitorPolicy) -> _Measured |
         track = tracks.get(name)
         crossing = None if track is None or rule == "R5" else _ahead(track, limit)
         return None if track is None else (track.values[-1], limit, above, crossing)
+    if rule == "R7":
+        return _measure_mismatch(tracks)
     if rule == "R8" and (track := tracks.get("length")) is not None:
         before = track.start(policy.drop_from_step)
         if before > 0.0:
@@ -246,6 +253,18 @@ def _measure(rule: RuleId, tracks: Tracks, policy: MonitorPolicy) -> _Measured |
 
 def _ahead(track: Track, limit: float) -> int | None:
     return projected_crossing(track.steps, track.values, limit)
+
+
+def _measure_mismatch(tracks: Tracks) -> _Measured | None:
+    """The first input that is there, against the nearer end of its band."""
+    bands = {name: (low, high) for name, low, high, _ in mismatch_bands()}
+    for name in NEEDS["R7"]:
+        track = tracks.get(name)
+        if track is not None and name not in tracks.undefined:
+            value, (low, high) = track.values[-1], bands[name]
+            above = abs(high - value) <= abs(value - low)
+            return value, high if above else low, above, None
+    return None
 
 
 def _measure_drop(tracks: Tracks, policy: MonitorPolicy) -> _Measured | None:

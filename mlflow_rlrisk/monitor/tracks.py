@@ -47,7 +47,7 @@ class RunFacts:
         group_size: Rollouts a prompt and step; ``None`` is taken as `DEFAULT_GROUP_SIZE` and said.
         reward_scale: Rewards of a wrong and of a right answer; ``None`` infers or refuses.
         success_metric: The trainer's metric that is a success rate already.
-        batch_scaled: TRL's ``scale_rewards="batch"``: the zero-variance share is of the batch then.
+        batch_scaled: Whether the zero-variance share is of the batch (`scales_by_batch`).
         regularised: Whether an entropy or KL bonus is active; ``None`` reads it off the log.
         loss_agg_mode: verl's aggregation; any but ``token-mean`` mixes length into the entropy.
     """
@@ -75,6 +75,14 @@ class RunFacts:
 
 
 DEFAULT_GROUP_SIZE = 8
+
+
+def scales_by_batch(settings: Mapping[str, object]) -> bool:
+    """Whether these settings of TRL divide by the spread of the batch, whose share it logs then."""
+    return (
+        str(settings.get("scale_rewards")).lower() == "batch"
+        or settings.get("multi_objective_aggregation") == "normalize_then_sum"
+    )
 
 
 class Track(NamedTuple):
@@ -128,8 +136,8 @@ class Tracks:
     _success_scale: tuple[float, float] | None = None
     _spread_hits: list[int] = field(default_factory=lambda: [0] * len(SCALES))
     _num_spreads: int = 0
-    _within_shares: bool = True
-    _within_scale: bool = True
+    _lowest: float = math.inf
+    _highest: float = -math.inf
     _num_overspread: int = 0
 
     def extend(self, step: int, values: dict[Input, float]) -> None:
@@ -149,11 +157,7 @@ class Tracks:
             track.values.append(value)
         reward, std = values.get("reward"), values.get("reward_std")
         if reward is not None:
-            self._within_shares &= 0.0 <= reward <= 1.0
-            if self.facts.reward_scale is not None:
-                low, high = sorted(self.facts.reward_scale)
-                slack = ROUNDING * (high - low)
-                self._within_scale &= low - slack <= reward <= high + slack
+            self._lowest, self._highest = min(self._lowest, reward), max(self._highest, reward)
             if std is not None and self.adapter.std_is_of_batch:
                 self._count_spread(reward, std)
             self._extend_success(step, reward)
@@ -186,22 +190,22 @@ class Tracks:
     def scale(self) -> tuple[float, float] | None:
         """Rewards of a wrong and of a right answer: as stated, as the spread says, or 0 and 1.
 
-        A stated scale that a mean reward lies outside of is not that of the rewards.
+        A scale that a mean reward lies outside of is not that of the rewards.
         Two rewards with mean ``r`` have the variance ``(r - fail)(right - r)``; a batch's logged
         standard deviation tells the usual scales apart. Without it, means within 0 and 1 are taken
         for success rates; others are of an unknown scale.
         """
         if self.facts.reward_scale is not None:
-            return self.facts.reward_scale if self._within_scale else None
+            return self.facts.reward_scale if self._holds(self.facts.reward_scale) else None
         likely = [
             scale
             for scale, hits in zip(SCALES, self._spread_hits, strict=True)
-            if self._num_spreads and hits >= SPREAD_SHARE * self._num_spreads
+            if self._num_spreads and hits >= SPREAD_SHARE * self._num_spreads and self._holds(scale)
         ]
         if len(likely) == 1:
             return likely[0]
         is_overspread = 2 * self._num_overspread > self._num_spreads
-        return (0.0, 1.0) if self._within_shares and not is_overspread else None
+        return (0.0, 1.0) if self._holds((0.0, 1.0)) and not is_overspread else None
 
     @property
     def group_size(self) -> int:
@@ -215,6 +219,12 @@ class Tracks:
             return self.facts.regularised
         bonuses = [self.columns.get("reference_kl"), self.columns.get("entropy_coef")]
         return any(any(v != 0.0 for v in track.values) for track in bonuses if track)
+
+    def _holds(self, scale: tuple[float, float]) -> bool:
+        """Whether every reward so far lies on a scale."""
+        low, high = sorted(scale)
+        slack = ROUNDING * (high - low)
+        return low - slack <= self._lowest and self._highest <= high + slack
 
     def _count_spread(self, reward: float, std: float) -> None:
         self._num_spreads += 1

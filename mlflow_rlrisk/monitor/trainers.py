@@ -54,7 +54,7 @@ _TRL_READINGS: Mapping[Input, tuple[Reading, ...]] = {
     "zero_variance": _names("frac_reward_zero_std"),
     "grad_norm": _names("grad_norm"),
     "truncated": _names("completions/clipped_ratio"),
-    "length": _names("completions/mean_length"),
+    "length": _names("completions/mean_length", "completion_length"),  # the latter in early TRL
     "reference_kl": _names("kl"),
     "entropy_coef": _names("entropy_coef"),
     "is_mean": _names("sampling/importance_sampling_ratio/mean"),

@@ -1,12 +1,14 @@
 """Outcomes as users recorded them (`rlrisk outcome`) beside the reports of the same versions.
 
-A version whose outcome cannot be used is told with its reason; none is dropped in silence.
+A version whose outcome cannot be used is told with its reason; none is dropped in silence. Copies
+of a version are one checkpoint: MLflow copies the tags too, and as members of two lineages each
+would be predicted by itself.
 """
 
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +17,13 @@ from mlflow_rlrisk.calibration.rows import LeftOut, OutcomeRow, merged
 from mlflow_rlrisk.components import reading_of
 from mlflow_rlrisk.config import ComponentConfig
 from mlflow_rlrisk.errors import HistoryError, ModelReferenceError, ReportError, SinkError
-from mlflow_rlrisk.model_reference import all_versions, registered_version, versions_of
-from mlflow_rlrisk.monitor.outcome import recorded_outcomes
+from mlflow_rlrisk.model_reference import (
+    all_versions,
+    original_of,
+    registered_version,
+    versions_of,
+)
+from mlflow_rlrisk.monitor.outcome import is_same_run, recorded_outcomes
 from mlflow_rlrisk.sinks.mlflow_store import mlflow_errors
 from mlflow_rlrisk.sinks.monitor_run import OUTCOME_TAG, report_of
 
@@ -31,6 +38,7 @@ _MILLISECONDS_PER_HOUR = 3_600_000.0
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Recorded:
     reference: str
+    original: str
     lineage: str
     runs: list[dict[str, Any]]
 
@@ -75,7 +83,8 @@ def registered_outcomes(
             continue
         if found is not None:
             by_version[found.reference] = found
-    recorded = list(by_version.values())
+    recorded, copies = _without_copies(list(by_version.values()))
+    left_out += copies
     quantities = Counter(run.get("quantity") for each in recorded for run in each.runs)
     quantity = str(quantities.most_common(1)[0][0]) if quantities else "pass_at_1"
     rows: list[OutcomeRow] = []
@@ -160,9 +169,29 @@ def _recorded(reference: str, lineage_tag: str | None) -> _Recorded | None:
     lineage = tags.get(lineage_tag) if lineage_tag is not None else None
     return _Recorded(
         reference=f"models:/{version.name}/{version.version}",
+        original=original_of(version),
         lineage=str(lineage or version.name),
         runs=runs,
     )
+
+
+def _without_copies(recorded: list[_Recorded]) -> tuple[list[_Recorded], list[LeftOut]]:
+    """Each checkpoint once, with the runs of all its copies, in the original's lineage."""
+    kept: dict[str, _Recorded] = {}
+    left_out: list[LeftOut] = []
+    for each in sorted(recorded, key=lambda each: each.reference != each.original):
+        first = kept.setdefault(each.original, each)
+        if first is each:
+            continue
+        more = [run for run in each.runs if not _is_among(run, first.runs)]
+        kept[each.original] = replace(first, runs=[*first.runs, *more])
+        reason = f"is a copy, or has the same original: it counts with {first.reference}"
+        left_out.append(LeftOut(checkpoint=each.reference, reason=reason))
+    return list(kept.values()), left_out
+
+
+def _is_among(run: dict[str, Any], runs: Sequence[dict[str, Any]]) -> bool:
+    return any(is_same_run(run["run"], known["run"]) for known in runs)
 
 
 def _run(client: "MlflowClient", run: dict[str, Any], devices: float) -> dict[str, Any]:

@@ -65,6 +65,56 @@ def test_the_settings_of_the_trainer_are_used() -> None:
     assert low.evidence["group_size"] == 16
 
 
+def test_a_share_of_the_batch_is_refused_where_several_rewards_are_normalised() -> None:
+    from mlflow_rlrisk import RLRiskCallback
+    from mlflow_rlrisk.monitor.sources.mlflow_run import facts_from_params
+
+    # TRL 1.16 takes the spread of the whole batch then, whatever scale_rewards says.
+    several = {"scale_rewards": "group", "multi_objective_aggregation": "normalize_then_sum"}
+    callback = RLRiskCallback()
+    play(callback, pilot_rows(), SimpleNamespace(num_generations=8, beta=0.0, **several))
+
+    assert "R4" in {each.rule for each in callback.judgement.missing}
+    assert "R4" not in {alarm.rule for alarm in callback.alarms}
+    assert facts_from_params(several).batch_scaled
+
+
+def test_a_parameter_that_is_no_group_size_is_none() -> None:
+    from mlflow_rlrisk.monitor.sources.mlflow_run import facts_from_params
+
+    for text in ("inf", "nan", "1", "many"):
+        assert facts_from_params({"num_generations": text}).group_size is None
+
+
+def test_a_value_that_trl_logs_as_none_was_no_number() -> None:
+    from mlflow_rlrisk import RLRiskCallback
+
+    rows = pilot_rows()[:4]
+    rows[-1] = rows[-1]._replace(metrics={**rows[-1].metrics, "entropy": None})  # type: ignore[dict-item]
+    callback = RLRiskCallback()
+    play(callback, rows)
+
+    lacks = {each.rule: each.needs for each in callback.judgement.missing}
+    assert f"from step {rows[-1].step} on" in lacks["R1"]
+
+
+def test_a_callback_that_watches_a_second_run_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow_rlrisk import RLRiskCallback, trl_callback
+
+    tagged: list[str] = []
+    runs = iter(["first", "second"])
+    monkeypatch.setattr(trl_callback, "_active_run", lambda: next(runs))
+    monkeypatch.setattr(trl_callback, "_tag_run", lambda run_id, _: tagged.append(run_id))
+    callback = RLRiskCallback(action="stop")
+
+    first, second = play(callback, pilot_rows()), play(callback, pilot_rows())
+
+    assert first.should_training_stop
+    assert second.should_training_stop
+    assert callback.stopped_at == 30
+    assert set(tagged) == {"first", "second"}
+
+
 def test_a_resumed_run_is_judged_whole_and_old_alarms_are_not_told_again(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

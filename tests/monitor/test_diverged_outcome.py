@@ -55,6 +55,36 @@ def test_a_reward_of_unknown_scale_ends_at_the_lowest_that_was_logged() -> None:
     assert (outcome.quantity, outcome.peak, outcome.final) == ("reward", 13.0, 4.0)
 
 
+def dead(success: float, **more: float) -> Judgement:
+    """A run whose groups end up all equal at a success, with no gradient left."""
+    part = {"frac_reward_zero_std": 0.3, "reward_std": 0.5}
+    rows = [LogRow(step, HEALTHY | part | {"reward": 0.5}) for step in range(1, 11)]
+    ended = {"reward": success, "frac_reward_zero_std": 1.0, "grad_norm": 0.0, "reward_std": 0.0}
+    rows += [LogRow(step, HEALTHY | ended | more) for step in range(11, 21)]
+    return judge_rows(rows)
+
+
+@pytest.mark.parametrize(
+    ("success", "collapsed"), [(0.0, True), (0.5, True), (0.9, True), (0.93, False), (1.0, False)]
+)
+def test_a_run_that_ends_for_having_solved_its_prompts_has_not_collapsed(
+    success: float, collapsed: bool
+) -> None:
+    # `rlrisk calibrate` counts collapsed runs as failures, whatever they gained. 1 - p*(8) is .917.
+    judgement = dead(success)
+
+    assert judgement.stop.step == 11  # nothing is left to learn, in either case
+    assert judgement.outcome is not None
+    assert judgement.outcome.collapsed is collapsed
+
+
+def test_a_run_that_diverges_at_a_high_success_has_collapsed() -> None:
+    outcome = dead(1.0, grad_norm=math.nan).outcome
+
+    assert outcome is not None
+    assert outcome.collapsed
+
+
 @pytest.mark.mlflow
 def test_compare_ranks_a_version_whose_run_diverged_below_one_whose_run_did_not(
     store: str, tmp_path: Path

@@ -192,6 +192,22 @@ def test_rewards_beyond_the_stated_scale_give_no_success_rate() -> None:
     assert any("beyond the stated -1 (wrong) and 1 (right)" in note for note in judgement.notes)
 
 
+@pytest.mark.parametrize(("fail", "right", "bonus"), [(-1, 1, 1.4), (0, 2, 2.6), (0, 1, 1.3)])
+def test_rewards_beyond_the_scale_that_their_spread_says_give_no_success_rate(
+    fail: int, right: int, bonus: float
+) -> None:
+    # One step in twenty with a bonus: a success of 1.2 is no share.
+    reward = np.linspace(fail + 0.3 * (right - fail), fail + 0.7 * (right - fail), 40)
+    spread = np.sqrt((reward - fail) * (right - reward))
+    reward[19::20] = bonus
+
+    judgement = judge(rows(reward=list(reward), reward_std=list(spread)))
+
+    assert judgement.outcome is not None
+    assert judgement.outcome.quantity == "reward"
+    assert "--reward-scale" in next(m.needs for m in judgement.missing if m.rule == "R3")
+
+
 @pytest.mark.parametrize("scale", [(1.0, 1.0), (0.0, math.inf), (math.nan, 1.0), (1.0,)])
 def test_a_scale_of_two_equal_rewards_is_no_scale(scale: Any) -> None:
     with pytest.raises(ConfigError, match="reward_scale"):
@@ -224,6 +240,28 @@ def test_mismatch_is_held_against_a_band() -> None:
     assert fired(judge(rows(ratio=[1.0, 2.5, 2.6, 2.7]))) == [("R7", 2, "warn")]
     low = judge(rows(ratio=[1.0, 0.4, 0.4, 0.4])).alarms[0]
     assert (low.threshold, low.evidence["margin"]) == (0.5, pytest.approx(0.1))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "line", "margin"),
+    [
+        ("rollout_corr/rollout_is_mean", 1.5, 2.0, -0.5),
+        ("rollout_corr/rollout_is_mean", 0.6, 0.5, -0.1),
+        ("rollout_corr/rollout_is_eff_sample_size", 0.8, 0.3, -0.5),
+        ("rollout_corr/kl", -0.02, -0.1, -0.08),
+        ("rollout_corr/rollout_is_std", 0.4, 1.0, -0.6),
+    ],
+)
+def test_a_mismatch_within_its_band_is_ok_and_says_how_far_the_band_reaches(
+    name: str, value: float, line: float, margin: float
+) -> None:
+    # It was "pending", which is what a rule is that comes too early or too late.
+    log = [LogRow(step, {name: value, "actor/entropy": 0.4}) for step in range(1, 6)]
+
+    state = next(each for each in judge(log).rules if each.rule == "R7")
+
+    assert (state.state, state.series, state.value) == ("ok", name, value)
+    assert (state.threshold, state.margin) == (line, pytest.approx(margin))
 
 
 def test_long_completions_alarm_only_while_success_falls() -> None:

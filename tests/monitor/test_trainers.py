@@ -237,6 +237,8 @@ def test_openrlhfs_tensorboard_folder_is_judged(tmp_path: Path) -> None:
                 writer.add_scalar(tag, value, step)
 
     check(judged(tmp_path), "openrlhf", WITH_SHARE)
+    (events,) = tmp_path.rglob("events.out.*")
+    check(judged(events), "openrlhf", WITH_SHARE)
 
 
 def test_a_csv_export_is_judged(tmp_path: Path) -> None:

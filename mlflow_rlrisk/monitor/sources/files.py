@@ -4,23 +4,24 @@ One JSON object a line with a step and the trainer's own names, flat or, as verl
 writes it, below ``data``. Lines that cannot be read are left out and counted.
 """
 
+import codecs
 import csv
 import io
 import json
+import math
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mlflow_rlrisk.errors import HistoryError
 from mlflow_rlrisk.monitor.history import LogRow
 from mlflow_rlrisk.monitor.sources.points import StoredLog
-from mlflow_rlrisk.monitor.sources.tensorboard import event_folders, read_events
+from mlflow_rlrisk.monitor.sources.tensorboard import EVENTS, event_folders, read_events
 
 STEP_NAMES = (
     "step",
     "global_step",
-    "_step",
     "global_step/max_steps",
     "training/global_step",
     "trainer/global_step",
@@ -31,6 +32,9 @@ STEP_NAMES = (
     "iteration",
 )
 """Where trainers write the step, the first that a row has; ``5/150`` is step 5 of 150."""
+COUNTERS = ("_step", "Step")
+"""W&B's count of the calls that logged: the steps of a log that has no others."""
+UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 LARGEST_STEP = 2**63 - 1
 """What MLflow and TensorBoard can store."""
 NESTED = ("data", "metrics")
@@ -52,12 +56,12 @@ class FileSource:
         """The whole log; raises `HistoryError` where it cannot be read."""
         if self.path.is_dir():
             return self._read_folder()
-        try:
-            text = self.path.read_text(encoding="utf-8", errors="replace")
-        except OSError as error:
-            raise HistoryError(f"{self.path} cannot be read: {error}") from error
+        if self.path.name.startswith(EVENTS):
+            return StoredLog(rows=read_events(self.path))
+        text = read_text(self.path)
         if self.path.suffix.lower() == ".csv":
-            return _log_of(str(self.path), _csv_rows(self.path, text), [])
+            notes: list[str] = []
+            return _log_of(str(self.path), _csv_rows(self.path, text, notes), notes)
         return self._read_json(text)
 
     def _read_folder(self) -> StoredLog:
@@ -80,21 +84,65 @@ class FileSource:
         except (ValueError, RecursionError):
             whole = None
         if isinstance(whole, dict) and isinstance(whole.get("log_history"), list):
-            return _log_of(str(self.path), whole["log_history"], [])
+            history = map(_with_nan, whole["log_history"])
+            return _log_of(str(self.path), history, [])
         if isinstance(whole, list):
             return _log_of(str(self.path), whole, [])
         notes: list[str] = []
         return _log_of(str(self.path), _json_lines(text, notes), notes)
 
 
-def _csv_rows(path: Path, text: str) -> Iterator[dict[str, str]]:
+def read_text(path: Path) -> str:
+    """A log as text, whatever its byte order mark says; undecodable bytes cost their line.
+
+    Raises:
+        HistoryError: The file cannot be read.
+    """
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise HistoryError(f"{path} cannot be read: {error}") from error
+    text = raw.decode("utf-16" if raw.startswith(UTF_16) else "utf-8-sig", errors="replace")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _with_nan(record: Any) -> Any:
+    """A row of ``log_history`` in which NaN stands for null: TRL logs it where all was NaN."""
+    if not isinstance(record, Mapping):
+        return record
+    return {name: math.nan if value is None else value for name, value in record.items()}
+
+
+def _csv_rows(path: Path, text: str, notes: list[str]) -> Iterator[dict[str, str]]:
     default_limit = csv.field_size_limit(sys.maxsize)  # completions stand beside the metrics
     try:
-        yield from csv.DictReader(io.StringIO(text, newline=""))
+        reader = csv.DictReader(io.StringIO(text, newline=""))
+        _refuse_twins(path, reader.fieldnames or ())
+        for row in reader:
+            present = [name for name, value in row.items() if value is not None]
+            if len(present) < len(row) and reader.line_num > text.count("\n"):
+                notes.append(
+                    f"line {reader.line_num} is not complete yet: {present[-1]} is left out"
+                )
+                row = {**row, present[-1]: ""}
+            yield row
     except csv.Error as error:
         raise HistoryError(f"{path} is not CSV: {error}") from error
     finally:
         csv.field_size_limit(default_limit)
+
+
+def _refuse_twins(path: Path, columns: Sequence[str]) -> None:
+    """Refuse two columns for one metric, as in an export of several runs."""
+    first_of: dict[str, str] = {}
+    for column in filter(None, columns):
+        metric = _metric(column)
+        if metric in first_of:
+            raise HistoryError(
+                f"{path}: the columns {first_of[metric]!r} and {column!r} are one metric: the log "
+                "of one run is needed, each metric once"
+            )
+        first_of[metric] = column
 
 
 def _json_lines(text: str, notes: list[str]) -> Iterator[Any]:
@@ -114,17 +162,21 @@ def _json_lines(text: str, notes: list[str]) -> Iterator[Any]:
 
 
 def _log_of(where: str, records: Iterable[Any], notes: list[str]) -> StoredLog:
-    rows, without_step, others = [], 0, 0
+    flats, others = [], 0
     for record in records:
-        if not isinstance(record, Mapping):
-            others += 1
-            continue
-        flat = _flat(record)
-        step = _step(flat)
-        if step is None:
-            without_step += 1
+        if isinstance(record, Mapping):
+            flats.append(_flat(record))
         else:
-            rows.append(LogRow(step, _numbers(flat)))
+            others += 1
+    steps = [_step(flat) for flat in flats]
+    if all(step is None for step in steps):
+        steps = [_counted(flat) for flat in flats]
+    rows = [
+        LogRow(step, _numbers(flat))
+        for step, flat in zip(steps, flats, strict=True)
+        if step is not None
+    ]
+    without_step = len(flats) - len(rows)
     if not rows and (without_step or others):
         raise HistoryError(
             f"{where}: no row has a step; one of {', '.join(STEP_NAMES[:5])} ... is needed"
@@ -144,17 +196,27 @@ def _flat(record: Mapping[Any, Any]) -> dict[str, Any]:
         if key in NESTED and isinstance(value, Mapping):
             flat.update(value)
         elif isinstance(key, str):
-            flat[key.split(" - ")[-1]] = value  # W&B's CSV export: "run name - metric"
+            flat[_metric(key)] = value
     return flat
 
 
+def _metric(column: str) -> str:
+    """The metric of a column of W&B's CSV export, ``run name - metric``."""
+    return column.split(" - ")[-1]
+
+
 def _step(flat: Mapping[str, Any]) -> int | None:
-    by_name = {name.lower(): value for name, value in flat.items()}
-    for name in STEP_NAMES:
-        value = by_name.get(name)
-        if isinstance(value, str):
-            value = value.partition("/")[0]
-        number = _number(value)
+    by_name = {name.lower(): value for name, value in flat.items() if name not in COUNTERS}
+    return _first_step(by_name.get(name) for name in STEP_NAMES)
+
+
+def _counted(flat: Mapping[str, Any]) -> int | None:
+    return _first_step(flat.get(name) for name in COUNTERS)
+
+
+def _first_step(values: Iterable[Any]) -> int | None:
+    for value in values:
+        number = _number(value.partition("/")[0] if isinstance(value, str) else value)
         if number is not None and 0 <= number <= LARGEST_STEP and number == int(number):
             return int(number)
     return None
@@ -162,7 +224,7 @@ def _step(flat: Mapping[str, Any]) -> int | None:
 
 def _numbers(flat: Mapping[str, Any]) -> dict[str, float]:
     values = {name: _number(value, allow_nan=True) for name, value in flat.items()}
-    steps = set(STEP_NAMES)
+    steps = {*STEP_NAMES, *COUNTERS}
     return {n: v for n, v in values.items() if v is not None and n.lower() not in steps}
 
 

@@ -1,11 +1,12 @@
 """The metrics and settings of an MLflow run, live or finished."""
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from mlflow_rlrisk.errors import HistoryError
 from mlflow_rlrisk.monitor.sources.points import Point, StoredLog, rows_from_points
-from mlflow_rlrisk.monitor.tracks import RunFacts
+from mlflow_rlrisk.monitor.tracks import RunFacts, scales_by_batch
 from mlflow_rlrisk.monitor.trainers import ADAPTERS
 
 if TYPE_CHECKING:
@@ -83,8 +84,8 @@ def facts_from_params(params: Mapping[str, str]) -> RunFacts:
     ]
     size = _number(given.get("num_generations") or given.get("actor_rollout_ref.rollout.n"))
     return RunFacts(
-        group_size=int(size) if size is not None and size >= 2 else None,
-        batch_scaled=given.get("scale_rewards", "").lower() == "batch",
+        group_size=int(size) if size is not None and 2 <= size < math.inf else None,
+        batch_scaled=scales_by_batch(given),
         regularised=any(uses) or any(b != 0.0 for b in bonuses) if bonuses or uses else None,
         loss_agg_mode=given.get(f"{actor}.loss_agg_mode"),
     )

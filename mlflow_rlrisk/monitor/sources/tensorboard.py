@@ -8,14 +8,17 @@ from mlflow_rlrisk.errors import HistoryError, MissingDependencyError
 from mlflow_rlrisk.monitor.history import LogRow
 from mlflow_rlrisk.monitor.sources.points import Point, rows_from_points
 
+EVENTS = "events.out.tfevents."
+"""How the names of its files begin."""
+
 
 def event_folders(path: Path) -> list[Path]:
     """Folders at or below ``path`` that hold event files."""
-    return sorted({file.parent for file in path.rglob("events.out.tfevents.*")})
+    return sorted({file.parent for file in path.rglob(f"{EVENTS}*")})
 
 
-def read_events(folder: Path) -> list[LogRow]:
-    """Every scalar of a run.
+def read_events(path: Path) -> list[LogRow]:
+    """Every scalar of a run, of a folder or of one file of it.
 
     Raises:
         MissingDependencyError: The package tensorboard is not installed.
@@ -28,7 +31,7 @@ def read_events(folder: Path) -> list[LogRow]:
     logging.getLogger("tensorboard").setLevel(logging.ERROR)
     # Nothing is thinned out, and what a restart wrote again is kept: `History` sees to that.
     accumulator: Any = event_accumulator.EventAccumulator(
-        str(folder), size_guidance={event_accumulator.SCALARS: 0}, purge_orphaned_data=False
+        str(path), size_guidance={event_accumulator.SCALARS: 0}, purge_orphaned_data=False
     )
     accumulator.Reload()
     points = [
@@ -37,5 +40,5 @@ def read_events(folder: Path) -> list[LogRow]:
         for event in accumulator.Scalars(name)
     ]
     if not points:
-        raise HistoryError(f"{folder}: no scalar is in its TensorBoard events")
+        raise HistoryError(f"{path}: no scalar is in its TensorBoard events")
     return rows_from_points(points)

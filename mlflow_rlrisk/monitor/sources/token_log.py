@@ -7,6 +7,7 @@ from typing import Any
 
 from mlflow_rlrisk.errors import HistoryError
 from mlflow_rlrisk.monitor.history import LARGEST
+from mlflow_rlrisk.monitor.sources.files import read_text
 from mlflow_rlrisk.monitor.token_dynamics import TokenRow
 
 _ABOVE_ZERO = 1e-3
@@ -22,11 +23,7 @@ def read_token_log(path: str | Path) -> list[TokenRow]:
         HistoryError: The file cannot be read, or a line lacks what is needed.
     """
     rows = []
-    try:
-        lines = Path(path).read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise HistoryError(f"{path} cannot be read: {error}") from error
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(read_text(Path(path)).split("\n"), start=1):
         if not line.strip():
             continue
         try:
