@@ -17,13 +17,12 @@ from mlflow_rlrisk.errors import PromotionRefusedError
 from mlflow_rlrisk.gate import tags as verdict_tags
 from mlflow_rlrisk.gate.audit import AuditLog, Entry
 from mlflow_rlrisk.gate.evidence import Registry, gather, original_of
-from mlflow_rlrisk.gate.guard import Evidence, Verdict, judge, judge_under, told
+from mlflow_rlrisk.gate.guard import NEW_VERSION, Evidence, Verdict, judge, judge_under, told
 from mlflow_rlrisk.gate.promotion_policy import Bar, PolicySource, Target
 from mlflow_rlrisk.policy import Outcome
 
 logger = logging.getLogger(__name__)
 
-NEW_VERSION = "(new)"
 DONE, FAILED = "done", "failed"
 
 
