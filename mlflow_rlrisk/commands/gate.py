@@ -279,6 +279,7 @@ def _reconcile_once(reconciler: Any, bar_now: Callable[[], Any], as_json: bool) 
     else:
         for each in findings:
             where = f"@{each.alias}" if each.alias else f" in stage {each.stage}"
+            where += "" if each.workspace == "default" else f" of workspace {each.workspace}"
             line = f"{each.action:<9} {each.model}{where} ({each.version}) {each.message}"
             click.echo(one_line(line))
         click.echo(f"{len(findings)} protected aliases and stages")
