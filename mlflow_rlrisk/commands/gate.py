@@ -137,8 +137,7 @@ def override(model: str, alias: str | None, stage: str | None, as_json: bool, **
         raise click.UsageError("Missing option '--reason'.")
     try:
         if given["co_sign"]:
-            for key in keys:
-                found = overrides.co_sign(model, target, key=key, bar=bar)
+            found = [overrides.co_sign(model, target, key=key, bar=bar) for key in keys][-1]
         else:
             found = overrides.override(
                 model,

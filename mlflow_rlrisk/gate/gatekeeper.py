@@ -330,7 +330,7 @@ def _issued(key: str) -> str:
 
 def _gist(said: Proven[Attestation] | Proven[Override]) -> str:
     if isinstance(said.statement, Override):
-        return f"by {told(said)}"  # type: ignore[arg-type]
+        return f"by {told(said)}"
     return f"risk level {said.statement.risk_level}"
 
 

@@ -232,7 +232,8 @@ def tag_version(
     client = client or mlflow.MlflowClient()
     tags = {**verdict_tags(report), "rlrisk.report_uri": report_uri}
     with mlflow_errors(f"version {version} of {name} cannot be tagged"):
-        known: ModelVersion | None = client.get_model_version(name, version)
+        known = client.get_model_version(name, version)
+        is_shown = True
         signed = {} if attestation is None else {ATTESTATION_TAG: attestation}
         try:
             _set_version_tags(client, known, {**signed, **tags})
@@ -241,10 +242,10 @@ def tag_version(
             if attestation is not None or GATE_REFUSAL not in str(error.message):
                 raise
             logger.warning("the verdict is advisory, version %s keeps its tags: %s", version, error)
-            known = None
+            is_shown = False
     if model_id is not None:
         with mlflow_errors(f"LoggedModel {model_id} cannot be tagged"):
-            _set_model_tags(client, known, model_id, tags)
+            _set_model_tags(client, known if is_shown else None, model_id, tags)
 
 
 def _set_model_tags(
