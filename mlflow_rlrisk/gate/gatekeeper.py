@@ -179,13 +179,11 @@ class Gatekeeper:
         return tags if _only_audits(bar, place) else kept
 
     def admit_tag(self, name: str, version: str, key: str, value: str | None) -> None:
-        """Let a tag be set on a version (``None``: deleted from it), or raise.
+        """Let a reserved tag be set on a version (``None``: deleted from it), or raise.
 
         Raises:
             PromotionRefusedError: It shows a verdict that nobody signed, or hides one.
         """
-        if not verdict_tags.is_reserved(key):
-            return
         bar, now = self.source.current(), self.clock()
         if not bar.policy.rules_for_model(name, self.workspace()):
             return

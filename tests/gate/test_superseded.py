@@ -214,3 +214,35 @@ def test_a_copy_stays_proven_when_its_original_is_attested_again(gated: Gated) -
     gated.attest(original, risk_level="high")
     with refused("its risk level is high"):
         gated.store.get_model_version_by_alias("dev-b", "champion")
+
+
+def test_a_copy_is_attested_itself_also_before_its_original_was(gated: Gated) -> None:
+    original = gated.version("dev-a")
+    gated.client.copy_model_version("models:/dev-a/1", "prod-a")
+    copied = gated.client.get_model_version("prod-a", "1")
+    own = gated.world.sign(copied, gated.files, issued_at=ago(minutes=5))
+    gated.attest(original, risk_level="high")
+
+    put(gated, "prod-a", ATTESTATION_TAG, own)
+
+    gated.store.set_registered_model_alias("prod-a", "champion", "1")
+
+
+def test_an_override_for_another_name_comes_along_and_counts_nothing(gated: Gated) -> None:
+    version = made(gated, "scratch")
+    put(gated, "scratch", OVERRIDE, gated.world.sign_override(version, gated.files, "alias.x"))
+
+    gated.store.rename_registered_model("scratch", "prod-a")
+    assert OVERRIDE in gated.plain.get_model_version("prod-a", "1").tags
+    with refused("its override does not count"):
+        gated.store.set_registered_model_alias("prod-a", "champion", "1")
+
+
+def test_tags_that_show_no_verdict_are_mlflows_own_matter(gated: Gated) -> None:
+    made(gated, "prod-a")
+    gated.store.set_model_version_tag("prod-a", "1", tag("team", "rl"))
+    gated.store.delete_model_version_tag("prod-a", "1", "team")
+
+    assert gated.plain.get_model_version("prod-a", "1").tags == {}
+    with pytest.raises(mlflow.MlflowException, match=r"version=9.* not found"):
+        gated.store.set_model_version_tag("prod-a", "9", tag("team", "rl"))
