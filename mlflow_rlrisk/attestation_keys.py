@@ -9,7 +9,8 @@ import base64
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -117,14 +118,16 @@ class SigningKey:
         """Write a private key file of mode 0600; one that is there is never overwritten.
 
         Raises:
-            ConfigError: There is a file already.
+            ConfigError: There is a file already, or it cannot be written.
         """
         pem = self.private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError as error:
-            need = "there is a file already; rlrisk keys rotate replaces a key"
+        except OSError as error:
+            need = f"cannot be written: {error.strerror}"
+            if path.is_file() or path.is_symlink():
+                need = "there is a file already; rlrisk keys rotate replaces a key"
             raise ConfigError("key", str(path), need) from error
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(pem)
@@ -208,10 +211,10 @@ class KeyRing:
         """Read a ring.
 
         Raises:
-            ConfigError: It is no ring, or holds a key twice.
+            ConfigError: It is no ring, or holds a key, or a field of one, twice.
         """
         try:
-            raw = json.loads(text)
+            raw = json.loads(text, object_pairs_hook=_unrepeated)
             if not isinstance(raw, dict) or raw.keys() != {"schema_version", "keys"}:
                 raise ValueError("an object with schema_version and keys is needed")
             if raw["schema_version"] != RING_VERSION or not isinstance(raw["keys"], list):
@@ -257,11 +260,61 @@ class KeyRing:
         return {"schema_version": RING_VERSION, "keys": keys}
 
     def write(self, path: Path) -> None:
-        """Replace a ring file as a whole, so that no reader sees half of one."""
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        beside = path.with_name(f".{path.name}.{os.getpid()}")
-        beside.write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
-        beside.replace(path)
+        """Replace a ring file as a whole, so that no reader sees half of one.
+
+        A link stays one: the ring that it leads to is replaced, which others read.
+
+        Raises:
+            ConfigError: It cannot be written.
+        """
+        place = path.resolve()
+        beside = place.with_name(f".{place.name}.{os.getpid()}")
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            beside.write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
+            if place.exists():  # who may read it stays as it was
+                beside.chmod(place.stat().st_mode & 0o777)
+            beside.replace(place)
+        except OSError as error:
+            with suppress(OSError):
+                beside.unlink()
+            need = f"cannot be written: {error.strerror}"
+            raise ConfigError("key_ring", str(path), need) from error
+
+
+@contextmanager
+def changing_ring(path: Path) -> Iterator[None]:
+    """Read, change and write a ring in one block, in which nobody else does.
+
+    Raises:
+        ConfigError: The ring's folder cannot be made.
+    """
+    folder = path.resolve().parent
+    try:
+        import fcntl
+
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(folder, os.O_RDONLY)
+    except ImportError:  # Windows
+        yield
+        return
+    except OSError as error:
+        need = f"cannot be written: {error.strerror}"
+        raise ConfigError("key_ring", str(path), need) from error
+    try:
+        with suppress(OSError):  # some network file systems
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object without a field that stands twice: the second would win silently."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a field stands twice")
+    return found
 
 
 def _first_line(error: Exception) -> str:

@@ -9,7 +9,7 @@ import click
 
 from mlflow_rlrisk import console
 from mlflow_rlrisk.commands.options import json_option
-from mlflow_rlrisk.commands.output import BLOCK, FAILURE, OK, OUTCOME_CODES, print_json
+from mlflow_rlrisk.commands.output import BLOCK, FAILURE, OK, OUTCOME_CODES, one_line, print_json
 from mlflow_rlrisk.errors import PromotionRefusedError
 
 if TYPE_CHECKING:
@@ -61,9 +61,8 @@ def check(
     the alias now. Changes nothing and needs no plugin in the server.
     """
     from mlflow_rlrisk.gate.client import check as judge
-    from mlflow_rlrisk.gate.promotion_policy import Target
 
-    target = Target("version") if every_version else _target(alias, stage)
+    target = _target(alias, stage, every_version=every_version)
     try:
         verdict = judge(model, target, policy)
     except PromotionRefusedError as error:
@@ -119,6 +118,7 @@ def promote(model: str, alias: str | None, stage: str | None, as_json: bool) -> 
     help="Private key file; twice for two signatures. Default: RLRISK_KEY.",
 )
 @click.option("--co-sign", is_flag=True, help="Sign the override that the version carries, too.")
+@click.option("--every-version", is_flag=True, help="May it be a version of its model at all?")
 @policy_option
 @json_option
 def override(model: str, alias: str | None, stage: str | None, as_json: bool, **given: Any) -> int:
@@ -130,13 +130,14 @@ def override(model: str, alias: str | None, stage: str | None, as_json: bool, **
     from mlflow_rlrisk.gate import overrides
     from mlflow_rlrisk.gate.client import load_bar
 
-    target, bar = _target(alias, stage), load_bar(given["policy"])
+    target = _target(alias, stage, every_version=given["every_version"])
+    bar = load_bar(given["policy"])
     keys = [SigningKey.load(path) for path in given["key_files"] or (key_path(),)]
     if not given["co_sign"] and given["reason"] is None:
         raise click.UsageError("Missing option '--reason'.")
     try:
         if given["co_sign"]:
-            found = overrides.co_sign(model, target, key=keys[0], bar=bar)
+            found = [overrides.co_sign(model, target, key=key, bar=bar) for key in keys][-1]
         else:
             found = overrides.override(
                 model,
@@ -170,7 +171,7 @@ def override(model: str, alias: str | None, stage: str | None, as_json: bool, **
 
 @gate.command()
 @store_option
-@click.option("--limit", type=int, default=None, help="Only the last entries.")
+@click.option("--limit", type=click.IntRange(min=0), default=None, help="Only the last entries.")
 @json_option
 def log(registry_store_uri: str | None, limit: int | None, as_json: bool) -> int:
     """Print every decision, oldest first, after checking the chain of hashes."""
@@ -186,10 +187,11 @@ def log(registry_store_uri: str | None, limit: int | None, as_json: bool) -> int
     for each in shown:
         entry = each.entry
         about = f"{entry.model}/{entry.version}" if entry.version else entry.model
-        click.echo(
+        line = (
             f"{each.sequence:>5} {each.recorded_at} {entry.outcome:<12} {entry.action:<16} "
             f"{about} {entry.target} by {entry.actor}: {entry.message or entry.reason}"
         )
+        click.echo(one_line(line))  # whoever asks chooses names, and one looks like an entry
     click.echo(f"{len(entries)} entries, chain intact, head {head or 'none'}")
     return OK
 
@@ -276,7 +278,9 @@ def _reconcile_once(reconciler: Any, bar_now: Callable[[], Any], as_json: bool) 
     else:
         for each in findings:
             where = f"@{each.alias}" if each.alias else f" in stage {each.stage}"
-            click.echo(f"{each.action:<9} {each.model}{where} ({each.version}) {each.message}")
+            where += "" if each.workspace == "default" else f" of workspace {each.workspace}"
+            line = f"{each.action:<9} {each.model}{where} ({each.version}) {each.message}"
+            click.echo(one_line(line))
         click.echo(f"{len(findings)} protected aliases and stages")
     actions = {each.action for each in findings}
     if "failed" in actions:
@@ -284,11 +288,15 @@ def _reconcile_once(reconciler: Any, bar_now: Callable[[], Any], as_json: bool) 
     return BLOCK if actions - {"kept"} else OK
 
 
-def _target(alias: str | None, stage: str | None) -> "Target":
+def _target(alias: str | None, stage: str | None, *, every_version: bool | None = None) -> "Target":
+    """Where to; ``every_version`` is ``None`` for a command without that option."""
     from mlflow_rlrisk.gate.promotion_policy import Target
 
-    if (alias is None) == (stage is None):
-        raise click.UsageError("either --alias or --stage is needed")
+    if [alias is not None, stage is not None, bool(every_version)].count(True) != 1:
+        more = "" if every_version is None else " or --every-version"
+        raise click.UsageError(f"one of --alias or --stage{more} is needed")
+    if every_version:
+        return Target("version")
     return Target("stage", stage) if alias is None else Target("alias", alias)  # type: ignore[arg-type]
 
 

@@ -9,6 +9,7 @@ from mlflow_rlrisk.attestation_keys import (
     KeyRing,
     PublicKey,
     SigningKey,
+    changing_ring,
     key_path,
     ring_path,
     to_text,
@@ -47,10 +48,15 @@ def keys() -> None:
 def init(key_file: Path | None, ring_file: Path | None, name: str, as_json: bool) -> int:
     """Make a private key (mode 0600) and add its public half to the ring."""
     private, ring_at = key_file or key_path(), ring_file or ring_path()
-    ring = KeyRing.load(ring_at) if ring_at.exists() else KeyRing({})
     key = SigningKey.generate()
-    key.write(private)
-    ring.with_key(PublicKey.of(key, name, _now())).write(ring_at)
+    with changing_ring(ring_at):
+        ring = KeyRing.load(ring_at) if ring_at.exists() else KeyRing({})
+        key.write(private)
+        try:
+            ring.with_key(PublicKey.of(key, name, _now())).write(ring_at)
+        except ConfigError:
+            private.unlink()  # it counts nowhere, and would be in the way of the next try
+            raise
     return _tell(as_json, key.key_id, private, ring_at, f"key {key.key_id} ({name}) made")
 
 
@@ -81,16 +87,23 @@ def show(key_file: Path | None, ring_file: Path | None, as_json: bool) -> int:
 def rotate(key_file: Path | None, ring_file: Path | None, as_json: bool) -> int:
     """Replace the private key; what the old one signed stays valid until it expires."""
     private, ring_at = key_file or key_path(), ring_file or ring_path()
-    ring, old = KeyRing.load(ring_at), SigningKey.load(private)
-    known = ring.keys.get(old.key_id)
-    if known is None:
-        raise ConfigError("key", str(private), f"key {old.key_id} is not in {ring_at}")
-    new, now = SigningKey.generate(), _now()
-    beside = private.with_name(f"{private.name}.new")
-    new.write(beside)
-    ring = ring.with_key(known.model_copy(update={"not_after": to_text(now)}))
-    ring.with_key(PublicKey.of(new, known.name, now)).write(ring_at)
-    beside.replace(private)  # the old private key is gone: it is needed for nothing any more
+    with changing_ring(ring_at):
+        ring, old = KeyRing.load(ring_at), SigningKey.load(private)
+        known = ring.keys.get(old.key_id)
+        if known is None:
+            raise ConfigError("key", str(private), f"key {old.key_id} is not in {ring_at}")
+        place = private.resolve()  # a link stays one
+        beside = place.with_name(f"{place.name}.new")
+        if beside.exists():  # a rotation broke off: it is finished
+            new = SigningKey.load(beside)
+        else:
+            new = SigningKey.generate()
+            new.write(beside)
+        if new.key_id not in ring.keys:
+            now = _now()
+            ring = ring.with_key(known.model_copy(update={"not_after": to_text(now)}))
+            ring.with_key(PublicKey.of(new, known.name, now)).write(ring_at)
+        beside.replace(place)  # the old private key is gone: it is needed for nothing any more
     return _tell(as_json, new.key_id, private, ring_at, f"key {new.key_id} replaces {old.key_id}")
 
 
@@ -102,13 +115,15 @@ def rotate(key_file: Path | None, ring_file: Path | None, as_json: bool) -> int:
 def revoke(key_id: str, reason: str | None, ring_file: Path | None, as_json: bool) -> int:
     """Make everything that KEY_ID ever signed worthless, at once."""
     ring_at = ring_file or ring_path()
-    ring = KeyRing.load(ring_at)
-    key = ring.keys.get(key_id)
-    if key is None:
-        raise ConfigError("key_id", key_id, f"not in {ring_at}; it has {', '.join(ring.keys)}")
-    now = key.revoked_at or to_text(_now())
-    revoked = key.model_copy(update={"revoked_at": now, "revoked_reason": reason})
-    ring.with_key(revoked).write(ring_at)
+    with changing_ring(ring_at):
+        ring = KeyRing.load(ring_at)
+        key = ring.keys.get(key_id)
+        if key is None:
+            raise ConfigError("key_id", key_id, f"not in {ring_at}; it has {', '.join(ring.keys)}")
+        told = {"revoked_at": key.revoked_at or to_text(_now())}
+        if reason is not None:
+            told["revoked_reason"] = reason
+        ring.with_key(key.model_copy(update=told)).write(ring_at)
     return _tell(as_json, key_id, None, ring_at, f"key {key_id} ({key.name}) is revoked")
 
 

@@ -17,6 +17,11 @@ def print_json(value: dict[str, Any]) -> None:
     click.echo(json.dumps(value, allow_nan=False, ensure_ascii=False))
 
 
+def one_line(text: str) -> str:
+    """A text that others chose a part of, without what a terminal would obey."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 def command_line() -> str:
     """The command as it was typed, for the provenance of a report."""
     return shlex.join(["rlrisk", *sys.argv[1:]])

@@ -1,10 +1,12 @@
 """``rlrisk policy``: the policy file of the promotion gate (``RLRISK_POLICY``)."""
 
 import json
+import math
 from importlib.resources import files
 from pathlib import Path
 
 import click
+import yaml
 
 from mlflow_rlrisk.attestation_keys import ring_path
 from mlflow_rlrisk.commands.output import OK
@@ -39,14 +41,19 @@ def init(aliases: tuple[str, ...], ring: Path | None) -> int:
     chosen = list(aliases or (DEFAULT_ALIAS,))
     template = files("mlflow_rlrisk.gate").joinpath("default_policy.yaml").read_text("utf-8")
     text = template.format(
-        key_ring=json.dumps(str((ring or ring_path()).absolute())),
-        rule=json.dumps("protected"),
-        aliases=", ".join(json.dumps(alias) for alias in chosen),
-        stages=json.dumps(DEFAULT_STAGE),
+        key_ring=_quoted(str((ring or ring_path()).absolute())),
+        rule=_quoted("protected"),
+        aliases=", ".join(_quoted(alias) for alias in chosen),
+        stages=_quoted(DEFAULT_STAGE),
     )
     parse_policy(text)  # what is printed is usable
     click.echo(text, nl=False)
     return OK
+
+
+def _quoted(text: str) -> str:
+    """A text as YAML reads it back; JSON escapes characters beyond U+FFFF in two halves."""
+    return str(yaml.safe_dump(text, default_style='"', width=math.inf)).strip()
 
 
 @policy.command()

@@ -35,13 +35,19 @@ HEAD = sa.Table(
 _SEALS = {
     "sqlite": [
         "CREATE TRIGGER IF NOT EXISTS rlrisk_gate_log_no_{verb} BEFORE {verb} ON rlrisk_gate_log "
-        "BEGIN SELECT RAISE(ABORT, 'the rlrisk gate log is append-only'); END"
+        "BEGIN SELECT RAISE(ABORT, 'the rlrisk gate log is append-only'); END",
+        # INSERT OR REPLACE deletes without asking the trigger above.
+        "CREATE TRIGGER IF NOT EXISTS rlrisk_gate_log_no_replace BEFORE INSERT ON rlrisk_gate_log "
+        "WHEN EXISTS (SELECT 1 FROM rlrisk_gate_log WHERE sequence = NEW.sequence) BEGIN SELECT "
+        "RAISE(ABORT, 'the rlrisk gate log is append-only, its numbers are UNIQUE'); END",
     ],
     "postgresql": [
         "CREATE OR REPLACE FUNCTION rlrisk_gate_log_seal() RETURNS trigger AS $$ BEGIN "
         "RAISE EXCEPTION 'the rlrisk gate log is append-only'; END $$ LANGUAGE plpgsql",
         "CREATE OR REPLACE TRIGGER rlrisk_gate_log_no_{verb} BEFORE {verb} ON rlrisk_gate_log "
         "FOR EACH ROW EXECUTE FUNCTION rlrisk_gate_log_seal()",
+        "CREATE OR REPLACE TRIGGER rlrisk_gate_log_no_truncate BEFORE TRUNCATE ON rlrisk_gate_log "
+        "FOR EACH STATEMENT EXECUTE FUNCTION rlrisk_gate_log_seal()",
     ],
 }
 _COLUMNS = [each.name for each in fields(Entry)]

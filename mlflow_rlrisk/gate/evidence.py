@@ -95,7 +95,9 @@ def _speaker(registry: Registry, version: Any) -> Any:
         if source is None:
             return version
         own = version.tags.get(ATTESTATION_TAG)
-        if own is not None and own != source.tags.get(ATTESTATION_TAG):
+        is_own = own is not None and own != source.tags.get(ATTESTATION_TAG)
+        # What was copied along stays the original's, also once that has a newer one.
+        if is_own and not _names_itself(own, source.name, str(source.version)):
             return version
         version = source
     raise CheckpointError(f"more than {MAX_COPIES} copies of copies")
@@ -113,17 +115,17 @@ def _version(registry: Registry, name: str, version: str) -> Any:
 
 
 @lru_cache(maxsize=128)
-def _names_itself(envelope: str | None, name: str) -> bool:
-    """Whether an attestation says it is about this model, or there is none.
+def _names_itself(envelope: str | None, name: str, version: str | None = None) -> bool:
+    """Whether an attestation says it is about this model, and version, or there is none.
 
-    Nothing is verified here: it only saves a look into the log, and a lie gains nothing, for what
-    is verified in the end is the very name.
+    Nothing is verified here: it only says where to look, and a lie gains nothing, for what is
+    verified in the end is the very name.
     """
     if envelope is None:
         return True
     try:
-        payload = json.loads(base64.b64decode(json.loads(envelope)["payload"]))
-        return bool(payload["predicate"]["model"] == name)
+        said = json.loads(base64.b64decode(json.loads(envelope)["payload"]))["predicate"]
+        return bool(said["model"] == name and version in (None, said["version"]))
     except (ValueError, KeyError, TypeError, RecursionError):
         return False
 

@@ -12,18 +12,17 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from getpass import getuser
 
-from mlflow_rlrisk.attestation import OVERRIDE_TAG, Place, verify_override
+from mlflow_rlrisk.attestation import Attestation, Override, Place, Proven, is_expired
 from mlflow_rlrisk.errors import PromotionRefusedError
 from mlflow_rlrisk.gate import tags as verdict_tags
 from mlflow_rlrisk.gate.audit import AuditLog, Entry
 from mlflow_rlrisk.gate.evidence import Registry, gather, original_of
-from mlflow_rlrisk.gate.guard import Evidence, Verdict, judge, judge_under, told
+from mlflow_rlrisk.gate.guard import NEW_VERSION, Evidence, Verdict, judge, judge_under, told
 from mlflow_rlrisk.gate.promotion_policy import Bar, PolicySource, Target
 from mlflow_rlrisk.policy import Outcome
 
 logger = logging.getLogger(__name__)
 
-NEW_VERSION = "(new)"
 DONE, FAILED = "done", "failed"
 
 
@@ -102,19 +101,29 @@ class Gatekeeper:
         """
         action = f"rename to {new_name}"
         self._admit_each(action, name, new_name, held)
-        bar, now, workspace = self.source.current(), self.clock(), self.workspace()
-        rules_for = bar.policy.rules_for_model
-        if rules_for(name, workspace) or not rules_for(new_name, workspace):
+        bar, now = self.source.current(), self.clock()
+        if not bar.policy.rules_for_model(new_name, self.workspace()):
             return
-        for key in tags:
+        for key in tags if _only_audits(bar, self._place(bar, name, "")) else ():
             self.admit_model_tag(action, new_name, key)
         for version in dict.fromkeys(version for version, _ in held):
-            there = self._place(bar, name, version)
-            evidence = gather(self.registry, there, self.former_names, with_files=False)
-            shown = self.registry.get_model_version(name, version).tags
+            self._admit_tags(bar, action, self._place(bar, name, version), new_name, now)
+
+    def _admit_tags(
+        self, bar: Bar, action: str, there: Place, new_name: str, now: datetime
+    ) -> None:
+        """Let the tags of a version come along under another name, or raise."""
+        evidence = gather(self.registry, there, self.former_names, with_files=False)
+        shown = self.registry.get_model_version(there.model, there.version).tags
+        place = replace(there, model=new_name)
+        if _only_audits(bar, there):
             for key in verdict_tags.forged_tags(bar, evidence, shown, now):
-                place = replace(there, model=new_name)
                 self._refuse_tag(bar, action, place, key, "nobody signed what it says")
+        own = evidence.attested_places if there in evidence.attested_places else ()
+        for key, value in shown.items():
+            said = verdict_tags.statement_in(bar, key, value, [place, *own], now)
+            if said and (fault := self._superseded(bar, there, key, said.statement)):
+                self._refuse_tag(bar, action, place, key, fault)
 
     def admit_archiving(self, name: str, held: Sequence[tuple[str, Target]]) -> None:
         """Let versions be moved to the stage ``Archived`` by another one's transition, or raise.
@@ -170,13 +179,11 @@ class Gatekeeper:
         return tags if _only_audits(bar, place) else kept
 
     def admit_tag(self, name: str, version: str, key: str, value: str | None) -> None:
-        """Let a tag be set on a version (``None``: deleted from it), or raise.
+        """Let a reserved tag be set on a version (``None``: deleted from it), or raise.
 
         Raises:
             PromotionRefusedError: It shows a verdict that nobody signed, or hides one.
         """
-        if not verdict_tags.is_reserved(key):
-            return
         bar, now = self.source.current(), self.clock()
         if not bar.policy.rules_for_model(name, self.workspace()):
             return
@@ -187,13 +194,39 @@ class Gatekeeper:
             fault = verdict_tags.fault_of_deleting(bar, evidence, key, now)
         else:
             fault = verdict_tags.fault_of_setting(bar, evidence, key, value, now)
+        text, key_ids, said = f"tag '{key}' is proven", "", None
+        if value is not None and fault is None:
+            said = verdict_tags.statement_in(bar, key, value, [place], now)
+        if said is not None:
+            fault = self._superseded(bar, place, key, said.statement)
+            text = f"{_issued(key)}{said.statement.issued_at}: {_gist(said)}"
+            key_ids = " ".join(signer.key_id for signer in said.signers)
         if fault is not None:
             self._refuse_tag(bar, action, place, key, fault)
         else:
-            text = f"tag '{key}' is proven"
-            if value is not None and key.startswith(OVERRIDE_TAG):
-                text = f"{text}: by {told(verify_override(value, bar.ring, place, now))}"
-            self._log(bar, action, place, key, Outcome.PROMOTE, "proven", text)
+            self._log(bar, action, place, key, Outcome.PROMOTE, "proven", text, key_ids)
+
+    def _superseded(
+        self, bar: Bar, place: Place, key: str, statement: Attestation | Override
+    ) -> str | None:
+        """Why a statement counts no more: the log knows that the tag held a newer one.
+
+        The tag itself does not tell: whoever may rename or delete a model can take it away. What
+        a key signed that is revoked by now supersedes nothing, and what has expired gains nothing.
+        """
+        if is_expired(statement, self.clock()):
+            return None
+        wanted = {"action": "set_tag", "outcome": str(Outcome.PROMOTE), "target": key}
+        wanted |= {"workspace": place.workspace, "version": place.version}
+        for name in {statement.model, place.model, *self.former_names(place.model)}:
+            for entry in self.log.find(**wanted, model=name):
+                before, _, rest = entry.message.partition(_issued(key))
+                known = rest[: len(statement.issued_at)]
+                signers = [bar.ring.keys.get(each) for each in entry.key_ids.split()]
+                is_good = all(each is not None and each.revoked_at is None for each in signers)
+                if not before and is_good and known > statement.issued_at:
+                    return f"the version had a newer one, of {known}"
+        return None
 
     def admit_model_tag(self, action: str, name: str, key: str) -> None:
         """Let a tag of a registered model be set or deleted, or raise.
@@ -244,10 +277,18 @@ class Gatekeeper:
         raise PromotionRefusedError(str(Outcome.BLOCK), "tag", text)
 
     def _log(
-        self, bar: Bar, action: str, place: Place, target: str, outcome: Outcome, *words: str
+        self,
+        bar: Bar,
+        action: str,
+        place: Place,
+        target: str,
+        outcome: Outcome,
+        reason: str,
+        message: str,
+        key_ids: str = "",
     ) -> None:
-        reason, message = words
         more = {"version": place.version, "target": target, "bar_digest": bar.digest}
+        more["key_ids"] = key_ids
         entry = self._entry(action, str(outcome), place.model, reason, message, **more)
         self.log.append(entry, self.clock())
 
@@ -278,6 +319,17 @@ class Gatekeeper:
             model=name,
             version=version,
         )
+
+
+def _issued(key: str) -> str:
+    """What a message about a tag with a statement begins with; the statement's moment follows."""
+    return f"tag '{key}' is proven, issued "
+
+
+def _gist(said: Proven[Attestation] | Proven[Override]) -> str:
+    if isinstance(said.statement, Override):
+        return f"by {told(said)}"
+    return f"risk level {said.statement.risk_level}"
 
 
 def _decided(bar: Bar, action: str, place: Place, target: Target, verdict: Verdict) -> Entry:

@@ -37,6 +37,9 @@ from mlflow_rlrisk.policy import Outcome
 
 _SEVERITY = {"low": 0, "medium": 1, "high": 2}
 SCORE = "rlrisk assess {model} --prompts FILE --verifier VERIFIER --register --sign"
+NEW_VERSION = "(new)"
+"""Stands for the number of a version that does not exist yet."""
+_ELSEWHERE = Place(registry="", workspace="", model="ANOTHER-MODEL", version="VERSION")
 OVERRIDE = 'rlrisk gate override {model} {target} --reason "..." --expires 24h'
 
 
@@ -177,9 +180,14 @@ def _what(evidence: Evidence, target: Target) -> str:
 
 def _sentence(rule: PromotionRule, fault: Fault, evidence: Evidence, target: Target) -> str:
     verb = "inconclusive" if fault.outcome is Outcome.INCONCLUSIVE else "blocked"
-    model = shlex.quote(f"models:/{evidence.place.model}/{evidence.place.version}")
     place = f"--{target.kind} {target.name}" if target.name else "--every-version"
-    command = fault.command.format(model=model, target=place)
+    command = fault.command
+    version = evidence.place
+    if version.version == NEW_VERSION:  # nothing can be done to it: it is to be a copy
+        version = next(iter(evidence.attested_places), None) or _ELSEWHERE
+        command = f"{SCORE}, then copy that version here"
+    model = shlex.quote(f"models:/{version.model}/{version.version}")
+    command = command.format(model=model, target=place)
     report = f"; report: {evidence.report_uri}" if evidence.report_uri else "; no report"
     text = (
         f"rlrisk gate: {_what(evidence, target)} is {verb} by rule '{rule.name}': "

@@ -16,6 +16,9 @@ from mlflow_rlrisk.errors import AuditError
 from mlflow_rlrisk.gate.audit import AuditLog, Entry
 from mlflow_rlrisk.gate.refusals import refusing
 
+Check = Callable[[Any], None]
+"""Called with a session before it is written to; raises where nothing may be written."""
+
 SessionMaker = Callable[..., AbstractContextManager[Any]]
 """MLflow's ``ManagedSessionMaker``: commits at the end of the block, rolls back on an error."""
 
@@ -50,11 +53,22 @@ class JoinedSessions:
             self._own.due = None
 
     @contextmanager
+    def checking(self, check: Check) -> Iterator[None]:
+        """Let the next session of this thread that writes begin with ``check``."""
+        self._own.check = check
+        try:
+            yield
+        finally:
+            self._own.check = None
+
+    @contextmanager
     def __call__(self, read_only: bool = True) -> Iterator[Any]:
         """A session, as the store's own session maker gives it."""
         due = None if read_only else getattr(self._own, "due", None)
         if due is None:
             with self._make_session(read_only=read_only) as session:
+                if not read_only and getattr(self._own, "check", None) is not None:
+                    self._own.check(session)
                 yield session
             return
         with self._log.turn(), self._make_session(read_only=False) as session:

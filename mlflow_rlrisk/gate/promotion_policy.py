@@ -53,7 +53,17 @@ def _checked_duration(duration: str) -> str:
     return duration
 
 
+_HALVES = re.compile("[\ud800-\udfff]")
+"""Halves of a character: what YAML reads in a character that JSON escaped."""
+
+
+def _refuse_halves(name: str) -> None:
+    if _HALVES.search(name):
+        raise ValueError("half of a character is in no name: write the character, not its escapes")
+
+
 def _checked_alias(alias: str) -> str:
+    _refuse_halves(alias)
     if len(alias.split()) != 1 or not _ALIAS.fullmatch(readable(alias)):
         raise ValueError(
             "no version can have such an alias: letters, digits, '_' and '-' are needed; patterns "
@@ -63,6 +73,7 @@ def _checked_alias(alias: str) -> str:
 
 
 def _checked_pattern(pattern: str) -> str:
+    _refuse_halves(pattern)
     if not readable(pattern) or "/" in pattern or ":" in pattern:
         raise ValueError(
             "no name is empty or holds '/' or ':': a shell pattern of bare names is needed, such "

@@ -50,6 +50,7 @@ class Finding:
             changed.
         restored_to: Version that has it now, where it was restored.
         message: Why.
+        workspace: MLflow workspace of the model.
     """
 
     model: str
@@ -59,6 +60,7 @@ class Finding:
     action: str
     restored_to: str | None
     message: str
+    workspace: str
 
     def to_dict(self) -> dict[str, Any]:
         """The finding as JSON values."""
@@ -73,16 +75,40 @@ class Reconciler:
         self._hashed: dict[Path, tuple[object, tuple[FileEntry, ...]]] = {}
 
     def run(self, bar: Bar) -> list[Finding]:
-        """Look once at every protected alias and stage of the registry.
+        """Look once at every protected alias and stage of the registry, in all its workspaces.
 
         Raises:
-            ModelReferenceError: The registry does not list its models.
+            ModelReferenceError: The registry does not list its workspaces, or the models of the
+                only one.
         """
-        return [
-            finding
-            for model, is_prompt in self._models()
-            for finding in self._findings(bar, model, is_prompt)
-        ]
+        from mlflow.utils.workspace_context import WorkspaceContext
+
+        workspaces = self._workspaces()
+        if len(workspaces) == 1:
+            return list(self._in_workspace(bar))
+        findings: list[Finding] = []
+        for workspace in workspaces:
+            with WorkspaceContext(workspace):
+                try:
+                    findings += self._in_workspace(bar)
+                except RLRiskError as error:  # the other workspaces are still looked at
+                    findings.append(_failed("*", workspace, Target("stage", "*"), "*", error))
+        return findings
+
+    def _in_workspace(self, bar: Bar) -> Iterator[Finding]:
+        for model, is_prompt in self._models():
+            yield from self._findings(bar, model, is_prompt)
+
+    def _workspaces(self) -> list[str]:
+        """Every workspace, or the one that was chosen or is the only one."""
+        from mlflow.utils.workspace_context import get_request_workspace
+        from mlflow.utils.workspace_utils import DEFAULT_WORKSPACE_NAME
+
+        with mlflow_refusals("registry"):
+            registry = self._client._get_registry_client()  # type: ignore[no-untyped-call]
+            if (chosen := get_request_workspace()) or not registry.store.supports_workspaces:
+                return [str(chosen or DEFAULT_WORKSPACE_NAME)]
+            return [each.name for each in self._client.list_workspaces()]
 
     def _findings(self, bar: Bar, model: Any, is_prompt: bool) -> Iterator[Finding]:
         """One finding for each protected place of a model, and one where some are not listed."""
@@ -91,7 +117,7 @@ class Reconciler:
             try:
                 staged = self._staged(model)
             except Exception as error:  # noqa: BLE001  the other models are still looked at
-                yield _failed(model.name, Target("stage", "*"), "*", error)
+                yield _failed(model.name, model.workspace, Target("stage", "*"), "*", error)
                 staged = _in_stages(model.latest_versions)
             in_order = sorted(staged, key=lambda each: int(each[0]))
             held += [(Target("stage", stage), version) for version, stage in in_order]
@@ -100,7 +126,7 @@ class Reconciler:
                 try:
                     finding = self._look(bar, model, target, version, is_prompt)
                 except Exception as error:  # noqa: BLE001  the other places are still looked at
-                    finding = _failed(model.name, target, version, error)
+                    finding = _failed(model.name, model.workspace, target, version, error)
                 yield finding
 
     def _staged(self, model: Any) -> set[tuple[str, str]]:
@@ -136,10 +162,10 @@ class Reconciler:
     def _look(self, bar: Bar, model: Any, target: Target, version: str, is_prompt: bool) -> Finding:
         name = model.name
         verdict = self._judge(bar, name, version, target)
-        finding = _finding(name, target, version, "kept", verdict.message)
+        finding = _finding(name, model.workspace, target, version, "kept", verdict.message)
         if verdict.allows:
             return finding
-        candidate = self._last_good(bar, name, target, version)
+        candidate = self._last_good(bar, model, target, version)
         try:
             with mlflow_refusals(name):
                 if target.kind == "stage":
@@ -235,13 +261,14 @@ class Reconciler:
             self._hashed[source.local_path] = known
         return known[1]
 
-    def _last_good(self, bar: Bar, name: str, target: Target, broken: str) -> str | None:
+    def _last_good(self, bar: Bar, model: Any, target: Target, broken: str) -> str | None:
         """The version that was let in last, apart from the broken one, and is still proven."""
         if self._log is None:
             return None
         action = "set_alias" if target.kind == "alias" else "transition_stage"
-        wanted = {"action": action, "outcome": str(Outcome.PROMOTE), "model": name}
-        entries = self._log.find(**wanted, target=target.key)
+        name, wanted = model.name, {"action": action, "outcome": str(Outcome.PROMOTE)}
+        there = {"workspace": model.workspace, "model": name, "target": target.key}
+        entries = self._log.find(**wanted, **there)
         for version in dict.fromkeys(each.version for each in entries if each.version != broken):
             try:
                 if self._judge(bar, name, version, target).allows:
@@ -259,7 +286,7 @@ class Reconciler:
             outcome=str(verdict.outcome),
             reason=verdict.reason,
             message=f"{finding.action} {finding.restored_to or ''}: {verdict.message}",
-            workspace="",
+            workspace=finding.workspace,
             model=finding.model,
             version=finding.version,
             target=target.key,
@@ -286,7 +313,9 @@ def _in_stages(versions: Iterable[Any]) -> set[tuple[str, str]]:
     }
 
 
-def _finding(model: str, target: Target, version: str, action: str, message: str) -> Finding:
+def _finding(
+    model: str, workspace: str, target: Target, version: str, action: str, message: str
+) -> Finding:
     return Finding(
         model=model,
         alias=target.name if target.kind == "alias" else None,
@@ -295,9 +324,11 @@ def _finding(model: str, target: Target, version: str, action: str, message: str
         action=action,
         restored_to=None,
         message=message,
+        workspace=workspace,
     )
 
 
-def _failed(model: str, target: Target, version: str, error: Exception) -> Finding:
+def _failed(model: str, workspace: str, target: Target, version: str, error: Exception) -> Finding:
     logger.error("%s of %s cannot be looked at: %s", target, model, fault_of(error))
-    return _finding(model, target, version, "failed", f"cannot be looked at: {fault_of(error)}")
+    text = f"cannot be looked at: {fault_of(error)}"
+    return _finding(model, workspace, target, version, "failed", text)

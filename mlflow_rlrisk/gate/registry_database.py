@@ -1,6 +1,7 @@
 """The gate's log from outside the server: it lies in the registry's database."""
 
 import os
+from pathlib import Path
 
 import sqlalchemy as sa
 
@@ -42,6 +43,7 @@ def open_log(given: str | None = None) -> AuditLog:
         raise ConfigError("registry_store_uri", given, need)
     try:
         engine = sa.create_engine(uri)
+        _refuse_missing_file(engine.url)
         tables = sa.inspect(engine).get_table_names()
     except (sa.exc.SQLAlchemyError, ImportError) as error:  # or its driver is not installed
         need = f"cannot be opened: {str(error).splitlines()[0]}"
@@ -50,3 +52,13 @@ def open_log(given: str | None = None) -> AuditLog:
         need = "has no gate log: no server with the gate has run on it"
         raise ConfigError("registry_store_uri", uri.split("@")[-1], need)
     return AuditLog(engine)
+
+
+def _refuse_missing_file(url: sa.URL) -> None:
+    """SQLite would make an empty database of a file that is not there."""
+    path = url.database
+    if url.get_backend_name() != "sqlite" or not path or path.startswith((":", "file:")):
+        return
+    if Path(path).parent.is_dir() and not Path(path).exists():
+        need = "has no gate log: there is no such file"
+        raise ConfigError("registry_store_uri", str(url), need)

@@ -4,6 +4,7 @@ A gate that is not there, or not in the way of something, is found by walking th
 scratch models and the run are deleted afterwards, whatever happened.
 """
 
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,8 +21,9 @@ from mlflow_rlrisk.gate.promotion_policy import Bar, PromotionRule, Target
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-FREE_ALIAS = "rlrisk-selftest"
-"""An alias that no sensible policy protects."""
+_MARK = re.compile("rlrisk-selftest-[0-9a-f]{8}")
+"""In the names of scratch models, and an alias that no policy protects by its name."""
+_CHOICE = re.compile(r"\[([^]!])[^]]*\]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,18 +57,43 @@ def selftest(client: "MlflowClient", bar: Bar) -> list[Move]:
     moves = [move for rule in rules for move in _moves_of(client, bar, rule)]
     if not moves:
         names = [rule.name for rule in bar.policy.rules]
-        raise ConfigError("rules", names, "none is enforced on models named by a pattern with *")
+        need = f"none is enforced on models named by a pattern with * in workspace '{_workspace()}'"
+        raise ConfigError("rules", names, need)
     return moves
+
+
+def _workspace() -> str:
+    """Where the client makes its models."""
+    from mlflow.utils.workspace_context import get_request_workspace
+    from mlflow.utils.workspace_utils import DEFAULT_WORKSPACE_NAME
+
+    return str(get_request_workspace() or DEFAULT_WORKSPACE_NAME)
+
+
+def _scratch_names(rule: PromotionRule, mark: str) -> Iterator[str]:
+    """Names with ``mark`` in them that the rule speaks about, a copy's name with each."""
+    for pattern in rule.models:
+        plain = _CHOICE.sub(r"\1", pattern).replace("?", "x")  # [abc]: the first of them
+        name = plain.replace("*", mark)
+        if mark in name and all(rule.covers(each, _workspace()) for each in (name, _copy(name))):
+            yield name
+
+
+def _copy(name: str) -> str:
+    """The name of a copy of a scratch model."""
+    return _MARK.sub(r"\g<0>-copy", name)
 
 
 def _moves_of(client: "MlflowClient", bar: Bar, rule: PromotionRule) -> list[Move]:
     mark = f"rlrisk-selftest-{uuid4().hex[:8]}"
-    name = rule.models[0].replace("*", mark).replace("?", "x")
-    if mark not in name:
-        return []  # a rule about one model by its full name: that model is not ours to touch
+    names = list(_scratch_names(rule, mark))
+    if not names:
+        return []  # a rule about models by their full names: those are not ours to touch
+    open_names = [each for each in names if not _is_closed(bar, each)]
+    name = (open_names or names)[0]
     with _scratch(client, name, mark) as source:
         run_id = source.split("/")[1]
-        if rule.every_version:
+        if not open_names:
             return [_refused("create a version", _creating(client, name, source, run_id, {}))]
         version = client.create_model_version(name, source, run_id).version
         moves = list(_alias_moves(client, rule, name, version))
@@ -76,16 +103,22 @@ def _moves_of(client: "MlflowClient", bar: Bar, rule: PromotionRule) -> list[Mov
         moves.append(
             _allowed(
                 "set an unprotected alias",
-                partial(client.set_registered_model_alias, name, FREE_ALIAS, version),
+                partial(client.set_registered_model_alias, name, mark, version),
             )
         )
         moves.append(
             _allowed(
                 "delete an alias",
-                partial(client.delete_registered_model_alias, name, FREE_ALIAS),
+                partial(client.delete_registered_model_alias, name, mark),
             )
         )
     return moves
+
+
+def _is_closed(bar: Bar, name: str) -> bool:
+    """Whether a rule lets no version of this model come to be without proof."""
+    rules = bar.policy.rules_for(name, _workspace(), Target("version"))
+    return any(rule.mode == "enforce" for rule in rules)
 
 
 def _alias_moves(
@@ -147,15 +180,15 @@ def _tag_moves(
 def _copy_and_rename(
     client: "MlflowClient", bar: Bar, rule: PromotionRule, name: str, version: str, mark: str
 ) -> Iterator[Move]:
-    copy, outside = name.replace(mark, f"{mark}-copy"), f"zz-{mark}"
-    for alias in rule.aliases[:1]:
+    copy, outside = _copy(name), f"zz-{mark}"
+    for alias in [] if _is_closed(bar, copy) else rule.aliases[:1]:
         made = client.copy_model_version(f"models:/{name}/{version}", copy)
         yield _refused(
             f"set alias '{alias}' of a copy",
             partial(client.set_registered_model_alias, copy, alias, made.version),
         )
         client.delete_registered_model(copy)
-        if bar.policy.rules_for(outside, "default", Target("alias", alias)):
+        if bar.policy.rules_for(outside, _workspace(), Target("alias", alias)):
             continue  # there is no unprotected name to rename from
         client.create_registered_model(outside)
         made = client.create_model_version(outside, f"models:/{name}/{version}")
@@ -179,7 +212,7 @@ def _scratch(client: "MlflowClient", name: str, mark: str) -> Iterator[str]:
     try:
         yield f"runs:/{run_id}/checkpoint"
     finally:
-        for each in (name, name.replace(mark, f"{mark}-copy"), f"zz-{mark}"):
+        for each in (name, _copy(name), f"zz-{mark}"):
             try:
                 client.delete_registered_model(each)
             except MlflowException:

@@ -8,7 +8,7 @@ alias or a stage is committed together with it.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -36,10 +36,14 @@ from mlflow_rlrisk.errors import ConfigError
 from mlflow_rlrisk.gate.audit import AuditLog, Entry
 from mlflow_rlrisk.gate.gatekeeper import DONE, FAILED, Gatekeeper, utc_now
 from mlflow_rlrisk.gate.joined import JoinedSessions
+from mlflow_rlrisk.gate.judged_state import ChangedMeanwhileError, Judged, state_of
 from mlflow_rlrisk.gate.promotion_policy import POLICY_VARIABLE, PolicySource, Target
 from mlflow_rlrisk.gate.refusals import refusing
+from mlflow_rlrisk.gate.tags import is_reserved
 
 SCHEME_PREFIX = "rlrisk+"
+MAX_TRIES = 20
+"""Decisions that others overtake before one is given up."""
 _ARCHIVED = Target("stage", STAGE_ARCHIVED)
 
 
@@ -129,32 +133,46 @@ class _GatedStore(SqlAlchemyStore):
             return super().create_model_version(name, source, run_id, entities, *more, **named)
 
     def rename_registered_model(self, name: str, new_name: str) -> Any:
-        with refusing("rename"):
+        def admit() -> None:
             held = self._held_places(name)
             tags = self.get_registered_model(name).tags
             self.gatekeeper.admit_renaming(name, new_name, held, list(tags))
-        renamed = super().rename_registered_model(name, new_name)
+
+        def rename() -> Any:
+            return super(_GatedStore, self).rename_registered_model(name, new_name)
+
+        renamed = self._as_judged("rename", name, admit, rename)
         self.gatekeeper.note("rename", DONE, name, target=new_name)
         return renamed
 
     def set_model_version_tag(self, name: str, version: Any, tag: Any) -> None:
+        def admit() -> None:
+            self.gatekeeper.admit_tag(name, _number(version), tag.key, str(tag.value))
+
+        def write() -> None:
+            super(_GatedStore, self).set_model_version_tag(name, version, tag)
+
+        if is_reserved(tag.key):
+            self._as_judged("set_tag", name, admit, write)
+            return
         try:
-            self._set_tag(name, version, tag)
+            write()
         except MlflowException as error:
             if not isinstance(error.__cause__, sa.exc.IntegrityError):
                 raise
-            # Another made this tag after the store had looked: what it holds now is judged anew.
-            self._set_tag(name, version, tag)
-
-    def _set_tag(self, name: str, version: Any, tag: Any) -> None:
-        with refusing("set_tag"):
-            self.gatekeeper.admit_tag(name, _number(version), tag.key, str(tag.value))
-        super().set_model_version_tag(name, version, tag)
+            write()  # another made this tag after the store had looked
 
     def delete_model_version_tag(self, name: str, version: Any, key: str) -> None:
-        with refusing("delete_tag"):
+        def admit() -> None:
             self.gatekeeper.admit_tag(name, _number(version), key, None)
-        super().delete_model_version_tag(name, version, key)
+
+        def delete() -> None:
+            super(_GatedStore, self).delete_model_version_tag(name, version, key)
+
+        if is_reserved(key):
+            self._as_judged("delete_tag", name, admit, delete)
+        else:
+            delete()
 
     def create_registered_model(self, name: str, tags: Any = None, *more: Any, **named: Any) -> Any:
         for tag in tags or []:
@@ -204,6 +222,26 @@ class _GatedStore(SqlAlchemyStore):
                 if each.current_stage != STAGE_NONE:
                     held.append((str(each.version), Target("stage", each.current_stage)))
         return held
+
+    def _as_judged(
+        self, action: str, name: str, admit: Callable[[], None], act: Callable[[], Any]
+    ) -> Any:
+        """Judge and act on one state of a model; anew where others changed it in between."""
+        workspace = self._get_active_workspace()
+        tries = 0
+        while True:
+            tries += 1
+            with refusing(action), self.ManagedSessionMaker() as session:
+                state = state_of(session, workspace, name)
+            judged = Judged(action=action, workspace=workspace, name=name, state=state)
+            with refusing(action):
+                admit()
+            try:
+                with self.ManagedSessionMaker.checking(judged.check):
+                    return act()
+            except ChangedMeanwhileError:
+                if tries == MAX_TRIES:
+                    raise
 
     @contextmanager
     def _acting(self, action: str, name: str, entry: Entry | None, **more: str) -> Iterator[None]:

@@ -5,12 +5,14 @@ speaks about it may therefore only say what the version's attestation says.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from datetime import datetime
 
 from mlflow_rlrisk.attestation import (
     ATTESTATION_TAG,
     OVERRIDE_TAG,
     Attestation,
+    Override,
     Place,
     Proven,
     is_expired,
@@ -67,6 +69,20 @@ def fault_of_deleting(bar: Bar, evidence: Evidence, key: str, now: datetime) -> 
     return "the version's attestation says it" if key in proven.statement.tags else None
 
 
+def statement_in(
+    bar: Bar, key: str, value: str, places: Iterable[Place], now: datetime
+) -> Proven[Attestation] | Proven[Override] | None:
+    """What a tag that carries a statement says, if it verifies for one of the places."""
+    if key == ATTESTATION_TAG:
+        proven = genuine(bar, value, places, now)
+        return None if isinstance(proven, str) else proven
+    if key.startswith(OVERRIDE_TAG):
+        for place in places:
+            with suppress(AttestationError):
+                return verify_override(value, bar.ring, place, now)
+    return None
+
+
 def genuine(
     bar: Bar, envelope: str | None, places: Iterable[Place], now: datetime
 ) -> Proven[Attestation] | str:
@@ -87,7 +103,10 @@ def _attestation_fault(bar: Bar, evidence: Evidence, value: str, now: datetime) 
         given = verify_attestation(value, bar.ring, evidence.place, now)
     except AttestationError as error:
         return f"it is no attestation of this version: {error}"
-    held = genuine(bar, evidence.envelope, [evidence.place], now)
+    places = evidence.attested_places
+    if evidence.place not in places:
+        return None  # a copy that speaks through its original so far
+    held = genuine(bar, evidence.envelope, places, now)
     if not isinstance(held, str) and not held.statement.issued_at <= given.statement.issued_at:
         return f"the version has a newer one, of {held.statement.issued_at}"
     return None

@@ -52,8 +52,9 @@ def verify(
         policy: The gate's policy file; that of ``RLRISK_POLICY`` where it is set. Without one, a
             valid attestation of level ``low`` by a key of the ring in ``RLRISK_KEY_RING`` is
             demanded.
-        dst_path: Where remote artifacts are put; a folder removed at exit otherwise. Artifacts
-            in a local folder are verified, and returned, in place.
+        dst_path: Where remote artifacts are put; a folder removed at exit otherwise. What is
+            refused is removed at once. Artifacts in a local folder are verified, and returned, in
+            place.
 
     Returns:
         The folder of the version.
@@ -67,7 +68,18 @@ def verify(
     source = _resolved(model_uri)
     if source.registered_name is None or source.version is None:
         raise ModelReferenceError(f"model={model_uri!r}: only registered versions are attested")
-    folder = source.local_path or source.download(_destination(dst_path))
+    if source.local_path is not None:
+        return _verified(source, source.local_path, bar, alias)
+    private = _destination(dst_path)
+    try:
+        return _verified(source, source.download(private), bar, alias)
+    except BaseException:
+        shutil.rmtree(private, ignore_errors=True)  # nothing that was refused is left to be loaded
+        raise
+
+
+def _verified(source: ModelSource, folder: Path, bar: Bar, alias: str | None) -> Path:
+    """The folder, if it holds exactly what was attested of the version."""
     try:
         hashed = hash_folder(folder)
     except CheckpointError as error:

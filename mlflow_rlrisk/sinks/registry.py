@@ -233,6 +233,7 @@ def tag_version(
     tags = {**verdict_tags(report), "rlrisk.report_uri": report_uri}
     with mlflow_errors(f"version {version} of {name} cannot be tagged"):
         known = client.get_model_version(name, version)
+        is_shown = True
         signed = {} if attestation is None else {ATTESTATION_TAG: attestation}
         try:
             _set_version_tags(client, known, {**signed, **tags})
@@ -241,11 +242,31 @@ def tag_version(
             if attestation is not None or GATE_REFUSAL not in str(error.message):
                 raise
             logger.warning("the verdict is advisory, version %s keeps its tags: %s", version, error)
+            is_shown = False
     if model_id is not None:
         with mlflow_errors(f"LoggedModel {model_id} cannot be tagged"):
-            client.set_logged_model_tags(model_id, tags)
-            if INDEX_TAG not in tags and INDEX_TAG in client.get_logged_model(model_id).tags:
-                client.delete_logged_model_tag(model_id, INDEX_TAG)
+            _set_model_tags(client, known if is_shown else None, model_id, tags)
+
+
+def _set_model_tags(
+    client: Any, known: "ModelVersion | None", model_id: str, tags: Mapping[str, str]
+) -> None:
+    """Write tags, and then what the version says by now, until both say the same.
+
+    ``None`` for a version that keeps other tags.
+    """
+    said = dict(tags)
+    for _ in range(MAX_TRIES):
+        client.set_logged_model_tags(model_id, said)
+        if INDEX_TAG not in said and INDEX_TAG in client.get_logged_model(model_id).tags:
+            client.delete_logged_model_tag(model_id, INDEX_TAG)
+        if known is None:
+            return
+        found = client.get_model_version(known.name, known.version).tags
+        written, said = said, {key: found[key] for key in {*tags, INDEX_TAG} & found.keys()}
+        if written == said:
+            return
+    raise SinkError(f"LoggedModel {model_id}: others go on writing their verdicts onto its version")
 
 
 def _describe(client: Any, known: "ModelVersion", text: str) -> None:

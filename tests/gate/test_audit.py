@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from mlflow_rlrisk.errors import AuditError, ConfigError
 from mlflow_rlrisk.gate.audit import GENESIS, AuditLog, Entry
+from mlflow_rlrisk.gate.audit_tables import LOG
 from mlflow_rlrisk.gate.registry_database import find_store_uri, open_log
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
@@ -46,6 +47,19 @@ def test_entries_come_back_in_order_and_each_names_the_one_before(log: AuditLog)
     assert [each.previous for each in read] == [GENESIS, read[0].hash, read[1].hash]
     assert read[0].recorded_at == "2026-11-21T12:00:00Z"
     assert read[2].to_dict()["version"] == "2"
+
+
+def test_an_entry_is_not_replaced_by_another_in_its_place(log: AuditLog, engine: Any) -> None:
+    log.append(entry(), NOW)
+    columns = ", ".join(each.name for each in LOG.columns if each.name != "outcome")
+    forged = f"SELECT {columns}, 'block' FROM rlrisk_gate_log"
+
+    for verb in ("INSERT OR REPLACE", "REPLACE"):
+        told = f"{verb} INTO rlrisk_gate_log ({columns}, outcome) {forged}"
+        with pytest.raises(sa.exc.DatabaseError, match="append-only"), engine.begin() as made:
+            made.execute(sa.text(told))
+
+    assert [each.entry for each in log.read()] == [entry()]
 
 
 def test_the_hash_is_sha256_over_the_canonical_json_of_what_is_told(log: AuditLog) -> None:
@@ -205,7 +219,8 @@ def test_postgresql_seals_and_chains_as_well(tmp_path: Path) -> None:
 
         assert [each.entry for each in log.read()][20:] == [odd, odd]  # the chain is checked
         assert len(log.read()) == 22
-        for verb in ("UPDATE rlrisk_gate_log SET reason='x'", "DELETE FROM rlrisk_gate_log"):
+        verbs = ("UPDATE rlrisk_gate_log SET reason='x'", "DELETE FROM rlrisk_gate_log")
+        for verb in (*verbs, "TRUNCATE rlrisk_gate_log"):
             with pytest.raises(sa.exc.DatabaseError, match="append-only"), engine.begin() as made:
                 made.exec_driver_sql(verb)
         with engine.begin() as made:

@@ -85,6 +85,9 @@ def test_the_default_policy_is_complete_and_usable(rlrisk: Any, tmp_path: Path) 
     several = parse_policy(rlrisk("policy", "init", "--protect", "a", "--protect", "b_c", *ring)[1])
     assert several.rules[0].aliases == ["a", "b_c"]
     assert several.key_ring == str(tmp_path / "my ring.json")
+    far = ["--ring", str(tmp_path / "cl\xe9 \U0001f511\x7f.json"), "--protect", "\U0001d4b8hampion"]
+    beyond = parse_policy(rlrisk("policy", "init", *far)[1])
+    assert (beyond.rules[0].aliases, beyond.key_ring) == ([far[3]], far[1])
     for unusable in (" ", "", "rl-*", "b:c"):  # it would protect nothing
         assert rlrisk("policy", "init", "--protect", unusable) == (2, "")
     assert one_object(rlrisk("policy", "schema")[1])["title"] == "PromotionPolicy"

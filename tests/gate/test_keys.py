@@ -1,6 +1,9 @@
 """Keys: 0600, never overwritten; a ring that cannot be talked into a foreign key."""
 
 import json
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from mlflow_rlrisk.attestation_keys import (
     KeyRing,
+    PublicKey,
     SigningKey,
+    changing_ring,
     home,
     key_path,
     ring_path,
@@ -165,3 +170,68 @@ def test_a_moment_has_one_spelling() -> None:
     for other in ("2026-1-02T03:04:05Z", "2026-01-02T03:04:05", "2026-01-02 03:04:05Z"):
         with pytest.raises(ValueError, match=r"2026"):
             to_moment(other)
+
+
+def test_a_field_of_a_key_that_stands_twice_is_refused_for_the_second_would_win() -> None:
+    revoked = ring_text(revoked_at="2026-01-01T00:00:00Z")
+    text = revoked.replace('"revoked_reason"', '"revoked_at": null, "revoked_reason"')
+    assert json.loads(text)["keys"][0]["revoked_at"] is None
+
+    with pytest.raises(ConfigError, match="a field stands twice"):
+        KeyRing.parse(text)
+
+
+def test_a_ring_behind_a_link_is_changed_where_its_readers_look(tmp_path: Path) -> None:
+    shared, link = tmp_path / "shared" / "ring.json", tmp_path / "ring.json"
+    ring_of(KEY).write(shared)
+    shared.chmod(0o640)
+    link.symlink_to(shared)
+
+    ring_of(KEY, OTHER).write(link)
+
+    assert link.is_symlink()
+    assert set(KeyRing.load(shared).keys) == {KEY.key_id, OTHER.key_id}
+    assert shared.stat().st_mode & 0o777 == 0o640
+
+
+def test_what_cannot_be_written_is_told_by_its_setting(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    below = tmp_path / "file" / "below"
+
+    with pytest.raises(ConfigError, match=r"key='.*below': cannot be written: "):
+        KEY.write(below)
+    for place in (below, tmp_path / "folder"):
+        with pytest.raises(ConfigError, match=r"key_ring='.*': cannot be written: "):
+            ring_of(KEY).write(place)
+    with pytest.raises(ConfigError, match="cannot be written: "), changing_ring(below / "ring"):
+        pass
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def test_writers_of_one_ring_wait_for_one_another(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "ring.json"
+    keys = [SigningKey.generate() for _ in range(8)]
+
+    def add(key: SigningKey) -> None:
+        with changing_ring(path):
+            known = KeyRing.load(path) if path.exists() else KeyRing({})
+            time.sleep(0.01)
+            known.with_key(PublicKey.of(key, "k", datetime.now(UTC))).write(path)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(add, keys))
+
+    assert set(KeyRing.load(path).keys) == {key.key_id for key in keys}
+    assert [each.name for each in path.parent.iterdir()] == ["ring.json"]
+
+
+def test_a_ring_is_changed_where_the_system_has_no_such_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+
+    with changing_ring(tmp_path / "ring.json"):
+        ring_of(KEY).write(tmp_path / "ring.json")
+
+    assert KeyRing.load(tmp_path / "ring.json") == ring_of(KEY)

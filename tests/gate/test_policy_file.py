@@ -151,6 +151,20 @@ def test_a_pattern_that_no_name_can_match_is_refused_for_it_protects_nothing(
     assert (caught.value.field, caught.value.value) == (f"rules.0.{key}.0", pattern)
 
 
+@pytest.mark.parametrize("setting", ["aliases", "models", "workspaces"])
+def test_a_name_of_half_characters_is_refused_for_it_protects_nothing(setting: str) -> None:
+    # JSON escapes what lies beyond U+FFFF in two halves, which YAML does not join.
+    rule = {"name": "r", "aliases": ["rl-ready"], setting: ["\U0001d4b8hampion"]}
+    text = json.dumps({"version": 1, "key_ring": "ring.json", "rules": [rule]})
+    assert "\\ud835" in text
+
+    with pytest.raises(ConfigError, match="write the character, not its escapes") as caught:
+        parse_policy(text)
+
+    assert caught.value.field == f"rules.0.{setting}.0"
+    assert parse_policy(json.dumps(json.loads(text), ensure_ascii=False)).rules[0].name == "r"
+
+
 @pytest.mark.parametrize(
     ("alias", "held"),
     [

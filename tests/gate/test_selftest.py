@@ -93,3 +93,37 @@ def test_a_selftest_that_would_try_nothing_passes_nobody(
     gated.world.write_policy([rule])
 
     assert rlrisk("gate", "selftest")[0] == 2
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        [{**EVERYWHERE, "models": ["coder-[ab]?-*"]}],
+        [{**EVERYWHERE, "models": ["coder", "other-*"]}],
+        [EVERYWHERE, {"name": "closed", "models": ["*"], "every_version": True}],
+        [EVERYWHERE, {"name": "copies", "models": ["*-copy"], "every_version": True}],
+        [EVERYWHERE, {"name": "mark", "models": ["*"], "aliases": ["rlrisk-selftest"]}],
+        [EVERYWHERE, {"name": "else", "workspaces": ["team-*"], "stages": ["Staging"]}],
+        [{**EVERYWHERE, "workspaces": ["default"]}],
+    ],
+    ids=["choice", "second pattern", "closed", "closed copies", "its alias", "elsewhere", "here"],
+)
+def test_a_gate_that_holds_is_found_to_hold_whatever_its_rules(
+    gated: Gated, rlrisk: Any, rules: list[dict[str, Any]]
+) -> None:
+    gated.world.write_policy(rules)
+
+    code, out = rlrisk("gate", "selftest", "--json")
+
+    moves = one_object(out)["moves"]
+    assert [move for move in moves if not move["passed"]] == []
+    assert code == 0
+    assert sum(not move["is_allowed"] for move in moves) >= 1
+    assert left_behind(gated) == []
+
+
+def test_rules_for_another_workspace_are_not_tried_in_this_one(gated: Gated, rlrisk: Any) -> None:
+    gated.world.write_policy([{**EVERYWHERE, "workspaces": ["team-*"]}])
+
+    assert rlrisk("gate", "selftest") == (2, "")
+    assert left_behind(gated) == []

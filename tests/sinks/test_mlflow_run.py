@@ -1,3 +1,4 @@
+import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -350,6 +351,61 @@ def test_two_verdicts_written_at_once_are_not_mixed(store: str, checkpoint: Path
     tags = plain.get_model_version(name, version).tags
     wanted = {**verdict_tags(low), "rlrisk.report_uri": "runs:/again/report.html"}
     assert {key: tags[key] for key in wanted} == wanted
+
+
+def test_a_logged_model_says_what_its_version_says_whoever_writes_last(
+    store: str, checkpoint: Path
+) -> None:
+    high = assessed(checkpoint)
+    source = high.provenance
+    low = replace(
+        high,
+        risk_level=RiskLevel.LOW,
+        metrics={n: m for n, m in high.metrics.items() if n != "rlrisk/risk_index"},
+    )
+
+    class Overtaken(mlflow.MlflowClient):
+        """Another writer is done with both before the first one comes to the LoggedModel."""
+
+        overtaken = False
+
+        def set_logged_model_tags(self, *arguments: Any, **named: Any) -> None:
+            if not self.overtaken:
+                self.overtaken = True
+                tag_version(other, report_uri="runs:/other/report.html")
+            super().set_logged_model_tags(*arguments, **named)
+
+    for ours, other in ((low, high), (high, low)):
+        tag_version(ours, report_uri="runs:/ours/report.html", client=Overtaken())
+
+        shown = mlflow.MlflowClient().get_model_version(source.registered_name, source.version).tags
+        copied = mlflow.get_logged_model(source.model_id).tags
+        wanted = {**verdict_tags(other), "rlrisk.report_uri": "runs:/other/report.html"}
+        for tags in (shown, copied):
+            assert {key: tags[key] for key in wanted} == wanted
+            assert ("rlrisk.risk_index" in tags) == ("rlrisk.risk_index" in wanted)
+
+
+def test_a_logged_model_whose_version_changes_without_end_is_given_up(
+    store: str, checkpoint: Path
+) -> None:
+    report = assessed(checkpoint)
+
+    class Busy(mlflow.MlflowClient):
+        def get_model_version(self, *arguments: Any, **named: Any) -> Any:
+            found = super().get_model_version(*arguments, **named)
+            if self.is_tagging:
+                found.tags["rlrisk.assessed_at"] = str(next(self.times))
+            return found
+
+        def set_logged_model_tags(self, *arguments: Any, **named: Any) -> None:
+            self.is_tagging = True
+            super().set_logged_model_tags(*arguments, **named)
+
+        is_tagging, times = False, itertools.count()
+
+    with pytest.raises(SinkError, match="others go on writing their verdicts onto its version"):
+        tag_version(report, report_uri="runs:/1/report.html", client=Busy())
 
 
 def test_tags_keep_within_mlflows_limits_and_count_what_they_leave_out() -> None:

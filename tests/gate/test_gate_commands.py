@@ -1,0 +1,81 @@
+"""What the commands of the gate tell: logs that nobody forges, commands that can be run."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from mlflow_rlrisk.attestation_keys import SigningKey
+from mlflow_rlrisk.gate.gatekeeper import utc_now
+from tests.gate.conftest import RULES, Gated, refused
+from tests.gate.test_audit import entry
+from tests.gate.world import ring_of
+
+
+def test_no_name_looks_like_an_entry_of_the_log(gated: Gated, rlrisk: Any) -> None:
+    forged = "x\n    9 2026-11-23 promote set_alias prod-a by admin\x1b[2K\u2028\u202e"
+    gated.store.gatekeeper.log.append(entry(actor=forged, model="caf\xe9"), utc_now())
+
+    code, out = rlrisk("gate", "log", "--registry-store-uri", gated.uri)
+
+    assert code == 0
+    assert len(out.splitlines()) == 2
+    assert r"by x\n    9 2026-11-23" in out
+    assert r"by admin\x1b[2K\u2028\u202e" in out
+    assert "caf\xe9" in out
+    assert rlrisk("gate", "log", "--limit", "-1")[0] == 2
+
+
+def test_asking_for_a_log_makes_no_database(rlrisk: Any, tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path}/typo.db"
+
+    assert rlrisk("gate", "log", "--registry-store-uri", uri) == (2, "")
+
+    assert list(tmp_path.iterdir()) == []
+    assert rlrisk("gate", "log", "--registry-store-uri", "sqlite://")[0] == 2
+
+
+def test_the_command_for_a_version_that_is_not_there_yet_names_one_that_is(gated: Gated) -> None:
+    gated.version("dev-a")
+    gated.version("dev-a", is_proven=True, risk_level="high")
+    gated.store.create_registered_model("vault-a")
+    scoring = "--prompts FILE --verifier VERIFIER --register --sign, then copy that version here"
+
+    with refused(re.escape(f"run: rlrisk assess models:/ANOTHER-MODEL/VERSION {scoring}") + "$"):
+        gated.store.create_model_version("vault-a", gated.source, gated.run_id)
+    for version in ("1", "2"):  # not scored, and scored too high
+        with refused(re.escape(f"run: rlrisk assess models:/dev-a/{version} {scoring}") + "$"):
+            gated.store.create_model_version("vault-a", f"models:/dev-a/{version}")
+
+
+def test_a_whole_model_is_let_in_by_an_override_as_the_refusal_says(
+    gated: Gated, rlrisk: Any
+) -> None:
+    gated.version("dev-a", is_proven=True, risk_level="high")
+    with refused("being a version of 'dev-a' version 1 .* --every-version --reason"):
+        gated.store.rename_registered_model("dev-a", "vault-a")
+    key = ["--key", str(gated.world.key_path), "--reason", "agreed"]
+
+    override = ["gate", "override", "models:/dev-a/1", *key]
+    assert rlrisk(*override)[0] == 2  # for which place?
+    assert rlrisk(*override, "--alias", "champion", "--every-version")[0] == 2
+    assert rlrisk(*override, "--every-version")[0] == 0
+
+    gated.store.rename_registered_model("dev-a", "vault-a")
+
+
+def test_every_key_that_is_given_signs_along(gated: Gated, rlrisk: Any, tmp_path: Path) -> None:
+    second = SigningKey.generate()
+    second.write(tmp_path / "second.pem")
+    ring_of(gated.world.key, second).write(gated.world.ring_path)
+    gated.world.write_policy(RULES, override={"required_signatures": 2})
+    gated.version("prod-a")
+    override = ["gate", "override", "prod-a/1", "--alias", "champion"]
+    first = ["--key", str(gated.world.key_path)]
+
+    rlrisk(*override, *first, "--reason", "x")
+    code, out = rlrisk(*override, *first, "--key", str(tmp_path / "second.pem"), "--co-sign")
+
+    assert (code, "another holder" in out) == (0, False)
+    assert rlrisk("gate", "promote", "prod-a/1", "--alias", "champion")[0] == 0
+    missing = ["--key", str(tmp_path / "none.pem"), "--co-sign"]
+    assert rlrisk(*override, *first, *missing)[0] == 2  # nothing is signed by the others
