@@ -55,7 +55,7 @@ def create_app(settings: ServiceSettings, deps: Dependencies) -> Flask:
     for blueprint in (
         health.blueprint(settings, metrics),
         assessments.blueprint(settings),
-        events.blueprint(),
+        events.blueprint(deps.max_streams),
         decisions.blueprint(settings, metrics, deps.jobs.engine.url),
         models.blueprint(),
         monitoring.blueprint(settings),
