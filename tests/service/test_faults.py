@@ -277,7 +277,7 @@ def test_a_locked_database_is_503_and_a_full_one_507_and_both_recover(
 
     with sqlite3.connect(tmp_path / "service.db", isolation_level=None) as other:
         other.execute("BEGIN IMMEDIATE")
-        locked = submit()
+        locked, is_ready = submit(), caller.get("/readyz").status_code == 200
         other.execute("ROLLBACK")
     free = submit()
 
@@ -293,6 +293,7 @@ def test_a_locked_database_is_503_and_a_full_one_507_and_both_recover(
     kept = caller.get("/v1/assessments?limit=200").get_json()["assessments"]
 
     assert (locked, free) == ((503, "storage-unavailable"), (202, "queued"))
+    assert not is_ready
     assert set(full) == {(202, "queued"), (507, "disk-full")}
     assert full[-1] == (507, "disk-full")
     assert len(kept) == 1 + full.count((202, "queued"))
