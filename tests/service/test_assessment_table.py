@@ -150,6 +150,30 @@ def test_pages_hold_everything_once_also_what_was_accepted_at_the_same_time(
     assert client.get("/v1/assessments?before_id=%00").status_code == 422
 
 
+def test_the_report_of_what_was_accepted_last_decides_whatever_the_clock_says(
+    jobs: AssessmentTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # After a clock that was a day ahead was set right, the older report promoted for a day.
+    def assessed(level: str) -> str:
+        job = submit(jobs)
+        begun = jobs.begin(job, max_attempts=3)
+        assert begun is not None
+        jobs.update(job, begun.fence, model_name="m", model_version="1")
+        jobs.finish(job, begun.fence, State.SUCCEEDED, report="{}", risk_level=level)
+        return job
+
+    monkeypatch.setattr("service.assessment_table.time.time", lambda: 2.0e9)
+    older = assessed("low")
+    monkeypatch.setattr("service.assessment_table.time.time", lambda: 1.9e9)
+    newer, last = assessed("high"), submit(jobs)
+
+    latest = jobs.latest_report("m", "1")
+    assert latest is not None
+    assert latest.id == newer
+    assert [each.id for each in jobs.page()] == [last, newer, older]
+    assert jobs.waiting(State.QUEUED) == [last]
+
+
 def finished(jobs: AssessmentTable, report: RiskReport) -> str:
     job = submit(jobs)
     begun = jobs.begin(job, max_attempts=3)
