@@ -217,7 +217,7 @@ def _job_page(pages: Blueprint, deps: Dependencies) -> None:
 def _audit_page(pages: Blueprint, registry: RegistryReader, deps: Dependencies) -> None:
     @pages.get("/audit")
     def audit() -> Response:
-        asked = override_rows(OverrideTable(deps.jobs.engine).list(limit=OVERRIDES_SHOWN))
+        asked = override_rows(OverrideTable(deps.jobs.engine).page(limit=OVERRIDES_SHOWN))
         model, outcome = request.args.get("model", ""), request.args.get("outcome", "")
         number = max(request.args.get("page", 1, type=int), 1)
         try:

@@ -65,11 +65,8 @@ def blueprint(settings: ServiceSettings) -> Blueprint:
             before_id=query.before_id,
             limit=query.limit,
         )
-        last = rows[-1] if len(rows) == query.limit else None
         return AssessmentPage(
-            assessments=[AssessmentView.of(row) for row in rows],
-            next_before=None if last is None else last.number,
-            next_before_id=None if last is None else last.id,
+            assessments=[AssessmentView.of(row) for row in rows], **query.following(rows)
         )
 
     @routes.get("/<assessment_id>")

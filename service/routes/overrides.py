@@ -26,7 +26,7 @@ from service.openapi import API
 from service.override_table import OverrideRow, OverrideTable
 from service.problems import FieldFault, Problem, without_paths
 from service.references import version_of
-from service.schemas import OverridePage, OverrideRequest, OverrideView
+from service.schemas import OverridePage, OverrideRequest, OverrideView, PageQuery
 from service.settings import ServiceSettings
 from service.signer_protocol import SignerRefusedError, SignerUnavailableError
 from service.tokens import Scope
@@ -96,9 +96,12 @@ def blueprint(settings: ServiceSettings) -> Blueprint:
     @routes.get("")
     @requires(Scope.OVERRIDE)
     @API.validate(resp=Answers(HTTP_200=OverridePage), tags=["overrides"])
-    def index() -> OverridePage:
+    def index(query: PageQuery) -> OverridePage:
         """What was asked for over this service, the newest first."""
-        return OverridePage(overrides=[OverrideView.of(row) for row in _table().list()])
+        rows = _table().page(before=query.before, before_id=query.before_id, limit=query.limit)
+        return OverridePage(
+            overrides=[OverrideView.of(row) for row in rows], **query.following(rows)
+        )
 
     @routes.get("/<override_id>")
     @requires(Scope.OVERRIDE)
