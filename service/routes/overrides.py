@@ -25,7 +25,7 @@ from service.bounded_calls import timed
 from service.openapi import API
 from service.override_table import OverrideRow, OverrideTable
 from service.problems import FieldFault, Problem, without_paths
-from service.references import version_of
+from service.references import NAMES, version_of
 from service.schemas import OverridePage, OverrideRequest, OverrideView, PageQuery
 from service.settings import ServiceSettings
 from service.signer_protocol import SignerRefusedError, SignerUnavailableError
@@ -141,7 +141,7 @@ def _bar() -> Bar:
 def _named(asked: OverrideRequest) -> tuple[str, str, Target]:
     named = version_of(asked.model)
     if named is None:
-        raise Problem("model-uri-refused", "models:/name/version is needed")
+        raise Problem("model-uri-refused", f"models:/name/version is needed; {NAMES}")
     if (asked.alias is None) == (asked.stage is None):
         raise _fault("/alias", "missing", "either alias or stage is needed")
     if asked.alias is not None:
