@@ -46,6 +46,7 @@ logger = logging.getLogger(__name__)
 ENTRIES_A_PAGE = 100
 DECISIONS_OF_A_VERSION = 20
 JOBS_SHOWN = 100
+MAX_VERSION = 2**31 - 1
 OVERRIDES_SHOWN = 20
 STYLE_LIFE_S = 3600
 
@@ -146,6 +147,8 @@ def _model_pages(pages: Blueprint, registry: RegistryReader) -> None:
 
     @pages.get("/models/<path:name>/versions/<int:number>", merge_slashes=False)
     def version(name: str, number: int) -> Response:
+        if number > MAX_VERSION:  # which no registry can even look for
+            raise ModelReferenceError(f"version {number} of {name!r}: there is none")
         record = registry.version(name, str(number))
         stored = registry.report(record)
         body = None if stored.report is None else report_body(stored.report)

@@ -273,6 +273,7 @@ def test_the_audit_log_is_paged_filtered_and_its_chain_checked(
         "/models/absent",
         "/models/absent/versions/1",
         f"/models/{LADDER}/versions/99",
+        f"/models/{LADDER}/versions/{10**20}",
         "/runs/0123456789abcdef0123456789abcdef",
         "/runs/..%2Fetc",
         "/?after=nonsense",
