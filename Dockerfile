@@ -4,8 +4,14 @@
 #   docker build --target mlflow -t mlflow-rlrisk-mlflow .       an MLflow server with the promotion gate; no torch
 #   docker build --target service-cuda -t mlflow-rlrisk-service:cuda .   the scoring service on GPUs
 #   docker build -t mlflow-rlrisk-service .                      the scoring service on CPUs
-# compose.yaml puts them together.
-#   docker run --rm -e MLFLOW_TRACKING_URI=http://mlflow:5000 -v "$PWD:/data" mlflow-rlrisk assess models:/coder-sft/3 --prompts prompts.jsonl --verifier exact
+# compose.yaml puts them together. Files of yours are read and written as you; the images' own user may not:
+#   docker run --rm --user "$(id -u):$(id -g)" -e MLFLOW_TRACKING_URI=http://mlflow:5000 -v "$PWD:/data" mlflow-rlrisk assess models:/coder-sft/3 --prompts prompts.jsonl --verifier exact
+# The service keeps its files in a volume: relative paths would lie beside service.yaml, which it cannot write. So in service.yaml
+#   database: sqlite:////data/rlrisk-service.db
+#   data_dir: /data
+# and a token first, for without one it serves nobody beyond its own loopback:
+#   docker run --rm -v "$PWD/service.yaml:/config/service.yaml:ro" -v rlrisk:/data mlflow-rlrisk-service tokens create ci --config /config/service.yaml --scope assess --scope read
+#   docker run -d -p 127.0.0.1:8787:8787 -v "$PWD/service.yaml:/config/service.yaml:ro" -v rlrisk:/data mlflow-rlrisk-service
 
 FROM python:3.11-slim-bookworm AS sources
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1

@@ -47,7 +47,7 @@ def create_app(settings: ServiceSettings, deps: Dependencies) -> Flask:
     """
     app = _Application(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.limits.max_body_bytes
-    app.config["TRUSTED_HOSTS"] = list(settings.allowed_hosts) or _default_hosts(deps)
+    app.config["TRUSTED_HOSTS"] = _hosts(settings, deps)
     app.extensions["rlrisk"] = deps
     metrics = ServiceMetrics(deps.jobs)
     register_problems(app)
@@ -55,7 +55,7 @@ def create_app(settings: ServiceSettings, deps: Dependencies) -> Flask:
     for blueprint in (
         health.blueprint(settings, metrics),
         assessments.blueprint(settings),
-        events.blueprint(),
+        events.blueprint(deps.max_streams),
         decisions.blueprint(settings, metrics, deps.jobs.engine.url),
         models.blueprint(),
         monitoring.blueprint(settings),
@@ -76,9 +76,14 @@ def create_app(settings: ServiceSettings, deps: Dependencies) -> Flask:
     return app
 
 
-def _default_hosts(deps: Dependencies) -> list[str] | None:
-    """Without tokens only loopback names: a page elsewhere must not get here by its own name."""
-    return list(LOOPBACK) if deps.tokens is None else None
+def _hosts(settings: ServiceSettings, deps: Dependencies) -> list[str] | None:
+    """Without tokens only loopback names: a page elsewhere must not get here by its own name.
+
+    Beside the operator's names they count too, for the machine's own look at ``/livez``.
+    """
+    if settings.allowed_hosts or deps.tokens is None:
+        return [*settings.allowed_hosts, *LOOPBACK]
+    return None
 
 
 def _frame(app: Flask, metrics: ServiceMetrics) -> None:

@@ -1,10 +1,12 @@
 """Accepted assessments, durable: one row each, every change of state in one transaction.
 
 A row is the truth. What runs it (a workflow, a child process) may die at any point; it asks here
-whether it may begin, and what it brings counts only while the row says ``running``.
+whether it may begin, and what it brings counts only while the row says ``running``. Rows have
+numbers in the order in which they were accepted, which no clock that is set back changes.
 """
 
 import json
+import math
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -73,9 +75,13 @@ _LIGHT = [column for column in _TABLE.c if column.name not in _HEAVY]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assessment:
-    """One row, without its report; times are seconds since the epoch."""
+    """One row, without its report; times are seconds since the epoch.
+
+    ``number`` grows with every row: when it was accepted, or a hair after the one before.
+    """
 
     id: str
+    number: float
     owner: str
     request: Mapping[str, Any]
     body_digest: str
@@ -135,17 +141,12 @@ class AssessmentTable:
         with write(self.engine) as connection:
             if connection.dialect.name == "postgresql":  # SQLite's transactions exclude each other
                 connection.execute(sa.text("SELECT pg_advisory_xact_lock(7216401)"))
-            if (
-                key is not None
-                and (known := _by_key(connection, owner, key, now - key_life_s)) is not None
-            ):
-                if known.body_digest != body_digest:
-                    raise KeyConflictError
+            if known := _repeated(connection, owner, body_digest, key, now - key_life_s):
                 return known, False
             _check_room(connection, owner, max_open, max_open_per_owner)
             row = {
                 "id": str(uuid.uuid4()),
-                "number": now,
+                "number": _next_number(connection, now),
                 "owner": owner,
                 "request": json.dumps(request, sort_keys=True),
                 "body_digest": body_digest,
@@ -162,6 +163,11 @@ class AssessmentTable:
         reached(CommitPoint.ACCEPT_COMMITTED)
         assert found is not None
         return found, True
+
+    def repeated(self, *, owner: str, body_digest: str, key: str | None) -> Assessment | None:
+        """What `submit` accepted under this key; arguments and errors as there."""
+        with read(self.engine) as connection:
+            return _repeated(connection, owner, body_digest, key, time.time() - KEY_LIFE_S)
 
     def find(self, assessment_id: str) -> Assessment | None:
         """The assessment of that id."""
@@ -185,14 +191,14 @@ class AssessmentTable:
         before_id: str = "",
         limit: int = 50,
     ) -> list[Assessment]:
-        """The newest first; of the same time the one with the greater id.
+        """The newest first; of the same number the one with the greater id.
 
         Args:
             owners: Whose; ``None`` means everybody's.
             model: Name of a registered model; ``None`` means any.
             state: Where they are; ``None`` means anywhere.
-            before: Time of the last one that was seen.
-            before_id: Its id; without it nothing of the same time comes any more.
+            before: Number of the last one that was seen, or a time.
+            before_id: Its id; without it nothing of the same number comes any more.
             limit: How many at most.
         """
         in_order = (_TABLE.c.number.desc(), _TABLE.c.id.desc())
@@ -203,13 +209,13 @@ class AssessmentTable:
             if value is not None:
                 wanted = wanted.where(_TABLE.c[column] == value)
         if before is not None:
-            is_same_time = sa.and_(_TABLE.c.number == before, _TABLE.c.id < before_id)
-            wanted = wanted.where(sa.or_(_TABLE.c.number < before, is_same_time))
+            is_same = sa.and_(_TABLE.c.number == before, _TABLE.c.id < before_id)
+            wanted = wanted.where(sa.or_(_TABLE.c.number < before, is_same))
         with read(self.engine) as connection:
             return [_assessment(row) for row in connection.execute(wanted).mappings()]
 
     def latest_report(self, name: str, version: str) -> Assessment | None:
-        """The newest assessment of a version that has a report."""
+        """The assessment of a version that has a report and was accepted last."""
         wanted = (
             sa.select(*_LIGHT)
             .where(
@@ -217,7 +223,7 @@ class AssessmentTable:
                 _TABLE.c.model_version == version,
                 _TABLE.c.state == State.SUCCEEDED,
             )
-            .order_by(_TABLE.c.finished_at.desc())
+            .order_by(_TABLE.c.number.desc())
             .limit(1)
         )
         with read(self.engine) as connection:
@@ -345,19 +351,25 @@ def _kept(values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _by_key(connection: sa.Connection, owner: str, key: str, since: float) -> Assessment | None:
-    wanted = (
-        sa.select(*_LIGHT)
-        .where(
-            _TABLE.c.owner == owner,
-            _TABLE.c.idempotency_key == key,
-            _TABLE.c.created_at > since,
-        )
-        .order_by(_TABLE.c.created_at.desc())
-        .limit(1)  # a clock that was set back brings an older one of this key back to life
-    )
+def _repeated(
+    connection: sa.Connection, owner: str, body_digest: str, key: str | None, since: float
+) -> Assessment | None:
+    if key is None:
+        return None
+    columns = _TABLE.c
+    is_it = sa.and_(columns.owner == owner, columns.idempotency_key == key)
+    # A clock that was set back brings an older one of this key back to life.
+    wanted = sa.select(*_LIGHT).where(is_it, columns.created_at > since)
+    wanted = wanted.order_by(columns.number.desc()).limit(1)
     row = connection.execute(wanted).mappings().one_or_none()
+    if row is not None and row["body_digest"] != body_digest:
+        raise KeyConflictError
     return None if row is None else _assessment(row)
+
+
+def _next_number(connection: sa.Connection, now: float) -> float:
+    last = connection.execute(sa.select(sa.func.max(_TABLE.c.number))).scalar_one()
+    return now if last is None or now > last else math.nextafter(last, math.inf)
 
 
 def _check_room(connection: sa.Connection, owner: str, most: int, most_of_owner: int) -> None:

@@ -12,6 +12,10 @@ from mlflow_rlrisk import ConfigError
 METADATA = sa.MetaData()
 LOCK_LIMIT_S = 5.0
 """A locked database is waited for this long, then the answer is 503."""
+CONNECT_LIMIT_S = 10
+"""For PostgreSQL's first answer, where its address says nothing else."""
+SCHEMA_LIMIT_S = 60
+"""For others that create the tables just now."""
 _READS = "rlrisk_reads"
 _SCHEMA_LOCK = 0x726C7269736B
 """Key of PostgreSQL's advisory lock: ``rlrisk`` in ASCII."""
@@ -47,6 +51,7 @@ def open_database(address: str) -> sa.Engine:
     with engine.begin() as connection:
         if engine.dialect.name == "postgresql":
             _check_encoding(connection, url)
+            connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{SCHEMA_LIMIT_S}s'")
             # Two that start at once would both create it.
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_SCHEMA_LOCK)))
         METADATA.create_all(connection)
@@ -65,6 +70,18 @@ def read(engine: sa.Engine) -> Iterator[sa.Connection]:
     """A transaction that only reads and locks nobody out."""
     with engine.execution_options(**{_READS: True}).connect() as connection:
         yield connection
+
+
+def is_writable(engine: sa.Engine) -> bool:
+    """Whether rows can be written; a standby, for one, answers all that only reads.
+
+    Raises:
+        sqlalchemy.exc.SQLAlchemyError: It does not answer, is locked, or lies on a read-only disk.
+    """
+    with write(engine) as connection:  # takes SQLite's lock of writers
+        if connection.dialect.name != "postgresql":
+            return True
+        return str(connection.exec_driver_sql("SHOW transaction_read_only").scalar_one()) == "off"
 
 
 def storable(text: str) -> str:
@@ -91,10 +108,16 @@ def _url(address: str) -> sa.URL:
 
 
 def _postgresql(url: sa.URL) -> sa.Engine:
-    try:  # in an encoding of its own, or one of ASCII could not even be asked for its encoding
-        return sa.create_engine(url, pool_pre_ping=True, connect_args={"client_encoding": "utf8"})
+    # In an encoding of its own, or one of ASCII could not even be asked for its encoding.
+    options = {"client_encoding": "utf8"}
+    if "connect_timeout" not in url.query:
+        options["connect_timeout"] = str(CONNECT_LIMIT_S)
+    try:
+        engine = sa.create_engine(url, pool_pre_ping=True, connect_args=options)
     except (ImportError, sa.exc.ArgumentError) as error:
         raise ConfigError("database", url.render_as_string(), f"its driver: {error}") from error
+    sa.event.listen(engine, "connect", _bound_postgresql)
+    return engine
 
 
 def _check_encoding(connection: sa.Connection, url: sa.URL) -> None:
@@ -108,6 +131,12 @@ def _prepare_sqlite(connection: Any, _: Any) -> None:
     connection.isolation_level = None  # the driver must not begin transactions of its own
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _bound_postgresql(connection: Any, _: Any) -> None:
+    with connection.cursor() as cursor:  # by itself it waits for a lock for ever
+        cursor.execute(f"SET lock_timeout = '{round(1000 * LOCK_LIMIT_S)}ms'")
+    connection.commit()
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:

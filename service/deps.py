@@ -28,6 +28,7 @@ class Dependencies:
         registry: Models, versions and reports in MLflow; ``None`` serves no dashboard.
         signer: The process that holds the key; ``None``: reports stay advisory, no override.
         clock: Seconds since the epoch.
+        max_streams: Streams of events at once in this process; each holds a thread.
     """
 
     jobs: "AssessmentTable"
@@ -35,3 +36,4 @@ class Dependencies:
     registry: "RegistryReader | None" = None
     signer: "Signer | None" = None
     clock: Callable[[], float] = time.time
+    max_streams: int = 16

@@ -61,6 +61,7 @@ class OverrideRow:
     """One request; times are seconds since the epoch, ``expires_at`` is as it was signed.
 
     Attributes:
+        number: Its place in the order of asking.
         target_kind: ``alias`` or ``stage``.
         expires: How long it shall last from its signature, such as ``24h``.
         requested_by: Id of the token that asked; its name beside it.
@@ -71,6 +72,7 @@ class OverrideRow:
     """
 
     id: str
+    number: float
     model: str
     version: str
     target_kind: str
@@ -202,9 +204,14 @@ class OverrideTable:
             row = connection.execute(wanted).mappings().one_or_none()
         return None if row is None else _row(row)
 
-    def list(self, *, limit: int = 100) -> list[OverrideRow]:
-        """The newest first."""
-        wanted = sa.select(_TABLE).order_by(_TABLE.c.number.desc()).limit(limit)
+    def page(
+        self, *, limit: int, before: float | None = None, before_id: str = ""
+    ) -> list[OverrideRow]:
+        """The newest first; arguments as of `AssessmentTable.page`."""
+        wanted = sa.select(_TABLE).order_by(_TABLE.c.number.desc(), _TABLE.c.id.desc()).limit(limit)
+        if before is not None:
+            is_same = sa.and_(_TABLE.c.number == before, _TABLE.c.id < before_id)
+            wanted = wanted.where(sa.or_(_TABLE.c.number < before, is_same))
         with read(self._engine) as connection:
             return [_row(row) for row in connection.execute(wanted).mappings()]
 

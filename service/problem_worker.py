@@ -1,6 +1,7 @@
 """Gunicorn's thread worker; what it refuses itself is a problem document, not a page of HTML.
 
-Such a request never reaches the application: its first line or its headers cannot be read.
+Such a request never reaches the application: its first line or its headers cannot be read. And
+where it is to stop it waits for answers that are under way, not for connections that are only open.
 """
 
 import contextlib
@@ -12,13 +13,29 @@ from gunicorn.http.errors import LimitRequestHeaders, LimitRequestLine, ParseExc
 from gunicorn.workers.gthread import ThreadWorker
 
 from service.problems import MEDIA_TYPE, SLUGS, Problem, document_of
+from service.streams import stopping
 
 LINGER_S = 0.5
+LOOK_S = 1.0
 MAX_READS, READ_BYTES = 16, 65536
 
 
 class ProblemWorker(ThreadWorker):  # type: ignore[misc]
     """Answers what it cannot parse as the application answers what it does not take."""
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        """Begin to stop; streams end, what else was asked is answered."""
+        stopping.set()
+        super().handle_exit(sig, frame)
+
+    def handle_quit(self, sig: int, frame: Any) -> None:
+        """Stop at once; Python would still wait for the threads of streams."""
+        stopping.set()
+        super().handle_quit(sig, frame)
+
+    def wait_for_and_dispatch_events(self, timeout: float) -> None:
+        """Look often: idle connections are closed between two looks, and keep us from the end."""
+        super().wait_for_and_dispatch_events(min(timeout, LOOK_S))
 
     def handle_error(
         self, req: Any, client: socket.socket, addr: tuple[str, int] | None, exc: Exception

@@ -116,6 +116,11 @@ def register_problems(app: Flask) -> None:
     app.register_error_handler(Exception, _unexpected)
 
 
+def answer_to(error: Problem | HTTPException) -> Response:
+    """The document, for pages that have a handler of their own for everything else."""
+    return _answer(error) if isinstance(error, Problem) else _http(error)
+
+
 def _answer(problem: Problem) -> Response:
     document = document_of(problem, instance=request.path, request_id=g.get("request_id", ""))
     body = json.dumps(document.model_dump())

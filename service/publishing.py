@@ -2,11 +2,13 @@
 
 The run is found by a tag with the assessment's id before one is made; what a broken attempt has
 left is completed. The row keeps the report meanwhile, so an MLflow or a signer that is away loses
-nothing. Where there is a signer, no verdict is put onto a version without its signature.
+nothing. Where there is a signer, no verdict is put onto a version without its signature; a version
+that was removed meanwhile gets none at all, and the run keeps the report.
 """
 
 import logging
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +20,7 @@ from service.problems import without_paths
 from service.sampling_process import forget
 from service.settings import ServiceSettings
 from service.signer_protocol import Signer, SignerRefusedError, SignerUnavailableError
-from service.upstream import point_mlflow
+from service.upstream import is_gone, point_mlflow
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -119,10 +121,10 @@ def _show_on_version(
     report_uri: str,
     signer: Signer | None,
 ) -> str | None:
-    """Tag the version; returns why there is no signature where the signer refused for good."""
+    """Tag the version; returns why it shows no verdict, or no signature, where that is for good."""
+    tag = partial(_tagged, client, report, report_uri)
     if signer is None:
-        tag_version(report, report_uri=report_uri, client=client)
-        return None
+        return tag(None)
     try:
         envelope = signer.attest(job.id, run_id)
     except SignerRefusedError as error:
@@ -130,12 +132,25 @@ def _show_on_version(
             raise
         logger.warning("%s is not signed: %s", job.id, error)
         if error.code in ADVISORY:
-            tag_version(report, report_uri=report_uri, client=client)
+            tag(None)
         return f"not signed: {without_paths(str(error))}"[:MAX_WHY]
     reached(CommitPoint.ATTESTATION_RECEIVED)
     client.log_text(run_id, envelope, ATTESTATION_ARTIFACT)
     reached(CommitPoint.ATTESTATION_LOGGED)
-    tag_version(report, report_uri=report_uri, attestation=envelope, client=client)
+    return tag(envelope)
+
+
+def _tagged(
+    client: "MlflowClient", report: RiskReport, report_uri: str, attestation: str | None
+) -> str | None:
+    """Tag the version; returns why not where it was removed, for it will never be there again."""
+    try:
+        tag_version(report, report_uri=report_uri, attestation=attestation, client=client)
+    except RLRiskError as error:
+        if not is_gone(error):
+            raise
+        logger.warning("the version is gone: %s", error)
+        return f"not shown: {without_paths(str(error))}"[:MAX_WHY]
     return None
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mlflow_rlrisk import ModelSource
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,255}"
+NAMES = "names have A-Z a-z 0-9 space . _ - and begin with a letter or digit"
 _VERSION = re.compile(rf"models:/({_NAME})/([1-9][0-9]{{0,9}})")
 _ALIAS = re.compile(rf"models:/({_NAME})@([A-Za-z0-9_-]{{1,255}})")
 _RUN = re.compile(r"runs:/[0-9a-f]{32}/[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+){0,8}")
@@ -40,7 +41,7 @@ def check_form(reference: str, settings: ServiceSettings) -> None:
     raise Problem(
         "model-uri-refused",
         "models:/name/version, models:/name@alias, models:/m-<id>, runs:/<id>/path"
-        " or a folder that the operator listed is needed",
+        f" or a folder that the operator listed is needed; {NAMES}",
     )
 
 

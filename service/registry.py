@@ -164,17 +164,7 @@ class RegistryReader:
             found = self.client.search_registered_models(
                 max_results=MODELS_A_PAGE, order_by=["name"], page_token=page_token
             )
-        summaries = tuple(
-            ModelSummary(
-                name=each.name,
-                description=each.description or "",
-                updated_at=_moment(each.last_updated_timestamp),
-                newest=_newest(each),
-                aliases=dict(each.aliases or {}),
-            )
-            for each in found
-        )
-        return ModelPage(models=summaries, next_token=found.token or None)
+            return ModelPage(models=tuple(map(_summary, found)), next_token=found.token or None)
 
     def versions(self, name: str) -> tuple[VersionRecord, ...]:
         """Versions of a model, ascending; the newest `MAX_VERSIONS` where there are more.
@@ -198,8 +188,8 @@ class RegistryReader:
                 found += page
                 if not (token := page.token):
                     break
-        records = [record_of(each, aliases.get(str(each.version), ())) for each in found]
-        return tuple(sorted(records, key=lambda each: int(each.version)))
+            records = [record_of(each, aliases.get(str(each.version), ())) for each in found]
+            return tuple(sorted(records, key=lambda each: int(each.version)))
 
     def version(self, name: str, version: str) -> VersionRecord:
         """One version.
@@ -211,7 +201,7 @@ class RegistryReader:
         with answers(f"version {version} of {name!r}"):
             aliases = _aliases(self.client.get_registered_model(name).aliases)
             found = self.client.get_model_version(name, version)
-        return record_of(found, aliases.get(str(found.version), ()))
+            return record_of(found, aliases.get(str(found.version), ()))
 
     def report(self, version: VersionRecord) -> StoredReport:
         """The report that a version names, or why there is none; never raises for a bad one."""
@@ -345,8 +335,18 @@ def answers(what: str) -> Iterator[None]:
         if error.error_code in _ABSENT:
             raise ModelReferenceError(f"{what}: {error.message}") from error
         raise SinkError(f"{what}: MLflow does not answer ({error.error_code})") from error
-    except OSError as error:  # requests' errors are among them
+    except Exception as error:  # an answer of another kind fails anywhere in its client
         raise SinkError(f"{what}: MLflow does not answer ({type(error).__name__})") from error
+
+
+def _summary(model: Any) -> ModelSummary:
+    return ModelSummary(
+        name=model.name,
+        description=model.description or "",
+        updated_at=_moment(model.last_updated_timestamp),
+        newest=_newest(model),
+        aliases=dict(model.aliases or {}),
+    )
 
 
 def _newest(model: Any) -> VersionRecord | None:

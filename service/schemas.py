@@ -3,6 +3,7 @@
 An input names things that the operator configured. There is no field for a path or for code.
 """
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 
@@ -162,29 +163,52 @@ class AssessmentView(BaseModel):
 _MOMENTS = ("created_at", "started_at", "finished_at", "published_at")
 
 
-class AssessmentPage(BaseModel):
-    """Some assessments, the newest first."""
-
-    assessments: list[AssessmentView]
+class _Page(BaseModel):
     next_before: float | None
     """Pass it as ``before`` for the following ones; absent at the end."""
     next_before_id: str | None
-    """Pass it as ``before_id`` with it: several may have been accepted at the same time."""
+    """Pass it as ``before_id`` with it: several may have come at the same time."""
 
 
-class ListQuery(BaseModel):
-    """What to list."""
+class PageQuery(BaseModel):
+    """Which part of a list, the newest first."""
 
     model_config = ConfigDict(extra="forbid")
 
-    model: Annotated[str, Field(min_length=1, max_length=256, pattern=NO_NULL)] | None = None
-    """Name of a registered model."""
-    state: State | None = None
     before: Annotated[float, Field(ge=0, le=1e11, allow_inf_nan=False)] | None = None
     """``next_before`` of the page before."""
     before_id: Annotated[str, Field(pattern=r"^[0-9a-f-]{0,36}$")] = ""
     """Its ``next_before_id``."""
+    limit: Annotated[int, Field(ge=1, le=200)] = 100
+
+    def following(self, rows: Sequence[Assessment] | Sequence[OverrideRow]) -> dict[str, Any]:
+        """What asks for the rows after these."""
+        last = rows[-1] if len(rows) == self.limit else None
+        return {
+            "next_before": None if last is None else last.number,
+            "next_before_id": None if last is None else last.id,
+        }
+
+
+class AssessmentPage(_Page):
+    """Some assessments, the newest first."""
+
+    assessments: list[AssessmentView]
+
+
+class ListQuery(PageQuery):
+    """What to list."""
+
+    model: Annotated[str, Field(min_length=1, max_length=256, pattern=NO_NULL)] | None = None
+    """Name of a registered model."""
+    state: State | None = None
     limit: Annotated[int, Field(ge=1, le=200)] = 50
+
+
+class ModelQuery(PageQuery):
+    """Which part of a model's history."""
+
+    limit: Annotated[int, Field(ge=1, le=200)] = 200
 
 
 class ReportQuery(BaseModel):
@@ -218,7 +242,7 @@ class DecisionView(BaseModel):
     risk_level: Literal["low", "medium", "high", "unknown"] | None
 
 
-class ModelView(BaseModel):
+class ModelView(_Page):
     """What the service assessed of one registered model, the newest first."""
 
     name: str
@@ -291,7 +315,7 @@ class OverrideView(BaseModel):
         )
 
 
-class OverridePage(BaseModel):
+class OverridePage(_Page):
     """Some overrides, the newest first."""
 
     overrides: list[OverrideView]

@@ -162,10 +162,11 @@ def check_address(settings: ServiceSettings, host: str) -> None:
         engine.dispose()
 
 
-def application(settings: ServiceSettings) -> Flask:
+def application(settings: ServiceSettings, threads: int) -> Flask:
     """The application over the real database and the real MLflow.
 
-    Without a single token everybody is let in; `check_address` keeps that to loopback.
+    Without a single token everybody is let in; `check_address` keeps that to loopback. Streams
+    leave half of the threads to all other requests.
     """
     from service.app import create_app  # its metrics look for SHARED_COUNTS when imported
 
@@ -177,6 +178,7 @@ def application(settings: ServiceSettings) -> Flask:
         tokens=tokens if tokens.list() else None,
         registry=_registry(settings),
         signer=signer_of(settings),
+        max_streams=max(1, threads // 2),
     )
     return create_app(settings, deps)
 
@@ -254,7 +256,7 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]
                 self.cfg.set(name, value)
 
     def load(self) -> Flask:
-        return application(self._settings)
+        return application(self._settings, self._options["threads"])
 
 
 class _Supervisor:

@@ -115,7 +115,7 @@ class ServiceSettings(Settings):
     decision_max_age_s: Annotated[float, Field(ge=0, le=60)] = 0.0
     """How old the registry's word may be when a decision promotes; 0 asks it for every decision."""
     allowed_hosts: tuple[str, ...] = ()
-    """Host names that requests may be for; empty allows all."""
+    """Host names that requests may be for, beside loopback's; empty allows all."""
     signer_socket: str | None = None
     """Where a signer of its own (``--role signer``) listens; what is published is signed then."""
     environment: tuple[str, ...] = ()

@@ -36,7 +36,7 @@ from service.references import refusal_of_source
 from service.settings import ServiceSettings
 from service.signer_client import ANSWER_LIMIT_S
 from service.signer_protocol import SignerRefusedError
-from service.upstream import point_mlflow
+from service.upstream import is_gone, point_mlflow
 from service.verifier_digest import verifier_digest
 
 if TYPE_CHECKING:
@@ -153,10 +153,8 @@ def _check_run(job: Assessment, report: RiskReport, run_id: str) -> None:
 
 
 def _refusal_by_mlflow(error: Exception) -> SignerRefusedError:
-    cause = error if isinstance(error, MlflowException) else error.__cause__
-    is_gone = getattr(cause, "error_code", "") == "RESOURCE_DOES_NOT_EXIST"
-    if is_gone:
+    if is_gone(error):
         return SignerRefusedError("version_gone", str(error))
-    is_final = isinstance(error, RLRiskError) and not isinstance(cause, MlflowException)
+    is_final = isinstance(error, RLRiskError) and not isinstance(error.__cause__, MlflowException)
     is_final &= not isinstance(error, ModelReferenceError)
     return SignerRefusedError("not_readable", str(error), is_final=is_final)

@@ -103,8 +103,8 @@ class TokenTable:
         for scope in scopes or ("",):
             if scope not in known:
                 raise ConfigError("scope", scope, f"known scopes: {', '.join(known)}")
-        if not 0 < len(name) <= 128:
-            raise ConfigError("name", name, "1 to 128 characters are needed")
+        if not 0 < len(name) <= 128 or not name.isprintable():  # it stands in lists and pages
+            raise ConfigError("name", name, "1 to 128 printable characters are needed")
         token_id, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
         text = f"rlr_{token_id}_{secret}"
         row = {

@@ -54,6 +54,14 @@ def mlflow_problems() -> Iterator[None]:
         raise Problem("upstream", headers=RETRY) from error
 
 
+def is_gone(error: Exception) -> bool:
+    """Whether MLflow says that what it was asked about, or was to change, is not there any more."""
+    from mlflow.exceptions import MlflowException
+
+    cause = error if isinstance(error, MlflowException) else error.__cause__
+    return isinstance(cause, MlflowException) and cause.error_code == "RESOURCE_DOES_NOT_EXIST"
+
+
 class AwayError(Exception):
     """MLflow did not answer as it should; the argument says what it did. Later it may."""
 

@@ -32,8 +32,8 @@ def versions_of(
                 order_by=["version_number DESC"],
                 page_token=token,
             )
-        for each in page:
-            found[each.name] = (*found.get(each.name, ()), record_of(each, ()))
+            for each in page:
+                found[each.name] = (*found.get(each.name, ()), record_of(each, ()))
         num_read += len(page)
         if not (token := page.token):
             break

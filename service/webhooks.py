@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from werkzeug.datastructures import Headers
 
 from service.problems import Problem
+from service.schemas import NO_NULL
 
 logger = logging.getLogger(__name__)
 
@@ -45,8 +46,8 @@ class MlflowEvent(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    entity: Annotated[str, Field(max_length=64)]
-    action: Annotated[str, Field(max_length=64)]
+    entity: Annotated[str, Field(max_length=64, pattern=NO_NULL)]
+    action: Annotated[str, Field(max_length=64, pattern=NO_NULL)]
     data: dict[str, Any]
     workspace: str | None = None
 

@@ -52,6 +52,8 @@ PATIENCE = 0.25
 """The next attempt comes after this share of the time that a row has waited so far."""
 LOST_S = 5.0
 """A workflow that nobody runs for so long has lost its thread: DBOS could not write."""
+STOP_LIMIT_S = 30.0
+"""For what is under way when the worker is to stop; what is not done then is begun anew."""
 MAX_RECOVERIES = 100_000  # the row counts attempts, and knows which of them brought something
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
@@ -74,6 +76,8 @@ class _Parts:
     """Workflows that this process is in."""
     idle_since: ClassVar[dict[str, float]] = {}
     """Workflows that are ours by DBOS's word, and that this process is not in."""
+    num_steps: int = 0
+    """Steps that are under way."""
 
 
 _parts = _Parts()
@@ -84,14 +88,16 @@ _stopping = threading.Event()
 @DBOS.step()
 def score_step(assessment_id: str) -> bool:
     """Sample and judge; false where another attempt is due at once."""
-    return _parts.scorer.score(assessment_id)
+    with _step():
+        return not _stopping.is_set() and _parts.scorer.score(assessment_id)
 
 
 @DBOS.step()
 def publish_step(assessment_id: str) -> bool:
     """Write to MLflow; false where it must be tried again."""
     folder = _parts.scorer.folder(assessment_id)
-    return publish(_parts.jobs, _parts.settings, assessment_id, folder, signer=_parts.signer)
+    with _step():
+        return publish(_parts.jobs, _parts.settings, assessment_id, folder, signer=_parts.signer)
 
 
 @DBOS.workflow(name="rlrisk_score", max_recovery_attempts=MAX_RECOVERIES)
@@ -99,6 +105,8 @@ def score_workflow(assessment_id: str) -> None:
     """Attempts until the row is at its end or has to wait."""
     with _running(_scoring_id(assessment_id)):
         while not score_step(assessment_id):
+            if _stopping.is_set():  # it stays pending, and whoever comes next goes on with it
+                threading.Event().wait()
             DBOS.sleep(FIRST_RETRY_S)
 
 
@@ -115,6 +123,17 @@ def _scoring_id(assessment_id: str) -> str:
 
 def _publishing_id(assessment_id: str) -> str:
     return f"publish-{assessment_id}"
+
+
+@contextlib.contextmanager
+def _step() -> Iterator[None]:
+    with _counting:
+        _parts.num_steps += 1
+    try:
+        yield
+    finally:
+        with _counting:
+            _parts.num_steps -= 1
 
 
 @contextlib.contextmanager
@@ -164,7 +183,10 @@ def run_worker(settings: ServiceSettings, *, name: str | None = None) -> None:
         threading.Thread(target=watch, args=sandboxes, daemon=True).start()
         while not _stopping.wait(SWEEP_S):
             _sweep()
-        DBOS.destroy(workflow_completion_timeout_sec=30)
+        deadline = time.monotonic() + STOP_LIMIT_S
+        while _parts.num_steps and time.monotonic() < deadline:
+            time.sleep(SWEEP_S / 5)
+        DBOS.destroy()
 
 
 def _sweep() -> None:

@@ -4,10 +4,13 @@ With tokens configured a browser signs in by HTTP basic authentication: any user
 as password. Every page is a GET, so that there is nothing a foreign site could make it do.
 """
 
+import logging
 from collections.abc import Mapping
 
 from flask import Blueprint, Response, g, redirect, request, url_for
 from flask.typing import ResponseReturnValue
+from sqlalchemy.exc import SQLAlchemyError
+from werkzeug.exceptions import HTTPException
 
 from mlflow_rlrisk import __version__
 from mlflow_rlrisk.errors import (
@@ -32,15 +35,18 @@ from service.dashboard.version_view import (
 )
 from service.deps import Dependencies
 from service.override_table import OverrideTable
-from service.problems import without_paths
+from service.problems import Problem, answer_to, without_paths
 from service.registry import RegistryReader
 from service.rl_runs import rl_runs
 from service.stored_lineage import StoredLineage
 from service.tokens import ANYBODY, Scope
 
+logger = logging.getLogger(__name__)
+
 ENTRIES_A_PAGE = 100
 DECISIONS_OF_A_VERSION = 20
 JOBS_SHOWN = 100
+MAX_VERSION = 2**31 - 1
 OVERRIDES_SHOWN = 20
 STYLE_LIFE_S = 3600
 
@@ -98,6 +104,18 @@ def _errors(pages: Blueprint) -> None:
     def away(error: Exception) -> Response:
         return _problem("MLflow does not answer", without_paths(str(error)), 502)
 
+    @pages.errorhandler(SQLAlchemyError)
+    def no_storage(error: SQLAlchemyError) -> Response:
+        logger.error("the database failed", exc_info=error)
+        return _problem("The database does not answer", "Load the page again in a while.", 503)
+
+    @pages.errorhandler(Exception)
+    def unexpected(error: Exception) -> ResponseReturnValue:
+        if isinstance(error, HTTPException | Problem):
+            return answer_to(error)
+        logger.error("the page failed", exc_info=error)
+        return _problem("The service failed", "Its log says how.", 500)
+
 
 def _problem(title: str, sentence: str, status: int) -> Response:
     return _page("problem.html.j2", status=status, title=title, sentence=sentence)
@@ -129,6 +147,8 @@ def _model_pages(pages: Blueprint, registry: RegistryReader) -> None:
 
     @pages.get("/models/<path:name>/versions/<int:number>", merge_slashes=False)
     def version(name: str, number: int) -> Response:
+        if number > MAX_VERSION:  # which no registry can even look for
+            raise ModelReferenceError(f"version {number} of {name!r}: there is none")
         record = registry.version(name, str(number))
         stored = registry.report(record)
         body = None if stored.report is None else report_body(stored.report)
@@ -217,7 +237,7 @@ def _job_page(pages: Blueprint, deps: Dependencies) -> None:
 def _audit_page(pages: Blueprint, registry: RegistryReader, deps: Dependencies) -> None:
     @pages.get("/audit")
     def audit() -> Response:
-        asked = override_rows(OverrideTable(deps.jobs.engine).list(limit=OVERRIDES_SHOWN))
+        asked = override_rows(OverrideTable(deps.jobs.engine).page(limit=OVERRIDES_SHOWN))
         model, outcome = request.args.get("model", ""), request.args.get("outcome", "")
         number = max(request.args.get("page", 1, type=int), 1)
         try:

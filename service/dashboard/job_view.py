@@ -40,7 +40,9 @@ def job_row(row: Assessment) -> dict[str, Any]:
 def _why(view: AssessmentView) -> str:
     if view.error is not None:
         return f"{view.error.code}: {view.error.detail}"
-    return f"not published yet: {view.publish_error}" if view.publish_error else ""
+    if view.publish_error is None or view.published_at is not None:
+        return view.publish_error or ""
+    return f"not published yet: {view.publish_error}"
 
 
 def _figure(value: float | None) -> str:

@@ -65,11 +65,8 @@ def blueprint(settings: ServiceSettings) -> Blueprint:
             before_id=query.before_id,
             limit=query.limit,
         )
-        last = rows[-1] if len(rows) == query.limit else None
         return AssessmentPage(
-            assessments=[AssessmentView.of(row) for row in rows],
-            next_before=None if last is None else last.created_at,
-            next_before_id=None if last is None else last.id,
+            assessments=[AssessmentView.of(row) for row in rows], **query.following(rows)
         )
 
     @routes.get("/<assessment_id>")
@@ -119,15 +116,19 @@ def _submit(settings: ServiceSettings, asked: AssessmentRequest) -> tuple[Assess
     key = request.headers.get("Idempotency-Key")
     if key is not None and not _KEY.fullmatch(key):
         raise Problem("bad-request", "Idempotency-Key: 1 to 128 visible ASCII characters")
-    check_form(asked.model, settings)
-    wanted = resolved(settings, asked)
-    _check_sandbox(settings, asked.verifier)
     limits, jobs = settings.limits, dependencies().jobs
+    owner, digest = caller().id, body_digest(asked)
     try:
+        # What was accepted once is told again, also where it would not be accepted today.
+        if known := jobs.repeated(owner=owner, body_digest=digest, key=key):
+            return known, False
+        check_form(asked.model, settings)
+        wanted = resolved(settings, asked)
+        _check_sandbox(settings, asked.verifier)
         return jobs.submit(
             wanted,
-            owner=caller().id,
-            body_digest=body_digest(asked),
+            owner=owner,
+            body_digest=digest,
             key=key,
             max_open=limits.max_open,
             max_open_per_owner=limits.max_open_per_token,

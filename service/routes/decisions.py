@@ -21,7 +21,7 @@ from service.auth import dependencies, requires
 from service.metrics import ServiceMetrics
 from service.openapi import body_of, documented
 from service.problems import FieldFault, Problem
-from service.references import alias_of, version_of
+from service.references import NAMES, alias_of, version_of
 from service.schemas import DecisionRequest, DecisionView
 from service.settings import DEFAULT_POLICY, ServiceSettings
 from service.standing import RegistryStanding, Standing
@@ -118,7 +118,8 @@ def _version(standing: RegistryStanding, reference: str) -> tuple[str, str]:
         return named
     if (aliased := alias_of(reference)) is not None:
         return aliased[0], standing.version_of_alias(*aliased)
-    raise Problem("model-uri-refused", "models:/name/version or models:/name@alias is needed")
+    need = f"models:/name/version or models:/name@alias is needed; {NAMES}"
+    raise Problem("model-uri-refused", need)
 
 
 def _decide(bench: _Bench, name: str, version: str, policy: str) -> _Answer:

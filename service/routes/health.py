@@ -1,6 +1,7 @@
 """``/livez``, ``/readyz`` and ``/metrics``: for whoever runs the service; no token is needed."""
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from flask import Blueprint, Response
@@ -9,6 +10,7 @@ from spectree import Response as Answers
 from sqlalchemy.exc import SQLAlchemyError
 
 from service.auth import dependencies
+from service.database import is_writable
 from service.metrics import ServiceMetrics
 from service.openapi import API
 from service.sandboxes import fault_of, judges
@@ -32,7 +34,7 @@ def blueprint(settings: ServiceSettings, metrics: ServiceMetrics) -> Blueprint:
     @routes.get("/readyz")
     @API.validate(resp=Answers(HTTP_200=Health, HTTP_503=Health), tags=["operations"])
     def readyz() -> tuple[Health, int]:
-        """Whether requests are taken: the database answers and there is room on the disk.
+        """Whether requests are taken: the database can be written and there is room on the disk.
 
         Without a worker, a sandbox or the signer that is configured, what was accepted waits and
         loses nothing: 200, and ``degraded``.
@@ -57,10 +59,9 @@ def blueprint(settings: ServiceSettings, metrics: ServiceMetrics) -> Blueprint:
 
 def _database() -> str:
     try:
-        dependencies().jobs.counts()
+        return OK if is_writable(dependencies().jobs.engine) else "is read-only"
     except SQLAlchemyError:
-        return "does not answer"
-    return OK
+        return "cannot be written"
 
 
 def _workers(settings: ServiceSettings) -> str:
@@ -90,8 +91,19 @@ def _signer() -> str:
 
 
 def _disk(settings: ServiceSettings) -> str:
-    folder = Path(settings.data_dir)
+    free = min(map(_free_bytes, _places(settings)))
+    return OK if free >= settings.limits.min_free_disk_bytes else "too little room"
+
+
+def _places(settings: ServiceSettings) -> Iterator[Path]:
+    """Folders that grow on this machine."""
+    yield Path(settings.data_dir)
+    url = dependencies().jobs.engine.url
+    if url.get_backend_name() == "sqlite":
+        yield Path(str(url.database)).parent
+
+
+def _free_bytes(folder: Path) -> int:
     while not folder.exists():
         folder = folder.parent
-    free = shutil.disk_usage(folder).free
-    return OK if free >= settings.limits.min_free_disk_bytes else "too little room"
+    return shutil.disk_usage(folder).free

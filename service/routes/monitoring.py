@@ -41,7 +41,10 @@ def blueprint(settings: ServiceSettings) -> Blueprint:
 def _judge(settings: ServiceSettings, run_id: str, asked: MonitorRequest) -> Judgement:
     client = timed(point_mlflow(settings))
     with mlflow_problems():
-        client.get_run(run_id)  # tells a run that is not there from a log that cannot be judged
+        # Tells a run that is not there from a log that cannot be judged, and from nonsense.
+        found = client.get_run(run_id).info.run_id
+        if found != run_id:
+            raise ValueError(f"asked for run {run_id}, got {found}")
     facts = RunFacts(group_size=asked.group_size, success_metric=asked.success_metric)
     try:
         chosen = MonitorSettings(trainer=asked.trainer, facts=facts)

@@ -25,8 +25,8 @@ from service.bounded_calls import timed
 from service.openapi import API
 from service.override_table import OverrideRow, OverrideTable
 from service.problems import FieldFault, Problem, without_paths
-from service.references import version_of
-from service.schemas import OverridePage, OverrideRequest, OverrideView
+from service.references import NAMES, version_of
+from service.schemas import OverridePage, OverrideRequest, OverrideView, PageQuery
 from service.settings import ServiceSettings
 from service.signer_protocol import SignerRefusedError, SignerUnavailableError
 from service.tokens import Scope
@@ -96,9 +96,12 @@ def blueprint(settings: ServiceSettings) -> Blueprint:
     @routes.get("")
     @requires(Scope.OVERRIDE)
     @API.validate(resp=Answers(HTTP_200=OverridePage), tags=["overrides"])
-    def index() -> OverridePage:
+    def index(query: PageQuery) -> OverridePage:
         """What was asked for over this service, the newest first."""
-        return OverridePage(overrides=[OverrideView.of(row) for row in _table().list()])
+        rows = _table().page(before=query.before, before_id=query.before_id, limit=query.limit)
+        return OverridePage(
+            overrides=[OverrideView.of(row) for row in rows], **query.following(rows)
+        )
 
     @routes.get("/<override_id>")
     @requires(Scope.OVERRIDE)
@@ -138,7 +141,7 @@ def _bar() -> Bar:
 def _named(asked: OverrideRequest) -> tuple[str, str, Target]:
     named = version_of(asked.model)
     if named is None:
-        raise Problem("model-uri-refused", "models:/name/version is needed")
+        raise Problem("model-uri-refused", f"models:/name/version is needed; {NAMES}")
     if (asked.alias is None) == (asked.stage is None):
         raise _fault("/alias", "missing", "either alias or stage is needed")
     if asked.alias is not None:

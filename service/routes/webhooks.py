@@ -94,9 +94,16 @@ def _event(body: bytes) -> MlflowEvent:
         pointer = "".join(f"/{part}" for part in first["loc"])[:256]
         fault = FieldFault(pointer=pointer, code=first["type"], message=first["msg"])
         raise Problem("invalid-field", errors=[fault]) from error
-    if event.kind in EVENTS and not all(
-        isinstance(event.data.get(name), str) for name in ("name", "version")
-    ):
-        fault = FieldFault(pointer="/data", code="missing", message="name and version are needed")
-        raise Problem("invalid-field", errors=[fault])
+    for name in ("name", "version"):
+        given = event.data.get(name)
+        if event.kind in EVENTS and not isinstance(given, str):
+            raise _fault("/data", "missing", "name and version are needed")
+        if isinstance(given, str) and "\0" in given:  # which PostgreSQL does not keep
+            raise _fault(f"/data/{name}", "null", "U+0000 is in no name of MLflow's")
     return event
+
+
+def _fault(pointer: str, code: str, message: str) -> Problem:
+    return Problem(
+        "invalid-field", errors=[FieldFault(pointer=pointer, code=code, message=message)]
+    )

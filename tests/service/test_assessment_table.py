@@ -10,6 +10,7 @@ import pytest
 from mlflow_rlrisk import ConfigError, RiskReport, log_checkpoint
 from service.app import create_app
 from service.assessment_table import AssessmentTable, KeyConflictError, QueueFullError, State
+from service.dashboard.job_view import job_row
 from service.database import open_database
 from service.deps import Dependencies
 from service.publishing import ASSESSMENT_TAG, publish
@@ -150,6 +151,30 @@ def test_pages_hold_everything_once_also_what_was_accepted_at_the_same_time(
     assert client.get("/v1/assessments?before_id=%00").status_code == 422
 
 
+def test_the_report_of_what_was_accepted_last_decides_whatever_the_clock_says(
+    jobs: AssessmentTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # After a clock that was a day ahead was set right, the older report promoted for a day.
+    def assessed(level: str) -> str:
+        job = submit(jobs)
+        begun = jobs.begin(job, max_attempts=3)
+        assert begun is not None
+        jobs.update(job, begun.fence, model_name="m", model_version="1")
+        jobs.finish(job, begun.fence, State.SUCCEEDED, report="{}", risk_level=level)
+        return job
+
+    monkeypatch.setattr("service.assessment_table.time.time", lambda: 2.0e9)
+    older = assessed("low")
+    monkeypatch.setattr("service.assessment_table.time.time", lambda: 1.9e9)
+    newer, last = assessed("high"), submit(jobs)
+
+    latest = jobs.latest_report("m", "1")
+    assert latest is not None
+    assert latest.id == newer
+    assert [each.id for each in jobs.page()] == [last, newer, older]
+    assert jobs.waiting(State.QUEUED) == [last]
+
+
 def finished(jobs: AssessmentTable, report: RiskReport) -> str:
     job = submit(jobs)
     begun = jobs.begin(job, max_attempts=3)
@@ -194,6 +219,28 @@ def test_publishing_waits_for_mlflow_and_leaves_one_run_however_often(
     assert done is not None
     assert run.info.run_id == half.info.run_id == done.run_id
     assert run.data.metrics
+
+
+def test_the_report_of_a_version_that_was_removed_meanwhile_is_published_and_says_so(
+    jobs: AssessmentTable, registry: str, tmp_path: Path
+) -> None:
+    # It was tried once a minute for ever, and its run never ended.
+    log_checkpoint(BASE, "removed")
+    simulated = simulated_report()
+    place = {"registered_name": "removed", "version": "1", "model_id": None}
+    job = finished(jobs, replace(simulated, provenance=replace(simulated.provenance, **place)))
+    client = mlflow.MlflowClient()
+    client.delete_model_version("removed", "1")
+    settings = ServiceSettings(tracking_uri=registry, prompt_sets={}, verifiers={})
+
+    assert publish(jobs, settings, job, tmp_path / "none") is True
+
+    done = jobs.find(job)
+    assert done is not None
+    assert done.published_at is not None
+    assert str(done.publish_error).startswith("not shown: version 1 of removed")
+    assert job_row(done)["why"] == done.publish_error  # the page does not call it unpublished
+    assert client.get_run(str(done.run_id)).info.status == "FINISHED"
 
 
 def test_settings_that_no_assessment_could_use_are_refused() -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -12,12 +13,14 @@ import click
 import pytest
 import yaml
 
+from mlflow_rlrisk.commands.assessment import assess
 from mlflow_rlrisk.commands.demo import demo
 from mlflow_rlrisk.commands.serve import serve
+from mlflow_rlrisk.commands.tokens import tokens
 from mlflow_rlrisk.demo.make_data import RL
 from mlflow_rlrisk.demo.serving import Place, _settings, score_command
 from mlflow_rlrisk.demo.tracking import MODEL_NAME, VERIFIER
-from service.settings import ServiceSettings
+from service.settings import ServiceSettings, load_settings
 
 ROOT = Path(__file__).parents[2]
 
@@ -52,6 +55,34 @@ def test_every_image_runs_as_nobody_in_particular_and_says_whether_it_is_well(
         assert re.findall(r"^USER (\S+)", stages[name], flags=re.MULTILINE)[-1] == "10001"
         assert "HEALTHCHECK" in stages[name]
     assert list(stages)[-1] == "service"  # what `docker build .` makes
+
+
+def test_what_the_dockerfile_shows_can_be_typed_and_writes_where_it_may(tmp_path: Path) -> None:
+    text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    shown = re.findall(r"^#   (docker run .*)$", text, flags=re.MULTILINE)
+    config = tmp_path / "service.yaml"
+    kept = re.findall(r"^#   (database|data_dir): (\S+)$", text, flags=re.MULTILINE)
+    config.write_text(yaml.safe_dump({"tracking_uri": "x", "prompt_sets": {}, "verifiers": {}}))
+    with config.open("a") as stream:
+        stream.writelines(f"{name}: {value}\n" for name, value in kept)
+    settings = load_settings(config)
+
+    commands = []
+    for line in shown:
+        options, _, command = line.partition(" mlflow-rlrisk")
+        if '"$PWD:' in options:  # a folder of the caller's, not of the image's user
+            assert '--user "$(id -u):$(id -g)"' in options
+        name, *arguments = shlex.split(command.removeprefix("-service")) or ["serve"]
+        commands.append(name)
+        parts = [os.devnull if part.startswith("/") else part for part in arguments]
+        if name == "tokens":
+            tokens.commands[parts[0]].make_context(parts[0], parts[1:])
+        elif name == "assess":
+            assess.make_context("assess", parts)
+    assert commands == ["assess", "tokens", "serve"]
+    # Beside the settings file nothing can be written; the volume is the image's user's.
+    assert settings.database == "sqlite:////data/rlrisk-service.db"
+    assert settings.data_dir == "/data"
 
 
 def test_only_the_signer_and_the_setup_see_the_key(compose: dict[str, Any]) -> None:

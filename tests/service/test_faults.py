@@ -220,6 +220,19 @@ def test_while_mlflow_talks_nonsense_an_assessment_waits_and_so_does_its_report(
     assert unpublished.publish_error
 
 
+@pytest.mark.parametrize("name", ["an empty object", "nothing at all", "a page instead of JSON"])
+def test_while_mlflow_talks_nonsense_no_run_is_judged(
+    remote: Flask, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    # An empty answer was a run without any metric, and that a judgement.
+    monkeypatch.setattr(Registry, "fault", FAULTS[name])
+
+    answer = remote.test_client().post(f"/v1/runs/{'a' * 32}/monitor", json={})
+
+    assert answer.status_code == 502
+    assert answer.get_json(force=True)["type"].endswith("/upstream")
+
+
 def test_a_registry_that_is_down_promotes_nothing(tmp_path: Path) -> None:
     app = application(tmp_path, "http://127.0.0.1:9")
     decided(app.extensions["rlrisk"].jobs, 1)
@@ -277,7 +290,7 @@ def test_a_locked_database_is_503_and_a_full_one_507_and_both_recover(
 
     with sqlite3.connect(tmp_path / "service.db", isolation_level=None) as other:
         other.execute("BEGIN IMMEDIATE")
-        locked = submit()
+        locked, is_ready = submit(), caller.get("/readyz").status_code == 200
         other.execute("ROLLBACK")
     free = submit()
 
@@ -293,6 +306,7 @@ def test_a_locked_database_is_503_and_a_full_one_507_and_both_recover(
     kept = caller.get("/v1/assessments?limit=200").get_json()["assessments"]
 
     assert (locked, free) == ((503, "storage-unavailable"), (202, "queued"))
+    assert not is_ready
     assert set(full) == {(202, "queued"), (507, "disk-full")}
     assert full[-1] == (507, "disk-full")
     assert len(kept) == 1 + full.count((202, "queued"))

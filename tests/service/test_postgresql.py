@@ -1,14 +1,17 @@
 """What holds on SQLite by itself, for its writers exclude each other, on a real PostgreSQL."""
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from flask.testing import FlaskClient
+from mlflow.webhooks.delivery import _generate_hmac_signature
 
 from mlflow_rlrisk import ConfigError
 from service import assessment_table
@@ -18,6 +21,7 @@ from service.database import open_database
 from service.deps import Dependencies
 from service.override_table import OverrideTable
 from service.settings import load_settings
+from service.webhooks import DELIVERY, SIGNATURE, TIMESTAMP
 from tests.gate.servers import postgresql
 from tests.service.running_service import write_settings
 from tests.service.test_assessment_table import submit
@@ -175,6 +179,84 @@ def test_a_null_in_a_question_is_the_callers_fault_not_the_databases(client: Fla
         answer = client.post("/v1/overrides", json={**asked, name: "nothing\0but a null"})
         assert answer.status_code == 422
         assert answer.get_json()["errors"][0]["pointer"] == f"/{name}"
+
+
+@pytest.mark.parametrize(
+    ("changes", "pointer"),
+    [
+        ({"entity": "model_ver\0sion"}, "/entity"),
+        ({"action": "\0"}, "/action"),
+        ({"data": {"name": "sft\0", "version": "1"}}, "/data/name"),
+        ({"data": {"name": "sft", "version": "1\0"}}, "/data/version"),
+    ],
+)
+def test_a_null_in_a_delivery_is_the_senders_fault_not_the_databases(
+    jobs: AssessmentTable, tmp_path: Path, changes: dict[str, Any], pointer: str
+) -> None:
+    # MLflow sends a 503 again and again.
+    (tmp_path / "secret").write_text("s" * 32)
+    config = write_settings(tmp_path, "http://127.0.0.1:9", webhook_secret_file="secret")
+    caller = create_app(load_settings(config), Dependencies(jobs=jobs)).test_client()
+    told = {"entity": "model_version", "action": "created", "data": {"name": "x", "version": "1"}}
+    body, stamp = json.dumps(told | changes), str(int(time.time()))
+    headers = {
+        DELIVERY: "d-1",
+        TIMESTAMP: stamp,
+        SIGNATURE: _generate_hmac_signature("s" * 32, "d-1", stamp, body),
+    }
+
+    answer = caller.post(
+        "/v1/webhooks/mlflow", data=body, headers=headers, content_type="application/json"
+    )
+
+    assert answer.status_code == 422
+    assert answer.get_json(force=True)["errors"][0]["pointer"] == pointer
+
+
+def test_a_lock_that_others_hold_is_503_and_what_waited_can_be_sent_again(
+    engine: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A PostgreSQL left to itself waits for ever, and a thread of the API with it.
+    monkeypatch.setattr("service.database.LOCK_LIMIT_S", 0.2)
+    own = open_database(engine.url.render_as_string(hide_password=False))
+    settings = load_settings(write_settings(tmp_path, "http://127.0.0.1:9"))
+    caller = create_app(settings, Dependencies(jobs=AssessmentTable(own))).test_client()
+    body = {"model": "models:/m/1", "prompt_set": "heldout", "verifier": "chains"}
+
+    with engine.begin() as other:
+        other.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = '10s'")
+        other.exec_driver_sql("LOCK TABLE rlrisk_assessments IN ACCESS EXCLUSIVE MODE")
+        with ThreadPoolExecutor(1) as pool:
+            asked = pool.submit(caller.post, "/v1/assessments", json=body)
+            locked = asked.result(timeout=20)
+    free = caller.post("/v1/assessments", json=body)
+    own.dispose()
+
+    assert locked.status_code == 503
+    assert locked.get_json(force=True)["type"].endswith("/storage-unavailable")
+    assert "Retry-After" in locked.headers
+    assert free.status_code == 202
+
+
+def test_a_service_whose_database_only_reads_is_not_ready(
+    engine: sa.Engine, client: FlaskClient
+) -> None:
+    # A standby answers every question, and takes no assessment.
+    def only_reads(connection: Any, _: Any) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SET default_transaction_read_only = on")
+        connection.commit()
+
+    before = client.get("/readyz")
+    sa.event.listen(engine, "connect", only_reads)
+    engine.dispose()
+    during = client.get("/readyz")
+    sa.event.remove(engine, "connect", only_reads)
+    engine.dispose()
+    after = client.get("/readyz")
+
+    assert [each.status_code for each in (before, during, after)] == [200, 503, 200]
+    assert during.get_json()["checks"]["database"] == "is read-only"
 
 
 def test_a_key_that_a_clock_brings_back_twice_gives_the_newest(

@@ -4,10 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from mlflow_rlrisk import ModelSource
+from mlflow_rlrisk import ConfigError, ModelSource
+from service.app import create_app
+from service.assessment_table import AssessmentTable
+from service.database import open_database
+from service.deps import Dependencies
 from service.problems import Problem
 from service.references import check_form, refusal_of_source
-from service.settings import ServiceSettings
+from service.settings import ServiceSettings, load_settings
+from service.tokens import TokenTable
+from tests.service.running_service import write_settings
 
 RUN = "runs:/" + "0" * 32
 REFUSED = [
@@ -99,3 +105,47 @@ def test_a_version_that_points_at_a_folder_is_held_to_the_roots(
 
     assert refusal_of_source(ModelSource(reference="x", local_path=inside), settings) is None
     assert refusal_of_source(ModelSource(reference="x", local_path=out), settings) is not None
+
+
+def test_the_machine_itself_is_answered_beside_the_names_that_the_operator_allows(
+    tmp_path: Path,
+) -> None:
+    # The health check of an image asks 127.0.0.1.
+    config = write_settings(tmp_path, "http://127.0.0.1:9", allowed_hosts=["rlrisk.internal"])
+    settings = load_settings(config)
+    jobs = AssessmentTable(open_database(settings.database))
+    caller = create_app(settings, Dependencies(jobs=jobs)).test_client()
+
+    for host, status in (
+        ("127.0.0.1:8787", 200),
+        ("rlrisk.internal", 200),
+        ("evil.example", 400),
+        ("127.0.0.1.evil.example", 400),
+    ):
+        assert caller.get("/livez", headers={"Host": host}).status_code == status, host
+
+
+@pytest.mark.parametrize("path", ["/v1/assessments", "/v1/decisions"])
+def test_a_name_of_other_letters_is_refused_with_those_that_are_taken(
+    tmp_path: Path, path: str
+) -> None:
+    # MLflow takes it, and a refusal that only asks for models:/name/version is of no help.
+    settings = load_settings(write_settings(tmp_path, "http://127.0.0.1:9"))
+    jobs = AssessmentTable(open_database(settings.database))
+    caller = create_app(settings, Dependencies(jobs=jobs)).test_client()
+    more = {} if path.endswith("decisions") else {"prompt_set": "heldout", "verifier": "chains"}
+
+    answer = caller.post(path, json={"model": "models:/größe+1/1", **more})
+
+    assert answer.status_code == 422
+    assert "A-Z a-z 0-9 space . _ -" in answer.get_json(force=True)["detail"]
+
+
+@pytest.mark.parametrize("name", ["", "x" * 129, "two\nlines", "\x1b[31mred", "no\udcfftext"])
+def test_a_token_is_for_a_name_that_can_be_shown(tmp_path: Path, name: str) -> None:
+    table = TokenTable(open_database(f"sqlite:///{tmp_path / 'jobs.db'}"))
+
+    with pytest.raises(ConfigError, match="1 to 128 printable characters are needed"):
+        table.create(name, ["read"])
+    assert table.list() == []
+    assert table.create("größe ☃", ["read"])[1].name == "größe ☃"

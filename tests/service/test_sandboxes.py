@@ -31,16 +31,18 @@ def test_what_every_living_worker_would_fail_is_refused_at_once(tmp_path: Path) 
     engine = open_database(settings.database)
     client = create_app(settings, Dependencies(jobs=AssessmentTable(engine))).test_client()
 
-    unknown = asked(client, "bad")
+    unknown = asked(client, "bad", key="k")
     say_alive(engine, "one")
     watch(settings, engine, "one", lambda _: True)
     answers = {name: asked(client, name) for name in verifiers}
+    again = asked(client, "bad", key="k")
     ready = client.get("/readyz")
     with engine.begin() as connection:  # the worker falls silent
         connection.execute(sa.text("update rlrisk_workers set seen_at = 0"))
     later = asked(client, "bad")
 
     assert unknown.status_code == 202  # no worker has said anything
+    assert (again.status_code, again.json["id"]) == (200, unknown.json["id"])
     assert {name: each.status_code for name, each in answers.items()} == {
         **{"good": 202, "plain": 202, "bad": 503},
     }
@@ -53,9 +55,28 @@ def test_what_every_living_worker_would_fail_is_refused_at_once(tmp_path: Path) 
     assert later.status_code == 202
 
 
-def asked(client: FlaskClient, verifier: str) -> Any:
+def asked(client: FlaskClient, verifier: str, key: str | None = None) -> Any:
     body = {"model": "models:/a/1", "prompt_set": "heldout", "verifier": verifier}
-    return client.post("/v1/assessments", json=body)
+    headers = {} if key is None else {"Idempotency-Key": key}
+    return client.post("/v1/assessments", json=body, headers=headers)
+
+
+def test_what_was_accepted_is_told_again_where_the_operator_has_changed_the_settings(
+    tmp_path: Path,
+) -> None:
+    # Whoever heard no answer asks again; that the name is gone now is no answer about their own.
+    engine = open_database(f"sqlite:///{tmp_path / 'jobs.db'}")
+    told = []
+    for verifiers in ({"mine": "exact"}, {"renamed": "exact"}):
+        config = write_settings(tmp_path, "sqlite:///x.db", verifiers=verifiers)
+        deps = Dependencies(jobs=AssessmentTable(engine))
+        client = create_app(load_settings(config), deps).test_client()
+        told.append(asked(client, "mine", key="k"))
+    other = asked(client, "renamed", key="k")
+
+    assert [each.status_code for each in told] == [202, 200]
+    assert told[0].json["id"] == told[1].json["id"]
+    assert other.json["type"].endswith("/idempotency-conflict")
 
 
 def test_the_reason_of_a_judge_without_a_sandbox_keeps_its_code() -> None:

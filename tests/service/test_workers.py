@@ -4,6 +4,7 @@ import math
 import os
 import shutil
 import signal
+import subprocess
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ from mlflow_rlrisk import log_checkpoint
 from service.assessment_table import AssessmentTable
 from service.database import open_database
 from service.settings import load_settings
+from service.worker import STOP_LIMIT_S
 from service.worker_presence import gone, say_alive
 from tests.mlflow_server import sqlite_store
 from tests.service.running_service import (
@@ -88,6 +90,40 @@ def _check(api: RunningService, config: Path) -> None:
     assert experiment is not None
     query = f"tags.`rlrisk.assessment_id` = '{asked}'"
     assert len(mlflow.MlflowClient().search_runs([experiment.experiment_id], query)) == 1
+
+
+def test_a_worker_that_is_told_to_stop_ends_and_the_next_goes_on_with_what_it_ran(
+    database: Path, tmp_path: Path
+) -> None:
+    # It began the same assessment anew each second until its whole grace was over.
+    with sqlite_store(database, tmp_path) as uri:
+        log_checkpoint(BASE, "chains-sft")
+        (tmp_path / "slow.py").write_text(SLOW)
+        config = write_settings(
+            tmp_path,
+            uri,
+            artifact_roots=[str(tmp_path / "artifacts")],
+            verifiers={"slow": "slow.py:slow"},
+        )
+        with running_service(config) as service:
+            client = Client(service.url)
+            asked = client.assess("models:/chains-sft/1", verifier="slow").json["id"]
+            wait_for(lambda: service.pids("service.child"))
+            assert service.process is not None
+
+            service.process.terminate()
+            try:
+                code = service.process.wait(timeout=0.8 * STOP_LIMIT_S)
+            except subprocess.TimeoutExpired:
+                code = None
+            left = service.pids()
+            service.start()
+            service.wait_until_up()
+            done = client.wait(asked)
+
+    assert (code, left) == (0, [])
+    assert done["state"] == "succeeded"
+    assert done["error"] is None
 
 
 def test_after_the_database_was_away_nobody_counts_as_dead_before_it_could_be_heard(

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import pytest
-from playwright.sync_api import Browser, Route, expect
+from mlflow import MlflowClient
+from playwright.sync_api import Browser, FloatRect, Locator, Route, expect
 from werkzeug.serving import make_server
 
 import service.dashboard
@@ -115,6 +116,31 @@ def test_a_page_fits_desktop_and_phone_in_light_and_dark_and_axe_and_console_are
         looked.open(url + PAGES[name](world))
 
         check_looks(looked, where, name, schemes)
+
+
+@pytest.mark.parametrize("name", ["n" * 250, "名" * 250])
+def test_one_long_name_hides_nothing_of_the_other_models(
+    world: World, url: str, screens: Mapping[str, Looked], name: str
+) -> None:
+    # Whoever may register a model pushed all levels out of everybody's window.
+    client = MlflowClient(world.uri, world.uri)
+    client.create_registered_model(name)
+    try:
+        for where, looked in screens.items():
+            page = looked.open(url + address("models"))
+            cells = page.locator("tr", has=page.get_by_role("link", name=LADDER)).locator("td")
+            edges = [box["x"] + box["width"] for box in map(_box, cells.all())]
+
+            assert max(edges) <= SCREENS[where]["viewport"]["width"]
+            check_looks(looked, where, "long-name", ["light"])
+    finally:
+        client.delete_registered_model(name)
+
+
+def _box(cell: Locator) -> FloatRect:
+    box = cell.bounding_box()
+    assert box is not None
+    return box
 
 
 def test_what_is_not_there_is_a_page_of_the_same_quality(

@@ -6,16 +6,21 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import sqlalchemy as sa
 from flask.testing import FlaskClient
+from google.protobuf.json_format import ParseError
 from mlflow.exceptions import MlflowException
+from mlflow.store.entities import PagedList
 from werkzeug.datastructures import Headers
 
 from mlflow_rlrisk.errors import ModelReferenceError, SinkError
+from service.app import create_app
 from service.deps import Dependencies
 from service.registry import StoredReport, VersionRecord
+from service.settings import load_settings
 from tests.service.dashboard.addresses import address, application, every_page
 from tests.service.dashboard_world import (
     BROKEN,
@@ -24,6 +29,7 @@ from tests.service.dashboard_world import (
     SIGNED,
     DashboardWorld,
 )
+from tests.service.running_service import write_settings
 
 pytestmark = [pytest.mark.mlflow, pytest.mark.xdist_group("dashboard")]
 
@@ -267,6 +273,7 @@ def test_the_audit_log_is_paged_filtered_and_its_chain_checked(
         "/models/absent",
         "/models/absent/versions/1",
         f"/models/{LADDER}/versions/99",
+        f"/models/{LADDER}/versions/{10**20}",
         "/runs/0123456789abcdef0123456789abcdef",
         "/runs/..%2Fetc",
         "/?after=nonsense",
@@ -324,11 +331,19 @@ def _basic(password: str) -> Headers:
     return Headers({"Authorization": f"Basic {text}"})
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        MlflowException("database is locked at /srv/secret/mlflow.db"),
+        TypeError("'NoneType' of /srv"),  # an answer of another kind, as its client meets it
+        ParseError("Failed to parse version field"),
+    ],
+)
 def test_a_registry_that_fails_inside_is_no_crash(
-    world: DashboardWorld, browser: FlaskClient, monkeypatch: pytest.MonkeyPatch
+    world: DashboardWorld, browser: FlaskClient, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def fail(*_: object, **__: object) -> None:
-        raise MlflowException("database is locked at /srv/secret/mlflow.db")
+        raise error
 
     assert world.deps.registry is not None
     for method in ("search_registered_models", "get_registered_model", "get_run"):
@@ -338,3 +353,48 @@ def test_a_registry_that_fails_inside_is_no_crash(
         page = read(browser, path, 502)
         assert "MLflow does not answer" in page.text
         assert "/srv" not in page.text
+
+
+def test_a_registry_that_answers_with_no_number_where_one_is_needed_is_said_not_to_answer(
+    world: DashboardWorld, browser: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def odd(*_: object, **__: object) -> object:
+        version = SimpleNamespace(name=LADDER, version="x", creation_timestamp=None)
+        return PagedList([version], None)
+
+    assert world.deps.registry is not None
+    monkeypatch.setattr(world.deps.registry.client, "search_model_versions", odd)
+
+    for path in ("/", address("model", name=LADDER)):
+        assert "MLflow does not answer" in read(browser, path, 502).text
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "title"),
+    [
+        (sa.exc.OperationalError("SELECT", {}, OSError("/srv")), 503, "The database"),
+        (KeyError("/srv"), 500, "The service failed"),
+    ],
+)
+def test_what_fails_here_is_a_page_too_and_what_is_refused_a_document_as_before(
+    world: DashboardWorld,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    status: int,
+    title: str,
+) -> None:
+    settings = load_settings(write_settings(tmp_path, "http://127.0.0.1:9"))
+    browser = create_app(settings, world.deps).test_client()
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(world.deps.jobs, "page", fail)
+
+    page = read(browser, "/jobs", status)
+    assert title in page.text
+    assert "/srv" not in page.text
+    refused = browser.get("/jobs", headers={"X-Long": "x" * 9000})
+    assert (refused.status_code, refused.mimetype) == (431, "application/problem+json")
+    assert browser.post("/jobs").status_code == 405
