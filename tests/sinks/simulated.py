@@ -11,6 +11,7 @@ from mlflow_rlrisk.measure import measure
 from mlflow_rlrisk.records import FinishReason, Grade, GradedGroup, Prompt, Rollout
 from mlflow_rlrisk.report import ExampleRollout, Provenance, RiskReport, summarize
 from mlflow_rlrisk.rollout_store import RolloutStore
+from mlflow_rlrisk.sinks.registry import log_checkpoint
 
 HOSTILE = (
     "</script><script>alert(1)</script><img src=x onerror=alert(2)>\u202e gnp\x00 &amp; {{7*7}}"
@@ -101,3 +102,9 @@ def stored(groups: list[GradedGroup], folder: Path) -> Path:
     store.bind(PROVENANCE.digests)
     store.append(groups)
     return folder
+
+
+def assessed(checkpoint: Path) -> RiskReport:
+    """A report about a version that exists."""
+    version = log_checkpoint(checkpoint, "coder-sft")
+    return report_of(version.source.removeprefix("models:/"), str(version.version))
