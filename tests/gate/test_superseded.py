@@ -246,3 +246,17 @@ def test_tags_that_show_no_verdict_are_mlflows_own_matter(gated: Gated) -> None:
     assert gated.plain.get_model_version("prod-a", "1").tags == {}
     with pytest.raises(mlflow.MlflowException, match=r"version=9.* not found"):
         gated.store.set_model_version_tag("prod-a", "9", tag("team", "rl"))
+
+
+def test_an_override_that_nobody_signed_neither_counts_nor_keeps_a_model_from_its_name(
+    gated: Gated,
+) -> None:
+    version = gated.version("prod-a")
+    gated.attest(version, risk_level="high")
+    gated.tag(version, OVERRIDE, "{}")
+
+    gated.store.rename_registered_model("prod-a", "prod-b")
+
+    assert gated.store.get_model_version("prod-b", "1").tags[OVERRIDE] == "{}"
+    with refused():
+        gated.store.set_registered_model_alias("prod-b", "champion", "1")
