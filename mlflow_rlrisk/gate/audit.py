@@ -69,12 +69,16 @@ class AuditLog:
 
     def find(self, **wanted: str) -> list[Entry]:
         """Entries with these values, newest first; the chain is not checked."""
+        return [each.entry for each in self.find_recorded(**wanted)]
+
+    def find_recorded(self, **wanted: str) -> list[Recorded]:
+        """The same entries with their places in the log."""
         query = sa.select(LOG).order_by(LOG.c.sequence.desc())
         for name, value in wanted.items():
             query = query.where(LOG.c[name] == value)
         with _log_errors(), self._engine.begin() as connection:
             rows = connection.execute(query).mappings().all()
-        return [Entry.of(dict(row)) for row in rows]
+        return [Recorded.of(dict(row)) for row in rows]
 
 
 class _log_errors:  # noqa: N801  (used as a context manager function)

@@ -63,6 +63,12 @@ class Recorded:
     previous: str
     hash: str
 
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> "Recorded":
+        """Read from a row of the log."""
+        own = {each.name: row[each.name] for each in fields(cls) if each.name != "entry"}
+        return cls(entry=Entry.of(row), **own)
+
     def to_dict(self) -> dict[str, Any]:
         """The entry as one flat JSON object."""
         own = {"sequence": self.sequence, "recorded_at": self.recorded_at}

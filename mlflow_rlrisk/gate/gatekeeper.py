@@ -7,6 +7,7 @@ the method has returned.
 """
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -122,7 +123,7 @@ class Gatekeeper:
         own = evidence.attested_places if there in evidence.attested_places else ()
         for key, value in shown.items():
             said = verdict_tags.statement_in(bar, key, value, [place, *own], now)
-            if said and (fault := self._superseded(bar, there, key, said.statement)):
+            if said and (fault := self._superseded(bar, there, new_name, key, said.statement)):
                 self._refuse_tag(bar, action, place, key, fault)
 
     def admit_archiving(self, name: str, held: Sequence[tuple[str, Target]]) -> None:
@@ -198,7 +199,7 @@ class Gatekeeper:
         if value is not None and fault is None:
             said = verdict_tags.statement_in(bar, key, value, [place], now)
         if said is not None:
-            fault = self._superseded(bar, place, key, said.statement)
+            fault = self._superseded(bar, place, name, key, said.statement)
             text = f"{_issued(key)}{said.statement.issued_at}: {_gist(said)}"
             key_ids = " ".join(signer.key_id for signer in said.signers)
         if fault is not None:
@@ -207,24 +208,29 @@ class Gatekeeper:
             self._log(bar, action, place, key, Outcome.PROMOTE, "proven", text, key_ids)
 
     def _superseded(
-        self, bar: Bar, place: Place, key: str, statement: Attestation | Override
+        self, bar: Bar, place: Place, name: str, key: str, statement: Attestation | Override
     ) -> str | None:
-        """Why a statement counts no more: the log knows that the tag held a newer one.
+        """Why a statement counts no more under this name: the tag held a newer one, by the log.
 
         The tag itself does not tell: whoever may rename or delete a model can take it away. What
         a key signed that is revoked by now supersedes nothing, and what has expired gains nothing.
+        Nor does what was said under a name that the model had left by then: of another model.
         """
         if is_expired(statement, self.clock()):
             return None
         wanted = {"action": "set_tag", "outcome": str(Outcome.PROMOTE), "target": key}
         wanted |= {"workspace": place.workspace, "version": place.version}
-        for name in {statement.model, place.model, *self.former_names(place.model)}:
-            for entry in self.log.find(**wanted, model=name):
-                before, _, rest = entry.message.partition(_issued(key))
+        ends = {**self._names(place.model), place.model: math.inf}
+        if statement.model == name:
+            ends[name] = math.inf
+        for model, end in ends.items():
+            for found in self.log.find_recorded(**wanted, model=model):
+                before, _, rest = found.entry.message.partition(_issued(key))
                 known = rest[: len(statement.issued_at)]
-                signers = [bar.ring.keys.get(each) for each in entry.key_ids.split()]
+                signers = [bar.ring.keys.get(each) for each in found.entry.key_ids.split()]
                 is_good = all(each is not None and each.revoked_at is None for each in signers)
-                if not before and is_good and known > statement.issued_at:
+                is_good &= found.sequence <= end and not before
+                if is_good and known > statement.issued_at:
                     return f"the version had a newer one, of {known}"
         return None
 
@@ -250,13 +256,21 @@ class Gatekeeper:
 
     def former_names(self, name: str) -> Sequence[str]:
         """Names that a model had before, by the renames that the log knows, latest first."""
-        names, searched = [name], 0
-        while searched < len(names):
-            wanted = {"action": "rename", "outcome": DONE, "target": names[searched]}
-            found = self.log.find(workspace=self.workspace(), **wanted)
-            names += [entry.model for entry in found if entry.model not in names]
-            searched += 1
-        return names[1:]
+        return list(self._names(name))
+
+    def _names(self, name: str) -> dict[str, float]:
+        """Former name -> place in the log of the last rename by which a model may have left it."""
+        ends: dict[str, float] = {}
+        searching = [name]
+        for each in searching:  # grows meanwhile
+            wanted = {"action": "rename", "outcome": DONE, "target": each}
+            for found in self.log.find_recorded(workspace=self.workspace(), **wanted):
+                former = found.entry.model
+                if former not in (name, *ends):
+                    searching.append(former)
+                if former != name:
+                    ends[former] = max(found.sequence, ends.get(former, 0))
+        return ends
 
     def _settle(
         self, bar: Bar, action: str, place: Place, target: Target, verdict: Verdict

@@ -29,7 +29,7 @@ _READ = (
 )
 
 State = list[tuple[Any, ...]]
-"""Versions, aliases and verdict tags of a model."""
+"""Versions, aliases and verdict tags of a model, or of one of its versions."""
 
 
 class ChangedMeanwhileError(MlflowException):
@@ -51,12 +51,14 @@ class Judged:
         action: What was asked for.
         workspace: Of the model.
         name: The model.
+        version: The one that the decision is about; ``None`` for all of them.
         state: What it held.
     """
 
     action: str
     workspace: str
     name: str
+    version: str | None
     state: State
 
     def check(self, session: Any) -> None:
@@ -75,12 +77,17 @@ class Judged:
         session.execute(
             for_all.where(_MODEL.c.workspace == self.workspace, _MODEL.c.name == self.name)
         ).all()
-        if state_of(session, self.workspace, self.name, lock=True) != self.state:
+        if state_of(session, self.workspace, self.name, self.version, lock=True) != self.state:
             raise ChangedMeanwhileError(self.action, self.name)
 
 
-def state_of(session: Any, workspace: str, name: str, *, lock: bool = False) -> State:
-    """What a model holds that a decision about its tags or its name depends on."""
+def state_of(
+    session: Any, workspace: str, name: str, version: str | None, *, lock: bool = False
+) -> State:
+    """What a model holds that a decision about a version's tags, or about its name, depends on.
+
+    A model may have thousands of versions, and each gets a dozen tags: no write reads them all.
+    """
     found: State = []
     for table, columns in _READ:
         query = (
@@ -88,6 +95,8 @@ def state_of(session: Any, workspace: str, name: str, *, lock: bool = False) -> 
             .where(table.c.workspace == workspace, table.c.name == name)
             .order_by(*(table.c[column] for column in columns[:2]))
         )
+        if version is not None and "version" in columns:
+            query = query.where(table.c.version == int(version))
         rows = session.execute(query.with_for_update() if lock else query).all()
         found += [tuple(row) for row in rows if "key" not in columns or is_reserved(row.key)]
     return found

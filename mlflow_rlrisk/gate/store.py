@@ -141,7 +141,7 @@ class _GatedStore(SqlAlchemyStore):
         def rename() -> Any:
             return super(_GatedStore, self).rename_registered_model(name, new_name)
 
-        renamed = self._as_judged("rename", name, admit, rename)
+        renamed = self._as_judged("rename", name, None, admit, rename)
         self.gatekeeper.note("rename", DONE, name, target=new_name)
         return renamed
 
@@ -153,7 +153,7 @@ class _GatedStore(SqlAlchemyStore):
             super(_GatedStore, self).set_model_version_tag(name, version, tag)
 
         if is_reserved(tag.key):
-            self._as_judged("set_tag", name, admit, write)
+            self._as_judged("set_tag", name, _number(version), admit, write)
             return
         try:
             write()
@@ -170,7 +170,7 @@ class _GatedStore(SqlAlchemyStore):
             super(_GatedStore, self).delete_model_version_tag(name, version, key)
 
         if is_reserved(key):
-            self._as_judged("delete_tag", name, admit, delete)
+            self._as_judged("delete_tag", name, _number(version), admit, delete)
         else:
             delete()
 
@@ -224,16 +224,22 @@ class _GatedStore(SqlAlchemyStore):
         return held
 
     def _as_judged(
-        self, action: str, name: str, admit: Callable[[], None], act: Callable[[], Any]
+        self,
+        action: str,
+        name: str,
+        version: str | None,
+        admit: Callable[[], None],
+        act: Callable[[], Any],
     ) -> Any:
-        """Judge and act on one state of a model; anew where others changed it in between."""
-        workspace = self._get_active_workspace()
+        """Judge and act on one state of a model, or of a version; anew where others changed it."""
+        about: dict[str, Any] = {"name": name, "version": version}
+        about["workspace"] = self._get_active_workspace()
         tries = 0
         while True:
             tries += 1
             with refusing(action), self.ManagedSessionMaker() as session:
-                state = state_of(session, workspace, name)
-            judged = Judged(action=action, workspace=workspace, name=name, state=state)
+                state = state_of(session, **about)
+            judged = Judged(action=action, state=state, **about)
             with refusing(action):
                 admit()
             try:

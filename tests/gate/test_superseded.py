@@ -96,6 +96,29 @@ def test_a_verdict_under_a_former_name_is_not_replaced_by_an_older_one_under_the
         put(gated, "prod-a", ATTESTATION_TAG, low)
 
 
+def test_a_model_that_took_a_name_which_was_left_supersedes_nothing(gated: Gated) -> None:
+    # Blue and green: the candidate's name is free again once the candidate went live.
+    candidate = made(gated, "prod-next")
+    signed = gated.world.sign(candidate, gated.files, issued_at=ago(hours=3))
+    put(gated, "prod-next", ATTESTATION_TAG, signed)
+    gated.store.rename_registered_model("prod-next", "prod-live")
+    following = made(gated, "prod-next")
+    put(gated, "prod-next", ATTESTATION_TAG, gated.world.sign(following, gated.files))
+    live = gated.client.get_model_version("prod-live", "1")
+    renewed = gated.world.sign(live, gated.files, issued_at=ago(hours=1))
+
+    gated.store.rename_registered_model("prod-live", "prod-last")
+    gated.store.rename_registered_model("prod-last", "prod-live")
+    put(gated, "prod-live", ATTESTATION_TAG, renewed)
+
+    gated.store.set_registered_model_alias("prod-live", "champion", "1")
+    gated.store.delete_registered_model("prod-next")
+    made(gated, "dev-x")
+    put(gated, "dev-x", ATTESTATION_TAG, signed)
+    with refused("the version had a newer one"):  # it would speak as the one that followed
+        gated.store.rename_registered_model("dev-x", "prod-next")
+
+
 def test_an_override_that_a_shorter_one_replaced_does_not_return(gated: Gated) -> None:
     version = made(gated, "prod-a")
     week = {"issued_at": ago(hours=2), "expires_at": ago(days=-6)}
@@ -165,6 +188,20 @@ def test_a_newer_verdict_that_came_after_the_decision_about_an_older_one_stays(
         put(gated, "prod-a", ATTESTATION_TAG, low)
 
     assert gated.plain.get_model_version("prod-a", "1").tags[ATTESTATION_TAG] == high
+
+
+def test_a_tag_does_not_wait_for_those_of_other_versions(
+    gated: Gated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = made(gated, "prod-a")
+    other = gated.version("prod-a", is_proven=True)
+    times = overtaking(
+        monkeypatch, "admit_tag", lambda time: gated.tag(other, "rlrisk.note", str(time))
+    )
+
+    put(gated, "prod-a", ATTESTATION_TAG, gated.world.sign(version, gated.files))
+
+    assert times == [0]
 
 
 def test_an_alias_that_was_set_after_the_decision_does_not_come_along_by_a_rename(
