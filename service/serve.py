@@ -166,7 +166,7 @@ def application(settings: ServiceSettings, threads: int) -> Flask:
     """The application over the real database and the real MLflow.
 
     Without a single token everybody is let in; `check_address` keeps that to loopback. Streams
-    leave half of the threads to all other requests.
+    leave half of the threads to all other requests; a single thread has none for them.
     """
     from service.app import create_app  # its metrics look for SHARED_COUNTS when imported
 
@@ -178,7 +178,7 @@ def application(settings: ServiceSettings, threads: int) -> Flask:
         tokens=tokens if tokens.list() else None,
         registry=_registry(settings),
         signer=signer_of(settings),
-        max_streams=max(1, threads // 2),
+        max_streams=threads // 2,
     )
     return create_app(settings, deps)
 

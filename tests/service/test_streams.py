@@ -52,10 +52,11 @@ def test_streams_beyond_their_number_are_told_to_come_again_and_a_closed_one_mak
     fourth.close()
 
 
+@pytest.mark.parametrize(("threads", "streams"), [(4, 2), (1, 0)])
 def test_half_of_the_threads_answer_however_many_streams_are_asked_for(
-    tmp_path: Path, registry: str
+    tmp_path: Path, registry: str, threads: int, streams: int
 ) -> None:
-    options = ["--processes", "1", "--threads", "4"]
+    options = ["--processes", "1", "--threads", str(threads)]
 
     with running_service(
         write_settings(tmp_path, registry), role="api", options=options
@@ -73,7 +74,7 @@ def test_half_of_the_threads_answer_however_many_streams_are_asked_for(
             each.close()
 
     assert alive.status == 200
-    assert statuses == [200] * 2 + [429] * 6
+    assert statuses == [200] * streams + [429] * (8 - streams)
 
 
 def test_neither_a_stream_nor_an_idle_connection_keeps_the_api_from_its_end(
