@@ -77,7 +77,10 @@ class Judged:
         session.execute(
             for_all.where(_MODEL.c.workspace == self.workspace, _MODEL.c.name == self.name)
         ).all()
-        if state_of(session, self.workspace, self.name, self.version, lock=True) != self.state:
+        # Every writer of a verdict tag waits for the model. A stage's writer has locked versions
+        # before it waits: to wait for those in turn, where it is not needed, would be a deadlock.
+        lock = self.version is None
+        if state_of(session, self.workspace, self.name, self.version, lock=lock) != self.state:
             raise ChangedMeanwhileError(self.action, self.name)
 
 
