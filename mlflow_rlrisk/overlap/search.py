@@ -6,7 +6,7 @@ where the Jaccard similarity of its word shingles is at least `NEAR`, computed e
 candidate. Shingles that many prompts share (a template around the task) say nothing of two
 prompts being the same task and are left out of the similarity. Where tasks are put together from
 few parts, many of a prompt's own shingles are such too, so all but those of real templates have to
-be as similar.
+be as similar: what very many prompts share, or many of one side and none of the other.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -38,7 +38,8 @@ BOILERPLATE_SHARE, BOILERPLATE_COUNT = 0.01, 20
 """A shingle in more than this share of the prompts, and in more than this many, is no evidence that
 two prompts which have it are the same task."""
 TEMPLATE_SHARE = 0.1
-"""In more than this share it is a template, whose absence is no evidence that they differ: ours."""
+"""In more than this share it is a template, whose absence is no evidence that they differ: ours. So
+it is in fewer where the other side does not have it, as with data under many templates."""
 NUM_EXAMPLES = 20
 
 
@@ -142,6 +143,31 @@ def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
         yield batch
 
 
+@dataclass(frozen=True, slots=True)
+class _Shingles:
+    """Shingles of (a sample of) one side's distinct texts, sorted: all, common ones, templates."""
+
+    found: Hashes
+    common: Hashes
+    templates: Hashes
+
+    @classmethod
+    def of(cls, texts: list[str]) -> "_Shingles":
+        step = max(1, len(texts) // SAMPLE)
+        sample = list(dict.fromkeys(texts[::step]))
+        shingles = [shingle_hashes(batch)[0] for batch in _batches(sample)]
+        values, counts = np.unique(np.concatenate(shingles), return_counts=True)
+        common, templates = (
+            np.asarray(values[counts > max(BOILERPLATE_COUNT, share * len(sample))])
+            for share in (BOILERPLATE_SHARE, TEMPLATE_SHARE)
+        )
+        return cls(values, common, templates)
+
+    def missing_in(self, other: "_Shingles") -> Hashes:
+        """What many texts here have and none there."""
+        return np.setdiff1d(self.common, other.found)
+
+
 @dataclass(slots=True)
 class _Search:
     texts: list[str]
@@ -159,7 +185,9 @@ class _Search:
 
     @classmethod
     def over(cls, texts: list[str], sample: list[str]) -> "_Search":
-        boilerplate, templates = map(np.union1d, _common_shingles(texts), _common_shingles(sample))
+        ours, theirs = _Shingles.of(texts), _Shingles.of(sample)
+        one_sided = np.union1d(ours.missing_in(theirs), theirs.missing_in(ours))
+        boilerplate = np.union1d(ours.common, theirs.common)
         keys, rows, parts = [np.empty((NUM_BANDS, 0), dtype=np.uint64)], [], []
         start = 0
         for batch in _batches(texts):
@@ -176,7 +204,7 @@ class _Search:
             sorted_hashes=hashes[order],
             by_hash=order,
             boilerplate=boilerplate,
-            templates=templates,
+            templates=np.union1d(one_sided, np.union1d(ours.templates, theirs.templates)),
             rows=np.concatenate(rows),
             index=BandIndex(np.concatenate(keys, axis=1)),
             is_exact=np.zeros(len(texts), dtype=bool),
@@ -250,19 +278,6 @@ class _Search:
 def _printable(text: str) -> str:
     """Without lone surrogates, which JSON can hold and no output can."""
     return text.encode(errors="replace").decode()
-
-
-def _common_shingles(texts: list[str]) -> tuple[Hashes, Hashes]:
-    """Shingles that many of (a sample of) the distinct texts share, sorted: all, and templates."""
-    step = max(1, len(texts) // SAMPLE)
-    sample = list(dict.fromkeys(texts[::step]))
-    shingles = [shingle_hashes(batch)[0] for batch in _batches(sample)]
-    values, counts = np.unique(np.concatenate(shingles), return_counts=True)
-    common, templates = (
-        np.asarray(values[counts > max(BOILERPLATE_COUNT, share * len(sample))])
-        for share in (BOILERPLATE_SHARE, TEMPLATE_SHARE)
-    )
-    return common, templates
 
 
 def _telling(texts: list[str], boilerplate: Hashes) -> tuple[Hashes, npt.NDArray[np.int64]]:

@@ -128,6 +128,21 @@ def test_a_template_that_only_one_side_has_hides_no_task() -> None:
     assert (found.num_exact, found.num_near) == (0, 40)
 
 
+def test_many_templates_that_only_one_side_has_hide_no_task() -> None:
+    # Each of them is in too few prompts to be told by its share.
+    rng = random.Random(3)
+    words = [f"w{i}" for i in range(4000)]
+    rl = [" ".join(rng.choices(words, k=20)) for _ in range(1000)]
+    own = [" ".join(rng.choices(words, k=20)) for _ in range(600)]
+    forms = [
+        " ".join([*rng.choices(words, k=12), "{}", *rng.choices(words, k=6)]) for _ in range(20)
+    ]
+
+    found = find_overlap(rl, [forms[i % 20].format(text) for i, text in enumerate(rl[:400] + own)])
+
+    assert (found.num_exact, found.num_near) == (0, 400)
+
+
 def test_a_match_in_a_later_batch_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     import mlflow_rlrisk.overlap.search as search
 
