@@ -42,7 +42,9 @@ _LATEX_FRACTION = re.compile(
     r"(?:\{(?P<over>[^{}]+)\}\s*\{(?P<under>[^{}]+)\}|(?P<a>\d)\s*(?P<b>\d))"
 )
 _LATEX_NOISE = re.compile(r"\\[,;!: ]|\{,\}|\\left|\\right|\\\$|\\%")
-_UNIT_POWER = re.compile(r"(?<=[A-Za-z}])\s*\^\s*(?:\{\s*[-+−]?\d+\s*\}|[-+−]?\d+)")
+_SPACE_OF_LIST = re.compile(r",\\[,;: ]")
+"""What stands behind it is another answer; ``1,\\!234`` has no space."""
+_UNIT_POWER = re.compile(r"(?<=[A-Za-z}])(?<!\de)\s*\^\s*(?:\{\s*[-+−]?\d+\s*\}|[-+−]?\d+)")
 _HASHES = re.compile(r"####[ \t]*([^\n]*)")
 _PHRASE = re.compile(r"\banswer(?:\s+is|\s*:|\s*=)(?:\s*:)?", re.IGNORECASE)
 _OTHER_VALUE = re.compile(
@@ -206,7 +208,8 @@ def _is_coefficient(text: str, match: re.Match[str]) -> bool:
 
 
 def _clean(text: str) -> str:
-    plain = _UNIT_POWER.sub("", _LATEX_NOISE.sub("", _MINUS.sub("-", text)))
+    spaced = _SPACE_OF_LIST.sub(", ", _MINUS.sub("-", text))
+    plain = _UNIT_POWER.sub("", _LATEX_NOISE.sub("", spaced))
     return _LATEX_FRACTION.sub(_plain_fraction, plain)
 
 

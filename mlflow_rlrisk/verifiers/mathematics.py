@@ -5,9 +5,9 @@ verifier runs in the main thread of its worker. A truth that it cannot read is r
 its own default takes such a truth as met; so is a number that it reads as another one.
 
 Some numbers it reads as other values without a word: ``1 3/4`` as 1, ``1\,234`` as 235, ``1e-05``
-as e - 5. They are written out before it sees them, in truths and in completions alike. Where the
-last box holds nothing that can be read it goes on to numbers beside it; a completion whose box
-states nothing states nothing here.
+as e - 5. They are written out before it sees them, in truths and in completions alike; ``2e-1``,
+which may well be 2e - 1, counts as both. Where the last box holds nothing that can be read it goes
+on to numbers beside it; a completion whose box states nothing states nothing here.
 """
 
 import importlib.util
@@ -37,9 +37,10 @@ _MINUS_SIGNS = str.maketrans("−－﹣", "---")
 _SPACE = r"(?:\\[,;:! ] ?|[ ~\u00a0\u2009\u202f])"
 _SPACED = re.compile(rf"(?<![\d.,])\d{{1,3}}(?:{_SPACE}\d{{3}})+(?!\d)")
 _SCIENTIFIC = re.compile(r"(?<![\w.\\])(?:\d+(?:\.\d*)?|\.\d+)[eE][-+]?\d{1,3}(?![\w.]*\d)(?!\w)")
+_SUM_WITH_E = re.compile(r"(?<![\w.\\])(?!1e)(\d+e)([-+][1-9]\d*)(?![\w.])")
 _BARE_POINT = re.compile(r"(?<=\d)\.(?=\s*\})")
 _MIXED = re.compile(r"(?<![\w.,}/^)])(\d+)\s+(\d+)\s*/\s*(\d+)(?!\w|/|\.\d)")
-_ENVIRONMENT = re.compile(r"(?<!\\)\$.+(?<!\\)\$|\\boxed", re.DOTALL)
+_ENVIRONMENT = re.compile(r"(?<!\\)\$|\\boxed")
 
 
 def math(options: str = "") -> Verifier:
@@ -81,19 +82,20 @@ class _Math:
 
 
 def _truth(truth: Any) -> list[Any]:
-    return _parsed(_boxed(truth))
+    text = _text_of(truth)
+    found = _parsed(text) if _ENVIRONMENT.search(text) else []
+    return found or _parsed(f"\\boxed{{{text}}}")
 
 
-def _boxed(truth: Any) -> str:
+def _text_of(truth: Any) -> str:
     if isinstance(truth, float):
         truth = int(truth) if truth.is_integer() else f"{Decimal(repr(truth)):f}"
-    text = str(truth)
-    return text if _ENVIRONMENT.search(text) else f"\\boxed{{{text}}}"
+    return str(truth)
 
 
 def _places(truth: Any) -> int:
     """Decimal places to compare to, so that some digits of a small truth are among them."""
-    number = final_number(_boxed(truth))
+    number = final_number(f"\\boxed{{{_text_of(truth)}}}")
     if number is None or not number.value:
         return ROUNDING
     numerator, denominator = abs(number.value.numerator), number.value.denominator
@@ -150,12 +152,17 @@ class _TookTooLongError(VerifierError):
 
 
 def _parsed(text: str) -> list[Any]:
-    """What math-verify reads in a text: expressions and the text they stand in, or nothing."""
+    """What can be read in a text: expressions and the text they stand in, or nothing."""
+    readings = dict.fromkeys((text, _SUM_WITH_E.sub(r"\1 \2", text)))
+    return [each for reading in readings for each in _read(_written_out(reading))]
+
+
+def _read(text: str) -> list[Any]:
     from math_verify import parse
     from math_verify.errors import TimeoutException
 
     try:
-        found: list[Any] = parse(_written_out(text), parsing_timeout=TIMEOUT_S, raise_on_error=True)
+        found: list[Any] = parse(text, parsing_timeout=TIMEOUT_S, raise_on_error=True)
     except TimeoutException as error:
         raise _TookTooLongError(f"math-verify did not read it within {TIMEOUT_S} s") from error
     except Exception:  # noqa: BLE001  (sympy raises anything on text that is no mathematics)

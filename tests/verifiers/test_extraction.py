@@ -267,6 +267,14 @@ def test_an_exclamation_mark_is_a_factorial_unless_it_ends_a_sentence(
     assert (None if number is None else str(number)) == expected
 
 
+def test_a_list_with_spaces_of_latex_and_a_power_of_e_are_no_single_number() -> None:
+    for text in (r"100,\ 200", r"1,\;234,\;567", "2e^2-1", "3e^{2}+1"):
+        assert whole_number(text) is None, text
+        assert final_number(rf"The answer is \boxed{{{text}}}") is None, text
+    assert final_number(r"The answer is $100,\ 200$.") is None
+    assert final_number(r"\boxed{1,\!234}") == final_number("1234")
+
+
 @pytest.mark.parametrize(("text", "value"), [("–5", -5), ("－5", -5), ("3–5", None), ("5!", None)])
 def test_a_truth_may_have_a_dash_for_its_minus(text: str, value: int | None) -> None:
     number = whole_number(text)

@@ -92,3 +92,26 @@ def test_the_digits_of_small_truths_count() -> None:
     assert grade("1/7000", r"\boxed{0.0001429}") == 1.0
     assert grade("1/7000", r"\boxed{0.0001428}") == 0.0
     assert grade(r"1.6 \times 10^{-19}\text{ C}", r"\boxed{9.1 \times 10^{-31}\text{ C}}") == 0.0
+
+
+@pytest.mark.parametrize("truth", ["2e-1", "2e - 1", "-1+2e"])
+def test_a_sum_with_e_is_no_power_of_ten_alone(truth: str) -> None:
+    # Written without spaces it was read as 0.2, and the same sum with spaces was wrong.
+    for form in ("2e-1", "2e - 1", "2 e-1"):
+        assert grade(truth, rf"\boxed{{{form}}}") == 1.0, form
+    assert grade(truth, r"\boxed{3e-1}") == 0.0
+    assert grade("0.0005", r"\boxed{5e-4}") == grade("5e-4", r"\boxed{0.0005}") == 1.0
+    assert grade("2e^2-1", r"\boxed{2e^2 - 1}") == 1.0
+
+
+@pytest.mark.parametrize(
+    ("truth", "value"), [("$1.5 million", "1.5"), ("$12.50 per ticket", "12.5"), ("$5 each", "5")]
+)
+def test_words_behind_an_amount_of_money_are_no_factors_of_it(truth: str, value: str) -> None:
+    assert grade(truth, rf"\boxed{{{value}}}") == 1.0
+    assert grade(truth, rf"\boxed{{{value}1}}") == 0.0
+
+
+def test_a_list_with_spaces_of_latex_is_no_number() -> None:
+    assert grade(r"100,\ 200,\ 300", r"\boxed{100, 200, 300}") == 1.0
+    assert grade(r"100,\ 200,\ 300", r"\boxed{100200300}") == 0.0

@@ -5,11 +5,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-_UNQUOTED = r"^(?P<before>[^'\"\n]*?)"
-"""A tag behind a quotation mark is text of a program."""
+_UNQUOTED = r"^(?P<before>[^'\"#\n]*?)"
+"""A tag behind a quotation mark, or in a comment, is text of a program."""
 _TAGS = re.MULTILINE | re.DOTALL
 _THINKING = re.compile(_UNQUOTED + r"<think>.*?(?:</think>|\Z)", _TAGS)
-_END_OF_THINKING = re.compile(r"\A.*(?:^[^'\"\n]*</think>|</think>[ \t]*$)", _TAGS)
+_END_OF_THINKING = re.compile(r"\A.*(?:^[^'\"#\n]*</think>|</think>[ \t]*$)", _TAGS)
 """Of what the prompt began, as chat templates of reasoning models do."""
 _ANSWER = re.compile(_UNQUOTED + r"<answer>(?P<answer>.*?)</answer>", _TAGS)
 _FENCE = re.compile(r"(?P<indent>[ \t]*)(?P<marks>`{3,}|~{3,})[ \t]*(?P<label>[^\r`]*)\r?")
@@ -30,20 +30,24 @@ class _Block:
         return self.label.lower().startswith("py")
 
 
-def program_of(completion: str, prompt: str, entry_point: str | None) -> str | None:
+def program_of(
+    completion: str, prompt: str, entry_point: str | None, *, is_script: bool = True
+) -> str | None:
     """The program that a completion stands for.
 
-    Of the fenced blocks that parse the last one that defines the entry point wins. Where none is
-    named, one that reads standard input goes before one that defines something, and that before
-    any other; a block said to be Python before one that is not. Without a fence the completion is
-    a program, or, for a prompt that is the head of one (HumanEval) or leaves a fence open, its
-    continuation. The prompt's own functions and imports go before a program that was written anew.
+    Of the fenced blocks that parse the last one that defines the entry point wins, or else sets
+    it. Where none is named, one that reads standard input goes before one that defines something
+    if a script is wanted, and that before any other; a block said to be Python before one that is
+    not. Without a fence the completion is a program, or, for a prompt that is the head of one
+    (HumanEval) or leaves a fence open, its continuation. The prompt's own functions and imports go
+    before a program that was written anew.
 
     Args:
         completion: As sampled. Thinking is left out, with ``<think>`` before it or not; of
-            ``<answer>`` tags the last one counts.
+            ``<answer>`` tags the last one counts, if it has a program or nothing else has.
         prompt: Text of the prompt.
         entry_point: Function that is called, where one is named.
+        is_script: The program is run on standard input, where no function is named.
 
     Returns:
         The source, ``None`` where the completion holds no text at all.
@@ -58,7 +62,7 @@ def program_of(completion: str, prompt: str, entry_point: str | None) -> str | N
         if begun is not None and _parses(begun + lead):
             return begun + lead
     blocks = [block for block in blocks if block.code.strip()]
-    code = _best(blocks, entry_point) if blocks else lead if lead.strip() else text
+    code = _best(blocks, entry_point, is_script) if blocks else lead if lead.strip() else text
     if head and _parses(code):
         return f"{head}\n{code}"
     return head + code if head and _parses(head + code) else code
@@ -71,7 +75,18 @@ def _answered(completion: str) -> str:
     closed, tag, _ = text.rpartition("</answer>")  # no search for the end of an open one
     answers = [match["answer"] for match in _ANSWER.finditer(closed + tag)]
     answers = [answer for answer in answers if answer.strip()]
-    return answers[-1] if answers else text
+    return answers[-1] if answers and _is_program(answers[-1], text) else text
+
+
+def _is_program(answer: str, text: str) -> bool:
+    """False for an answer of words, beside a text that has a program."""
+    _, blocks = _taken_apart(answer)
+    return bool(blocks) or _does_something(answer) or not _taken_apart(text)[1]
+
+
+def _does_something(source: str) -> bool:
+    tree = _tree(source)
+    return tree is not None and not all(isinstance(node, ast.Expr) for node in tree.body)
 
 
 def _taken_apart(text: str) -> tuple[str, list[_Block]]:
@@ -132,21 +147,31 @@ def _goes_on(head: str, lead: str, entry_point: str | None) -> bool:
     return bool(head) and is_indented and not _defines(lead, entry_point or "")
 
 
-def _best(blocks: list[_Block], entry_point: str | None) -> str:
+def _best(blocks: list[_Block], entry_point: str | None, is_script: bool) -> str:
     parsed = [block for block in blocks if _parses(block.code)]
     python = [block for block in parsed if block.is_python]
     likely = python or [block for block in parsed if not block.label] or parsed
     if entry_point:
         chosen = [block for block in parsed if _defines(block.code, entry_point)]
+        chosen = chosen or [block for block in parsed if _assigns(block.code, entry_point)]
     else:
-        chosen = [block for block in likely if _READS.search(block.code)]
+        chosen = [block for block in likely if is_script and _READS.search(block.code)]
         chosen = chosen or [block for block in likely if any(_definitions(block.code))]
     return (chosen or likely or blocks)[-1].code
 
 
 def _defines(source: str, name: str) -> bool:
-    """Functions, classes or variables of that dotted name's parts are defined in the source."""
-    return set(name.split(".")) <= {*_definitions(source), *_variables(source)}
+    """Functions or classes of that dotted name's parts are defined in the source."""
+    return set(name.split(".")) <= set(_definitions(source))
+
+
+def _assigns(source: str, name: str) -> bool:
+    """A variable of that name is set, as by ``f = lambda n: n + 1``."""
+    tree = _tree(source)
+    return tree is not None and any(
+        isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.id == name
+        for node in ast.walk(tree)
+    )
 
 
 def _definitions(source: str) -> Iterator[str]:
@@ -154,13 +179,6 @@ def _definitions(source: str) -> Iterator[str]:
     for node in ast.walk(tree) if tree else ():
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             yield node.name
-
-
-def _variables(source: str) -> Iterator[str]:
-    tree = _tree(source)
-    for node in ast.walk(tree) if tree else ():
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            yield node.id
 
 
 def _parses(source: str) -> bool:

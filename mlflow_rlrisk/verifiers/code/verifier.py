@@ -75,7 +75,7 @@ class CodeVerifier:
         self.judge.close()
 
     def _outcome(self, completion: str, prompt: str, task: CodeTask) -> Outcome:
-        program = program_of(completion, prompt, task.entry_point)
+        program = program_of(completion, prompt, task.entry_point, is_script=bool(task.runs))
         if program is None:
             return Outcome(status="scored", reward=0.0, reason=f"{PROGRAM_NOTE}none")
         judgement = self.judge.grade(program, task)

@@ -39,6 +39,23 @@ FUNCTIONS = {
         "",
     ),
     "an answer tag": (f"<think>hm</think><answer>\n{FUNCTION}</answer>", ""),
+    "an answer of words": (f"```python\n{FUNCTION}```\n<answer>See the code.</answer>", ""),
+    "an answer tag in its text": (
+        '```python\ndef f(n):\n    """\n    <answer>1</answer>\n    """\n    return n + 1\n```',
+        "",
+    ),
+    "an answer tag behind a fence": (
+        f"Like\n```\nf(1)\n```\n<answer>\n{FUNCTION}</answer>",
+        "",
+    ),
+    "a thinking tag in a comment": (
+        "```python\ndef f(n):\n    # no </think> here\n    return n + 1\n```",
+        "",
+    ),
+    "a variable of its name": (
+        f"```python\n{FUNCTION}```\n```python\nfor f in [f]:\n    f(1)\n```",
+        "",
+    ),
     "an example of its use": (f"```python\n{FUNCTION}```\nSo:\n```python\nprint(f(1))\n```", ""),
 }
 SCRIPTS = {
@@ -71,6 +88,13 @@ def test_a_right_script_is_found_beside(completion: str, monkeypatch: pytest.Mon
     with contextlib.redirect_stdout(io.StringIO()) as written:
         exec(compile(program, "<program>", "exec"), {})
     assert written.getvalue() == "42\n"
+
+
+def test_tests_of_a_function_that_they_do_not_name_take_no_script_for_it() -> None:
+    script = "```python\nprint(f(int(input())))\n```\n"
+
+    for completion in (f"{script}```python\n{FUNCTION}```", f"```python\n{FUNCTION}```\n{script}"):
+        assert program_of(completion, "Write f.", None, is_script=False) == FUNCTION
 
 
 def test_a_method_is_found_beside_its_use() -> None:
