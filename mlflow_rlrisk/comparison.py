@@ -4,6 +4,7 @@ Reports of other prompts, samplers, verifiers or tokenizers measured other thing
 refused with the names of what differs, never ranked with a footnote.
 """
 
+import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -138,9 +139,11 @@ _MUST_AGREE: dict[str, Callable[[RiskReport], object]] = {
             "top_k",
             "max_new_tokens",
             "chat_template",
-            "chat_template_kwargs",
         )
     },
+    "sampling.chat_template_kwargs": lambda report: json.dumps(
+        report.config.sampling.chat_template_kwargs, ensure_ascii=False
+    ),
     "number of prompts": lambda report: report.num_prompts if report.budget is None else "auto",
     "rollouts a prompt": lambda report: _rollouts(report) if report.budget is None else "auto",
     "group size": lambda report: report.config.group_size,

@@ -7,6 +7,7 @@ used) and `PolicyConfig` (where the lines are drawn).
 
 import hashlib
 import json
+import math
 from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 
@@ -109,6 +110,20 @@ class SamplingConfig(Settings):
     chat_template_kwargs: dict[str, str | int | float | bool] = {}
     """Variables for the template, such as ``enable_thinking``; it must read each of them."""
 
+    @field_validator("chat_template_kwargs", mode="before")
+    @classmethod
+    def _plain(cls, given: Any) -> Any:
+        """NumPy's values are Python's; of its False pydantic would make 0.0."""
+        if not isinstance(given, dict):
+            return given
+        plain = {n: v.item() if isinstance(v, np.generic) else v for n, v in given.items()}
+        for name, value in plain.items():
+            is_finite = not isinstance(value, float) or math.isfinite(value)
+            if not isinstance(value, str | int | float | bool) or not is_finite:
+                need = "a text, a finite number, true or false is needed"
+                raise ConfigError(str(name), value, need)
+        return plain
+
     @field_validator("chat_template_kwargs")
     @classmethod
     def _only_variables(
@@ -118,7 +133,7 @@ class SamplingConfig(Settings):
             if not name.isidentifier() or name in GIVEN_TO_TEMPLATES:
                 need = "this name is no variable of a template that can be set"
                 raise ConfigError(name, given[name], need)
-        return given
+        return dict(sorted(given.items()))
 
     @model_serializer(mode="wrap")
     def _without_nothing(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -127,6 +142,13 @@ class SamplingConfig(Settings):
         if not self.chat_template_kwargs:
             values.pop("chat_template_kwargs", None)
         return values
+
+    def __eq__(self, other: object) -> bool:
+        """By digest: False and 0 are one to Python and two to a template."""
+        return isinstance(other, SamplingConfig) and self.digest() == other.digest()
+
+    def __hash__(self) -> int:
+        return hash(self.digest())
 
 
 class AssessmentConfig(Settings):

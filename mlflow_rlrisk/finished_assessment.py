@@ -199,7 +199,7 @@ def _read(folder: Path, key: Mapping[str, Any]) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     raw: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    if raw["schema_version"] != SCHEMA_VERSION or raw["key"] != key:
+    if raw["schema_version"] != SCHEMA_VERSION or _digest(raw["key"]) != _digest(key):
         return None
     if raw.pop("digest") != _digest(raw):
         raise ValueError("it is not as it was written")

@@ -11,7 +11,7 @@ from typing import Any
 
 from mlflow_rlrisk.assessment_inputs import AssessmentInputs
 from mlflow_rlrisk.checkpoint import Checkpoint
-from mlflow_rlrisk.config import AssessmentConfig, PolicyConfig
+from mlflow_rlrisk.config import AssessmentConfig, PolicyConfig, SamplingConfig
 from mlflow_rlrisk.errors import ConfigError, RolloutStoreError
 from mlflow_rlrisk.prompts import PromptSet
 from mlflow_rlrisk.report import Provenance
@@ -160,15 +160,13 @@ def refuse_other(store: RolloutStore, inputs: AssessmentInputs) -> None:
 
 def _changed_sampling(folder: Path, inputs: AssessmentInputs) -> str:
     try:
-        stored = AssessmentInputs.load(folder).config.sampling.model_dump()
+        stored = AssessmentInputs.load(folder).config.sampling
     except RolloutStoreError:  # a digest is all that is known
         return ""
-    wanted = inputs.config.sampling.model_dump()
-    changes = [
-        f"{name}={stored[name]!r} there and {value!r} here"
-        for name, value in wanted.items()
-        if stored[name] != value
-    ]
+    wanted = inputs.config.sampling
+    names = SamplingConfig.model_fields
+    pairs = [(name, repr(getattr(stored, name)), repr(getattr(wanted, name))) for name in names]
+    changes = [f"{name}={old} there and {new} here" for name, old, new in pairs if old != new]
     return f"; {', '.join(changes)}" if changes else ""
 
 

@@ -3,9 +3,11 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from mlflow_rlrisk.assess import assess
@@ -13,14 +15,21 @@ from mlflow_rlrisk.checkpoint import open_checkpoint
 from mlflow_rlrisk.commands.assessment import parse_pairs
 from mlflow_rlrisk.comparison import check_comparable
 from mlflow_rlrisk.config import AssessmentConfig, SamplingConfig
-from mlflow_rlrisk.errors import CheckpointError, ComparabilityError, ConfigError
+from mlflow_rlrisk.errors import (
+    CheckpointError,
+    ComparabilityError,
+    ConfigError,
+    RolloutStoreError,
+)
 from mlflow_rlrisk.evaluator_settings import Settings
 from mlflow_rlrisk.records import Message, Prompt
+from mlflow_rlrisk.report import RiskReport
 from mlflow_rlrisk.rescored_rollouts import rescore_mismatch
 from mlflow_rlrisk.samplers.endpoint.local_model import LocalModel
 from mlflow_rlrisk.samplers.openai import OpenAISampler
 from mlflow_rlrisk.samplers.transformers import TransformersSampler
 from mlflow_rlrisk.template_probe import refuse_hostile_template
+from tests.sinks.simulated import simulated_report
 from tests.tiny_models import write_llama
 
 CHAT = Prompt(id="p", content=(Message(role="user", content="1+1?"),))
@@ -207,3 +216,64 @@ def test_the_command_takes_them_as_pairs(folder: Path, tmp_path: Path) -> None:
     assert "enable_thinking=False" in done.stderr
     (stored,) = tmp_path.glob("rlrisk-out/*/report.json")
     assert json.loads(stored.read_text())["config"]["sampling"]["chat_template_kwargs"] == QUIET
+
+
+def test_a_folder_of_other_variables_is_refused_with_both_and_not_answered_from(
+    folder: Path, tmp_path: Path
+) -> None:
+    prompts = [{"prompt": [{"role": "user", "content": "1+1?"}], "answer": "2"}]
+
+    def run(name: str, **sampling: Any) -> None:
+        assess(
+            folder,
+            prompts,
+            verifier="exact",
+            config=_config(**sampling),
+            out_dir=tmp_path / name,
+            run_preflight=False,
+        )
+
+    run("plain")
+    run("quiet", chat_template_kwargs=QUIET)
+
+    with pytest.raises(RolloutStoreError, match=r"_kwargs=\{\} there and \{'enable_thinking': Fal"):
+        run("plain", chat_template_kwargs=QUIET)
+    with pytest.raises(RolloutStoreError, match=r"_kwargs=\{'enable_thinking': False\} there and"):
+        run("quiet")
+    # Python takes False for 0; `is false` in a template does not.
+    with pytest.raises(RolloutStoreError, match=r"False\} there and \{'enable_thinking': 0\} here"):
+        run("quiet", chat_template_kwargs={"enable_thinking": 0})
+
+
+def test_reports_of_other_variables_are_not_compared_and_both_are_named() -> None:
+    def report(given: dict[str, Any]) -> RiskReport:
+        known = simulated_report()
+        sampling = SamplingConfig(chat_template_kwargs=given)
+        return replace(known, config=known.config.model_copy(update={"sampling": sampling}))
+
+    for one, other, shown in [
+        ({}, QUIET, r'\(\{\} vs \{"enable_thinking": false\}\)'),
+        (QUIET, {"enable_thinking": 0}, r'false\} vs \{"enable_thinking": 0\}\)'),
+    ]:
+        with pytest.raises(ComparabilityError, match=shown):
+            check_comparable([report(one), report(other)])
+
+
+def test_settings_with_variables_are_equal_where_a_template_sees_no_difference() -> None:
+    ordered = SamplingConfig(chat_template_kwargs={"a": 1, "b": 2})
+    turned = SamplingConfig(chat_template_kwargs={"b": 2, "a": 1})
+
+    assert len({ordered, turned, SamplingConfig(), SamplingConfig(seed=0)}) == 2
+    assert SamplingConfig(chat_template_kwargs={"a": 1.0}) != SamplingConfig(
+        chat_template_kwargs={"a": True}
+    )
+
+
+def test_variables_of_numpy_stay_what_they_are_and_others_are_refused_with_what_is_needed() -> None:
+    given = {"a": np.bool_(False), "b": np.int64(3), "c": np.float64(0.5), "d": np.str_("x")}
+    found = SamplingConfig(chat_template_kwargs=given).chat_template_kwargs
+
+    assert [*map(repr, found.values())] == ["False", "3", "0.5", "'x'"]
+    for value in (None, [1], float("nan"), np.float32("inf"), {}):
+        with pytest.raises(ConfigError, match=r"kwargs\.x=.*: a text, a finite number, true or fa"):
+            SamplingConfig(chat_template_kwargs={"x": value})
