@@ -58,7 +58,8 @@ except Exception:
 known = jinja2.meta.find_undeclared_variables(env.parse(template))
 if unread := sorted(variables.keys() - known):
     others = sorted(known - {"messages", "tools", "documents", "add_generation_prompt"})
-    print(json.dumps(f"does not read {', '.join(unread)}; it reads {', '.join(others)}"))
+    read = ", ".join(others) or "none"
+    print(json.dumps(f"does not read {', '.join(unread)}; it reads {read}"))
     sys.exit()
 for talk in talks:
     try:

@@ -184,7 +184,7 @@ class PromptEncoder:
             )
         try:
             refuse_hostile_template(self._tokenizer.get_chat_template(), self._variables)
-        except CheckpointError as error:
+        except (CheckpointError, ValueError) as error:  # of several, none may be the default
             raise CheckpointError(f"{self._name}: {error}") from error
 
     def _check_question(self, prompt: Prompt, turn: dict[str, str], rendered: str) -> None:

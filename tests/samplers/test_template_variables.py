@@ -277,3 +277,20 @@ def test_variables_of_numpy_stay_what_they_are_and_others_are_refused_with_what_
     for value in (None, [1], float("nan"), np.float32("inf"), {}):
         with pytest.raises(ConfigError, match=r"kwargs\.x=.*: a text, a finite number, true or fa"):
             SamplingConfig(chat_template_kwargs={"x": value})
+
+
+def test_variables_for_a_template_that_is_not_there_or_reads_none_are_refused(
+    tmp_path: Path,
+) -> None:
+    named = write_llama(tmp_path / "named", template=THINKING)
+    (named / "chat_template.jinja").unlink()
+    settings = json.loads((named / "tokenizer_config.json").read_text())
+    settings["chat_template"] = [{"name": "tool_use", "template": THINKING}]
+    (named / "tokenizer_config.json").write_text(json.dumps(settings))
+
+    for folder, why in [
+        (named, "no default"),
+        (write_llama(tmp_path / "plain", template=OPENING), "it reads none$"),
+    ]:
+        with pytest.raises(CheckpointError, match=why):
+            LocalModel(open_checkpoint(folder), SamplingConfig(chat_template_kwargs=QUIET))
