@@ -141,12 +141,16 @@ class PromptEncoder:
         return f"the checkpoint's chat template ({digest}){does}{some}"
 
     def _drops_system(self, prompts: Sequence[Prompt]) -> bool:
-        """True where the first system turn does not come out of the template, as some have it."""
+        """True where it is one to the template what the first system turn says, as to some."""
         for prompt in filter(self.is_templated, prompts):
-            told = [turn["content"] for turn in _turns(prompt) if turn["role"] == "system"]
-            if any(map(_letters, told)):
-                rendered = _letters(self._render(prompt)[0])
-                return not all(_letters(text) in rendered for text in told)
+            turns = _turns(prompt)
+            place = next((i for i, turn in enumerate(turns) if turn["role"] == "system"), None)
+            if place is not None:
+                # Templates change what they keep: some cut "/no_think" out of it, some quote it.
+                other = [*turns]
+                other[place] = {**turns[place], "content": f"{turns[place]['content']}."}
+                rendered = self._templated(other, f"prompt {prompt.id}", add_generation_prompt=True)
+                return rendered == self._render(prompt)[0]
         return False
 
     def _render(self, prompt: Prompt) -> tuple[str, bool]:

@@ -298,13 +298,21 @@ def test_a_template_that_inserts_the_date_is_told(tmp_path: Path, is_dated: bool
     assert "date" not in sampler.template(PROMPTS)
 
 
-@pytest.mark.parametrize("keeps_system", [True, False])
+@pytest.mark.parametrize(
+    ("template", "keeps_system"),
+    [
+        (CHAT_TEMPLATE, True),
+        (CHAT_TEMPLATE.replace("in messages", "in messages if m['role'] != 'system'"), False),
+        # As SmolLM 3 and Nemotron do with "/no_think", and some with quotes.
+        (CHAT_TEMPLATE.replace("m['content']", "m['content'] | replace('be', '')"), True),
+        (CHAT_TEMPLATE.replace("m['content']", "m['content'] | tojson"), True),
+    ],
+)
 def test_a_template_that_leaves_out_the_system_turn_is_told(
-    tmp_path: Path, keeps_system: bool
+    tmp_path: Path, template: str, keeps_system: bool
 ) -> None:
-    without = CHAT_TEMPLATE.replace("in messages", "in messages if m['role'] != 'system'")
-    folder = write_llama(tmp_path, template=CHAT_TEMPLATE if keeps_system else without)
-    turns = (Message(role="system", content="be  brief"), Message(role="user", content="1+1="))
+    folder = write_llama(tmp_path, template=template)
+    turns = (Message(role="system", content="be\n\nbrief"), Message(role="user", content="1+1="))
     plain = Prompt(id="text", content="1+1=")
     sampler = TransformersSampler(folder, _config())
 
