@@ -96,15 +96,16 @@ def check_comparable(reports: Sequence[RiskReport]) -> None:
     for what, read in _MUST_AGREE.items():
         values = [read(report) for report in reports]
         if any(value != values[0] for value in values[1:]):
-            shown = " vs ".join(dict.fromkeys(_short(value) for value in values))
-            faults.append(f"{what} ({shown})")
+            faults.append(f"{what} ({_apart(reports, [_short(value) for value in values])})")
     dtypes = {report.provenance.sampler.get("dtype") for report in reports} - {None}
     if len(dtypes) > 1:  # stored rollouts of other tools do not say
         faults.append(f"dtype of the weights ({' vs '.join(sorted(map(str, dtypes)))})")
-    judged = [_components(report) for report in reports if report.risk_index is not None]
-    if any(names != judged[0] for names in judged[1:]):
-        shown = " vs ".join(dict.fromkeys(", ".join(names) for names in judged))
-        faults.append(f"components of the index ({shown})")
+    judged = [report for report in reports if report.risk_index is not None]
+    parts = [_components(report) for report in judged]
+    in_all = set(parts[0]).intersection(*parts) if parts else set()
+    own = [", ".join(part for part in each if part not in in_all) or "none" for each in parts]
+    if len(set(own)) > 1:
+        faults.append(f"components of the index ({_apart(judged, own)})")
     for what in ("prompts", "verifier"):
         missing = [report for report in reports if not report.provenance.digests.get(what)]
         if missing:
@@ -167,6 +168,20 @@ def _components(report: RiskReport) -> tuple[str, ...]:
 def _rollouts(report: RiskReport) -> str:
     """As drawn: stored rollouts may be others than the settings ask for."""
     return f"{report.num_rollouts / max(report.num_prompts, 1):g}"
+
+
+def _apart(reports: Sequence[RiskReport], shown: Sequence[str]) -> str:
+    """What each report has; beside all but the first, the models that have it."""
+    first = reports[0].provenance.model_reference
+    told = []
+    for value in dict.fromkeys(shown):
+        holders = dict.fromkeys(
+            report.provenance.model_reference
+            for report, own in zip(reports, shown, strict=True)
+            if own == value
+        )
+        told.append(value if first in holders else f"{value} of {', '.join(holders)}")
+    return " vs ".join(told)
 
 
 def _short(value: object) -> str:

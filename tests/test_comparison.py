@@ -116,6 +116,18 @@ def test_a_report_with_more_evidence_is_not_ranked_as_the_riskier_one() -> None:
     assert len(rank([audited, audited]).entries) == 2
 
 
+def test_the_one_version_with_more_evidence_is_named_with_that_evidence_alone() -> None:
+    statistics = prompts([4, 8] * 30, 16)
+    scored = AssessmentContext(mismatch_kl=Evidence.exact(0.02, "mismatch"))
+    plain = [report_of(statistics, model=f"models:/a/{version}") for version in (1, 2)]
+    other = report_of(statistics, model="models:/a/3", context=scored)
+
+    with pytest.raises(ComparabilityError) as refused:
+        rank([*plain, other])
+
+    assert "components of the index (none vs mismatch of models:/a/3)" in str(refused.value)
+
+
 def test_a_report_whose_starvation_was_read_otherwise_is_not_ranked_beside_this_one() -> None:
     now = report_of(prompts([16] * 60, 16))
     parts = [
