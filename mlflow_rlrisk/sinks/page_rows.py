@@ -59,6 +59,12 @@ def _ordered(names: dict[str, Any]) -> list[str]:
     return sorted(names, key=key)
 
 
+def _meaning(name: str) -> str:
+    """The catalogue's words without the backticks of its Markdown."""
+    spec = spec_of(name)
+    return spec.meaning.replace("`", "") if spec else ""
+
+
 def metric_rows(report: RiskReport) -> list[dict[str, str]]:
     """Every metric with its interval, in the catalogue's order."""
     rows = []
@@ -67,7 +73,7 @@ def metric_rows(report: RiskReport) -> list[dict[str, str]]:
         rows.append(
             {
                 "name": name,
-                "meaning": spec.meaning if spec else "",
+                "meaning": _meaning(name),
                 "value": estimate(metric.value),
                 "interval": interval(metric.ci_low, metric.ci_high),
                 "num_prompts": f"{metric.num_prompts:,}",
@@ -83,7 +89,7 @@ def undefined_rows(report: RiskReport) -> list[dict[str, str]]:
     return [
         {
             "name": name,
-            "meaning": spec.meaning if (spec := spec_of(name)) else "",
+            "meaning": _meaning(name),
             "reason": shown(report.undefined[name]),
         }
         for name in _ordered(report.undefined)

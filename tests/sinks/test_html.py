@@ -173,6 +173,13 @@ def test_every_metric_and_every_undefined_one_stands_in_the_page(
     assert all(reason in page for reason in report.undefined.values())
 
 
+def test_the_meaning_of_a_metric_is_shown_without_the_readmes_backticks(page: str) -> None:
+    shown = Page(page).text["small"]
+
+    assert "tried on the rollouts by rlrisk lookahead" in shown
+    assert "mean over tokens (--expert-train-data)" in shown
+
+
 def test_every_component_stands_beside_its_source_and_scope(report: RiskReport, page: str) -> None:
     cells = Page(page).text
 
