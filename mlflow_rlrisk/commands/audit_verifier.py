@@ -144,8 +144,12 @@ def _accepted(tally: dict[str, Any]) -> str:
     if not judged:
         return f"none judged, {tally['num_failed']} failed"
     rest = "".join(
-        f", {tally[f'num_{kind}']} {kind.replace('_', ' ')}"
-        for kind in ("wrong_answers", "parse_failures", "failed")
+        f", {tally[f'num_{kind}']} {words}"
+        for kind, words in (
+            ("wrong_answers", "graded wrong"),
+            ("parse_failures", "parse failures"),
+            ("failed", "failed"),
+        )
         if tally[f"num_{kind}"]
     )
     interval = f"({tally['ci_low']:.2f} to {tally['ci_high']:.2f})"

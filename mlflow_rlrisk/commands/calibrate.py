@@ -73,10 +73,10 @@ def calibrate(
     out: Path,
     as_json: bool,
 ) -> int:
-    """Calibrate the risk index, or the first updates, on outcomes of ``rlrisk outcome``.
+    """Calibrate the risk index, or the first updates, on outcomes of `rlrisk outcome`.
 
     MODELS are registered models or versions; none takes every registered model. The record may be
-    named by a policy (``calibration: FILE``), which uses it only where it beats the baselines on
+    named by a policy (`calibration: FILE`), which uses it only where it beats the baselines on
     lineages it has not seen. Exit code 11 where there are too few outcomes to calibrate anything.
     """
     from mlflow_rlrisk.calibration import calibrate as fit

@@ -72,6 +72,19 @@ def test_a_good_verifier_takes_gold_and_refuses_mutated_gold(
     assert found["variants"]["units"]["accepted_share"] == 1.0
 
 
+def test_right_answers_in_other_formats_are_not_called_wrong_answers_in_the_console(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--prompts", f"{folder}/p.jsonl", "--verifier", f"{folder}/rewards.py:strict"]
+    with pytest.raises(SystemExit):
+        run(["audit-verifier", *arguments])
+
+    lines = capsys.readouterr().out.splitlines()
+
+    (dollars,) = [line for line in lines if line.startswith("variant     dollars")]
+    assert dollars.endswith("0 of 12 accepted (0.00 to 0.26), 12 graded wrong")
+
+
 def test_format_variants_show_what_a_strict_verifier_misses(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
