@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mlflow_rlrisk.report import RiskReport
 
 ENTROPY, ENTROPY_ESTIMATE = "rlrisk/token_entropy", "rlrisk/token_entropy_estimate"
+LOOKAHEAD = "rlrisk/lookahead_reach"
 _HEADLINE = (
     ("pass@1", "rlrisk/pass_at_1"),
     ("token entropy (nats)", ENTROPY),
@@ -34,6 +35,7 @@ _HEADLINE = (
     ("saturated share", "rlrisk/saturated_share"),
     ("agreement accuracy", "rlrisk/agreement_accuracy"),
     ("truncated share", "rlrisk/truncated_share"),
+    ("lookahead reach", LOOKAHEAD),
     ("risk index", "rlrisk/risk_index"),
 )
 
@@ -43,12 +45,24 @@ def say(text: str = "") -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def _bar_interval() -> float:
+    """Seconds between two states of a bar: each is a line of its own in a log file."""
+    return 0.2 if sys.stderr.isatty() else 10.0
+
+
 @contextmanager
 def progress(what: str, *, is_shown: bool = True) -> "Iterator[Callable[[int, int], None]]":
     """A progress bar that is told of work done and work in all."""
     from tqdm import tqdm
 
-    with tqdm(unit="pass", desc=what, file=sys.stderr, disable=not is_shown) as bar:
+    bar = tqdm(
+        unit="pass",
+        desc=what,
+        file=sys.stderr,
+        mininterval=_bar_interval(),
+        disable=not is_shown,
+    )
+    with bar:
 
         def move(done: int, total: int) -> None:
             bar.total = total
@@ -93,7 +107,7 @@ class ConsoleObserver:
             unit="rollout",
             desc="sampling",
             file=sys.stderr,
-            mininterval=0.2 if sys.stderr.isatty() else 10.0,
+            mininterval=_bar_interval(),
             dynamic_ncols=True,
         )
 
@@ -166,6 +180,8 @@ def report_lines(report: "RiskReport") -> list[str]:
     for label, name in [*_HEADLINE, *_widest_pass_at_k(report)]:
         if name == ENTROPY_ESTIMATE and is_exact:
             continue
+        if name == LOOKAHEAD and name not in report.metrics:
+            continue  # why it is missing stands under the reasons
         if name in report.metrics:
             metric = report.metrics[name]
             lines.append(

@@ -4,12 +4,14 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import mlflow_rlrisk
+from mlflow_rlrisk import console
 from mlflow_rlrisk.commands.assessment import parse_mapping, parse_pairs
 from mlflow_rlrisk.errors import ConfigError
 from tests.mlflow_server import migrated_database
@@ -398,3 +400,14 @@ def test_backend_options_are_numbers_booleans_or_text() -> None:
             parse_pairs("backend_option", [wrong])
     with pytest.raises(ConfigError, match="stands twice"):
         parse_pairs("backend_option", ["a=1", "a=2"])
+
+
+def test_a_progress_bar_writes_no_line_for_each_step_into_a_log_file(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with console.progress("first updates") as move:
+        for done in range(1, 41):
+            move(done, 40)
+            time.sleep(0.015)  # together longer than tqdm's own interval
+
+    assert capfd.readouterr().err.count("pass/s") <= 2

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from mlflow_rlrisk.assess import assess, rescore
 from mlflow_rlrisk.assessment_inputs import AssessmentInputs
 from mlflow_rlrisk.commands.assessment import assess as assess_command
+from mlflow_rlrisk.commands.assessment import rescore as rescore_command
 from mlflow_rlrisk.commands.band import band
 from mlflow_rlrisk.commands.lookahead import lookahead
 from mlflow_rlrisk.config import AssessmentConfig, LookaheadConfig, SamplingConfig
@@ -91,6 +92,20 @@ def test_a_reward_that_all_prompts_share_is_learned_and_kept_in_the_folder(folde
     assert component.weight == 0.0
     assert after.metrics["rlrisk/risk_index"] == before.metrics["rlrisk/risk_index"]
     assert RiskReport.from_json(after.to_json()) == after
+
+
+def test_rescoring_tells_the_figure_of_the_first_updates_once_they_were_tried(
+    folder: Path,
+) -> None:
+    before = CliRunner().invoke(rescore_command, [str(folder)]).output
+
+    found = look_ahead_from(folder, RUN, device="cpu")
+    after = CliRunner().invoke(rescore_command, [str(folder)]).output
+
+    (line,) = [each for each in after.splitlines() if "lookahead reach" in each]
+    assert line.split()[2] == f"{found.reach.value:.3f}"
+    assert "risk level" in before
+    assert "lookahead reach" not in before
 
 
 def test_prompts_that_the_tokenizer_closes_teach_what_open_ones_do(
