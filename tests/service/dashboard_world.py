@@ -200,7 +200,8 @@ def _entry(number: int) -> Entry:
         action="set_alias",
         outcome=outcome,
         reason="high_risk" if outcome == "block" else "proven",
-        message=f"rlrisk gate: alias 'champion' of version 4 is {outcome}; {HOSTILE[:60]}",
+        message=f"rlrisk gate: alias 'champion' of version 4 is {outcome}; report: "
+        f"runs:/0123456789abcdef0123456789abcdef/rlrisk/report.html; {HOSTILE[:60]}",
         workspace="default",
         model=(LADDER, HOSTILE_NAME, SIGNED)[number % 3],
         version="4" if number % 3 == 0 else "1",

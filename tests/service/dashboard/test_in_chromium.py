@@ -191,6 +191,18 @@ def test_tab_alone_reaches_all_that_can_be_used_in_document_order_and_shows_wher
     assert [each["what"] for each in reached if each["ring"] < 2 or not each["seen"]] == []
 
 
+@pytest.mark.parametrize("name", [LADDER, HOSTILE_NAME])
+def test_what_the_gate_said_is_read_on_a_desktop_without_moving_the_log_to_the_side(
+    name: str, url: str, screens: Mapping[str, Looked]
+) -> None:
+    page = screens["desktop"].open(url + address("audit", model=name))
+    picture(page, f"log-{len(name)}")
+
+    log = page.locator(".scroll").first
+
+    assert log.evaluate("e => e.scrollWidth - e.clientWidth") == 0
+
+
 def test_the_log_is_filtered_with_the_keyboard_alone(
     url: str, screens: Mapping[str, Looked]
 ) -> None:
