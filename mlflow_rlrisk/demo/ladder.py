@@ -39,6 +39,11 @@ class Rung(NamedTuple):
     folder: Path
     loss: float
 
+    @property
+    def depth(self) -> str:
+        """The epochs in words."""
+        return f"{self.epochs} epoch{'' if self.epochs == 1 else 's'}"
+
 
 def train_ladder(folder: Path, progress: Progress) -> list[Rung]:
     """Train the ladder in ``folder``, or use the one that is there.

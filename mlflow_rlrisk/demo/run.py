@@ -59,7 +59,7 @@ def main(out: Path, *, with_rl: bool = False) -> int:
     say(f"\n[3/3] Assessing each version with the MLflow evaluator plugin ({_protocol()})")
     ladder = []
     for number, version in enumerate(versions, start=1):
-        say(f"\n      version {number} of {len(versions)}: {version.rung.epochs} epochs")
+        say(f"\n      version {number} of {len(versions)}: {version.rung.depth}")
         ladder.append(Assessed(version, assess_version(version, out / REPORTS)))
     _conclude(ladder, uri, out)
     if with_rl:

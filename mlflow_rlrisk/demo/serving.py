@@ -160,7 +160,7 @@ def _register(rungs: Sequence[Rung], place: Place) -> None:
     mlflow.set_registry_uri(place.mlflow_url)
     mlflow.set_experiment("rlrisk-demo")
     for each in register_rungs(rungs):
-        say(f"    {each.uri}  {each.rung.epochs} epochs")
+        say(f"    {each.uri}  {each.rung.depth}")
 
 
 @contextmanager

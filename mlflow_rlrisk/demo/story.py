@@ -1,5 +1,7 @@
 """What the demo says at its end: the ladder as a table, and the two choices in words."""
 
+import re
+import textwrap
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -64,14 +66,20 @@ def verdict_lines(ladder: Sequence[Assessed]) -> list[str]:
     if by_pass is by_risk:
         return [f"Both pass@1 and risk pick {by_pass.version.uri}: here they agree."]
     lines = [f"pass@1 alone picks   {_named(by_pass)}"]
-    lines += [f"    {reason}" for reason in by_pass.report.reasons[:3]]
+    lines += _first_claim(by_pass.report.reasons)
     lines.append(f"the risk report picks {_named(by_risk)}")
     lines += [f"    {line}" for line in _gains(by_risk.report, by_pass.report)]
     if alike := _as_safe(ladder, by_risk):
         lines.append(f"    risk does not tell it apart from {', '.join(map(_named, alike))}")
     if by_risk.report.risk_level is not RiskLevel.LOW:
-        lines += [f"    still: {reason}" for reason in by_risk.report.reasons[:2]]
+        lines += _first_claim(by_risk.report.reasons, "still: ")
     return lines
+
+
+def _first_claim(reasons: Sequence[str], lead: str = "") -> list[str]:
+    """The first reason without its source, which stands on the page, as wide as the table."""
+    claims = [lead + re.sub(r" \[[^\[]*\]$", "", reason) for reason in reasons[:1]]
+    return textwrap.wrap("".join(claims), 102, initial_indent="    ", subsequent_indent="    ")
 
 
 def _as_safe(ladder: Sequence[Assessed], chosen: Assessed) -> list[Assessed]:
@@ -89,9 +97,7 @@ def _as_safe(ladder: Sequence[Assessed], chosen: Assessed) -> list[Assessed]:
 
 
 def _named(each: Assessed) -> str:
-    epochs = each.version.rung.epochs
-    plural = "" if epochs == 1 else "s"
-    return f"{each.version.uri} ({epochs} epoch{plural}, risk {each.report.risk_level})"
+    return f"{each.version.uri} ({each.version.rung.depth}, risk {each.report.risk_level})"
 
 
 def _gains(chosen: RiskReport, other: RiskReport) -> list[str]:

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 from mlflow_rlrisk.demo.ladder import Rung
@@ -35,6 +36,17 @@ def test_pass_at_1_and_risk_pick_different_rungs_where_the_figures_say_so() -> N
     assert deep_line.endswith("<- best pass@1")
     assert "pass@1 alone picks   models:/chains/64" in text
     assert "the risk report picks models:/chains/1 (1 epoch, risk low)" in text
+
+
+def test_the_reason_against_the_best_pass_at_1_is_told_once_and_without_its_source() -> None:
+    lines = verdict_lines([SHALLOW, DEEP])
+
+    picked, advised = (
+        place for place, line in enumerate(lines) if re.search("picks? .*models:", line)
+    )
+    told = " ".join(line.strip() for line in lines[picked + 1 : advised])
+    assert DEEP.report.reasons[0].startswith(told + " [")
+    assert max(map(len, lines)) <= 102
 
 
 def test_agreement_is_said_as_such_and_not_turned_into_a_story() -> None:
