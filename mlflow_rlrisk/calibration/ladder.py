@@ -136,7 +136,9 @@ def _with_feature(
 ) -> tuple[list[OutcomeRow], list[LeftOut]]:
     if feature == INDEX:
         return list(rows), []
-    reason = f"its report has no {feature}: the first updates of its run were not tried"
+    reason = (
+        f"its report has no {feature}: the first updates of its run were not tried, or said nothing"
+    )
     missing = [row for row in rows if REACH not in row.metrics]
     return (
         [row for row in rows if REACH in row.metrics],
