@@ -29,7 +29,7 @@ LOOKAHEAD = "rlrisk/lookahead_reach"
 _HEADLINE = (
     ("pass@1", "rlrisk/pass_at_1"),
     ("token entropy (nats)", ENTROPY),
-    ("token entropy, estimated", ENTROPY_ESTIMATE),
+    ("entropy, estimated", ENTROPY_ESTIMATE),
     ("group signal", "rlrisk/group_signal_fraction"),
     ("starved share", "rlrisk/starved_share"),
     ("saturated share", "rlrisk/saturated_share"),
