@@ -296,9 +296,15 @@ def parse_policy(text: str | bytes) -> PromotionPolicy:
     try:
         return PromotionPolicy.model_validate(settings_in(text, POLICY_VARIABLE))
     except ValidationError as error:
-        first = error.errors()[0]
+        faults = error.errors()  # a name that is not known explains one that is missing
+        first = next((each for each in faults if each["type"] == "extra_forbidden"), faults[0])
         where = ".".join(map(str, first["loc"])) or POLICY_VARIABLE
-        raise ConfigError(where, first.get("input"), first["msg"]) from error
+        value, need = first.get("input"), first["msg"].removeprefix("Value error, ")
+        if first["type"] == "missing":
+            value, need = None, "a value is needed"
+        elif first["type"] == "extra_forbidden":
+            need = "unknown setting; rlrisk policy schema prints those that are known"
+        raise ConfigError(where, value, need) from error
 
 
 def max_age_of(rule: PromotionRule) -> timedelta:

@@ -248,6 +248,26 @@ def test_an_unusable_setting_is_named(change: dict[str, Any], field: str) -> Non
     assert caught.value.field == field
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("rules: []\nkey_ring: ring.json", "version=None: a value is needed"),
+        ("version: 1\nrulez: []", "rulez=[]: unknown setting; rlrisk policy schema prints"),
+        (
+            "version: 1\nkey_ring: ring.json\nrules: [{name: r, aliases: ['a*']}]",
+            "rules.0.aliases.0='a*': no version can have such an alias",
+        ),
+    ],
+)
+def test_a_fault_of_the_policy_file_is_told_with_its_setting_its_value_and_what_is_needed(
+    text: str, told: str
+) -> None:
+    with pytest.raises(ConfigError) as refused:
+        parse_policy(text)
+
+    assert str(refused.value).startswith(told)
+
+
 def test_settings_at_their_limits_are_usable() -> None:
     least = {"required_signatures": 1, "min_reason_length": 1, "max_duration": "1s", "keys": []}
     rule = {"name": "", "models": ["a"], "workspaces": ["w"], "aliases": ["x"], "max_age": "1s"}
