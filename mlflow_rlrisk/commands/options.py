@@ -97,7 +97,7 @@ _judgement_options = _options(
         type=click.Choice(["fixed", "auto"]),
         default="fixed",
         show_default=True,
-        help="auto: sample in rounds and stop as soon as the level is decided.",
+        help="auto (assess): sample in rounds and stop as soon as the level is decided.",
     ),
 )
 _machine_options = _options(

@@ -161,7 +161,8 @@ def _registered_names(client: "MlflowClient") -> list[str]:
 def _recorded(reference: str, lineage_tag: str | None) -> _Recorded | None:
     version = registered_version(reference)
     if version is None:
-        raise SinkError(f"{reference}: outcomes are recorded on registered versions")
+        need = "models:/name or models:/name/version is needed"
+        raise SinkError(f"{reference}: outcomes are recorded on registered versions, {need}")
     tags = version.tags
     runs = recorded_outcomes(tags.get(OUTCOME_TAG))
     if not runs:
