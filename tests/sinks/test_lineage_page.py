@@ -8,6 +8,7 @@ from mlflow_rlrisk.console import comparison_lines, lineage_lines
 from mlflow_rlrisk.lineage import LineageMember, LineageReport, trace_lineage
 from mlflow_rlrisk.sinks.lineage_page import render_lineage
 from tests.lineage.ladders import beta_rates, collapsing, drawn, member
+from tests.service.dashboard.chromium import chromium
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +54,24 @@ def test_the_page_shows_every_version_phase_pair_and_outcome(lineage: LineageRep
         assert title in page
     assert page.count("<svg") == 2
     assert "cannot reach significance" in page
+
+
+def test_long_names_of_folders_push_no_column_out_of_a_desktop_window() -> None:
+    folder = "/mnt/checkpoints/team-a/2026-11-20_coder-sft-7b"
+    names = [f"{folder}/base", *(f"models:/coder-sft/{version}" for version in (1, 2, 3))]
+    rungs = [replace(each, name=name) for name, each in zip(names, collapsing(), strict=True)]
+    page = render_lineage(trace_lineage(rungs, base=names[0]))
+
+    with chromium() as browser:
+        shown = browser.new_page(viewport={"width": 1280, "height": 800})
+        shown.set_content(page)
+        wide = "es => es.map(e => e.scrollWidth - e.clientWidth)"
+        hidden = shown.locator(".scroll").evaluate_all(wide)
+        written = shown.inner_text(".scroll tbody th >> nth=0")
+
+    assert len(hidden) >= 3
+    assert set(hidden) == {0}
+    assert written.startswith(names[0])
 
 
 def test_the_same_lineage_gives_the_same_bytes(lineage: LineageReport) -> None:
