@@ -46,7 +46,9 @@ class Prediction:
 
 
 def before_after(report: RiskReport, judgement: Judgement) -> list[Prediction]:
-    """Every figure that both have; entropies only where the trainer's are of the same kind.
+    """Every figure that both have of one quantity.
+
+    Entropies only where the trainer's are of the same kind, dead groups only of the same size.
 
     Args:
         report: Of the checkpoint that the run started from.
@@ -59,6 +61,8 @@ def before_after(report: RiskReport, judgement: Judgement) -> list[Prediction]:
         if value is None or track is None:
             continue
         if name == "entropy" and (adapter is None or not adapter.entropy.levels_compare):
+            continue
+        if name == "zero_variance" and judgement.group_size not in (None, report.config.group_size):
             continue
         start = track.start(START_STEPS)
         found.append(

@@ -55,7 +55,9 @@ class Judgement:
         steps: First and last step; ``None`` for an empty log.
         num_logs: Rows that count.
         identity: What the run is known by where it has no id: digests of its first rows.
-        curves: Entropy, success, zero-variance share and the other columns, for drawing.
+        group_size: Rollouts a prompt and step; ``None`` where nothing says it.
+        curves: Entropy, success, zero-variance share and the other columns that are what their
+            name says.
     """
 
     trainer: str | None
@@ -71,6 +73,7 @@ class Judgement:
     steps: tuple[int, int] | None
     num_logs: int
     identity: str
+    group_size: int | None
     curves: Mapping[str, Track]
 
     def to_dict(self) -> dict[str, Any]:
@@ -132,6 +135,7 @@ def summarize_run(
         steps=(rows[0].step, rows[-1].step) if rows else None,
         num_logs=len(rows),
         identity=history.identity(),
+        group_size=None if tracks is None else tracks.facts.group_size,
         curves=_curves(tracks),
     )
 
@@ -191,6 +195,10 @@ def _curves(tracks: Tracks | None) -> dict[str, Track]:
     if tracks is None:
         return {}
     curves: dict[str, Track] = dict(tracks.columns.items())
+    if tracks.comparable_entropy() is None:
+        curves.pop("entropy", None)
+    if tracks.facts.batch_scaled:
+        curves.pop("zero_variance", None)
     if (success := tracks.success()) is not None:
         curves["success"] = success
     return curves
@@ -236,7 +244,7 @@ def _assumptions(tracks: Tracks | None) -> list[str]:
         )
     if tracks.facts.group_size is None and tracks.success() is not None:
         notes.append(f"groups of {DEFAULT_GROUP_SIZE} are assumed; state yours with --group-size")
-    if tracks.get("success") is None and tracks.facts.reward_scale is None:
+    if tracks.reward_input == "reward" and (stated, tracks.facts.success_metric) == (None, None):
         scale = tracks.scale()
         if scale is not None and tracks.get("reward") is not None:
             notes.append(

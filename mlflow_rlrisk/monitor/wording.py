@@ -66,8 +66,8 @@ def alarm_line(alarm: Alarm) -> str:
 def judgement_lines(judgement: Judgement) -> list[str]:
     """The whole judgement: alarms first, then where every rule stands, then what follows."""
     lines = [alarm_line(alarm) for alarm in judgement.alarms]
+    judged = [state.rule for state in judgement.rules if state.state != "missing"]
     if not lines:
-        judged = [state.rule for state in judgement.rules if state.state != "missing"]
         lines.append(
             f"no alarm among the rules that could be judged ({', '.join(judged)})"
             if judged
@@ -89,11 +89,10 @@ def judgement_lines(judgement: Judgement) -> list[str]:
             + (" (collapsed)" if outcome.collapsed else "")
         )
     step = judgement.stop.step
-    lines.append(
-        "advice   go on: no alarm stops the run"
-        if step is None
-        else f"advice   stop (from step {step} on): {judgement.stop.reason}"
-    )
+    if step is not None:
+        lines.append(f"advice   stop (from step {step} on): {judgement.stop.reason}")
+    elif judged:
+        lines.append("advice   go on: no alarm stops the run")
     for each in judgement.advice:
         lines.append(f"try      {each.name}, when {each.when} [{each.source}]")
         lines.append(f"           TRL   {each.trl}")

@@ -279,7 +279,8 @@ def run_figure(
         alarms: ``(step, rule)`` of each alarm, ascending.
     """
     raised = ", ".join(f"{rule} at step {step}" for step, rule in alarms) or "no alarm"
-    first, last = curves[0][1][0], curves[0][1][-1]
+    first = min(steps[0] for _, steps, _ in curves)
+    last = max(steps[-1] for _, steps, _ in curves)
     alt = f"The run from step {first} to {last}: {raised}."
 
     def draw(figure: Any) -> None:

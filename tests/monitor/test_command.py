@@ -8,12 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click import UsageError
 from click.testing import CliRunner, Result
 
 from mlflow_rlrisk.cli import cli
 from mlflow_rlrisk.errors import ComparabilityError, ConfigError, HistoryError
+from mlflow_rlrisk.monitor import LogRow, MonitorSettings, RunFacts, judge_rows
+from mlflow_rlrisk.monitor.before_after import before_after
 from mlflow_rlrisk.monitor.outcome import recorded_outcomes
-from mlflow_rlrisk.sinks.monitor_run import recorded_finals
+from mlflow_rlrisk.monitor.wording import live_line
+from mlflow_rlrisk.report import RiskReport
+from mlflow_rlrisk.sinks.monitor_run import judgement_chart, recorded_finals
 from tests.monitor.histories import drop_history, pilot_rows
 from tests.sinks.simulated import simulated_report
 
@@ -241,6 +246,79 @@ def test_the_prediction_is_laid_beside_the_run(dying: Path, tmp_path: Path) -> N
         "before RL the report said"
         in run("monitor", "--file", str(dying), "--report", str(path)).stdout
     )
+
+
+def predicted(history: Path, report: RiskReport, *options: str) -> set[str]:
+    """Figures of the report that are laid beside the run."""
+    path = history.parent / "report.json"
+    path.write_text(report.to_json())
+    text = run("monitor", "--file", str(history), "--json", "--report", str(path), *options).stdout
+    return {each["metric"] for each in json.loads(text)["before_after"]["metrics"]}
+
+
+def test_dead_groups_are_compared_with_groups_of_the_same_size_only(
+    dying: Path,
+) -> None:
+    # Of groups of 64 hardly one is dead where most of 8 are.
+    report = simulated_report()
+
+    same, larger = (predicted(dying, report, "--group-size", size) for size in ("8", "64"))
+
+    assert same - larger == {"rlrisk/frac_reward_zero_std"}
+
+
+def test_what_is_not_the_quantity_of_its_name_is_neither_drawn_nor_compared() -> None:
+    # A share of whole batches is 0, an entropy summed over tokens has hundreds of nats.
+    trl = [LogRow(s, {"reward": 0.4, "frac_reward_zero_std": 0.0}) for s in range(1, 40)]
+    verl = [LogRow(s, {"critic/score/mean": 0.4, "actor/entropy": 90.0}) for s in range(1, 40)]
+    facts = RunFacts(batch_scaled=True, loss_agg_mode="seq-mean-token-sum")
+
+    for rows in (trl, verl):
+        judgement = judge_rows(rows, MonitorSettings(facts=facts))
+
+        found = before_after(simulated_report(), judgement)
+        assert [each.metric for each in found] == ["rlrisk/pass_at_1"]
+        assert live_line(judgement).startswith("step 39 | success")
+        assert "dead groups" not in (judgement_chart(judgement) or "")
+
+
+def test_the_picture_of_a_run_names_the_steps_of_all_its_curves() -> None:
+    # Entropy is logged from step 30 on only.
+    rows = [LogRow(s, {"reward": 0.4, **({"entropy": 0.3} if s >= 30 else {})}) for s in range(60)]
+
+    chart = judgement_chart(judge_rows(rows))
+
+    assert chart is not None
+    assert "The run from step 0 to 59" in chart
+
+
+def test_where_nothing_could_be_judged_nothing_is_advised(dying: Path) -> None:
+    text = run("monitor", "--file", str(dying), "--trainer", "verl").stdout
+
+    assert "nothing could be judged" in text
+    assert "go on" not in text
+
+
+def test_no_scale_is_told_of_rewards_where_success_is_another_metric(dying: Path) -> None:
+    options = ("--file", str(dying), "--success-metric", "absent")
+
+    assert "rewards are taken for" in run("monitor", *options[:2]).stdout
+    assert "rewards are taken for" not in run("monitor", *options).stdout
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ("--file", __file__, "--before", "report.json"),
+        ("--assessment", "report.json", "--reward-scale", "-1,1"),
+        ("--assessment", "report.json", "--not-regularised"),
+    ],
+)
+def test_an_option_that_an_outcome_does_not_read_is_refused(given: tuple[str, ...]) -> None:
+    refused = run("outcome", "models:/sft/1", *given).exception
+
+    assert isinstance(refused, UsageError)
+    assert given[2] in str(refused) or "--regularised" in str(refused)
 
 
 def test_token_logs_give_covariance_and_forks(dying: Path, tmp_path: Path) -> None:
