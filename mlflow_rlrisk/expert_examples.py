@@ -14,7 +14,7 @@ from typing import Any
 from mlflow_rlrisk.errors import ConfigError, PromptSetError
 from mlflow_rlrisk.prompt_schemas import Schema, prompt_content, refuse_tool_calls
 from mlflow_rlrisk.prompt_sources import Row, Table, read_table
-from mlflow_rlrisk.prompts import ID_LENGTH, content_digest, prompt_digest
+from mlflow_rlrisk.prompts import ID_LENGTH, content_digest, not_rendered, prompt_digest
 from mlflow_rlrisk.records import Prompt
 
 CHATS = ("messages", "conversations")
@@ -90,7 +90,8 @@ def load_expert(source: object) -> ExpertSet:
     return ExpertSet(
         examples=tuple(found[digest] for digest in sorted(found)),
         digest=prompt_digest(found),
-        sentence=f"{table.kind}, {len(found)} examples from {' and '.join(map(repr, columns))}",
+        sentence=f"{table.kind}, {len(found)} examples from {' and '.join(map(repr, columns))}"
+        + not_rendered(table),
     )
 
 

@@ -22,7 +22,7 @@ ID_LENGTH = 16
 """Hex digits of a prompt id: 64 bits, a collision among 10^6 prompts has a chance of 3e-8."""
 
 
-FOR_TEMPLATES = ("tools", "chat_template_kwargs")
+FOR_TEMPLATES = ("tools", "chat_template_kwargs", "system", "system_prompt")
 """Columns that a trainer may hand to the chat template, and no sampler here does."""
 
 
@@ -95,7 +95,7 @@ def _load(source: object, mapping: Mapping[str, str] | None) -> PromptSet:
         digest=prompt_digest(collected.prompts),
         schema=sentence
         + collected.remarks()
-        + (_not_rendered(table) if collected.is_chat else "")
+        + (not_rendered(table) if collected.is_chat else "")
         + _left_out(table.left_out),
         num_duplicates=collected.num_duplicates,
     )
@@ -155,7 +155,8 @@ class _Collected:
         return text
 
 
-def _not_rendered(table: Table) -> str:
+def not_rendered(table: Table) -> str:
+    """Which of `FOR_TEMPLATES` a table has, as the end of a sentence."""
     given = [name for name in FOR_TEMPLATES if any(row.columns.get(name) for row in table.rows)]
     return f"; not handed to the chat template: {', '.join(map(repr, given))}" if given else ""
 

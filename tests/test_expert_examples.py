@@ -51,6 +51,16 @@ def test_chats_are_split_before_the_last_reply(rows: list[dict[str, Any]]) -> No
     }
 
 
+@pytest.mark.parametrize("name", ["system", "system_prompt", "tools"])
+def test_a_column_that_sft_may_have_shown_and_nothing_here_does_is_told(name: str) -> None:
+    rows: list[dict[str, Any]] = [{"question": q, "response": a} for q, a in PAIRS]
+
+    told = load_expert([{**rows[0], name: "Be brief."}, rows[1]]).sentence
+    silent = load_expert([{**row, name: ""} for row in rows]).sentence
+
+    assert told == f"{silent}; not handed to the chat template: {name!r}"
+
+
 def test_the_digest_is_that_of_the_content_in_any_order_and_format(tmp_path: Path) -> None:
     rows = [{"prompt": q, "completion": a} for q, a in PAIRS]
     (tmp_path / "e.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
