@@ -58,8 +58,8 @@ def fit_entropy_law(
 ) -> EntropyLaw:
     """Fit ``R = -a e^H + b`` by least squares (Cui et al. 2025, arXiv:2505.22617, eq. 3).
 
-    The ceiling's interval is that of the curve at ``H = 0`` (delta method, Student's t), its error
-    widened by the serial correlation of the residuals: consecutive logs repeat each other.
+    The ceiling's interval is that of the curve at ``H = 0`` (delta method, Student's t). Logs that
+    repeat each other count as fewer ones, by the serial correlation of the residuals.
 
     Args:
         entropy: Policy entropy in nats, in order of time, shape ``[S]``.
@@ -87,8 +87,10 @@ def fit_entropy_law(
     residuals = r - (b + slope * x)
     sd = float(np.sqrt(residuals @ residuals / (r.size - 2)))
     ceiling = b + slope
-    error = sd * np.sqrt((1.0 / r.size + (1.0 - x.mean()) ** 2 / spread) * _inflation(residuals))
-    half = float(stdtrit(r.size - 2, 0.5 + confidence / 2.0)) * float(error)
+    inflation = _inflation(residuals)
+    error = sd * np.sqrt((1.0 / r.size + (1.0 - x.mean()) ** 2 / spread) * inflation)
+    freedom = max(r.size / inflation - 2.0, 1.0)
+    half = float(stdtrit(freedom, 0.5 + confidence / 2.0)) * float(error)
     return EntropyLaw(
         a=-slope,
         b=b,
@@ -119,11 +121,15 @@ def _check_law_input(h: FloatVector, r: FloatVector) -> None:
 
 
 def _inflation(residuals: FloatVector) -> float:
-    """Variance of a mean of AR(1) residuals over that of independent ones, at least 1."""
+    """Variance of a mean of AR(1) residuals over that of independent ones, at least 1.
+
+    About a line that was fitted their correlation comes out too low, by ``(2 + 4 rho) / S``.
+    """
     power = float(residuals @ residuals)
     if power < 1e-24:
         return 1.0
-    rho = min(float(residuals[1:] @ residuals[:-1]) / power, 0.95)
+    seen = float(residuals[1:] @ residuals[:-1]) / power
+    rho = min((residuals.size * seen + 2.0) / (residuals.size - 4.0), 0.95)
     return max((1.0 + rho) / (1.0 - rho), 1.0)
 
 

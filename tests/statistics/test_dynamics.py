@@ -69,6 +69,22 @@ def test_the_law_recovers_its_ceiling_within_the_interval_about_as_often_as_it_s
     assert np.mean([law.a for law in laws]) == pytest.approx(0.15, abs=0.003)
 
 
+def test_the_ceiling_of_a_short_log_whose_noise_persists_lies_in_its_interval() -> None:
+    # Student's interval of a plain fit holds it in 68 %, for such logs repeat each other.
+    rng, num_logs, rho = np.random.default_rng(0), 20, 0.6
+    falling = np.linspace(0.9, 0.15, num_logs)
+    hits = 0
+    for _ in range(1000):
+        noise = rng.normal(0.0, 0.03, num_logs)
+        for place in range(1, num_logs):
+            noise[place] = rho * noise[place - 1] + (1.0 - rho**2) ** 0.5 * noise[place]
+
+        law = fit_entropy_law(falling, 0.6 - 0.12 * np.exp(falling) + noise)
+
+        hits += law.ceiling_low <= 0.48 <= law.ceiling_high
+    assert hits >= 890
+
+
 @pytest.mark.parametrize(
     ("entropy", "message"),
     [
