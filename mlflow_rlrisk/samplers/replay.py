@@ -13,8 +13,9 @@ import numpy as np
 
 from mlflow_rlrisk.checkpoint import Checkpoint
 from mlflow_rlrisk.config import AssessmentConfig
-from mlflow_rlrisk.errors import SamplerError
-from mlflow_rlrisk.prompt_sources import parse_json
+from mlflow_rlrisk.errors import PromptSetError, SamplerError
+from mlflow_rlrisk.prompt_schemas import Schema, prompt_content
+from mlflow_rlrisk.prompt_sources import Row, parse_json
 from mlflow_rlrisk.records import (
     UNKNOWN_TOKEN,
     FinishReason,
@@ -200,9 +201,19 @@ def _read_dump(path: Path) -> dict[str, list[Mapping[str, Any]]]:
     if "sample_index" in frame.columns:
         frame = _in_sample_order(path, frame)
     rows: dict[str, list[Mapping[str, Any]]] = {}
-    for row in frame.to_dict("records"):
-        rows.setdefault(str(row["prompt"]), []).append({str(k): v for k, v in row.items()})
+    for place, row in enumerate(frame.to_dict("records"), start=1):
+        text = _prompt_text(path, place, row["prompt"])
+        rows.setdefault(text, []).append({str(k): v for k, v in row.items()})
     return rows
+
+
+def _prompt_text(path: Path, place: int, value: Any) -> str:
+    """As `Prompt.text` has it, of a chat's turns too."""
+    try:
+        row = Row(f"rollout {place}", {"prompt": value})
+        return Prompt(id="", content=prompt_content(row, Schema("prompt", None))).text
+    except PromptSetError as error:
+        raise SamplerError(f"{path}: {error}") from error
 
 
 def _json_rows(text: str) -> list[dict[str, Any]]:

@@ -13,12 +13,8 @@ from click.testing import CliRunner, Result
 
 from mlflow_rlrisk.cli import cli
 from mlflow_rlrisk.errors import ComparabilityError, ConfigError, HistoryError
-from mlflow_rlrisk.monitor import LogRow, MonitorSettings, RunFacts, judge_rows
-from mlflow_rlrisk.monitor.before_after import before_after
 from mlflow_rlrisk.monitor.outcome import recorded_outcomes
-from mlflow_rlrisk.monitor.wording import live_line
-from mlflow_rlrisk.report import RiskReport
-from mlflow_rlrisk.sinks.monitor_run import judgement_chart, recorded_finals
+from mlflow_rlrisk.sinks.monitor_run import recorded_finals
 from tests.monitor.histories import drop_history, pilot_rows
 from tests.sinks.simulated import simulated_report
 
@@ -228,68 +224,6 @@ def test_a_policy_file_moves_the_lines(tmp_path: Path) -> None:
 
     assert [alarm["rule"] for alarm in answer["alarms"]] == ["R1"]
     assert answer["stop"]["advised"] is True
-
-
-def test_the_prediction_is_laid_beside_the_run(dying: Path, tmp_path: Path) -> None:
-    report = simulated_report()
-    path = tmp_path / "report.json"
-    path.write_text(report.to_json())
-
-    result = run("monitor", "--file", str(dying), "--json", "--report", str(path))
-
-    found = json.loads(result.stdout)["before_after"]
-    assert found["risk_level"] == str(report.risk_level)
-    by_name = {each["metric"]: each for each in found["metrics"]}
-    assert by_name["rlrisk/pass_at_1"]["predicted"] == report.metrics["rlrisk/pass_at_1"].value
-    assert by_name["rlrisk/pass_at_1"]["at_start"] == pytest.approx(0.275)
-    assert (
-        "before RL the report said"
-        in run("monitor", "--file", str(dying), "--report", str(path)).stdout
-    )
-
-
-def predicted(history: Path, report: RiskReport, *options: str) -> set[str]:
-    """Figures of the report that are laid beside the run."""
-    path = history.parent / "report.json"
-    path.write_text(report.to_json())
-    text = run("monitor", "--file", str(history), "--json", "--report", str(path), *options).stdout
-    return {each["metric"] for each in json.loads(text)["before_after"]["metrics"]}
-
-
-def test_dead_groups_are_compared_with_groups_of_the_same_size_only(
-    dying: Path,
-) -> None:
-    # Of groups of 64 hardly one is dead where most of 8 are.
-    report = simulated_report()
-
-    same, larger = (predicted(dying, report, "--group-size", size) for size in ("8", "64"))
-
-    assert same - larger == {"rlrisk/frac_reward_zero_std"}
-
-
-def test_what_is_not_the_quantity_of_its_name_is_neither_drawn_nor_compared() -> None:
-    # A share of whole batches is 0, an entropy summed over tokens has hundreds of nats.
-    trl = [LogRow(s, {"reward": 0.4, "frac_reward_zero_std": 0.0}) for s in range(1, 40)]
-    verl = [LogRow(s, {"critic/score/mean": 0.4, "actor/entropy": 90.0}) for s in range(1, 40)]
-    facts = RunFacts(batch_scaled=True, loss_agg_mode="seq-mean-token-sum")
-
-    for rows in (trl, verl):
-        judgement = judge_rows(rows, MonitorSettings(facts=facts))
-
-        found = before_after(simulated_report(), judgement)
-        assert [each.metric for each in found] == ["rlrisk/pass_at_1"]
-        assert live_line(judgement).startswith("step 39 | success")
-        assert "dead groups" not in (judgement_chart(judgement) or "")
-
-
-def test_the_picture_of_a_run_names_the_steps_of_all_its_curves() -> None:
-    # Entropy is logged from step 30 on only.
-    rows = [LogRow(s, {"reward": 0.4, **({"entropy": 0.3} if s >= 30 else {})}) for s in range(60)]
-
-    chart = judgement_chart(judge_rows(rows))
-
-    assert chart is not None
-    assert "The run from step 0 to 59" in chart
 
 
 def test_where_nothing_could_be_judged_nothing_is_advised(dying: Path) -> None:

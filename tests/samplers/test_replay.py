@@ -8,7 +8,9 @@ import pytest
 
 from mlflow_rlrisk.config import AssessmentConfig, SamplingConfig
 from mlflow_rlrisk.errors import SamplerError
+from mlflow_rlrisk.prompts import load_prompts
 from mlflow_rlrisk.records import FinishReason, GradeStatus, Prompt
+from mlflow_rlrisk.rescored_rollouts import open_rollouts
 from mlflow_rlrisk.rollout_store import RolloutStore
 from mlflow_rlrisk.samplers.replay import ReplaySampler
 from mlflow_rlrisk.samplers.transformers import TransformersSampler
@@ -71,6 +73,23 @@ def test_a_trainers_dump_becomes_graded_groups(tmp_path: Path, name: str) -> Non
     assert group.rollouts[0].logprobs is not None
     assert group.rollouts[0].logprobs.tolist() == [-1.0, -2.0, -3.0]
     assert [rollout.entropies for rollout in group.rollouts] == [None, None]
+
+
+@pytest.mark.parametrize("name", ["dump.jsonl", "dump.parquet"])
+@pytest.mark.parametrize("written", [list, json.dumps])
+def test_the_rollouts_of_a_chat_are_found_as_those_of_a_text(
+    tmp_path: Path, name: str, written: Any
+) -> None:
+    # They were said to be missing: a list of turns was looked up as Python shows it.
+    turns = [{"role": "system", "content": "Add."}, {"role": "user", "content": "1+1="}]
+    rows = [{**GOOD, "prompt": written(turns), "completion": text} for text in ("2", "3")]
+    dump = _dump(tmp_path / name, [*rows, {**GOOD, "prompt": written(turns[1:])}])
+    (prompt,) = load_prompts([{"prompt": turns}]).prompts
+
+    (group,) = ReplaySampler(dump, CONFIG).sample([prompt])
+
+    assert [rollout.completion for rollout in group.rollouts] == ["2", "3"]
+    assert [len(each.rollouts) for each in open_rollouts(dump, None).groups] == [2, 1]
 
 
 def test_a_missing_reward_is_no_zero(tmp_path: Path) -> None:
