@@ -17,6 +17,7 @@ from mlflow_rlrisk.prompts import PromptSet
 from mlflow_rlrisk.records import Message, Prompt
 from mlflow_rlrisk.report_record import Provenance
 from mlflow_rlrisk.rollout_shards import write_text_atomically
+from mlflow_rlrisk.stored_evidence import graded_as
 
 SCHEMA_VERSION = 1
 INPUTS, PROMPTS = "inputs.json", "prompts.jsonl"
@@ -40,6 +41,11 @@ class AssessmentInputs:
     prompts: PromptSet
     provenance: Provenance
     budget: SequentialBudget | None = None
+
+    @property
+    def graded_as(self) -> str:
+        """What the first updates of an RL run, tried on these rollouts, depend on."""
+        return graded_as(self.provenance.digests["verifier"], self.config)
 
     def prompt_places(self) -> dict[str, int]:
         """Place of each prompt in the set, by its id."""

@@ -30,7 +30,7 @@ from mlflow_rlrisk.report_record import RiskReport
 from mlflow_rlrisk.rollout_shards import write_text_atomically
 from mlflow_rlrisk.rollout_store import MANIFEST
 from mlflow_rlrisk.samplers import is_settled
-from mlflow_rlrisk.stored_evidence import EVIDENCE, with_stored_evidence
+from mlflow_rlrisk.stored_evidence import EVIDENCE, graded_as, with_stored_evidence
 from mlflow_rlrisk.verifiers import LoadedVerifier
 from mlflow_rlrisk.verifiers.loading import source_digest
 from mlflow_rlrisk.verifiers.specs import VerifierSpec
@@ -118,7 +118,7 @@ class Request:
             return None
         for folder in folders_of(out_dir, out_root, self.model):
             try:
-                known = with_stored_evidence(folder, context)
+                known = with_stored_evidence(folder, context, graded_as(digest, self.config))
                 if expert is not None:
                     known = with_profile(known, expert, self.config, train)
                 raw = _read(folder, self._key(digest, known))

@@ -100,7 +100,7 @@ def look_ahead_from(
         found = replace(found, notes=(*found.notes, note))
     if num_cut:
         found = replace(found, notes=(*found.notes, padding_note(num_cut, groups)))
-    keep_evidence(folder, "lookahead_reach", found.evidence())
+    keep_evidence(folder, "lookahead_reach", found.evidence(), inputs.graded_as)
     return found
 
 
@@ -140,7 +140,8 @@ def with_lookahead(
         )
     except (StatisticsError, InsufficientRolloutsError) as error:
         why = f"first updates of the RL run say nothing: {error}"
-        keep_evidence(folder, "lookahead_undefined", why)
+        graded = AssessmentInputs.load(folder).graded_as
+        keep_evidence(folder, "lookahead_undefined", why, graded)
     context = replace(
         assessment.context or AssessmentContext(),
         lookahead_reach=None if found is None else found.evidence(),

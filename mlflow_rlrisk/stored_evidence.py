@@ -2,7 +2,8 @@
 
 ``evidence.json`` holds values of `AssessmentContext` by field name; whoever judges the rollouts
 again takes them into account. What the caller gives wins. The overlap with the SFT data is kept as
-well: it belongs to the prompts, which are the folder's own.
+well: it belongs to the prompts, which are the folder's own. The first updates of an RL run belong
+to the rewards and groups that they were tried on, which are kept beside them.
 """
 
 import json
@@ -10,6 +11,7 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
+from mlflow_rlrisk.config import AssessmentConfig
 from mlflow_rlrisk.errors import RolloutStoreError
 from mlflow_rlrisk.evidence import AssessmentContext, Evidence
 from mlflow_rlrisk.rollout_shards import write_text_atomically
@@ -22,22 +24,35 @@ _INSTEAD = {
 }
 """What a value takes the place of."""
 
+_GRADED_AS = "lookahead_graded_as"
+"""Rewards and groups of the first updates (`graded_as`); folders of before do not have it."""
 _NAMES = frozenset(each.name for each in fields(AssessmentContext)) - {"expected_prompts_digest"}
+_NAMES |= {_GRADED_AS}
 
 
-def keep_evidence(folder: Path, name: str, evidence: Evidence | str) -> None:
+def graded_as(verifier_digest: str, config: AssessmentConfig) -> str:
+    """What decides which groups of an assessment teach, and what."""
+    return f"{verifier_digest} {config.group_size} {config.success_threshold}"
+
+
+def keep_evidence(
+    folder: Path, name: str, evidence: Evidence | str, graded: str | None = None
+) -> None:
     """Add one value, or replace it.
 
     Args:
         folder: Folder of an assessment.
         name: Field of `AssessmentContext`.
         evidence: The value, or why there is none.
+        graded: `graded_as` of the grades that it depends on, where it does.
 
     Raises:
         RolloutStoreError: What is kept already cannot be read.
     """
     kept = {**_read(folder), name: evidence}
     kept.pop(_INSTEAD.get(name, ""), None)
+    if graded is not None:
+        kept[_GRADED_AS] = graded
     text = json.dumps({key: _plain(kept[key]) for key in sorted(kept)}, indent=2)
     write_text_atomically(folder / EVIDENCE, text + "\n")
 
@@ -53,14 +68,21 @@ def keep_context(folder: Path, context: AssessmentContext | None) -> None:
 
 
 def with_stored_evidence(
-    folder: Path | None, context: AssessmentContext | None
+    folder: Path | None, context: AssessmentContext | None, graded: str
 ) -> AssessmentContext | None:
     """The context with what the folder adds to it.
+
+    Args:
+        folder: Folder of the assessment, if it has one.
+        context: What the caller gives.
+        graded: `graded_as` of the grades that are judged; updates tried on others are left out.
 
     Raises:
         RolloutStoreError: What is kept cannot be read.
     """
     kept = {} if folder is None else _read(folder)
+    if kept.pop(_GRADED_AS, graded) != graded:
+        kept = {name: value for name, value in kept.items() if name not in _INSTEAD}
     if not kept:
         return context
     given = context or AssessmentContext()
@@ -77,7 +99,7 @@ def _plain(value: Evidence | str) -> dict[str, Any] | str:
 
 
 def _known(name: str, value: Any) -> Evidence | str:
-    if name == "lookahead_undefined":
+    if name in ("lookahead_undefined", _GRADED_AS):
         if not isinstance(value, str):
             raise TypeError(f"{name} must be a sentence")
         return value

@@ -152,7 +152,7 @@ def run_assessment(
         folder = assessment_folder(out_dir, out_root, str(model), provenance)
         if folder is not None:
             stack.enter_context(locked(folder))
-            context = with_stored_evidence(folder, context)
+            context = with_stored_evidence(folder, context, inputs.graded_as)
         if expert is not None:
             context = with_profile(context, expert, config, train)
         kept = folder
@@ -320,7 +320,6 @@ def rescore_stored(
     """Do what `rescore` says."""
     policy = policy or PolicyConfig()
     inputs = AssessmentInputs.load(Path(folder))
-    context = with_stored_evidence(Path(folder), context)
     changes = {"group_size": group_size, "success_threshold": success_threshold}
     kept = {name: value for name, value in changes.items() if value is not None}
     config = AssessmentConfig(**(inputs.config.model_dump() | kept))
@@ -347,6 +346,7 @@ def rescore_stored(
         for group in stored_groups(Path(folder), inputs, pool):
             collection.take(group)
     judged = replace(inputs, config=config, provenance=replace(provenance, digests=digests))
+    context = with_stored_evidence(Path(folder), context, judged.graded_as)
     report = _report(judged, policy, collection, context, warnings, part.confidence)
     return report if inputs.budget is None else _with_budget(report, inputs.budget)
 

@@ -16,7 +16,7 @@ from mlflow_rlrisk.stored_evidence import with_stored_evidence
 
 READERS: dict[str, Callable[[Path], object]] = {
     "inputs.json": AssessmentInputs.load,
-    "evidence.json": lambda folder: with_stored_evidence(folder, None),
+    "evidence.json": lambda folder: with_stored_evidence(folder, None, ""),
     "manifest.json": lambda folder: RolloutStore(folder).identity,
     "report.json": lambda folder: RiskReport.from_json((folder / "report.json").read_text()),
     "calibration.json": lambda folder: CalibrationRecord.read(folder / "calibration.json"),
@@ -46,4 +46,4 @@ def test_evidence_that_is_no_such_quantity_is_refused_wherever_it_comes_from(
     with pytest.raises(StatisticsError, match=f"{name}={value:g}"):
         AssessmentContext(**{name: found})  # type: ignore[arg-type]
     with pytest.raises(StatisticsError, match=f"{name}={value:g}"):
-        with_stored_evidence(tmp_path, None)
+        with_stored_evidence(tmp_path, None, "")

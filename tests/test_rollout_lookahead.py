@@ -51,7 +51,9 @@ def assessed(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return assess_to(tmp_path_factory.mktemp("assessed") / "out", model)
 
 
-def assess_to(folder: Path, model: Path) -> Path:
+def assess_to(
+    folder: Path, model: Path, verifier: str = "tests.test_rollout_lookahead:has_an_e"
+) -> Path:
     config = AssessmentConfig(
         sampling=SamplingConfig(num_samples=16, max_new_tokens=3),
         num_resamples=200,
@@ -61,7 +63,7 @@ def assess_to(folder: Path, model: Path) -> Path:
     assess(
         model,
         PROMPTS,
-        verifier="tests.test_rollout_lookahead:has_an_e",
+        verifier=verifier,
         config=config,
         out_dir=folder,
         run_preflight=False,
@@ -106,6 +108,32 @@ def test_rescoring_tells_the_figure_of_the_first_updates_once_they_were_tried(
     assert line.split()[2] == f"{found.reach.value:.3f}"
     assert "risk level" in before
     assert "lookahead reach" not in before
+
+
+def has_no_e(completions: list[str], **_: object) -> list[float]:
+    return [float("e" not in each) for each in completions]
+
+
+def test_updates_tried_on_other_rewards_or_groups_are_not_counted(
+    folder: Path, model: Path
+) -> None:
+    # A report by one verifier was `low` by what another one had taught.
+    look_ahead_from(folder, RUN, device="cpu")
+    other = "tests.test_rollout_lookahead:has_no_e"
+
+    reports = [
+        rescore(folder, verifier=other, run_preflight=False),
+        rescore(folder, group_size=16),
+        rescore(folder, success_threshold=1.0),
+        rescore(folder, verifier="tests.test_rollout_lookahead:has_an_e", run_preflight=False),
+    ]
+    assess_to(folder, model, other)
+    reports.append(rescore(folder))
+    assess_to(folder, model)
+    reports.append(rescore(folder))
+
+    counted = ["rlrisk/lookahead_reach" in each.metrics for each in reports]
+    assert counted == [False, False, False, True, False, True]
 
 
 def test_prompts_that_the_tokenizer_closes_teach_what_open_ones_do(

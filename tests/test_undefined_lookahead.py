@@ -85,7 +85,8 @@ def test_updates_that_went_too_far_are_kept_as_such_until_others_say_something(
         assert REACH not in each.metrics
     assert at_last.metrics[REACH].value == found.reach.value
     assert REACH not in at_last.undefined
-    assert list(json.loads((folder / EVIDENCE).read_text())) == ["lookahead_undefined"]
+    kept = json.loads((folder / EVIDENCE).read_text())
+    assert list(kept) == ["lookahead_graded_as", "lookahead_undefined"]
 
 
 def test_the_command_line_says_why_and_takes_an_older_run_s_figures_away(
@@ -136,11 +137,11 @@ def test_what_a_caller_says_of_the_updates_wins_over_what_the_folder_holds(tmp_p
     reach = Evidence(value=0.5, ci_low=0.4, ci_high=0.6, source="said")
     (tmp_path / EVIDENCE).write_text('{"lookahead_undefined": "too far"}')
 
-    stored = with_stored_evidence(tmp_path, None)
-    given = with_stored_evidence(tmp_path, AssessmentContext(lookahead_reach=reach))
+    stored = with_stored_evidence(tmp_path, None, "")
+    given = with_stored_evidence(tmp_path, AssessmentContext(lookahead_reach=reach), "")
 
     assert stored == AssessmentContext(lookahead_undefined="too far")
     assert given == AssessmentContext(lookahead_reach=reach)
     (tmp_path / EVIDENCE).write_text('{"lookahead_undefined": {"value": 1.0}}')
     with pytest.raises(RolloutStoreError, match="must be a sentence"):
-        with_stored_evidence(tmp_path, None)
+        with_stored_evidence(tmp_path, None, "")
