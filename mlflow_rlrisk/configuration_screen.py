@@ -26,6 +26,8 @@ PRIVATE_KEYS_ALLOWED = frozenset(
     }
 )
 """Private keys that `save_pretrained` writes (the last two for OPT, Gemma 3); none names code."""
+NUMBER_KEY, NUMBERS = "__float__", ("Infinity", "-Infinity", "NaN")
+"""How transformers 5 writes what JSON has no number for, as Mamba's `time_step_limit` needs."""
 LAYER_KEYS = frozenset(
     {"num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers", "encoder_layers"}
 )
@@ -47,7 +49,8 @@ def refuse_code(value: Any, where: str, *, allow_private: bool = False) -> None:
             raise CheckpointError(f"{where}: key {key!r} asks to run code of the checkpoint")
         if key in DETOUR_KEYS:
             raise CheckpointError(f"{where}: key {key!r} leads to files that were not checked")
-        if key.startswith("_") and key not in PRIVATE_KEYS_ALLOWED and not allow_private:
+        is_known = key in PRIVATE_KEYS_ALLOWED or (key == NUMBER_KEY and item in NUMBERS)
+        if key.startswith("_") and not is_known and not allow_private:
             raise CheckpointError(f"{where}: private key {key!r} is not allowed")
         names = list(_texts(item)) if key.endswith("_implementation") else []
         if any("/" in name for name in names):

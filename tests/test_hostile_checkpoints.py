@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import GraniteMoeHybridConfig
 
 from mlflow_rlrisk import assess
 from mlflow_rlrisk.checkpoint import open_checkpoint
 from mlflow_rlrisk.cli import run
+from mlflow_rlrisk.configuration_screen import refuse_code
 from mlflow_rlrisk.errors import CheckpointError
 from tests.hostile_checkpoints import CANARY, CONTAINED, REFUSED
 from tests.tiny_assessments import quick, sums, write_graders
@@ -122,6 +124,18 @@ def test_the_command_refuses_it_in_one_line(
     assert ended.value.code == 1
     assert told.splitlines()[-1].startswith("rlrisk: ")
     assert "Traceback" not in told
+
+
+def test_an_infinity_as_transformers_writes_it_is_no_private_key(folder: Path) -> None:
+    # So stands Mamba's time_step_limit in Granite 4 hybrids, Bamba and Nemotron-H.
+    GraniteMoeHybridConfig(vocab_size=8).save_pretrained(folder / "hybrid")
+    written = json.loads((folder / "hybrid" / "config.json").read_text())
+
+    refuse_code(written, "config.json")
+
+    assert written["time_step_limit"][1] == {"__float__": "Infinity"}
+    with pytest.raises(CheckpointError, match="private key '__float__'"):
+        refuse_code({"time_step_limit": {"__float__": "evil/kernel"}}, "config.json")
 
 
 def test_a_sound_template_with_every_extension_is_let_through(folder: Path) -> None:
