@@ -2,8 +2,9 @@
 
 Every rule looks at what is logged, never ahead. Rules that hold a noisy share against a line ask
 for several logs and, R3 and R4, for a mean that lies beyond the line by several standard errors;
-two inputs that say the same at one log need no second one. The step of an alarm is the first one
-beyond the line, ``confirmed_step`` the one at which that was sure.
+two inputs that say the same at one log need no second one, unless the log holds a few groups only,
+which chance alone makes alike in all of them. The step of an alarm is the first one beyond the
+line, ``confirmed_step`` the one at which that was sure.
 """
 
 from collections.abc import Callable
@@ -14,10 +15,12 @@ from mlflow_rlrisk.monitor.divergence import divergence
 from mlflow_rlrisk.monitor.entropy_rules import entropy_drop, entropy_surge
 from mlflow_rlrisk.monitor.evidence import pooled_beyond, raise_alarm, run_beyond
 from mlflow_rlrisk.monitor.policy import MonitorPolicy, RuleId
-from mlflow_rlrisk.monitor.tracks import Tracks
+from mlflow_rlrisk.monitor.tracks import Track, Tracks
 from mlflow_rlrisk.statistics.groups import critical_success
 from mlflow_rlrisk.thresholds import threshold
 
+GONE_LOGS = 10
+"""Logs without a gradient that are no chance where half of all groups are dead in health."""
 Rule = Callable[[Tracks, MonitorPolicy], list[Alarm]]
 
 
@@ -62,12 +65,13 @@ def _seconds_of_low_success(tracks: Tracks, step: int, policy: MonitorPolicy) ->
     share, norm = tracks.get("zero_variance"), tracks.get("grad_norm")
     if (
         share is not None
+        and not tracks.has_few_groups
         and not tracks.facts.batch_scaled
         and share.steps[-1] == step
         and share.values[-1] >= policy.zero_variance_warn
     ):
         seconds.append("R4")
-    if norm is not None and norm.steps[-1] == step and norm.values[-1] < policy.zero_gradient:
+    if norm is not None and norm.steps[-1] == step and _is_gradient_gone(tracks, norm, policy):
         seconds.append("R5")
     return seconds
 
@@ -121,17 +125,18 @@ def _seconds_of_dead_groups(tracks: Tracks, step: int, policy: MonitorPolicy) ->
     seconds = []
     success, norm = tracks.success(), tracks.get("grad_norm")
     critical = critical_success(tracks.group_size)
-    if success is not None and success.steps[-1] == step and success.values[-1] < critical:
+    is_low = success is not None and success.steps[-1] == step and success.values[-1] < critical
+    if is_low and not tracks.has_few_groups:
         seconds.append("R3")
-    if norm is not None and norm.steps[-1] == step and norm.values[-1] < policy.zero_gradient:
+    if norm is not None and norm.steps[-1] == step and _is_gradient_gone(tracks, norm, policy):
         seconds.append("R5")
     return seconds
 
 
 def no_gradient(tracks: Tracks, policy: MonitorPolicy) -> list[Alarm]:
-    """R5: the gradient norm is zero at any log, or the run has diverged."""
+    """R5: the gradient norm is zero, or the run has diverged."""
     track = tracks.get("grad_norm")
-    if track is None or track.values[-1] >= policy.zero_gradient:
+    if track is None or not _is_gradient_gone(tracks, track, policy):
         return divergence(tracks, policy)
     return [
         raise_alarm(
@@ -147,6 +152,20 @@ def no_gradient(tracks: Tracks, policy: MonitorPolicy) -> list[Alarm]:
             above=False,
         )
     ]
+
+
+def _is_gradient_gone(tracks: Tracks, norm: Track, policy: MonitorPolicy) -> bool:
+    """Whether the newest norm is zero, and not by the chance of a few groups.
+
+    A norm is that of one step, also where the other columns are means over several, so that a share
+    of dead groups below `MonitorPolicy.zero_variance_critical` is of other groups than the norm.
+    """
+    logs = len(run_beyond(norm, lambda v: v < policy.zero_gradient))
+    share = None if tracks.facts.batch_scaled else tracks.get("zero_variance")
+    if share is None or share.steps[-1] != norm.steps[-1]:
+        return logs > 0
+    is_dead = share.values[-1] >= policy.zero_variance_critical and not tracks.has_few_groups
+    return logs >= (1 if is_dead else GONE_LOGS)
 
 
 def truncation(tracks: Tracks, policy: MonitorPolicy) -> list[Alarm]:

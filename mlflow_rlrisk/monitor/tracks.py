@@ -34,7 +34,11 @@ RANGES: Mapping[Input, tuple[float, float]] = {
     "length": (0.0, math.inf),
 }
 """What these inputs can be; anything else under their name is another quantity or in percent."""
+FEW_GROUPS = 6
+"""Of so many groups all are dead at once by chance, now and then, while a run is healthy."""
 ROUNDING = 1e-6
+LOG_ROUNDING = 1e-3
+"""Of a share times `FEW_GROUPS`, where trainers log four digits."""
 SPREAD_TOLERANCE = 0.1
 SPREAD_SHARE = 0.9
 
@@ -139,6 +143,7 @@ class Tracks:
     _lowest: float = math.inf
     _highest: float = -math.inf
     _num_overspread: int = 0
+    _group_counts: list[int] = field(default_factory=lambda: list(range(1, FEW_GROUPS + 1)))
 
     def extend(self, step: int, values: dict[Input, float]) -> None:
         """Take the inputs of the next step, those that can be what their name says."""
@@ -155,6 +160,8 @@ class Tracks:
             track = self.columns.setdefault(name, Track([], []))
             track.steps.append(step)
             track.values.append(value)
+        if (share := values.get("zero_variance")) is not None:
+            self._group_counts = [n for n in self._group_counts if _is_share_of(share, n)]
         reward, std = values.get("reward"), values.get("reward_std")
         if reward is not None:
             self._lowest, self._highest = min(self._lowest, reward), max(self._highest, reward)
@@ -213,6 +220,11 @@ class Tracks:
         return self.facts.group_size or DEFAULT_GROUP_SIZE
 
     @property
+    def has_few_groups(self) -> bool:
+        """Whether all shares of dead groups so far are those of at most `FEW_GROUPS` a log."""
+        return "zero_variance" in self.columns and bool(self._group_counts)
+
+    @property
     def is_regularised(self) -> bool:
         """Whether an entropy or KL bonus is active, stated or read off the log."""
         if self.facts.regularised is not None:
@@ -250,6 +262,10 @@ class Tracks:
         fail, right = scale
         self._success.steps.extend(steps)
         self._success.values.extend((r - fail) / (right - fail) for r in rewards)
+
+
+def _is_share_of(share: float, count: int) -> bool:
+    return abs(share * count - round(share * count)) < LOG_ROUNDING
 
 
 def _is_beyond(name: Input, value: float) -> bool:

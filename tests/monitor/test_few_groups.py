@@ -1,0 +1,64 @@
+"""Steps of few groups: all of them are alike now and then, by chance, in a run that learns.
+
+TRL's defaults on one GPU are a single group a step, ten steps a log, with the gradient norm of the
+last of them.
+"""
+
+import numpy as np
+import pytest
+
+from mlflow_rlrisk.monitor import Judgement, LogRow, MonitorSettings, RunFacts, judge_rows
+
+GROUP_SIZE = 8
+CASES = [(1, 1), (1, 10), (2, 1), (4, 5)]
+
+
+def judge_run(num_groups: int, steps_a_log: int, seed: int, *, is_dead: bool = False) -> Judgement:
+    """A run whose prompts are solved at all rates, or hardly any of them ever, judged."""
+    rng = np.random.default_rng(seed)
+    rows: list[LogRow] = []
+    shares: list[float] = []
+    rewards: list[float] = []
+    for step in range(1, 201):
+        rates = rng.beta(0.02, 0.4, num_groups) if is_dead else rng.beta(1.2, 1.2, num_groups)
+        right = rng.binomial(GROUP_SIZE, rates)
+        alike = (right == 0) | (right == GROUP_SIZE)
+        shares.append(float(alike.mean()))
+        rewards.append(float(right.mean()) / GROUP_SIZE)
+        if step % steps_a_log == 0:
+            metrics = {
+                "reward": float(np.mean(rewards)),
+                "frac_reward_zero_std": round(float(np.mean(shares)), 4),
+                "grad_norm": 0.0 if alike.all() else float(rng.uniform(0.2, 0.6)),
+            }
+            rows.append(LogRow(step, metrics))
+            shares, rewards = [], []
+    return judge_rows(rows, MonitorSettings(facts=RunFacts(group_size=GROUP_SIZE)))
+
+
+@pytest.mark.parametrize(("num_groups", "steps_a_log"), CASES)
+def test_healthy_runs_of_few_groups_are_not_stopped(num_groups: int, steps_a_log: int) -> None:
+    # A norm of 0 at one log stopped all of them, and their outcome was a collapse.
+    judgements = [judge_run(num_groups, steps_a_log, seed) for seed in range(10)]
+
+    assert [each.stop.step for each in judgements] == [None] * 10
+    assert not any(each.outcome is None or each.outcome.collapsed for each in judgements)
+
+
+@pytest.mark.parametrize(("num_groups", "steps_a_log"), CASES)
+def test_dead_runs_of_few_groups_are_stopped_all_the_same(
+    num_groups: int, steps_a_log: int
+) -> None:
+    judgements = [judge_run(num_groups, steps_a_log, seed, is_dead=True) for seed in range(10)]
+
+    assert all(each.stop.step is not None and each.stop.step <= 100 for each in judgements)
+
+
+def test_a_gradient_of_zero_for_ten_logs_is_no_chance_whatever_the_groups_are() -> None:
+    # Frozen weights, say: the groups differ and nothing is learnt.
+    metrics = {"reward": 0.4, "frac_reward_zero_std": 0.3, "grad_norm": 0.0}
+
+    short, long = (judge_rows([LogRow(s, metrics) for s in range(n)]) for n in (9, 10))
+
+    assert [alarm.rule for alarm in short.alarms] == []
+    assert [(alarm.rule, alarm.confirmed_step) for alarm in long.alarms] == [("R5", 9)]
