@@ -91,25 +91,31 @@ def _drop_alarm(
 
 
 def entropy_surge(tracks: Tracks, policy: MonitorPolicy) -> list[Alarm]:
-    """R2: entropy at twice its start or more, early in the run."""
+    """R2: entropy at twice its start or more, early in the run.
+
+    Of a few groups the entropy is that of their prompts: several logs in a row are needed then.
+    """
     track = tracks.comparable_entropy()
     if track is None or len(track.steps) < 2 or track.steps[-1] > policy.surge_until_step:
         return []
     before = track.start(policy.drop_from_step)
-    if before <= 0.0 or track.values[-1] < policy.entropy_surge * before:
+    run = run_beyond(track, lambda v: v >= policy.entropy_surge * before)
+    needed = policy.sustained_logs if tracks.has_few_groups else 1
+    if before <= 0.0 or len(run) < needed:
         return []
-    ratio = track.values[-1] / before
+    first = len(track.steps) - needed
+    ratio = track.values[first] / before
     return [
         raise_alarm(
             tracks,
             "R2",
             "entropy",
             track,
-            len(track.steps) - 1,
+            first,
             value=ratio,
             line=policy.entropy_surge,
             message=f"entropy rose to {ratio:.2f} times its start, from {before:.3g} to "
-            f"{track.values[-1]:.3g} nats",
+            f"{track.values[first]:.3g} nats",
             baseline=before,
         )
     ]

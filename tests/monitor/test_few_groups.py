@@ -62,3 +62,23 @@ def test_a_gradient_of_zero_for_ten_logs_is_no_chance_whatever_the_groups_are() 
 
     assert [alarm.rule for alarm in short.alarms] == []
     assert [(alarm.rule, alarm.confirmed_step) for alarm in long.alarms] == [("R5", 9)]
+
+
+def test_the_entropy_of_single_prompts_is_no_surge_until_it_stays_high() -> None:
+    # Prompts differ in it by a factor of 1.5 and more.
+    def judged(seed: int, factor: float) -> list[tuple[str, int]]:
+        rng = np.random.default_rng(seed)
+        rows = []
+        for step in range(1, 51):
+            level = 0.3 * (factor if step > 20 else 1.0)
+            alike = float(rng.random() < 0.4)
+            entropy = float(level * np.exp(0.4 * rng.normal()))
+            metrics = {"reward": 0.5, "frac_reward_zero_std": alike, "entropy": entropy}
+            rows.append(LogRow(step, metrics))
+        return [(alarm.rule, alarm.step) for alarm in judge_rows(rows).alarms]
+
+    assert [judged(seed, 1.0) for seed in range(10)] == [[]] * 10
+    for seed in range(10):
+        ((rule, step),) = judged(seed, 4.0)
+        assert rule == "R2"
+        assert step > 20
