@@ -222,7 +222,8 @@ class Tracks:
     @property
     def has_few_groups(self) -> bool:
         """Whether all shares of dead groups so far are those of at most `FEW_GROUPS` a log."""
-        return "zero_variance" in self.columns and bool(self._group_counts)
+        is_known = "zero_variance" in self.columns and not self.facts.batch_scaled
+        return is_known and bool(self._group_counts)
 
     @property
     def is_regularised(self) -> bool:

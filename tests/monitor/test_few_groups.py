@@ -82,3 +82,19 @@ def test_the_entropy_of_single_prompts_is_no_surge_until_it_stays_high() -> None
         ((rule, step),) = judged(seed, 4.0)
         assert rule == "R2"
         assert step > 20
+
+
+def test_a_share_of_batches_does_not_tell_how_many_groups_there_are() -> None:
+    entropy = [0.3] * 20 + [0.7]
+    rows = [
+        LogRow(s, {"frac_reward_zero_std": 0.0, "entropy": value})
+        for s, value in enumerate(entropy)
+    ]
+
+    groups, batches = (
+        judge_rows(rows, MonitorSettings(facts=RunFacts(batch_scaled=is_scaled)))
+        for is_scaled in (False, True)
+    )
+
+    assert [alarm.rule for alarm in groups.alarms] == []
+    assert [alarm.rule for alarm in batches.alarms] == ["R2"]
