@@ -40,6 +40,27 @@ SCRIPTS = {
     "wraps its output anew": (
         "import io, sys\nsys.stdout = io.TextIOWrapper(sys.stdout.buffer)\nprint(input())"
     ),
+    "brings classes for faster input and output": (
+        "import os, sys\n"
+        "from io import BytesIO, IOBase\n"
+        "class FastIO(IOBase):\n"
+        "    def __init__(self, file):\n"
+        "        self.number, self.buffer = file.fileno(), BytesIO()\n"
+        "        self.write = self.buffer.write\n"
+        "    def readline(self):\n"
+        "        return os.read(self.number, 8192)\n"
+        "    def flush(self):\n"
+        "        os.write(self.number, self.buffer.getvalue())\n"
+        "        self.buffer.truncate(0), self.buffer.seek(0)\n"
+        "class Wrapper(IOBase):\n"
+        "    def __init__(self, file):\n"
+        "        self.buffer = FastIO(file)\n"
+        "        self.flush = self.buffer.flush\n"
+        "        self.write = lambda text: self.buffer.write(text.encode())\n"
+        "        self.readline = lambda: self.buffer.readline().decode()\n"
+        "sys.stdin, sys.stdout = Wrapper(sys.stdin), Wrapper(sys.stdout)\n"
+        "print(sys.stdin.readline())"
+    ),
     "closes its output": "import sys\nprint(input()); sys.stdout.close()",
     "leaves a file of its own open": "out = open(1, 'w', closefd=False)\nout.write(input())",
     "has an object with last words": (

@@ -80,6 +80,7 @@ class _Program:
         threading._shutdown()  # type: ignore[attr-defined]  # waits for all but daemons
         atexit._run_exitfuncs()
         _flush()
+        sys.stdout = sys.__stdout__  # a class of its own could not write without its names
         self.names.clear()  # its objects end here, files of its own on standard output among them
         _flush()
 
