@@ -56,11 +56,11 @@ def equals(
 
 
 def same_output(expected: str, written: str) -> bool:
-    """Compare what programs write: white space at the ends of lines and of the text is ignored.
+    """Compare what programs write: white space at the ends of lines, empty ones around, is ignored.
 
     Lines end where a program ends them, not at a form feed or U+2028 as `str.splitlines` has it.
     """
-    lines, others = (text.rstrip().split("\n") for text in (expected, written))
+    lines, others = (text.rstrip().lstrip("\r\n").split("\n") for text in (expected, written))
     return [line.rstrip() for line in lines] == [line.rstrip() for line in others]
 
 

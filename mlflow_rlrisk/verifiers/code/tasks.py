@@ -193,7 +193,8 @@ def _from_case(case: Any, entry_point: str | None) -> CodeTask:
             "or input and output"
         )
     kind = str(case.get("testtype") or case.get("type") or "")
-    function = next((case[key] for key in _FUNCTION_KEYS if case.get(key)), None) or entry_point
+    named = next((case[key] for key in _FUNCTION_KEYS if case.get(key)), None)
+    function = named or _function_of_metadata(case) or entry_point
     is_call = kind in ("functional", "function_call") or (not kind and function is not None)
     task = _from_lists([case["input"]], [case["output"]], function if is_call else None)
     if is_call and function is None:
@@ -224,7 +225,7 @@ def _from_lists(inputs: Any, outputs: Any, entry_point: str | None) -> CodeTask:
         runs = tuple(StdioCase(stdin=_lines(i), expected=_lines(o)) for i, o in pairs)
         return CodeTask(runs=runs)
     calls = tuple(
-        CallCase(args=_arguments(i), kwargs={}, expected=_expectations(o)) for i, o in pairs
+        CallCase(args=_arguments(i), kwargs={}, expected=_expectations(o, i)) for i, o in pairs
     )
     return CodeTask(entry_point=entry_point, calls=calls)
 
@@ -240,10 +241,13 @@ def _arguments(raw: Any) -> tuple[Any, ...]:
     return tuple(raw) if isinstance(raw, list | tuple) else (raw,)
 
 
-def _expectations(raw: Any) -> tuple[Any, ...]:
-    """APPS wraps results in a list of one and accepts both; text is the JSON of the result."""
+def _expectations(raw: Any, arguments: Any) -> tuple[Any, ...]:
+    """APPS wraps results in a list of one and accepts both; text is the JSON of the result.
+
+    Beside arguments that are no text, it may be the result itself.
+    """
     if isinstance(raw, str):
-        return (_parsed(raw),)
+        return (_parsed(raw),) if isinstance(arguments, str) else (_parsed(raw), raw)
     return (raw, raw[0]) if isinstance(raw, list) and len(raw) == 1 else (raw,)
 
 
@@ -270,7 +274,7 @@ def _listed(raw: Any) -> list[Any]:
 
 
 def _function_of_metadata(columns: Mapping[str, Any]) -> str | None:
-    """LiveCodeBench keeps the name in its ``metadata``."""
+    """LiveCodeBench keeps the name in the ``metadata`` of a row, DeepCoder in those of a case."""
     metadata = columns.get("metadata")
     parsed = _parsed(metadata) if isinstance(metadata, str) else metadata
     name = parsed.get("func_name") if isinstance(parsed, Mapping) else None

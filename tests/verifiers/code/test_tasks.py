@@ -1,11 +1,13 @@
 """Rows that give a program nothing to be graded against, and the cases of those that do."""
 
+import json
 from typing import Any
 
 import pytest
 
 from mlflow_rlrisk.errors import VerifierError
 from mlflow_rlrisk.verifiers.code import CodeJudge, CodeTask, read_task, task_of_row
+from mlflow_rlrisk.verifiers.code.compare import same_output
 from mlflow_rlrisk.verifiers.code.verifier import code
 
 NO_CASES = "there are no cases; a program cannot be graded against none"
@@ -72,3 +74,85 @@ def test_each_line_of_a_functional_input_is_one_argument(newline: str) -> None:
     (call,) = read_task([case], "f").calls
 
     assert call.args == ([1, 2], "two words", "3")
+
+
+def test_each_case_of_deepcoder_names_its_function_in_metadata_of_its_own() -> None:
+    case = {
+        "input": "3",
+        "output": "4",
+        "testtype": "functional",
+        "metadata": {"func_name": "add_one"},
+    }
+
+    (call,) = task_of_row(None, {"tests": json.dumps([case])}).calls
+
+    assert (call.function, call.args, call.expected) == ("add_one", (3,), (4,))
+
+
+@pytest.mark.parametrize("output", ["101", "True", "[1, 2]", '"a"', "null", "abc"])
+def test_a_result_that_is_text_beside_a_list_of_arguments_is_met_by_that_text(output: str) -> None:
+    # APPS writes results as they are; "101" was read as a number and the text graded 0.
+    cases = {"fn_name": "same", "inputs": [[output]], "outputs": [output]}
+
+    (call,) = task_of_row(None, {"input_output": json.dumps(cases)}).calls
+
+    assert output in call.expected
+
+
+def test_a_result_beside_arguments_in_json_is_json_and_no_text() -> None:
+    cases = {"fn_name": "same", "inputs": ["5"], "outputs": ["101"]}
+
+    (call,) = task_of_row(None, {"input_output": json.dumps(cases)}).calls
+
+    assert call.expected == (101,)
+
+
+@pytest.mark.parametrize(
+    ("expected", "written", "is_same"),
+    [
+        ("\nYES\nNO\n", "YES\nNO\n", True),  # as Codeforces' samples begin in TACO
+        ("YES\n", "\n\r\nYES", True),
+        ("YES\n\nNO\n", "YES\nNO\n", False),
+        ("  *\n ***\n", "*\n ***\n", False),
+    ],
+)
+def test_empty_lines_around_an_output_do_not_count_and_others_do(
+    expected: str, written: str, is_same: bool
+) -> None:
+    assert same_output(expected, written) is is_same
+
+
+SOLUTION = """class Solution:
+    def most(self, words: List[str]) -> Optional[str]:
+        counts = defaultdict(int)
+        for word in words:
+            counts[word] += 1
+        heap = [(-count, word) for word, count in counts.items()]
+        heapq.heapify(heap)
+        return heap[0][1] if heap and pow(2, 3, 5) == 3 and inf > 1 else None
+"""
+
+
+@pytest.mark.parametrize("head", ["", "from typing import List, Optional\n"])
+def test_a_solution_finds_the_names_that_leetcode_imports_for_it(head: str) -> None:
+    # LiveCodeBench's own grader gives them, too; such answers were graded 0.
+    case = {"input": '["b", "a", "b"]', "output": '"b"', "testtype": "functional"}
+    row = {"public_test_cases": json.dumps([case]), "metadata": '{"func_name": "most"}'}
+
+    with CodeJudge("B", lanes=1) as judge:
+        judgement = judge.grade(head + SOLUTION, task_of_row(None, row))
+
+    assert judgement.grade == "pass", judgement.detail
+
+
+def test_other_programs_find_what_they_import_as_in_an_interpreter() -> None:
+    source = "def most(words):\n    return Counter(words).most_common()[0][0]\n"
+    names: dict[str, Any] = {}
+    exec(source, names)
+    with pytest.raises(NameError):
+        names["most"](["a"])
+
+    with CodeJudge("B", lanes=1) as judge:
+        judgement = judge.grade(source, read_task([{"args": [["a"]], "expected": "a"}], "most"))
+
+    assert judgement.grade == "error"
