@@ -5,8 +5,9 @@ verifier runs in the main thread of its worker. A truth that it cannot read is r
 its own default takes such a truth as met; so is a number that it reads as another one.
 
 Some numbers it reads as other values without a word: ``1 3/4`` as 1, ``1\,234`` as 235, ``1e-05``
-as e - 5. They are written out before it sees them, in truths and in completions alike; ``2e-1``,
-which may well be 2e - 1, counts as both. Where the last box holds nothing that can be read it goes
+as e - 5, ``2\mathrm{i}`` as 2 with a unit; others, as ``90°`` in a box, not at all. They are
+written out before it sees them, in truths and in completions alike; ``2e-1``, which may well be
+2e - 1, counts as both. Where the last box holds nothing that can be read it goes
 on to numbers beside it; a completion whose box states nothing states nothing here.
 """
 
@@ -33,7 +34,12 @@ _RELATIVE_TOLERANCE = 1e-6
 
 _SHORT_INTEGER = re.compile(r"-?[0-9]{1,15}")
 """Always read as it is; prompt sets of a million are not read twice for it."""
-_MINUS_SIGNS = str.maketrans("−－﹣", "---")
+_SIGNS = str.maketrans({"−": "-", "－": "-", "﹣": "-", "∞": r"\infty "})
+_DEGREES = re.compile(r"(?<=\d)\s?°(?!\s?\w)")
+"""Of an angle, which math-verify drops as ``^\\circ``."""
+_ROOT = re.compile(r"√\s?(\d+)")
+_UPRIGHT = re.compile(r"\\(?:mathrm|text)\s*\{\s*([ei])\s*\}|(?<=\d)(i)(?![A-Za-z])")
+"""``2\\mathrm{i}``, and ``2i``: without a space its i is not the i of ``2+i`` to math-verify."""
 _SPACE = r"(?:\\[,;:! ] ?|[ ~\u00a0\u2009\u202f])"
 _SPACED = re.compile(rf"(?<![\d.,])\d{{1,3}}(?:{_SPACE}\d{{3}})+(?!\d)")
 _SCIENTIFIC = re.compile(r"(?<![\w.\\])(?:\d+(?:\.\d*)?|\.\d+)[eE][-+]?\d{1,3}(?![\w.]*\d)(?!\w)")
@@ -136,7 +142,9 @@ def _judged(truth: list[Any], completion: str, places: int) -> Outcome:
 
 def _written_out(text: str) -> str:
     """The text with its numbers as math-verify reads them."""
-    text = _SPACED.sub(lambda match: re.sub(_SPACE, "", match[0]), text.translate(_MINUS_SIGNS))
+    text = _ROOT.sub(r"\\sqrt{\1}", _DEGREES.sub("", text.translate(_SIGNS)))
+    text = _UPRIGHT.sub(lambda match: f" {match[1] or match[2]}", text)
+    text = _SPACED.sub(lambda match: re.sub(_SPACE, "", match[0]), text)
     text = _SCIENTIFIC.sub(lambda match: f"{Decimal(match[0]):f}", text)
     return _BARE_POINT.sub("", _MIXED.sub(_sum, text))
 

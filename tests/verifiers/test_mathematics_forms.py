@@ -115,3 +115,45 @@ def test_words_behind_an_amount_of_money_are_no_factors_of_it(truth: str, value:
 def test_a_list_with_spaces_of_latex_is_no_number() -> None:
     assert grade(r"100,\ 200,\ 300", r"\boxed{100, 200, 300}") == 1.0
     assert grade(r"100,\ 200,\ 300", r"\boxed{100200300}") == 0.0
+
+
+COMPLEX = {
+    1.5j: (r"\frac{3i}{2}", r"\frac{3}{2}i", r"\frac32 \mathrm{i}", "1.5i"),
+    1 - 2j: ("1-2i", "1 - 2 i", r"1-2\mathrm{i}", r"1-2\text{i}", r"-2\cdot i+1"),
+    2 + 1j: ("2+i", r"2+\mathrm{i}", r"\mathrm{i}+2", r"\text{i} + 2"),
+    3j: ("3i", "3 i", r"3\mathrm{i}"),
+    -1j: ("-i", r"-\mathrm{i}"),
+    3 + 0j: ("3", "3.0"),
+    -1 + 0j: ("-1",),
+}
+
+
+@pytest.mark.parametrize("value", COMPLEX, ids=str)
+def test_every_form_of_a_complex_number_equals_every_other_and_no_form_of_another_one(
+    value: complex,
+) -> None:
+    # An upright i was read as a unit, so 3 met 3i; the i of 3i was not that of (3/2)i.
+    for truth in COMPLEX[value]:
+        for other, forms in COMPLEX.items():
+            rewards = {form: grade(truth, rf"So it is \boxed{{{form}}}.") for form in forms}
+
+            assert rewards == dict.fromkeys(forms, float(other == value)), truth
+
+
+@pytest.mark.parametrize(
+    ("forms", "wrong"),
+    [
+        (("90", "90°", r"90^\circ", r"90^{\circ}", r"x = 90°"), "9°"),
+        ((r"2\sqrt{3}", "2√3", r"\sqrt{12}"), "√3"),
+        ((r"(-\infty, 3)", "(-∞, 3)", "(\u2212∞,3)"), "(3, ∞)"),
+        ((r"2\mathrm{e}", "2e", r"\mathrm{e} \cdot 2"), "2"),
+        (("45°C", "45°C"), "45"),
+    ],
+)
+def test_signs_of_unicode_and_upright_letters_are_read_as_their_latex(
+    forms: tuple[str, ...], wrong: str
+) -> None:
+    for truth in forms:
+        for form in forms:
+            assert grade(truth, rf"\boxed{{{form}}}") == 1.0, (truth, form)
+        assert grade(truth, rf"\boxed{{{wrong}}}") == 0.0, truth
