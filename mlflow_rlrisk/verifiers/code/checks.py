@@ -213,8 +213,6 @@ def _check_tests(
     source: str, task: CodeTask, servers: Servers, limits: Limits, tally: Tally
 ) -> None:
     """Test code runs in a trusted process, which talks to the sandboxed one by itself."""
-    code = "\n".join((*task.setup, *task.asserts, task.test or ""))
-    for_tests = {"kind": "tester", "preload": ["numpy"] if "numpy" in code else []}
     test_limits = replace(limits, memory_mb=TESTER_MEMORY_MB)
     near, far = socket.socketpair()
     with (
@@ -223,7 +221,10 @@ def _check_tests(
         linked() as (report, far_report),
         Process(servers.candidates(), {"kind": "candidate"}, limits, [far.fileno()]) as process,
         Process(
-            servers.testers(), for_tests, test_limits, [near.fileno(), far_report.fileno()]
+            servers.testers(),
+            {"kind": "tester"},
+            test_limits,
+            [near.fileno(), far_report.fileno()],
         ) as tester,
     ):
         for handed_over in (near, far, far_report):

@@ -115,6 +115,7 @@ def _command(kind: Kind) -> list[str]:
     readable = _readable(interpreter)
     settings: dict[str, Any] = {
         "import_path": [],
+        "preload": [],
         "landlock": kind in ("A", "B"),
         "seccomp": kind != "none",
         "scratch": kind == "A",
@@ -123,6 +124,7 @@ def _command(kind: Kind) -> list[str]:
     }
     if kind == "tester":
         settings["import_path"] = [path for path in sys.path if path]
+        settings["preload"] = ["numpy"]  # of many tests; never on the clock of the first program
     start = [python, "-s", "-S", "-P", "-c", _BOOT]
     if kind != "A":
         return [*start, folder, json.dumps(settings)]

@@ -147,6 +147,20 @@ def test_a_test_that_swallows_everything_does_not_pass_a_dead_candidate(judge: C
     assert judged.attacks == (Attack.ENDED_PROCESS,)
 
 
+def test_what_a_test_imports_is_not_on_the_clock_of_the_first_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # From a slow disk numpy takes seconds: the first right program was graded 0, later ones 1.
+    (tmp_path / "numpy.py").write_text("import time\ntime.sleep(3)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    task = read_task({"test": "import numpy\nassert add(1, 2) == 3", "entry_point": "add"})
+
+    with CodeJudge("B", limits=Limits(timeout_s=2.0), lanes=1) as impatient:
+        judgement = impatient.grade("def add(a, b): return a + b", task)
+
+    assert judgement.grade == "pass", judgement.detail
+
+
 def test_a_test_may_expect_an_exception(judge: CodeJudge) -> None:
     test = (
         "def check(candidate):\n    try:\n        candidate(-1)\n"

@@ -45,8 +45,6 @@ PRELOADED = (
     "typing",
 )
 """What programs import most often; a forked process finds them in memory."""
-MAY_PRELOAD = frozenset({"numpy"})
-"""What a tester may ask to be imported before it is forked."""
 MAX_DESCRIPTORS = 4096
 _CHANNEL, _REPORT, _RULESET = 3, 4, 5
 _SETUP_FAILED, _SERVING_FAILED = 213, 1
@@ -71,7 +69,7 @@ def main(settings: str, control_fd: int) -> None:
     os.environ["HOME"] = "/"
     os.chdir("/")
     sys.path += config["import_path"]
-    for name in PRELOADED:
+    for name in (*PRELOADED, *config["preload"]):
         importlib.import_module(name)
     ruleset = None
     if config["landlock"]:
@@ -128,8 +126,6 @@ class _Server:
         return True
 
     def _fork(self, request: dict[str, Any], supervisor: socket.socket, fds: list[int]) -> None:
-        for name in MAY_PRELOAD.intersection(request.get("preload", ())):
-            importlib.import_module(name)
         parent = os.getpid()
         pid = os.fork()
         if pid == 0:
