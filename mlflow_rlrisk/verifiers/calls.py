@@ -6,6 +6,7 @@ none. Nothing is caught here: what a reward function raises is its failure.
 """
 
 import copy
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -37,6 +38,9 @@ TRUTH_NAMES = (
     "gold",
 )
 """Parameters that get the truth of the prompt where no column has their name."""
+
+_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+"""As reasoning-gym finds it."""
 
 Values = Sequence[Any] | str
 
@@ -96,7 +100,7 @@ def _trl(callee: Callee, request: VerificationRequest) -> Values:
     is_chat = not isinstance(request.prompt, str)
     texts = list(request.completions)
     available = _column_lists(callee, request)
-    available["prompts"] = [copy.copy(request.prompt) for _ in texts]
+    available["prompts"] = _copies(request.prompt, len(texts))
     available["completions"] = [[reply(text)] for text in texts] if is_chat else texts
     if request.token_ids is not None:
         available["completion_ids"] = [list(ids) for ids in request.token_ids]
@@ -116,16 +120,22 @@ def _ms_swift(callee: Callee, request: VerificationRequest) -> Values:
 
 
 def _column_lists(callee: Callee, request: VerificationRequest) -> dict[str, Any]:
-    """Every column as a list with one entry a completion, and what trainers pass beside them."""
+    """Every column as a list with one entry a completion, and what trainers pass beside them.
+
+    Each entry is a row of its own, as a data loader reads it: a function that changes what it is
+    given does not change what it is given for the next completion.
+    """
     size = len(request.completions)
-    left_out = ("prompt", "completion", "completion_ids")
+    left_out, signature = ("prompt", "completion", "completion_ids"), callee.signature
     available: dict[str, Any] = {
-        name: [value] * size for name, value in request.columns.items() if name not in left_out
+        name: _copies(value, size)
+        for name, value in request.columns.items()
+        if name not in left_out and (signature.accepts_any or name in signature.named)
     }
     for name in TRUTH_NAMES:
         for form in (name, f"{name}s"):
             if form in callee.signature.named:
-                available.setdefault(form, [request.truth] * size)
+                available.setdefault(form, _copies(request.truth, size))
     available["trainer_state"] = TrainerStateAtStart()
     available["log_extra"] = available["log_metric"] = _ignore
     return available
@@ -138,26 +148,27 @@ def _verl(callee: Callee, request: VerificationRequest) -> Values:
     part = Part(callee.part, usual="score")
     texts = list(request.completions)
     infos = [{"num_turns": None, "rollout_reward_scores": {}, **copy.deepcopy(info)} for _ in texts]
+    truths = _copies(request.truth, len(texts))
     if "solution_strs" in callee.signature.named:
         batch = {
             "data_sources": [source] * len(texts),
             "solution_strs": texts,
-            "ground_truths": [request.truth] * len(texts),
+            "ground_truths": truths,
             "extra_infos": infos,
         }
         return _listed(callee.run(batch), len(texts), part)
-    single = {"data_source": source, "ground_truth": request.truth}
-    return [
-        part_of(callee.run({**single, "solution_str": text, "extra_info": extra}), part)
-        for text, extra in zip(texts, infos, strict=True)
+    rows = [
+        {"data_source": source, "solution_str": text, "ground_truth": truth, "extra_info": extra}
+        for text, truth, extra in zip(texts, truths, infos, strict=True)
     ]
+    return [part_of(callee.run(each), part) for each in rows]
 
 
 def _openrlhf(callee: Callee, request: VerificationRequest) -> Values:
     """One completion a call, as OpenRLHF's executor does."""
     prompt, part = prompt_text(request), Part(callee.part, usual="rewards")
     return [
-        part_of(only(callee.run_by_place([prompt + text], [prompt], [request.truth])), part)
+        part_of(only(callee.run_by_place([prompt + text], [prompt], _copies(request.truth))), part)
         for text in request.completions
     ]
 
@@ -178,14 +189,14 @@ def _verifiers(callee: Callee, request: VerificationRequest) -> Values:
 def _state(callee: Callee, request: VerificationRequest, text: str) -> dict[str, Any]:
     """What a Rubric passes by name; the columns of the row among it."""
     is_chat = not isinstance(request.prompt, str)
-    columns = row(request, "answer")
-    named = {n: request.truth for n in TRUTH_NAMES if n in callee.signature.named}
+    (truth,) = _copies(request.truth)
+    named = {n: truth for n in TRUTH_NAMES if n in callee.signature.named}
     return {
         **named,
         "info": {},
         "task": "default",
         "answer": "",
-        **copy.deepcopy(dict(columns)),
+        **row(request, "answer"),
         "prompt": prompt_turns(request) if is_chat else request.prompt,
         "completion": [reply(text)] if callee.reads_turns else text,
         "turn": 1,
@@ -206,7 +217,7 @@ def _verifiers_v1(callee: Callee, request: VerificationRequest) -> Values:
 def _reasoning_gym(callee: Callee, request: VerificationRequest) -> Values:
     return [
         part_of(
-            callee.run_by_place(tagged_answer(text), dict(copy.deepcopy(row(request, "answer")))),
+            callee.run_by_place(tagged_answer(text), dict(row(request, "answer"))),
             Part(callee.part),
         )
         for text in request.completions
@@ -214,16 +225,15 @@ def _reasoning_gym(callee: Callee, request: VerificationRequest) -> Values:
 
 
 def tagged_answer(completion: str) -> str:
-    """What stands in the last ``<answer>`` tag, where there is one; else the whole completion."""
-    _, opened, rest = completion.rpartition("<answer>")
-    inside, closed, _ = rest.partition("</answer>")
-    return inside.strip() if opened and closed else completion
+    """What stands in the last closed ``<answer>`` tag; without one the whole completion."""
+    found = _ANSWER.findall(completion)
+    return found[-1].strip() if found else completion
 
 
 def _open_instruct(callee: Callee, request: VerificationRequest) -> Values:
-    labels = _labels(callee, request)
     values = []
     for index, text in enumerate(request.completions):
+        (labels,) = _copies(_labels(callee, request))
         tokens = UnknownTokens() if request.token_ids is None else list(request.token_ids[index])
         shared = {"tokenized_prediction": tokens, "prediction": text, "rollout_state": None}
         scores = [
@@ -261,9 +271,10 @@ def _evaluate(callee: Callee, request: VerificationRequest) -> Values:
 def _plain(callee: Callee, request: VerificationRequest) -> Values:
     available = {**request.columns, "prompt": request.prompt}
     available.update((n, request.truth) for n in TRUTH_NAMES if n in callee.signature.named)
+    rows = _copies(available, len(request.completions))
     return [
-        part_of(callee.run({**available, "completion": text}), _own_part(callee))
-        for text in request.completions
+        part_of(callee.run({**own, "completion": text}), _own_part(callee))
+        for text, own in zip(request.completions, rows, strict=True)
     ]
 
 
@@ -280,6 +291,10 @@ def _listed(values: Any, size: int, part: Part) -> Values:
     if len(values) != size:
         return f"returned {len(values)} rewards for {size} completions"
     return [part_of(value, part) for value in values]
+
+
+def _copies(value: Any, size: int = 1) -> list[Any]:
+    return [copy.deepcopy(value) for _ in range(size)]
 
 
 def _ignore(*_args: object, **_kwargs: object) -> None:

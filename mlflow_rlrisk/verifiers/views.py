@@ -4,6 +4,7 @@ The objects of the real libraries are not needed to grade a text. What is not he
 `AttributeError` or `KeyError` in the reward function: a failed grade, never a made-up value.
 """
 
+import copy
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -90,12 +91,12 @@ def prompt_text(request: VerificationRequest) -> str:
 
 
 def row(request: VerificationRequest, truth_name: str) -> Fields:
-    """The source row with the truth under the name that the dialect reads it by."""
-    columns = Fields(request.columns)
+    """A source row of its own, with the truth under the name that the dialect reads it by."""
+    columns = Fields(copy.deepcopy(dict(request.columns)))
     for name in _MAPPINGS & columns.keys():
         columns[name] = decoded(columns[name])
     if request.truth is not None:
-        columns[truth_name] = request.truth
+        columns[truth_name] = copy.deepcopy(request.truth)
     return columns
 
 

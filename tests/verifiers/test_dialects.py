@@ -6,6 +6,7 @@ import pytest
 from mlflow_rlrisk.errors import VerifierError
 from mlflow_rlrisk.records import GradeStatus, Message, Prompt
 from mlflow_rlrisk.verifiers import VerifierPool, load_verifier
+from mlflow_rlrisk.verifiers.calls import tagged_answer
 from tests.verifiers.dialect_rewards.judging import judge
 
 FOLDER = Path(__file__).parent / "dialect_rewards"
@@ -245,3 +246,81 @@ def test_parts_without_a_total_are_added_up_where_the_dialect_is_our_own(tmp_pat
 
     assert [grade.reward for grade in summed] == [1.25, 0.25]
     assert [grade.reward for grade in named] == [1.0, 0.0]
+
+
+CONSUMING = """
+def all_named(text, words):
+    for word in text.split():
+        if word not in words:
+            return 0.0
+        words.remove(word)
+    return float(not words)
+
+def trl(prompts, completions, words, **columns):
+    return [all_named(text, mine) for text, mine in zip(completions, words)]
+class Swift:
+    def __call__(self, completions, words, **columns):
+        return trl(None, completions, words)
+def plain(completion, truth):
+    return all_named(completion, truth)
+def compute_score(data_source, solution_str, ground_truth, extra_info):
+    return all_named(solution_str, ground_truth)
+def reward_func(queries, prompts, labels):
+    return [all_named(queries[0].removeprefix(prompts[0]), labels[0])]
+def rubric(completion, words, state):
+    return all_named(completion, words)
+def rubric_of_truth(completion, target, state):
+    return all_named(completion, target)
+def v1(trace):
+    return all_named(trace.last_reply, trace.task.data.words)
+def score_answer(answer, entry):
+    return all_named(answer, entry["words"])
+"""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "trl",
+        "Swift",
+        "plain",
+        "compute_score",
+        "reward_func",
+        "rubric",
+        "rubric_of_truth",
+        "v1",
+        "score_answer",
+    ],
+)
+def test_a_reward_that_uses_up_what_it_is_given_grades_each_completion_as_if_it_were_alone(
+    tmp_path: Path, name: str
+) -> None:
+    # Right answers were graded 0 behind another one: one list stood in the rows of all.
+    path = tmp_path / "consuming.py"
+    path.write_text(CONSUMING)
+    words = ["red", "blue"]
+    prompt = Prompt(id="p", content="Colours?", truth=words, columns={"words": words})
+    texts = ["red blue", "blue red", "red", "red green", "red blue"]
+
+    with VerifierPool(f"{path}:{name}") as pool:
+        together = pool.grade_completions(prompt, texts)
+
+    assert [grade.reason for grade in together] == [None] * 5
+    assert [grade.reward for grade in together] == [
+        float(sorted(text.split()) == sorted(words)) for text in texts
+    ]
+
+
+@pytest.mark.parametrize(
+    ("completion", "answer"),
+    [
+        ("<answer>5</answer> Or is it <answer>6", "5"),
+        ("<answer>4</answer><answer> 5\n</answer> done", "5"),
+        ("<answer>5", "<answer>5"),
+        ("5", "5"),
+    ],
+)
+def test_the_last_answer_that_is_closed_is_shown_to_a_dataset_of_reasoning_gym(
+    completion: str, answer: str
+) -> None:
+    assert tagged_answer(completion) == answer
