@@ -15,7 +15,7 @@ from mlflow_rlrisk.records import Grade, GradeStatus, Prompt
 from mlflow_rlrisk.statistics import clopper_pearson
 from mlflow_rlrisk.verifier_audit.probes import mutations, variants
 from mlflow_rlrisk.verifiers import VerifierPool
-from mlflow_rlrisk.verifiers.gold import MAX_TIMED_OUT, bare_truth, gold_completions
+from mlflow_rlrisk.verifiers.gold import MAX_TIMED_OUT, answer_of, gold_completions
 
 Verdict = Literal["accepted", "wrong_answer", "parse_failure", "failed"]
 NUM_EXAMPLES = 5
@@ -161,7 +161,7 @@ def _probe_one(judge: Judge, prompt: Prompt, hung: list[str]) -> list[Shown]:
     best = next((each for each in shown if each.verdict == "accepted"), None)
     if best is None:
         return [max(shown, key=lambda each: each.verdict == "wrong_answer")]
-    truth = bare_truth(prompt.truth)
+    truth = answer_of(judge.pool, prompt)
     truth = None if truth is None or not truth.strip() else truth.strip()
     texts = {f"mutated:{n}": t for n, t in mutations(best.completion, truth).items()}
     if truth is not None:

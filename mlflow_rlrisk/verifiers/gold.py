@@ -230,7 +230,7 @@ def gold_completions(pool: VerifierPool, prompt: Prompt) -> tuple[str, ...]:
     explicit = prompt.columns.get(GOLD_COLUMN)
     if isinstance(explicit, str) and explicit.strip():
         return (explicit,)
-    truth = bare_truth(prompt.truth)
+    truth = answer_of(pool, prompt)
     whole = [text for text in prompt.columns.values() if _states_truth_at_end(text, truth)]
     if pool.spec.kind == "builtin":
         if truth is None or pool.spec.target == "regex":
@@ -243,6 +243,11 @@ def gold_completions(pool: VerifierPool, prompt: Prompt) -> tuple[str, ...]:
         text for name in SOLUTION_COLUMNS if isinstance(text := prompt.columns.get(name), str)
     ]
     return tuple(dict.fromkeys([*golds, *whole]))
+
+
+def answer_of(pool: VerifierPool, prompt: Prompt) -> str | None:
+    """The truth as an answer that a completion may state; the cases of a program are none."""
+    return None if pool.verifier.judge_tier else bare_truth(prompt.truth)
 
 
 def bare_truth(truth: Any) -> str | None:

@@ -121,8 +121,14 @@ def refuse_ungradable(task: CodeTask) -> None:
     """
     if task.num_cases == 0:
         raise VerifierError("there are no cases; a program cannot be graded against none")
-    if any(not (case.function or task.entry_point) for case in task.calls):
+    called = [case.function or task.entry_point for case in task.calls]
+    if not all(called):
         raise VerifierError("call cases need the name of the function (entry_point)")
+    for name in filter(None, (task.entry_point, *called)):
+        if not all(part.isidentifier() for part in name.split(".")):
+            raise VerifierError(
+                f"entry point {name!r}: a function's name or Class.method is needed"
+            )
 
 
 def _from_text(text: str) -> Any:

@@ -10,9 +10,11 @@ from click.testing import CliRunner
 from mlflow_rlrisk.commands.judge import judge as judge_command
 from mlflow_rlrisk.errors import ConfigError, VerifierError
 from mlflow_rlrisk.measure import measure
+from mlflow_rlrisk.prompts import load_prompts
 from mlflow_rlrisk.records import GradeStatus, Prompt
-from mlflow_rlrisk.verifiers import VerifierPool
-from mlflow_rlrisk.verifiers.code import CodeJudge
+from mlflow_rlrisk.verifier_audit import audit_verifier
+from mlflow_rlrisk.verifiers import VerifierPool, preflight
+from mlflow_rlrisk.verifiers.code import CodeJudge, task_of_row
 from mlflow_rlrisk.verifiers.code.completions import program_of
 from mlflow_rlrisk.verifiers.code.external import RUNNER_VARIABLE
 from mlflow_rlrisk.verifiers.code.verifier import code
@@ -137,3 +139,42 @@ def test_an_operators_runner_runs_programs_and_comparison_stays_here(
         ]
 
     assert grades == ["pass", "fail", "fail", "error", "fail", "error"]
+
+
+CASES = {"inputs": ["1\n"], "outputs": ["2\n"]}
+EURUS = [
+    {
+        "prompt": [{"role": "user", "content": f"Read n, write n + 1 ({index})."}],
+        "reward_model": {"style": "rule", "ground_truth": json.dumps(CASES)},
+    }
+    for index in range(3)
+]
+
+
+def test_cases_as_text_are_no_gold_answer_that_the_judge_rejects() -> None:
+    # An assessment of Eurus' programs was refused: their cases were shown as answers.
+    prompts = load_prompts(EURUS)
+
+    with VerifierPool("code:tier=B", timeout_s=60.0) as pool:
+        result = preflight(pool, prompts)
+
+    assert {prompt.truth for prompt in prompts} == {json.dumps(CASES)}
+    assert result.status == "not_possible"
+
+
+def test_an_audit_of_the_judge_makes_no_right_answers_of_cases() -> None:
+    solved = {**ROW, "canonical_solution": "    return a + b\n"}
+
+    with_solution = audit_verifier([solved], "code:tier=B")
+    without = audit_verifier(EURUS, "code:tier=B")
+
+    assert (with_solution.verdict, with_solution.warnings) == ("ok", ())
+    assert (without.verdict, without.problems) == ("inconclusive", ())
+
+
+def test_an_entry_point_that_is_no_name_is_refused_before_sampling() -> None:
+    # `Solution().f`, as LeetCodeDataset has it: every program was graded 0.
+    row = {**ROW, "entry_point": "Solution().add"}
+
+    with pytest.raises(VerifierError, match=r"entry point 'Solution\(\)\.add': a function's name"):
+        task_of_row(None, row)
