@@ -69,7 +69,7 @@ try:
 except BaseException as _error:
     _tell({{"load": _raised(_error)}})
     _os._exit(0)
-for _number, (_name, _args, _kwargs) in enumerate({calls!r}):
+for _number, (_name, _args, _kwargs) in enumerate(_json.loads({calls!r})):
     try:
         _result = _find(_name)(*_decode(_args), **_decode(_kwargs))
         _value = _encode(_result, lambda v: {{"h": [0, type(v).__name__]}})
@@ -80,19 +80,19 @@ _os._exit(0)
 """
 
 _SCRIPT = """
-import io, os, sys
-os.write(1, {mark!r}.encode() + b"\\n")
+import io as _io, os as _os, sys as _sys
+_os.write(1, {mark!r}.encode() + b"\\n")
 _stdin = {stdin!r}
 try:
-    _file = os.memfd_create("stdin")
+    _file = _os.memfd_create("stdin")
     while _stdin:
-        _stdin = _stdin[os.write(_file, _stdin):]
-    os.lseek(_file, 0, os.SEEK_SET)
-    os.dup2(_file, 0)
-    sys.stdin = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)
+        _stdin = _stdin[_os.write(_file, _stdin):]
+    _os.lseek(_file, 0, _os.SEEK_SET)
+    _os.dup2(_file, 0)
+    _sys.stdin = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)
 except (AttributeError, OSError):
-    sys.stdin = io.TextIOWrapper(io.BytesIO(_stdin), "utf-8", "surrogateescape")
-exec(compile({source!r}, "<program>", "exec"), {{"__name__": "__main__"}})
+    _sys.stdin = _io.TextIOWrapper(_io.BytesIO(_stdin), "utf-8", "surrogateescape")
+exec(compile({source!r}, "<program>", "exec"))
 """
 """Its first line of output says that the runner runs it; its exit status is the program's."""
 
@@ -166,7 +166,7 @@ class ExternalRunner:
             for case in task.calls
         ]
         script = _DRIVER.format(
-            wire=Path(wire.__file__).read_text(), mark=mark, source=source, calls=calls
+            wire=Path(wire.__file__).read_text(), mark=mark, source=source, calls=json.dumps(calls)
         )
         output = self._run(script, limits)
         _refuse_unrun(mark, output)

@@ -81,6 +81,18 @@ def test_a_runner_grades_right_functions_as_the_other_tiers_do(
     assert grades == ["pass", "pass"]
 
 
+@pytest.mark.parametrize("number", [float("inf"), float("-inf"), float("nan"), 10**50])
+def test_a_runner_is_given_every_number_that_json_can_say(
+    judge: CodeJudge, number: float | int
+) -> None:
+    # Infinity and NaN were written into its script as names that are not defined there.
+    judgement = judge.grade(
+        "def same(n): return n", read_task([{"args": [number], "expected": number}], "same")
+    )
+
+    assert judgement.grade == "pass", judgement.detail
+
+
 def test_the_time_of_a_program_does_not_include_what_its_runner_may_take_to_start(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -66,6 +66,13 @@ SCRIPTS = {
     "has an object with last words": (
         "class Last:\n    def __del__(self): print('bye')\nlast = Last()\nprint(input())"
     ),
+    "looks into its own module": (
+        "import __main__, pickle\n"
+        "class Own: pass\n"
+        "pickle.loads(pickle.dumps(Own()))\n"
+        "print(input(), __main__.Own is Own)"
+    ),
+    "has only what it imports": "print(input()); os.getcwd()",
     "raises behind its output": "print(input()); raise ValueError",
     "begins with the mark of a file": "\ufeffprint(input())",
 }
