@@ -13,6 +13,7 @@ Both sides are exact built-in values, so that no code of a candidate runs here.
 
 import json
 import math
+import re
 import reprlib
 from collections import deque
 from decimal import Decimal
@@ -22,6 +23,8 @@ from typing import Any
 from mlflow_rlrisk.verifiers.code.sandbox.wire import Handle
 
 _NUMBERS = (int, float, complex, Decimal, Fraction)
+_NUMERALS = re.compile(r"\s*(?:[-+]?[0-9]+(?:\.[0-9]*)?(?:[eE][-+]?[0-9]{1,3})?(?:\s+|\Z))+")
+"""A line of numbers, as they are printed."""
 
 
 def equals(
@@ -59,9 +62,10 @@ def same_output(expected: str, written: str) -> bool:
     """Compare what programs write: white space at the ends of lines, empty ones around, is ignored.
 
     Lines end where a program ends them, not at a form feed or U+2028 as `str.splitlines` has it.
+    Where a line of numbers is expected of which one has a point, its numbers are compared by value.
     """
     lines, others = (text.rstrip().lstrip("\r\n").split("\n") for text in (expected, written))
-    return [line.rstrip() for line in lines] == [line.rstrip() for line in others]
+    return len(lines) == len(others) and all(map(_same_line, lines, others))
 
 
 def shown(value: Any) -> str:
@@ -70,6 +74,16 @@ def shown(value: Any) -> str:
         return _REPR.repr(value)
     except ValueError:  # an integer of more digits than Python prints
         return f"a huge {type(value).__name__}"
+
+
+def _same_line(expected: str, written: str) -> bool:
+    if expected.rstrip() == written.rstrip():
+        return True
+    if "." not in expected or not (_NUMERALS.fullmatch(expected) and _NUMERALS.fullmatch(written)):
+        return False
+    return [Decimal(each) for each in expected.split()] == [
+        Decimal(each) for each in written.split()
+    ]
 
 
 def _same_number(expected: Any, got: Any, tolerance: float | None) -> bool:

@@ -122,6 +122,29 @@ def test_empty_lines_around_an_output_do_not_count_and_others_do(
     assert same_output(expected, written) is is_same
 
 
+@pytest.mark.parametrize(
+    ("expected", "written", "is_same"),
+    [
+        ("0.500000\n", "0.5\n", True),  # right answers of APPS and LiveCodeBench were graded 0
+        ("2.0 3\n-1.50", "2 3\n-1.5", True),
+        ("0.00001", "1e-05", True),
+        ("0.5", "0.51", False),
+        ("0.5 1", "0.5", False),
+        ("0.1", "0.1000000000000000055511151231257827", False),
+        ("x = 0.50", "x = 0.5", False),
+        ("007", "7", False),
+        ("2", "2.0", False),
+        ("1.0", "nan", False),
+        ("1.2.3", "1.2.30", False),
+        ("1.0\n", "1\n\n1", False),
+    ],
+)
+def test_numbers_with_a_point_are_printed_in_any_way_and_no_others(
+    expected: str, written: str, is_same: bool
+) -> None:
+    assert same_output(expected, written) is is_same
+
+
 SOLUTION = """class Solution:
     def most(self, words: List[str]) -> Optional[str]:
         counts = defaultdict(int)
