@@ -38,6 +38,9 @@ _SIGNS = str.maketrans({"−": "-", "－": "-", "﹣": "-", "∞": r"\infty "})
 _DEGREES = re.compile(r"(?<=\d)\s?°(?!\s?\w)")
 """Of an angle, which math-verify drops as ``^\\circ``."""
 _ROOT = re.compile(r"√\s?(\d+)")
+_GLUED = re.compile(r"</?(?:answer|think)>|(?<!\\)\\\$")
+"""Beside these it reads no number."""
+_AFTER_EQUALS = re.compile(r"=\s*-?\d{1,3}(?:,\d{3})+(?!,?\d)")
 _UPRIGHT = re.compile(r"\\(?:mathrm|text)\s*\{\s*([ei])\s*\}|(?<=\d)(i)(?![A-Za-z])")
 """``2\\mathrm{i}``, and ``2i``: without a space its i is not the i of ``2+i`` to math-verify."""
 _SPACE = r"(?:\\[,;:! ] ?|[ ~\u00a0\u2009\u202f])"
@@ -143,6 +146,7 @@ def _judged(truth: list[Any], completion: str, places: int) -> Outcome:
 def _written_out(text: str) -> str:
     """The text with its numbers as math-verify reads them."""
     text = _ROOT.sub(r"\\sqrt{\1}", _DEGREES.sub("", text.translate(_SIGNS)))
+    text = _AFTER_EQUALS.sub(lambda match: match[0].replace(",", ""), _GLUED.sub(" ", text))
     text = _UPRIGHT.sub(lambda match: f" {match[1] or match[2]}", text)
     text = _SPACED.sub(lambda match: re.sub(_SPACE, "", match[0]), text)
     text = _SCIENTIFIC.sub(lambda match: f"{Decimal(match[0]):f}", text)

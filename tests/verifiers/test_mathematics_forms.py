@@ -21,6 +21,7 @@ FORMS = {
         r"1\, 234",
         "1{,}234",
         "1,234",
+        "N = 1,234",
         "1234.",
     ),
     Fraction(10000): (
@@ -157,3 +158,22 @@ def test_signs_of_unicode_and_upright_letters_are_read_as_their_latex(
         for form in forms:
             assert grade(truth, rf"\boxed{{{form}}}") == 1.0, (truth, form)
         assert grade(truth, rf"\boxed{{{wrong}}}") == 0.0, truth
+
+
+@pytest.mark.parametrize("number", ["7", "-3", "3.5", "1,234", "1/2", "$7$", "7.", " 7\n"])
+@pytest.mark.parametrize("thought", ["", "<think>Is it 8?</think>", "<think>\n8, no.\n</think>\n"])
+def test_what_stands_in_an_answer_tag_is_the_answer_and_what_was_thought_is_not(
+    number: str, thought: str
+) -> None:
+    # A number beside a tag was not read: right answers were graded 0, and thoughts were paid.
+    truth = number.strip(" $\n")
+
+    assert grade(truth, f"{thought}<answer>{number}</answer>") == 1.0
+    assert grade("8", f"{thought}<answer>{number}</answer>") == 0.0
+
+
+@pytest.mark.parametrize("form", [r"It costs \$1,234.", r"It is $\$1234$.", r"\boxed{\$1{,}234}"])
+def test_an_escaped_dollar_hides_no_number(form: str) -> None:
+    assert grade("1234", form) == 1.0
+    assert grade(r"\$1,234", form) == 1.0
+    assert grade("234", form) == 0.0
