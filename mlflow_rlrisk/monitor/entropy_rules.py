@@ -100,7 +100,7 @@ def entropy_surge(tracks: Tracks, policy: MonitorPolicy) -> list[Alarm]:
         return []
     before = track.start(policy.drop_from_step)
     run = run_beyond(track, lambda v: v >= policy.entropy_surge * before)
-    needed = policy.sustained_logs if tracks.has_few_groups else 1
+    needed = policy.sustained_logs if tracks.few_groups else 1
     if before <= 0.0 or len(run) < needed:
         return []
     first = len(track.steps) - needed

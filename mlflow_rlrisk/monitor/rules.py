@@ -19,8 +19,8 @@ from mlflow_rlrisk.monitor.tracks import Track, Tracks
 from mlflow_rlrisk.statistics.groups import critical_success
 from mlflow_rlrisk.thresholds import threshold
 
-GONE_LOGS = 10
-"""Logs without a gradient that are no chance where half of all groups are dead in health."""
+GONE_GROUPS = 10
+"""Dead groups in a row that are no chance where half of all groups are dead in health."""
 Rule = Callable[[Tracks, MonitorPolicy], list[Alarm]]
 
 
@@ -65,7 +65,7 @@ def _seconds_of_low_success(tracks: Tracks, step: int, policy: MonitorPolicy) ->
     share, norm = tracks.get("zero_variance"), tracks.get("grad_norm")
     if (
         share is not None
-        and not tracks.has_few_groups
+        and tracks.few_groups is None
         and not tracks.facts.batch_scaled
         and share.steps[-1] == step
         and share.values[-1] >= policy.zero_variance_warn
@@ -126,7 +126,7 @@ def _seconds_of_dead_groups(tracks: Tracks, step: int, policy: MonitorPolicy) ->
     success, norm = tracks.success(), tracks.get("grad_norm")
     critical = critical_success(tracks.group_size)
     is_low = success is not None and success.steps[-1] == step and success.values[-1] < critical
-    if is_low and not tracks.has_few_groups:
+    if is_low and tracks.few_groups is None:
         seconds.append("R3")
     if norm is not None and norm.steps[-1] == step and _is_gradient_gone(tracks, norm, policy):
         seconds.append("R5")
@@ -138,14 +138,15 @@ def no_gradient(tracks: Tracks, policy: MonitorPolicy) -> list[Alarm]:
     track = tracks.get("grad_norm")
     if track is None or not _is_gradient_gone(tracks, track, policy):
         return divergence(tracks, policy)
+    first = _without_gradient(track, policy)[0]
     return [
         raise_alarm(
             tracks,
             "R5",
             "grad_norm",
             track,
-            len(track.values) - 1,
-            value=track.values[-1],
+            first,
+            value=track.values[first],
             line=policy.zero_gradient,
             severity=Severity.CRITICAL,
             message=f"the gradient norm is {track.values[-1]:.1g}: nothing is learnt",
@@ -158,14 +159,22 @@ def _is_gradient_gone(tracks: Tracks, norm: Track, policy: MonitorPolicy) -> boo
     """Whether the newest norm is zero, and not by the chance of a few groups.
 
     A norm is that of one step, also where the other columns are means over several, so that a share
-    of dead groups below `MonitorPolicy.zero_variance_critical` is of other groups than the norm.
+    of dead groups below `MonitorPolicy.zero_variance_critical` is of other groups than the norm,
+    which is that of one at least. Where all were dead so far nothing tells how many they are.
     """
-    logs = len(run_beyond(norm, lambda v: v < policy.zero_gradient))
+    logs = len(_without_gradient(norm, policy))
     share = None if tracks.facts.batch_scaled else tracks.get("zero_variance")
     if share is None or share.steps[-1] != norm.steps[-1]:
         return logs > 0
-    is_dead = share.values[-1] >= policy.zero_variance_critical and not tracks.has_few_groups
-    return logs >= (1 if is_dead else GONE_LOGS)
+    groups = tracks.few_groups or GONE_GROUPS
+    if groups == 1 and min(share.values) == 1.0:
+        return logs >= policy.sustained_logs
+    is_dead = share.values[-1] >= policy.zero_variance_critical
+    return logs * (groups if is_dead else 1) >= GONE_GROUPS
+
+
+def _without_gradient(norm: Track, policy: MonitorPolicy) -> list[int]:
+    return run_beyond(norm, lambda value: value < policy.zero_gradient)
 
 
 def truncation(tracks: Tracks, policy: MonitorPolicy) -> list[Alarm]:

@@ -220,10 +220,10 @@ class Tracks:
         return self.facts.group_size or DEFAULT_GROUP_SIZE
 
     @property
-    def has_few_groups(self) -> bool:
-        """Whether all shares of dead groups so far are those of at most `FEW_GROUPS` a log."""
+    def few_groups(self) -> int | None:
+        """Groups a log, at most `FEW_GROUPS` and the fewest that all shares of dead ones fit."""
         is_known = "zero_variance" in self.columns and not self.facts.batch_scaled
-        return is_known and bool(self._group_counts)
+        return min(self._group_counts, default=None) if is_known else None
 
     @property
     def is_regularised(self) -> bool:

@@ -64,6 +64,28 @@ def test_a_gradient_of_zero_for_ten_logs_is_no_chance_whatever_the_groups_are() 
     assert [(alarm.rule, alarm.confirmed_step) for alarm in long.alarms] == [("R5", 9)]
 
 
+def test_the_more_groups_are_dead_at_once_the_fewer_logs_say_that_nothing_is_learnt() -> None:
+    # By chance each is dead in half of all cases at most: .5^10 is none.
+    def confirmed(num_groups: int) -> int:
+        shares = [1 / num_groups] * 5 + [1.0] * 20
+        rows = [
+            LogRow(s, {"frac_reward_zero_std": round(share, 4), "grad_norm": float(share < 1.0)})
+            for s, share in enumerate(shares, start=1)
+        ]
+        (alarm,) = (each for each in judge_rows(rows).alarms if each.rule == "R5")
+        assert alarm.step == 6
+        return alarm.confirmed_step - 5
+
+    assert [confirmed(n) for n in (2, 3, 4, 5, 6, 7, 64)] == [5, 4, 3, 2, 2, 1, 1]
+
+
+def test_a_run_that_was_dead_from_its_first_log_is_stopped_at_the_third() -> None:
+    rows = [LogRow(s, {"frac_reward_zero_std": 1.0, "grad_norm": 0.0}) for s in range(1, 4)]
+
+    assert judge_rows(rows[:2]).alarms == ()
+    assert ("R5", 1, 3) in [(a.rule, a.step, a.confirmed_step) for a in judge_rows(rows).alarms]
+
+
 def test_the_entropy_of_single_prompts_is_no_surge_until_it_stays_high() -> None:
     # Prompts differ in it by a factor of 1.5 and more.
     def judged(seed: int, factor: float) -> list[tuple[str, int]]:
