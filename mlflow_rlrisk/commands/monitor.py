@@ -149,11 +149,13 @@ def outcome(
     given = [name for name in ("run_id", "path") if options[name] is not None]
     if (assessment is None) == (not given):
         raise click.UsageError("one of --run-id, --file and --assessment is needed")
-    for name in (name for name, value in options.items() if value is not None):
-        if (name == "before") == (assessment is None) and name not in given:
-            beside = "without" if assessment is None else "beside"
-            option = f"--{name.replace('_', '-')}"
-            raise click.UsageError(f"{option} says nothing {beside} --assessment")
+    stated = {name for name, value in options.items() if value is not None}
+    beside, unread = "without", stated & {"before"}
+    if assessment is not None:
+        beside, unread = "beside", stated - {"before"}
+    if unread:
+        option = min(unread).replace("_", "-")
+        raise click.UsageError(f"--{option} says nothing {beside} --assessment")
     if assessment is not None:
         found, run = _assessed(model, assessment, options["before"])
     else:

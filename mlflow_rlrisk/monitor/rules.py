@@ -164,7 +164,7 @@ def _is_gradient_gone(tracks: Tracks, norm: Track, policy: MonitorPolicy) -> boo
     """
     logs = len(_without_gradient(norm, policy))
     share = None if tracks.facts.batch_scaled else tracks.get("zero_variance")
-    if share is None or share.steps[-1] != norm.steps[-1]:
+    if not logs or share is None or share.steps[-1] != norm.steps[-1]:
         return logs > 0
     groups = tracks.few_groups or GONE_GROUPS
     if groups == 1 and min(share.values) == 1.0:

@@ -12,21 +12,11 @@ from mlflow_rlrisk.monitor.before_after import before_after
 from mlflow_rlrisk.monitor.wording import live_line
 from mlflow_rlrisk.report import RiskReport
 from mlflow_rlrisk.sinks.monitor_run import judgement_chart
-from tests.monitor.histories import pilot_rows
 from tests.sinks.simulated import simulated_report
 
 
 def run(*arguments: str) -> Result:
     return CliRunner().invoke(cli, list(arguments), standalone_mode=False)
-
-
-@pytest.fixture
-def dying(tmp_path: Path) -> Path:
-    path = tmp_path / "dying.jsonl"
-    path.write_text(
-        "".join(json.dumps({"step": s, **metrics}) + "\n" for s, metrics in pilot_rows())
-    )
-    return path
 
 
 def test_the_prediction_is_laid_beside_the_run(dying: Path, tmp_path: Path) -> None:

@@ -23,15 +23,6 @@ def run(*arguments: str) -> Result:
     return CliRunner().invoke(cli, list(arguments), standalone_mode=False)
 
 
-@pytest.fixture
-def dying(tmp_path: Path) -> Path:
-    path = tmp_path / "dying.jsonl"
-    path.write_text(
-        "".join(json.dumps({"step": s, **metrics}) + "\n" for s, metrics in pilot_rows())
-    )
-    return path
-
-
 def test_the_json_is_one_object_with_the_promised_keys(dying: Path) -> None:
     result = run("monitor", "--file", str(dying), "--json")
 

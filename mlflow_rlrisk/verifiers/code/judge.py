@@ -31,7 +31,8 @@ _OF_LEETCODE = (
     *("random", "statistics", "itertools", "functools", "operator", "io", "sys", "json"),
     "builtins",
 )
-"""Modules whose names a `Solution` finds on LeetCode, as LiveCodeBench's own grader gives them."""
+_ON_LEETCODE = "".join(f"from {name} import *; import {name}\n" for name in _OF_LEETCODE)
+"""What a `Solution` finds on LeetCode, as LiveCodeBench's own grader gives it."""
 
 
 class CodeJudge:
@@ -111,8 +112,7 @@ class CodeJudge:
         refuse_ungradable(task)
         source = source.removeprefix("\ufeff")  # the mark of a file, as Python reads one
         if task.calls and "class Solution" in source and "from __future__" not in source:
-            stars = [f"from {module} import *" for module in _OF_LEETCODE]
-            source = "\n".join([*stars, f"import {', '.join(_OF_LEETCODE)}", source])
+            source = _ON_LEETCODE + source
         tier = self.tier
         fault: Exception | None = None
         for _ in range(MAX_ATTEMPTS):
