@@ -138,6 +138,8 @@ _MUST_AGREE: dict[str, Callable[[RiskReport], object]] = {
             "temperature",
             "top_p",
             "top_k",
+            "min_p",
+            "stop",
             "max_new_tokens",
             "chat_template",
         )

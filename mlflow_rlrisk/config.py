@@ -101,14 +101,27 @@ class SamplingConfig(Settings):
     """Nucleus; entropy is always that of the full softmax, logprobs of the truncated one."""
     top_k: Annotated[int, Field(ge=0, le=LARGEST_COUNT)] = 0
     """Sample from the k most likely tokens only; 0 means all."""
+    min_p: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Only tokens at least this share as likely as the likeliest; 0 means all.
+
+    Where ``top_p`` cuts as well, each engine takes the order that is its own: transformers cuts
+    the nucleus first, vLLM ``min_p``.
+    """
     max_new_tokens: PositiveInt = 256
     """Token limit of a completion; a rollout that reaches it is truncated."""
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """Texts that end a completion, beside the stop tokens; they stay in it, as trainers decode."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Base seed; each (prompt, sample) draws from a random stream of its own."""
     chat_template: Literal["auto", "always", "never"] = "auto"
     """``auto`` applies the checkpoint's template to chat prompts and leaves strings raw."""
     chat_template_kwargs: dict[str, str | int | float | bool] = {}
     """Variables for the template, such as ``enable_thinking``; it must read each of them."""
+
+    @field_validator("stop")
+    @classmethod
+    def _each_once(cls, given: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(sorted(set(given)))
 
     @field_validator("chat_template_kwargs", mode="before")
     @classmethod
@@ -137,11 +150,18 @@ class SamplingConfig(Settings):
 
     @model_serializer(mode="wrap")
     def _without_nothing(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Digests of settings without template variables are those of before there were any."""
+        """Digests of settings that use nothing newer are those of before there was it."""
         values: dict[str, Any] = dump(self)
-        if not self.chat_template_kwargs:
-            values.pop("chat_template_kwargs", None)
+        for name in ("chat_template_kwargs", "min_p", "stop"):
+            if not getattr(self, name):
+                values.pop(name, None)
         return values
+
+    @property
+    def truncation(self) -> str:
+        """What cuts words off, as ``top_p=0.9, min_p=0.1``; empty where all may be drawn."""
+        cuts = {"top_p": self.top_p < 1.0, "top_k": self.top_k > 0, "min_p": self.min_p > 0.0}
+        return ", ".join(f"{name}={getattr(self, name):g}" for name, is_on in cuts.items() if is_on)
 
     def __eq__(self, other: object) -> bool:
         """By digest: False and 0 are one to Python and two to a template."""

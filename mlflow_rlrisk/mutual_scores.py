@@ -50,10 +50,10 @@ def mutual_divergences(
         SamplerError: A model cannot score the rollouts.
     """
     sampling = config.sampling
-    if sampling.top_p < 1.0 or sampling.top_k > 0:
+    if sampling.truncation:
         notes.append(
-            "no divergence: rollouts of a truncated distribution (top_p or top_k) are no sample "
-            "of the policy"
+            f"no divergence: rollouts of a truncated distribution ({sampling.truncation}) are no "
+            "sample of the policy"
         )
         return None, None
     scored: dict[tuple[int, int], Logprobs] = {}

@@ -361,10 +361,12 @@ def _sampling_notes(config: AssessmentConfig, provenance: Provenance) -> tuple[s
     """What the sampler's settings and its arithmetic mean for the entropies."""
     notes = []
     sampling = config.sampling
-    if sampling.top_p < 1.0 or sampling.top_k:
+    if sampling.truncation:
+        # Surprisal under the truncated distribution, of tokens drawn from it.
+        told = provenance.sampler.get("backend") in ("transformers", "vllm")
         notes.append(
-            f"rollouts were drawn with top_p={sampling.top_p:g} and top_k={sampling.top_k}, token "
-            "entropy is that of the full softmax: what RL can explore has less"
+            f"rollouts were drawn with {sampling.truncation}, token entropy is that of the full "
+            "softmax: what RL can explore has less" + ", which sampled_nll estimates" * told
         )
     logits = provenance.sampler.get("logits_dtype")
     if logits not in (None, "float32"):

@@ -189,10 +189,10 @@ def refuse_unscorable(sampling: SamplingConfig, sampler: Mapping[str, Any]) -> N
     Raises:
         ComparabilityError: They are such.
     """
-    if sampling.top_p < 1.0 or sampling.top_k > 0:
+    if sampling.truncation:
         raise ComparabilityError(
-            f"sampled with top_p={sampling.top_p}, top_k={sampling.top_k}: the sampler's logprobs "
-            "are of a truncated distribution, the trainer's are not"
+            f"sampled with {sampling.truncation}: the sampler's logprobs are of a truncated "
+            "distribution, the trainer's are not"
         )
     if sampler.get("adapter") is not None:
         raise ComparabilityError(

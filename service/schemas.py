@@ -34,6 +34,13 @@ TemplateVariables = Annotated[
 """Variables of the chat template by name."""
 
 
+StopStrings = Annotated[
+    list[Annotated[str, Field(min_length=1, max_length=256, pattern=NO_NULL)]],
+    Field(max_length=16),
+]
+"""Texts that end a completion."""
+
+
 class _Input(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -45,17 +52,20 @@ class SamplingRequest(_Input):
     temperature: Annotated[float, Field(gt=0.0, le=100.0)] | None = None
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
     top_k: Annotated[int, Field(ge=0, lt=2**31)] | None = None
+    min_p: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
     max_new_tokens: Annotated[int, Field(ge=1)] | None = None
+    stop: StopStrings | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
     chat_template: Literal["auto", "always", "never"] | None = None
     chat_template_kwargs: TemplateVariables | None = None
 
     @model_serializer(mode="wrap")
     def _without_nothing(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Idempotency keys live longer than a release that knew no template variables."""
+        """Idempotency keys live longer than a release that did not know these."""
         values: dict[str, Any] = dump(self)
-        if self.chat_template_kwargs is None:
-            values.pop("chat_template_kwargs", None)
+        for name in ("chat_template_kwargs", "min_p", "stop"):
+            if getattr(self, name) is None:
+                values.pop(name, None)
         return values
 
     def onto(self, defaults: SamplingConfig) -> SamplingConfig:

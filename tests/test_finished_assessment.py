@@ -12,7 +12,7 @@ import pytest
 
 from mlflow_rlrisk import finished_assessment
 from mlflow_rlrisk.checkpoint import open_checkpoint
-from mlflow_rlrisk.config import PolicyConfig
+from mlflow_rlrisk.config import AssessmentConfig, PolicyConfig, SamplingConfig
 from mlflow_rlrisk.errors import RolloutStoreError
 from mlflow_rlrisk.evidence import AssessmentContext, Evidence
 from mlflow_rlrisk.expert_examples import load_expert
@@ -235,6 +235,7 @@ def test_half_an_answer_is_not_used_and_the_next_assessment_mends_it(world: Worl
 OTHER_SETTINGS: dict[str, Any] = {
     **{"num_samples": 9, "temperature": 0.9, "top_p": 0.9, "top_k": 5, "max_new_tokens": 9},
     **{"seed": 1, "chat_template": "never", "group_size": 5, "success_threshold": 0.5},
+    **{"min_p": 0.1, "stop": ("a",), "chat_template_kwargs": {"enable_thinking": False}},
     **{"num_resamples": 201, "confidence": 0.9, "budget": "auto", "backend": "transformers"},
     **{"backend_options": {"a": 1}, "device": "cpu", "dtype": "float32", "batch_size": 8},
     **{"verifier_timeout_s": 3.0, "verifier_workers": 2, "max_failed_share": 0.1},
@@ -243,8 +244,7 @@ OTHER_SETTINGS: dict[str, Any] = {
 
 
 def test_every_setting_counts(pristine: World) -> None:
-    fields = quick().model_dump()
-    names = (fields.keys() | fields["sampling"].keys()) - {"sampling"}
+    names = (AssessmentConfig.model_fields | SamplingConfig.model_fields).keys() - {"sampling"}
 
     answered = [n for n in names if pristine.recall(config=quick(**{n: OTHER_SETTINGS[n]}))]
 

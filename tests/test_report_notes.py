@@ -12,15 +12,30 @@ from tests.prompt_statistics import config, prompt, prompts, report_of
 TOKENS = "entropy is that of the full softmax"
 
 
-@pytest.mark.parametrize("truncation", [{"top_p": 0.9}, {"top_k": 20}])
+@pytest.mark.parametrize("truncation", [{"top_p": 0.9}, {"top_k": 20}, {"min_p": 0.1}])
 def test_truncated_sampling_is_told_beside_the_entropy_of_the_full_softmax(
     truncation: dict[str, float],
 ) -> None:
     truncated = report_of(prompts([8] * 60, 16), sampling=SamplingConfig(**truncation))
     full = report_of(prompts([8] * 60, 16))
 
-    assert any(TOKENS in note for note in truncated.notes)
+    ((name, value),) = truncation.items()
+    assert any(TOKENS in note and f"{name}={value}," in note for note in truncated.notes)
     assert not any(TOKENS in note for note in full.notes)
+
+
+@pytest.mark.parametrize(("backend", "is_told"), [("transformers", True), ("replay", False)])
+def test_where_logprobs_are_of_what_was_drawn_from_their_mean_is_named(
+    backend: str, is_told: bool
+) -> None:
+    report = summarize(
+        prompts([8] * 60, 16),
+        config=config(sampling=SamplingConfig(min_p=0.1)),
+        policy=PolicyConfig(),
+        provenance=Provenance(sampler={"backend": backend}),
+    )
+
+    assert any("which sampled_nll estimates" in note for note in report.notes) is is_told
 
 
 @pytest.mark.parametrize(("dtype", "is_told"), [("bfloat16", True), ("float32", False)])

@@ -39,7 +39,16 @@ _sampling_options = _options(
     click.option("--top-p", type=float, default=1.0, show_default=True, help="Nucleus."),
     click.option("--top-k", type=int, default=0, show_default=True, help="0 means all tokens."),
     click.option(
+        "--min-p", type=float, default=0.0, show_default=True, help="Share of the likeliest token."
+    ),
+    click.option(
         "--max-new-tokens", type=int, default=256, show_default=True, help="Then it is truncated."
+    ),
+    click.option(
+        "--stop",
+        multiple=True,
+        metavar="TEXT",
+        help="Ends a completion and stays in it; may be given several times.",
     ),
     click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same bytes."),
     click.option(

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlflow_rlrisk.errors import SamplerError
+from mlflow_rlrisk.samplers.endings import Endings
 from mlflow_rlrisk.samplers.key_value_cache import SamplingCache
 from mlflow_rlrisk.samplers.token_choice import TokenChoice, TokenChooser
 
@@ -67,11 +68,26 @@ class NotFiniteLogitsError(SamplerError):
 class Decoder:
     """Decodes waves with one model."""
 
-    def __init__(self, model: Any, chooser: TokenChooser, stop_ids: Sequence[int]) -> None:
+    def __init__(
+        self,
+        model: Any,
+        chooser: TokenChooser,
+        stop_ids: Sequence[int],
+        endings: Endings | None = None,
+    ) -> None:
+        """Decode with a loaded model.
+
+        Args:
+            model: The model.
+            chooser: Draws the tokens.
+            stop_ids: Tokens that end a row.
+            endings: Knows the strings that do.
+        """
         import torch
 
         self._model = model
         self._chooser = chooser
+        self._endings = endings
         self._device = model.device
         self._stop_ids = torch.tensor(sorted(stop_ids), device=self._device, dtype=torch.int64)
 
@@ -100,6 +116,8 @@ class Decoder:
                 choice = self._chooser.choose(logits, batch.uniforms[batch.rows, position])
                 batch.record(position, choice)
                 is_stop = torch.isin(choice.tokens, self._stop_ids)
+                if self._endings is not None:
+                    is_stop |= self._endings.are_met(batch.tokens[batch.rows, : position + 1])
                 finished = self._retire(batch, cache, position, is_stop)
             yield DecodedStep(num_tokens=num_tokens, finished=finished)
             if len(batch.rows) == 0:

@@ -36,10 +36,13 @@ class TokenChoice:
 class TokenChooser:
     """Samples by inverse CDF: one uniform per row decides, so the batch has no say."""
 
-    def __init__(self, *, vocab_size: int, temperature: float, top_p: float, top_k: int) -> None:
+    def __init__(
+        self, *, vocab_size: int, temperature: float, top_p: float, top_k: int, min_p: float
+    ) -> None:
         self._temperature = temperature
         self._top_p = top_p
         self._top_k = top_k if top_k < vocab_size else 0
+        self._min_p = min_p
         self._vocab_size = vocab_size
         # Near sqrt(V) both levels of the search are short; 16-word steps keep rows aligned.
         self._width = max(16, 16 * round(math.sqrt(vocab_size) / 16))
@@ -68,7 +71,7 @@ class TokenChooser:
         log_total = total.log()
         # Rounding may leave -1e-8 where one token has all the mass; an entropy is never negative.
         entropies = (log_total - weighted / total).clamp_(min=0.0)
-        if self._top_k or self._top_p < 1.0:
+        if self._top_k or self._top_p < 1.0 or self._min_p:
             tokens, log_total = self._choose_truncated(weights, uniforms)
         else:
             tokens = _two_level_search(blocks, block_sums, uniforms)
@@ -85,13 +88,16 @@ class TokenChooser:
     def _choose_truncated(
         self, weights: "torch.Tensor", uniforms: "torch.Tensor"
     ) -> tuple["torch.Tensor", "torch.Tensor"]:
-        """Sample from the k likeliest words, then from the smallest nucleus of mass top_p."""
+        """Of the k likeliest words the smallest nucleus of mass top_p, of it what min_p leaves.
+
+        The likeliest word has weight 1, so that weights are shares of its probability.
+        """
         ordered, words = weights.sort(dim=-1, descending=True, stable=True)
         if self._top_k:
             ordered, words = ordered[:, : self._top_k], words[:, : self._top_k]
         cumulative = ordered.double().cumsum(dim=-1)
         before = cumulative - ordered
-        kept = before < self._top_p * cumulative[:, -1:]
+        kept = (before < self._top_p * cumulative[:, -1:]) & (ordered >= self._min_p)
         kept[:, 0] = True
         mass = (ordered * kept).double().cumsum(dim=-1)
         index = _search(mass, uniforms * mass[:, -1])

@@ -23,6 +23,7 @@ from mlflow_rlrisk.records import FinishReason, Prompt, Rollout, RolloutGroup
 from mlflow_rlrisk.samplers import OnTokens, refuse_options
 from mlflow_rlrisk.samplers.decoding import Decoder, FinishedRow, NotFiniteLogitsError, Wave
 from mlflow_rlrisk.samplers.decoding_probe import refuse_wrong_decoding
+from mlflow_rlrisk.samplers.endings import Endings
 from mlflow_rlrisk.samplers.exact_head import install_exact_head
 from mlflow_rlrisk.samplers.model_loading import load_model, load_tokenizer
 from mlflow_rlrisk.samplers.prompt_encoding import PromptEncoder
@@ -100,7 +101,8 @@ class TransformersSampler:
             sampling=self._sampling,
             stop_ids=all_stop_ids,
         )
-        self._decoder = Decoder(self._model, chooser, all_stop_ids)
+        self._endings = Endings(self._tokenizer, all_stop_ids, self._sampling.stop)
+        self._decoder = Decoder(self._model, chooser, all_stop_ids, self._endings)
         self._encoded: list[_Encoded] = []
 
     def sample(self, prompts: Sequence[Prompt]) -> Iterator[RolloutGroup]:
@@ -225,6 +227,7 @@ class TransformersSampler:
             temperature=self._sampling.temperature,
             top_p=self._sampling.top_p,
             top_k=self._sampling.top_k,
+            min_p=self._sampling.min_p,
         )
         refuse_wrong_decoding(self._model, chooser, self.checkpoint.display_name)
         return chooser
@@ -319,16 +322,15 @@ class TransformersSampler:
             ) from error
 
     def _rollout(self, prompt: Prompt, row: _Row, finished: FinishedRow) -> Rollout:
-        text_ids = finished.tokens[:-1] if finished.is_stopped else finished.tokens
-        completion = self._tokenizer.decode(
-            text_ids.tolist(), skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
+        size = self._endings.size(finished.tokens)
+        is_stopped = finished.is_stopped or size < len(finished.tokens)
+        tokens = finished.tokens[:size]
         return Rollout(
             prompt_id=prompt.id,
             sample_index=row.sample_index,
-            completion=completion,
-            token_ids=finished.tokens,
-            logprobs=finished.logprobs,
-            entropies=finished.entropies,
-            finish_reason=FinishReason.STOP if finished.is_stopped else FinishReason.LENGTH,
+            completion=self._endings.completion(tokens),
+            token_ids=tokens,
+            logprobs=finished.logprobs[:size],
+            entropies=finished.entropies[:size],
+            finish_reason=FinishReason.STOP if is_stopped else FinishReason.LENGTH,
         )

@@ -21,6 +21,7 @@ from mlflow_rlrisk.config import AssessmentConfig
 from mlflow_rlrisk.errors import ConfigError, SamplerError
 from mlflow_rlrisk.records import FinishReason, Prompt, Rollout, RolloutGroup
 from mlflow_rlrisk.samplers import OnTokens
+from mlflow_rlrisk.samplers.endings import Endings
 from mlflow_rlrisk.samplers.lora_adapter import open_adapter
 from mlflow_rlrisk.samplers.model_loading import load_config, load_tokenizer
 from mlflow_rlrisk.samplers.prompt_encoding import PromptEncoder
@@ -89,6 +90,7 @@ class VllmSampler:
         self._engine = self._start()
         self._logits_dtype, self._num_words = self._engine.logits()
         all_stop_ids = self._all_stop_ids
+        self._endings = Endings(self._tokenizer, all_stop_ids, self._sampling.stop)
         self._encoder = PromptEncoder(
             self.checkpoint,
             self._tokenizer,
@@ -123,7 +125,9 @@ class VllmSampler:
             temperature=self._sampling.temperature,
             top_p=self._sampling.top_p,
             top_k=self._sampling.top_k,
+            min_p=self._sampling.min_p,
             stop_ids=self._all_stop_ids,
+            stop=self._sampling.stop,
             lora_path=None if self._adapter is None else str(self._adapter.path),
         )
 
@@ -191,7 +195,6 @@ class VllmSampler:
         import torch
         from vllm.platforms import current_platform
 
-        truncated = self._sampling.top_p < 1.0 or self._sampling.top_k > 0
         return {
             "backend": "vllm",
             "vllm": self._version,
@@ -203,7 +206,9 @@ class VllmSampler:
             "dtype": self._dtype,
             "logits_dtype": self._logits_dtype,
             "entropy": "of the full softmax at the temperature, recorded by the engine",
-            "logprobs": "of the truncated softmax" if truncated else "of the full softmax",
+            "logprobs": "of the truncated softmax"
+            if self._sampling.truncation
+            else "of the full softmax",
             "architecture": ", ".join(self.checkpoint.config.get("architectures") or ()),
             "vocab_size": self._num_words,
             "tokenizer": type(self._tokenizer).__name__,
@@ -288,7 +293,7 @@ class VllmSampler:
             self._reference.score(
                 [(drawn.row.prompt_ids, drawn.finished.token_ids.tolist()) for drawn in found]
             ),
-            is_truncated=self._sampling.top_p < 1.0 or self._sampling.top_k > 0,
+            is_truncated=bool(self._sampling.truncation),
         )
         require_agreement(agreement, self._dtype)
         return str(agreement)
@@ -339,17 +344,15 @@ class VllmSampler:
 
     def _rollout(self, drawn: Drawn) -> Rollout:
         row, finished = drawn.row, drawn.finished
-        is_stopped = finished.finish_reason == "stop"
-        text_ids = finished.token_ids[:-1] if is_stopped else finished.token_ids
-        completion = self._tokenizer.decode(
-            text_ids.tolist(), skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
+        size = self._endings.size(finished.token_ids)
+        is_stopped = finished.finish_reason == "stop" or size < len(finished.token_ids)
+        tokens = finished.token_ids[:size]
         return Rollout(
             prompt_id=row.prompt.id,
             sample_index=row.sample_index,
-            completion=completion,
-            token_ids=finished.token_ids,
-            logprobs=finished.logprobs,
-            entropies=drawn.entropies,
+            completion=self._endings.completion(tokens),
+            token_ids=tokens,
+            logprobs=finished.logprobs[:size],
+            entropies=drawn.entropies[:size],
             finish_reason=FinishReason.STOP if is_stopped else FinishReason.LENGTH,
         )

@@ -70,7 +70,8 @@ def engine_arguments(
     """
     arguments: dict[str, Any] = {
         "model": str(checkpoint.model_path),
-        "skip_tokenizer_init": True,  # prompts are encoded here, as for every other sampler
+        # Prompts are encoded here, as for every other sampler; stop strings are text.
+        "skip_tokenizer_init": not config.sampling.stop,
         "dtype": dtype,
         "config_format": CONFIG_FORMAT,
         "load_format": load_format(checkpoint),

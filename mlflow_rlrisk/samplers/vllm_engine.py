@@ -58,7 +58,9 @@ class Engine:
         temperature: float,
         top_p: float,
         top_k: int,
+        min_p: float,
         stop_ids: Sequence[int],
+        stop: Sequence[str],
         lora_path: str | None = None,
     ) -> None:
         """Start the engine; one that runs in this process is shut down before.
@@ -66,10 +68,12 @@ class Engine:
         Args:
             arguments: Of vLLM's ``LLM``.
             runner: Its model runner, which decides what class records.
-            temperature: Of every request; so are the next three.
+            temperature: Of every request; so are the next four.
             top_p: Nucleus.
             top_k: 0 means all.
+            min_p: Least share of the likeliest word's probability; 0 means all.
             stop_ids: Tokens that end a completion.
+            stop: Strings that do; the engine must have a tokenizer for them.
             lora_path: Folder of an adapter that every request uses.
 
         Raises:
@@ -79,8 +83,13 @@ class Engine:
 
         for other in list(_running):
             other.close()
-        self._settings = {"temperature": temperature, "top_p": top_p, "top_k": top_k}
-        self._stop_ids = list(stop_ids)
+        self._settings = {
+            "temperature": temperature,
+            "top_p": top_p,
+            "top_k": top_k,
+            "min_p": min_p,
+        }
+        self._stop_ids, self._stop = list(stop_ids), list(stop)
         self._lora = None
         if lora_path is not None:
             from vllm.lora.request import LoRARequest
@@ -121,12 +130,12 @@ class Engine:
         params = SamplingParams(
             **self._settings,
             n=1,
-            min_p=0.0,
             seed=request.seed,
             max_tokens=request.max_tokens,
             logprobs=0,
             flat_logprobs=True,
-            detokenize=False,
+            detokenize=bool(self._stop),
+            stop=self._stop,
             ignore_eos=True,  # the stop tokens below are all, those of config.json among them
             stop_token_ids=self._stop_ids,
             extra_args={UID: request.uid},

@@ -40,18 +40,24 @@ class Tail(NamedTuple):
 
 
 def entropy_from_logits(
-    logits: npt.ArrayLike, temperature: float = 1.0, *, top_k: int = 0, top_p: float = 1.0
+    logits: npt.ArrayLike,
+    temperature: float = 1.0,
+    *,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    min_p: float = 0.0,
 ) -> FloatVector:
     """Exact entropy of the softmax over the last axis, in float64.
 
-    With ``top_k`` or ``top_p`` the entropy of the truncated, renormalised distribution, which
-    is the one a truncating sampler explores (``top_k`` first, as samplers apply it).
+    With ``top_k``, ``top_p`` or ``min_p`` the entropy of the truncated, renormalised distribution,
+    which is the one a truncating sampler explores (in this order, as transformers applies them).
 
     Args:
         logits: Shape ``[..., V]``; ``-inf`` marks tokens that cannot occur.
         temperature: Divides the logits, above 0.
         top_k: Keep the k most likely tokens; 0 keeps all.
         top_p: Keep the smallest set of most likely tokens with at least this mass.
+        min_p: Keep tokens at least this share as likely as the likeliest.
 
     Returns:
         Entropies in nats, between 0 and ``ln V``, shape ``[...]``.
@@ -65,8 +71,8 @@ def entropy_from_logits(
     array([0.6931, 0.    ])
     """
     log_probs = _log_softmax(logits, temperature)
-    if check_at_least("top_k", top_k, 0) or top_p != 1.0:
-        log_probs = _truncated(log_probs, top_k, top_p)
+    if check_at_least("top_k", top_k, 0) or top_p != 1.0 or min_p != 0.0:
+        log_probs = _truncated(log_probs, top_k, top_p, min_p)
     return np.asarray(np.sum(entr(np.exp(log_probs)), axis=-1))
 
 
@@ -293,16 +299,18 @@ def _log_softmax(logits: npt.ArrayLike, temperature: float) -> FloatVector:
     return np.asarray(scaled - logsumexp(scaled, axis=-1, keepdims=True))
 
 
-def _truncated(log_probs: FloatVector, top_k: int, top_p: float) -> FloatVector:
+def _truncated(log_probs: FloatVector, top_k: int, top_p: float, min_p: float) -> FloatVector:
     if not 0.0 < top_p <= 1.0:
         raise ConfigError("top_p", top_p, "must lie in (0, 1]")
+    if not 0.0 <= min_p <= 1.0:
+        raise ConfigError("min_p", min_p, "must lie in [0, 1]")
     kept = -np.sort(-log_probs, axis=-1)
     if top_k:
         kept = kept[..., :top_k]
         kept = kept - logsumexp(kept, axis=-1, keepdims=True)
     probs = np.exp(kept)
     mass_before = np.cumsum(probs, axis=-1) - probs
-    kept = np.where(mass_before < top_p, kept, -np.inf)
+    kept = np.where((mass_before < top_p) & (probs >= min_p * probs[..., :1]), kept, -np.inf)
     return np.asarray(kept - logsumexp(kept, axis=-1, keepdims=True))
 
 

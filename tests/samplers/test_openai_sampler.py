@@ -171,7 +171,7 @@ def test_exact_entropies_are_not_made_up_where_the_server_has_no_recorder(folder
         OpenAISampler(folder, _config(url, options={"entropy": "exact"}))
 
 
-@pytest.mark.parametrize("truncation", [{"top_p": 0.5}, {"top_k": 3}])
+@pytest.mark.parametrize("truncation", [{"top_p": 0.5}, {"top_k": 3}, {"min_p": 0.1}])
 def test_exact_entropies_and_truncation_are_refused_together(
     folder: Path, truncation: dict[str, Any]
 ) -> None:
@@ -190,6 +190,8 @@ def test_exact_entropies_and_truncation_are_refused_together(
         ("processed", {"top_p": 0.6}, True, False, False),
         ("raw_logprobs", {"top_k": 2}, False, True, False),
         ("processed", {"top_k": 2}, True, False, False),
+        ("raw_logprobs", {"min_p": 0.3}, False, True, False),
+        ("processed", {"min_p": 0.3}, True, False, False),
         ("raw_logprobs", {"temperature": 1.7, "top_p": 0.6}, False, False, False),
         ("processed", {"temperature": 1.7, "top_p": 0.6}, True, False, False),
     ],
@@ -232,9 +234,11 @@ def test_an_endpoint_without_extensions_is_asked_in_the_common_language(folder: 
         assert rollout.entropy_bounds is not None
 
 
-def test_top_k_is_refused_where_the_endpoint_does_not_know_it(folder: Path) -> None:
-    with pytest.raises(SamplerError, match="top_k"), served(ToyModel(is_vllm=False)) as url:
-        OpenAISampler(folder, _config(url, top_k=5))
+@pytest.mark.parametrize("cut", [{"top_k": 5}, {"min_p": 0.1}, {"stop": ("a",)}])
+def test_what_the_endpoint_does_not_know_is_refused(folder: Path, cut: dict[str, Any]) -> None:
+    (name,) = cut
+    with pytest.raises(SamplerError, match=name), served(ToyModel(is_vllm=False)) as url:
+        OpenAISampler(folder, _config(url, **cut))
 
 
 def test_without_logprobs_tokens_are_counted_and_nothing_is_said_of_them() -> None:

@@ -4,17 +4,25 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from transformers import (
+    LogitsProcessorList,
+    MinPLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
 
 from mlflow_rlrisk.samplers.random_streams import uniforms
 from mlflow_rlrisk.samplers.token_choice import TokenChooser
 
 
 def _chooser(vocab_size: int, **settings: float) -> TokenChooser:
-    values = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, **settings}
+    values = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0, **settings}
     return TokenChooser(vocab_size=vocab_size, **values)  # type: ignore[arg-type]
 
 
-def _reference(logits: torch.Tensor, *, top_k: int = 0, top_p: float = 1.0) -> torch.Tensor:
+def _reference(
+    logits: torch.Tensor, *, top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0
+) -> torch.Tensor:
     """The truncated distribution word by word, in float64: sort, cut, renormalise."""
     probabilities = torch.softmax(logits.double(), dim=-1)
     for row in probabilities:
@@ -29,6 +37,7 @@ def _reference(logits: torch.Tensor, *, top_k: int = 0, top_p: float = 1.0) -> t
             before += row[word].item()
             if cut:
                 row[word] = 0.0
+        row[row < min_p * row.max()] = 0.0
         row /= row.sum()
     return probabilities
 
@@ -36,7 +45,7 @@ def _reference(logits: torch.Tensor, *, top_k: int = 0, top_p: float = 1.0) -> t
 @pytest.mark.parametrize(
     ("vocab_size", "settings"),
     [(7, {}), (257, {}), (2048, {}), (50, {"top_k": 9}), (50, {"top_p": 0.8}),
-     (50, {"top_k": 20, "top_p": 0.7})],
+     (50, {"top_k": 20, "top_p": 0.7}), (50, {"min_p": 0.2}), (50, {"min_p": 0.2, "top_p": 0.8})],
 )  # fmt: skip
 def test_the_words_are_drawn_with_their_probabilities(
     vocab_size: int, settings: dict[str, float]
@@ -59,7 +68,7 @@ def test_the_words_are_drawn_with_their_probabilities(
     assert test.pvalue > 1e-4
 
 
-@pytest.mark.parametrize("settings", [{}, {"top_k": 5}, {"top_p": 0.6}])
+@pytest.mark.parametrize("settings", [{}, {"top_k": 5}, {"top_p": 0.6}, {"min_p": 0.1}])
 def test_logprobs_are_those_of_the_sampling_distribution_and_entropy_of_the_full_one(
     settings: dict[str, float],
 ) -> None:
@@ -73,6 +82,22 @@ def test_logprobs_are_those_of_the_sampling_distribution_and_entropy_of_the_full
     sampled = expected.gather(1, choice.tokens[:, None])[:, 0]
     assert torch.allclose(choice.logprobs.double(), sampled, atol=1e-5)
     assert torch.allclose(choice.entropies.double(), -(full.exp() * full).sum(-1), atol=1e-5)
+
+
+@pytest.mark.parametrize("settings", [{"min_p": 0.05}, {"min_p": 0.3, "top_p": 0.7, "top_k": 40}])
+def test_what_is_cut_is_what_transformers_generate_cuts(settings: dict[str, float]) -> None:
+    logits = 2 * torch.randn(500, 60, generator=torch.Generator().manual_seed(4)) / 0.8
+    warpers = LogitsProcessorList()
+    if "top_k" in settings:
+        warpers += [TopKLogitsWarper(int(settings["top_k"])), TopPLogitsWarper(settings["top_p"])]
+    warpers.append(MinPLogitsWarper(settings["min_p"]))
+    expected = warpers(torch.zeros(500, 1), logits).log_softmax(-1)
+    draws = torch.from_numpy(np.random.default_rng(3).random(500))
+
+    choice = _chooser(60, **settings).choose(logits.clone(), draws)
+
+    sampled = expected.gather(1, choice.tokens[:, None])[:, 0]
+    assert torch.allclose(choice.logprobs, sampled, atol=1e-5)  # -inf where it was cut away
 
 
 @pytest.mark.parametrize("vocab_size", [2, 16, 17, 1000, 151_936])

@@ -61,6 +61,7 @@ class ToyModel:
     spare_words: int = 8
     stop_bias: float = 0.0
     poison: str | None = None
+    ends_at_strings: bool = True
 
     def __post_init__(self) -> None:
         self.lock = threading.Lock()
@@ -109,9 +110,11 @@ class ToyModel:
         temperature = body["temperature"]
         limit = body.get("max_tokens") or body["max_completion_tokens"]
         stops = {self.tokenizer.eos_token_id, *body.get("stop_token_ids", ())}
+        strings = body.get("stop", ()) if self.ends_at_strings else ()
         tokens: list[int] = []
         told = []
-        while len(tokens) < limit and not (tokens and tokens[-1] in stops):
+        is_stopped = False
+        while len(tokens) < limit and not is_stopped:
             last = ([*prompt, *tokens])[-1]
             plain = self.logprobs(last)
             sampled_from = self._shaped(last, body)
@@ -123,8 +126,8 @@ class ToyModel:
             shown = plain if self.mode == "raw_logprobs" else sampled_from
             told.append(self._tell(api, body, token, shown, last))
             tokens.append(token)
-        is_stopped = tokens[-1] in stops
-        text = self.tokenizer.decode(tokens[:-1] if is_stopped else tokens)
+            text = self.tokenizer.decode(tokens[:-1] if token in stops else tokens)
+            is_stopped = token in stops or any(string in text for string in strings)
         choice = {"index": index, "finish_reason": "stop" if is_stopped else "length"}
         choice["count"] = len(tokens)
         if self.is_vllm and body.get("return_token_ids"):
@@ -141,6 +144,7 @@ class ToyModel:
         cut = np.cumsum(probs) - probs >= body.get("top_p", 1.0)
         if body.get("top_k", -1) > 0:
             cut |= np.arange(len(order)) >= body["top_k"]
+        cut |= probs < body.get("min_p", 0.0) * probs[0]
         if cut.any():
             shaped[order[cut]] = -np.inf
             shaped = np.asarray(log_softmax(shaped))

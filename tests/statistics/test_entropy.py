@@ -82,6 +82,8 @@ def test_truncation_keeps_the_smallest_set_of_most_likely_tokens() -> None:
     assert entropy_from_logits(np.log(probs), top_p=0.6) == pytest.approx(scipy_entropy([0.5, 0.4]))
     assert entropy_from_logits(np.log(probs), top_k=99) == pytest.approx(scipy_entropy(probs))
     assert entropy_from_logits(np.log(probs), top_k=2, top_p=0.55) == 0.0
+    assert entropy_from_logits(np.log(probs), min_p=0.5) == pytest.approx(scipy_entropy([0.5, 0.4]))
+    assert entropy_from_logits(np.log(probs), top_p=0.6, min_p=0.9) == 0.0
 
 
 def test_a_nucleus_that_is_reached_exactly_takes_no_further_token() -> None:
@@ -112,6 +114,8 @@ def test_logits_outside_their_contract_are_refused(values: object, message: str)
         ({"temperature": np.inf}, "temperature=inf"),
         ({"top_k": -1}, "top_k=-1"),
         ({"top_p": 0.0}, "top_p=0.0"),
+        ({"min_p": -0.1}, "min_p=-0.1"),
+        ({"min_p": np.nan}, "min_p=nan"),
         ({"top_p": 1.5}, "top_p=1.5"),
         ({"top_p": np.nan}, "top_p=nan"),
     ],

@@ -28,12 +28,16 @@ def reference(folder: Path, adapter: Path | None = None) -> Any:
 
 
 def worst_differences(
-    answer: dict[str, Any], model: Any, temperature: float = 0.7, top_k: int | None = None
+    answer: dict[str, Any],
+    model: Any,
+    temperature: float = 0.7,
+    top_k: int | None = None,
+    min_p: float = 0.0,
 ) -> tuple[float, float, int]:
     """Largest differences of entropy and logprob (nats) over all tokens, and how many these are.
 
-    Entropies are of the full softmax, logprobs of the ``top_k`` likeliest words if so many were
-    sampled from. A token without an entropy or logprob makes them NaN.
+    Entropies are of the full softmax, logprobs of the words that ``top_k`` and ``min_p`` leave. A
+    token without an entropy or logprob makes them NaN.
     """
     entropy = logprob = 0.0
     num_tokens = 0
@@ -44,8 +48,12 @@ def worst_differences(
         logs = (logits / temperature).log_softmax(-1)
         expected = -(logs.exp() * logs).sum(-1).numpy()
         kept = logs if top_k is None else logs.topk(top_k, dim=-1).values
+        kept = kept.masked_fill(
+            kept < kept.amax(-1, keepdim=True) + np.log(min_p or 1e-99), -np.inf
+        )
         own = logs.gather(1, torch.tensor(tokens)[:, None])[:, 0]
-        assert (own > kept.amin(-1) - 1e-4).all(), "a token was drawn that had been cut away"
+        least = kept.masked_fill(kept == -np.inf, np.inf).amin(-1)
+        assert (own > least - 1e-4).all(), "a token was drawn that had been cut away"
         chosen = (own - kept.logsumexp(-1)).numpy()
         entropy = np.maximum(entropy, np.abs(expected - rollout["entropies"]).max())
         logprob = np.maximum(logprob, np.abs(chosen - rollout["logprobs"]).max())

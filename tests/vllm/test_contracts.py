@@ -108,10 +108,10 @@ def test_v1_follows_requests_that_are_added_moved_swapped_and_removed() -> None:
     recorder.update_state(BatchUpdate(batch_size=3, removed=[1], added=[], moved=moves))
     texts[2].append(0)
     logits = _logits(3)
-    returned = recorder.apply(logits / TEMPERATURE)
+    returned = recorder.apply(logits.clone())
 
-    assert recorder.is_argmax_invariant()
-    torch.testing.assert_close(returned, logits / TEMPERATURE, rtol=0, atol=0)
+    assert not recorder.is_argmax_invariant()  # min_p is, and cuts before any other that is
+    torch.testing.assert_close(returned, logits, rtol=0, atol=0)
     expected = _entropies(logits)
     assert _drained() == pytest.approx(
         {(12, 3): expected[0], (13, 3): expected[1], (10, 0): expected[2]}, abs=1e-6
@@ -120,11 +120,12 @@ def test_v1_follows_requests_that_are_added_moved_swapped_and_removed() -> None:
 
 def test_v1_leaves_requests_of_others_alone() -> None:
     recorder = RecorderV1(ENGINE, torch.device("cpu"), False)
-    added = [(0, _params(), [1], []), (1, _params(extra_args={UID: 5}), [1], [])]
+    other = _params(temperature=1.9)
+    added = [(0, other, [1], []), (1, _params(extra_args={UID: 5}), [1], [])]
 
     recorder.update_state(BatchUpdate(batch_size=2, removed=[], added=added, moved=[]))
     logits = _logits(2)
-    recorder.apply(logits / TEMPERATURE)
+    recorder.apply(logits)
 
     assert _drained() == pytest.approx({(5, 0): _entropies(logits)[1]}, abs=1e-6)
 
@@ -188,7 +189,6 @@ def test_in_band_the_spare_word_carries_the_entropy_and_nothing_else_changes(run
     "settings",
     [
         {"temperature": 0.0},
-        {"min_p": 0.1},
         {"presence_penalty": 0.5},
         {"repetition_penalty": 1.2},
         {"logit_bias": {3: 1.0}},
@@ -207,7 +207,7 @@ def test_settings_that_change_the_distribution_are_refused(
 def test_in_band_refuses_truncation_and_a_word_that_is_not_asked_for(processor: Any) -> None:
     asked = {"extra_args": {ENTROPY_ID: SPARE}, "logprob_token_ids": [SPARE], "logprobs": 1}
 
-    for settings in ({"top_p": 0.9}, {"top_k": 5}):
+    for settings in ({"top_p": 0.9}, {"top_k": 5}, {"min_p": 0.1}):
         with pytest.raises(ValueError, match="truncation"):
             processor.validate_params(_params(**asked, **settings))
     with pytest.raises(ValueError, match="logprob_token_ids"):

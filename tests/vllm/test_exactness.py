@@ -22,10 +22,16 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _require_exact(
-    answer: dict[str, Any], model: Path, num_rollouts: int, top_k: int | None = None
+    answer: dict[str, Any],
+    model: Path,
+    num_rollouts: int,
+    top_k: int | None = None,
+    min_p: float = 0.0,
 ) -> None:
     assert len(answer["rollouts"]) == num_rollouts
-    entropy, logprob, num_tokens = worst_differences(answer, reference(model), top_k=top_k)
+    entropy, logprob, num_tokens = worst_differences(
+        answer, reference(model), top_k=top_k, min_p=min_p
+    )
     assert num_tokens > num_rollouts
     assert entropy <= TOLERANCE
     assert logprob <= TOLERANCE
@@ -109,6 +115,52 @@ def test_v2_is_exact_in_a_process_of_its_own(model: Path, tmp_path: Path) -> Non
     assert answer["describe"]["runner"] == "v2"
     assert answer["describe"]["own_process"]
     _require_exact(answer, model, 4)
+
+
+@pytest.mark.parametrize("runner", ["v1", "v2"])
+def test_entropies_are_of_the_full_softmax_where_min_p_cuts(
+    model: Path, tmp_path: Path, runner: str
+) -> None:
+    (answer,) = draw(
+        tmp_path,
+        model=str(model),
+        prompts=PROMPTS[:2],
+        sampling={"num_samples": 4, "max_new_tokens": 12, "min_p": 0.2},
+        options={"runner": runner, "max_model_len": 64},
+    )
+
+    assert answer["describe"]["logprobs"] == "of the truncated softmax"
+    _require_exact(answer, model, 8, min_p=0.2)
+
+
+def test_a_stop_string_ends_a_completion_and_stays_in_it(model: Path, tmp_path: Path) -> None:
+    sampling = {"num_samples": 6, "max_new_tokens": 40, "seed": 5}
+    stop = list("abcABC+")  # letters that no word of several holds
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    whole, ended = (
+        draw(
+            folder,
+            model=str(model),
+            prompts=PROMPTS[:2],
+            sampling={**sampling, **more},
+            options={"max_model_len": 96},
+        )[0]
+        for folder, more in ((tmp_path / "a", {}), (tmp_path / "b", {"stop": stop}))
+    )
+
+    _require_exact(ended, model, 12)
+    num_ended = 0
+    before = {(r["prompt_id"], r["sample_index"]): r for r in whole["rollouts"]}
+    for rollout in ended["rollouts"]:
+        twin = before[rollout["prompt_id"], rollout["sample_index"]]
+        size = len(rollout["token_ids"])
+        assert rollout["token_ids"] == twin["token_ids"][:size]
+        is_ended = bool(set(stop) & set(twin["completion"]))
+        assert (rollout["completion"][-1:] in stop) == is_ended
+        assert not set(stop) & set(rollout["completion"][:-1])
+        num_ended += is_ended
+    assert num_ended
 
 
 def _by_name(answer: dict[str, Any]) -> dict[tuple[str, int], list[int]]:

@@ -109,7 +109,7 @@ def _phrasings(
     first: Phrasing, sampling: SamplingConfig, options: EndpointOptions, entropy_id: int | None
 ) -> Iterator[Phrasing]:
     first = replace(first, sends_seed=options.send_seed)
-    is_whole = sampling.top_p == 1.0 and not sampling.top_k
+    is_whole = not sampling.truncation
     if options.entropy in ("auto", "exact") and entropy_id is not None and is_whole:
         yield replace(first, has_extensions=True, num_top=1, entropy_id=entropy_id)
     if options.entropy == "exact":
@@ -161,11 +161,13 @@ def _told(tokens: Sequence[TokenTold]) -> int | None:
 
 
 def _refuse_unheard(phrasing: Phrasing, sampling: SamplingConfig, options: EndpointOptions) -> None:
-    if sampling.top_k and not phrasing.has_extensions:
-        raise SamplerError(
-            f"{options.base_url} does not say that it knows top_k: top_k={sampling.top_k} might "
-            "not be applied; use top_k=0"
-        )
+    for name in ("top_k", "min_p", "stop"):
+        value = getattr(sampling, name)
+        if value and not phrasing.has_extensions:
+            raise SamplerError(
+                f"{options.base_url} does not say that it knows {name} as vLLM does: "
+                f"{name}={value} might not be applied; leave it out"
+            )
 
 
 def _knowledge(
@@ -175,7 +177,7 @@ def _knowledge(
     options: EndpointOptions,
     token_s: float,
 ) -> Knowledge:
-    is_whole = sampling.top_p == 1.0 and not sampling.top_k
+    is_whole = not sampling.truncation
     is_plain = is_whole and sampling.temperature == 1.0
     is_exact = phrasing.entropy_id is not None
     adds_sampled = phrasing.api == "completions" and phrasing.has_extensions

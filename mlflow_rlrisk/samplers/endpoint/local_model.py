@@ -10,6 +10,7 @@ from mlflow_rlrisk.checkpoint import Checkpoint
 from mlflow_rlrisk.config import SamplingConfig
 from mlflow_rlrisk.errors import CheckpointError, MissingDependencyError, SamplerError
 from mlflow_rlrisk.records import FinishReason, Prompt
+from mlflow_rlrisk.samplers.endings import Endings
 from mlflow_rlrisk.samplers.model_loading import load_tokenizer
 from mlflow_rlrisk.samplers.prompt_encoding import PromptEncoder
 from mlflow_rlrisk.samplers.stop_tokens import stored_stop_ids
@@ -50,6 +51,7 @@ class LocalModel:
         found = stored_stop_ids(checkpoint, self.tokenizer)
         all_ids = {token for ids in found.values() for token in ids}
         self.stop_ids = tuple(sorted(token for token in all_ids if token < size))
+        self._endings = Endings(self.tokenizer, self.stop_ids, sampling.stop)
         self._max_new_tokens = sampling.max_new_tokens
         self.encoder = PromptEncoder(
             checkpoint,
@@ -109,17 +111,18 @@ class LocalModel:
                 stop token.
         """
         self.refuse_foreign(token_ids)
+        text = self._endings.completion(token_ids)
+        size = self._endings.size(token_ids)
+        if size < len(token_ids):
+            raise SamplerError(
+                f"an answer goes on for {len(token_ids) - size} tokens behind a stop string: the "
+                "server does not end answers there"
+            )
         is_stopped = finish_reason is FinishReason.STOP
-        if is_stopped and token_ids[-1] not in self.stop_ids:
+        if is_stopped and token_ids[-1] not in self.stop_ids and not self._endings.is_met(text):
             raise SamplerError(
                 f"an answer that stopped has {token_ids[-1]} as its last token, none of the stop "
                 f"tokens {list(self.stop_ids)}: token_ids must end in the stop token, which this "
                 "server leaves out, or it stops at something else (a stop string, another token)"
             )
-        return str(
-            self.tokenizer.decode(
-                list(token_ids[:-1] if is_stopped else token_ids),
-                skip_special_tokens=True,
-                clean_up_tokenization_spaces=False,
-            )
-        )
+        return text

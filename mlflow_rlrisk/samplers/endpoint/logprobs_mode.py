@@ -46,8 +46,7 @@ def mode_of(
         return "processed"  # the entropies could not have been read otherwise
     if options.logprobs_mode != "auto":
         return options.logprobs_mode
-    truncates = sampling.top_p < 1.0 or sampling.top_k > 0
-    if sampling.temperature == 1.0 and not truncates:
+    if sampling.temperature == 1.0 and not sampling.truncation:
         return "processed"
     if not phrasing.num_top:
         return "unknown"
@@ -58,6 +57,7 @@ def mode_of(
             temperature=sampling.temperature,
             top_p=sampling.top_p,
             top_k=sampling.top_k,
+            min_p=sampling.min_p,
             max_tokens=1,
             seed=0,
         )
@@ -73,7 +73,7 @@ def compare(plain: Tops, shaped: Tops, sampling: SamplingConfig) -> Mode:
     Args:
         plain: The most likely tokens at temperature 1 without truncation.
         shaped: Those of the same position as it will be sampled.
-        sampling: Its temperature, top_p and top_k.
+        sampling: Its temperature, top_p, top_k and min_p.
     """
     if sampling.temperature != 1.0:
         return _by_temperature(plain, shaped, sampling.temperature)
@@ -101,6 +101,7 @@ def _by_truncation(plain: Tops, shaped: Tops, sampling: SamplingConfig) -> Mode:
     probs = np.exp([plain[key] for key in ranked])
     before = np.cumsum(probs) - probs
     is_cut = before > sampling.top_p + 1e-3
+    is_cut |= probs < sampling.min_p * probs[:1] - 1e-3
     if sampling.top_k:
         is_cut |= np.arange(len(ranked)) >= sampling.top_k
     cut = [key for key, gone in zip(ranked, is_cut, strict=True) if gone]

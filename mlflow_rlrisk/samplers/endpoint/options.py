@@ -98,10 +98,10 @@ def read_options(config: AssessmentConfig, reference: str) -> EndpointOptions:
 
 
 def _refuse_inexact(options: EndpointOptions, config: AssessmentConfig) -> None:
-    sampling = config.sampling
-    if options.entropy == "exact" and (sampling.top_p < 1.0 or sampling.top_k):
+    if options.entropy == "exact" and config.sampling.truncation:
         raise ConfigError(
             "backend_option.entropy",
             "exact",
-            "needs top_p=1 and top_k=0: truncation takes away the token that carries the entropy",
+            "needs top_p=1, top_k=0 and min_p=0: truncation takes away the token that carries the "
+            "entropy",
         )

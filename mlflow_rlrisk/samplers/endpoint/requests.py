@@ -50,6 +50,8 @@ class Phrasing:
         max_tokens: int,
         top_p: float = 1.0,
         top_k: int = 0,
+        min_p: float = 0.0,
+        stop: Sequence[str] = (),
         num_choices: int = 1,
         seed: int | None = None,
     ) -> dict[str, Any]:
@@ -75,12 +77,14 @@ class Phrasing:
             # Nothing is left to the defaults, which may come from the model's generation_config.
             body |= {
                 "top_k": top_k or -1,
-                "min_p": 0.0,
+                "min_p": min_p,
                 "repetition_penalty": 1.0,
                 "stop_token_ids": list(self.stop_ids),
                 "return_token_ids": True,
                 "return_tokens_as_token_ids": True,
             }
+        if stop:
+            body |= {"stop": list(stop), "include_stop_str_in_output": True}
         if self.entropy_id is not None:
             body |= {"logprobs": 1, **request_fields(self.entropy_id)}
         return body
@@ -95,6 +99,8 @@ class Phrasing:
             max_tokens=sampling.max_new_tokens,
             top_p=sampling.top_p,
             top_k=sampling.top_k,
+            min_p=sampling.min_p,
+            stop=sampling.stop,
             num_choices=num_choices,
             seed=seed,
         )

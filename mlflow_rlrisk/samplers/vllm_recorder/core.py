@@ -94,6 +94,13 @@ def tiled_statistics(
     return RowStatistics(log_normalisers, entropies.clamp_(min=0.0))
 
 
+def one_or_each(values: npt.NDArray[np.float32], device: "torch.device") -> "float | torch.Tensor":
+    """Temperatures of rows: a number where all agree, else ``[R]`` on the device."""
+    if (values == values[0]).all():
+        return float(values[0])
+    return on_device(values, device)
+
+
 def on_device(values: npt.NDArray[Any], device: "torch.device") -> "torch.Tensor":
     """A copy that the host does not wait for: pageable memory would make it wait on CUDA."""
     import torch
@@ -205,7 +212,6 @@ def refuse_reshaped(sampling_params: Any) -> None:
             f"temperature={sampling_params.temperature}: greedy decoding skips the recorder"
         )
     neutral = {
-        "min_p": 0.0,
         "presence_penalty": 0.0,
         "frequency_penalty": 0.0,
         "repetition_penalty": 1.0,

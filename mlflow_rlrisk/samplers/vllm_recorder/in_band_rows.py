@@ -29,10 +29,11 @@ def check_request(sampling_params: Any) -> None:
     if word < 0:
         return
     refuse_reshaped(sampling_params)
-    if sampling_params.top_p != 1.0 or sampling_params.top_k not in (0, -1):
+    settings = {name: getattr(sampling_params, name) for name in ("top_p", "top_k", "min_p")}
+    if settings["top_p"] != 1.0 or settings["top_k"] not in (0, -1) or settings["min_p"]:
         raise ValueError(
-            f"top_p={sampling_params.top_p}, top_k={sampling_params.top_k}: truncation removes the "
-            "word that carries the entropy; sample from all words"
+            f"{settings}: truncation removes the word that carries the entropy; sample from all "
+            "words"
         )
     if word not in (sampling_params.logprob_token_ids or ()):
         raise ValueError(f"{ENTROPY_ID}={word}: logprob_token_ids must ask for this word's logprob")

@@ -35,16 +35,21 @@ class EntropyRecorder(LogitsProcessor):  # type: ignore[misc]
         self._rows = BatchRows()
 
     def is_argmax_invariant(self) -> bool:
-        """True puts it after the temperature and before top-k and top-p."""
-        return True
+        """False puts it before vLLM's own ``min_p``, and before the temperature."""
+        return False
 
     def update_state(self, batch_update: Any) -> None:
         """Follow the batch; called before every step."""
         self._rows.update(batch_update, uid_of)
 
     def apply(self, logits: torch.Tensor) -> torch.Tensor:
-        """Record ``[R, V]`` logits that are divided by the temperature already."""
+        """Record ``[R, V]`` logits, which this runner divides by the temperature later."""
         if self._is_recording:
             count = len(logits)
-            RECORDER.record(logits, self._rows.numbers(count), self._rows.positions(count))
+            RECORDER.record(
+                logits,
+                self._rows.numbers(count),
+                self._rows.positions(count),
+                self._rows.temperature(count, logits.device),
+            )
         return logits

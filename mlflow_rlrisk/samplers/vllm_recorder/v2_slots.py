@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mlflow_rlrisk.samplers.vllm_recorder.core import Indices, on_device
+from mlflow_rlrisk.samplers.vllm_recorder.core import Indices, one_or_each
 
 
 class Slots:
@@ -38,10 +38,7 @@ class Slots:
 
     def temperature(self, slots: Indices, device: torch.device) -> "float | torch.Tensor":
         """What the engine will divide the rows by: a number where all agree, else ``[R]``."""
-        found = self._temperatures[slots]
-        if (found == found[0]).all():
-            return float(found[0])
-        return on_device(found, device)
+        return one_or_each(self._temperatures[slots], device)
 
 
 def one_row_each(logits: torch.Tensor, context: Any) -> Indices:

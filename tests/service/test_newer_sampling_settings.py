@@ -1,4 +1,4 @@
-"""Variables of the chat template over HTTP: taken, refused by name, unknown to what was before."""
+"""Sampling settings that are newer than stored keys: taken, refused by name, unknown before."""
 
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,17 @@ from tests.service.test_lookaheads import SAMPLING, body, browser, settings_of, 
 QUIET = {"enable_thinking": False}
 
 
-def test_a_request_sets_variables_and_other_ones_are_another_request(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "given", [{"chat_template_kwargs": QUIET}, {"min_p": 0.1}, {"stop": ["</answer>"]}]
+)
+def test_a_request_sets_them_and_others_are_another_request(
+    tmp_path: Path, given: dict[str, Any]
+) -> None:
     settings = settings_of(tmp_path)
     jobs = table(settings)
     client = browser(settings, jobs)
     headers = {"Idempotency-Key": "k"}
-    asked = body(sampling={"chat_template_kwargs": QUIET})
+    asked = body(sampling=given)
 
     first = client.post("/v1/assessments", json=asked, headers=headers)
     again = client.post("/v1/assessments", json=asked, headers=headers)
@@ -25,7 +30,7 @@ def test_a_request_sets_variables_and_other_ones_are_another_request(tmp_path: P
 
     row = jobs.find(first.json["id"])
     assert row is not None
-    assert row.request["sampling"] == {**SAMPLING, "chat_template_kwargs": QUIET}
+    assert row.request["sampling"] == SAMPLING | given
     assert (again.json["id"], other.status_code) == (row.id, 409)
 
 
