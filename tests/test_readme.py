@@ -53,6 +53,23 @@ def test_every_make_target_that_is_shown_exists() -> None:
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
 
 
+def test_every_link_leads_to_a_heading_or_a_file() -> None:
+    def anchors(text: str) -> set[str]:
+        titles = re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
+        return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+    links = re.findall(r"\]\(([^)\s]+)\)", README)
+
+    assert len(links) >= 20
+    for link in links:
+        if "://" in link:
+            continue
+        name, _, anchor = link.partition("#")
+        target = ROOT / (name or "README.md")
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target.read_text(encoding="utf-8")), link
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.stem)
 def test_every_example_runs_as_it_is(example: Path, tmp_path: Path) -> None:
