@@ -7,13 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-
-from tests.mlflow_server import migrated_database, sqlite_store  # isort: skip
-
-import mlflow
 from scipy.stats import beta
 
 from mlflow_rlrisk import assess, rescore
@@ -143,6 +140,7 @@ def test_entropies_and_lengths_are_those_of_the_stored_tokens(
     assert 0 < len(truncated) < len(rows)
 
 
+@pytest.mark.usefixtures("store")
 def test_the_command_the_evaluator_and_rescore_say_what_python_says(
     assessed: Assessed, tmp_path: Path
 ) -> None:
@@ -157,14 +155,13 @@ def test_the_command_the_evaluator_and_rescore_say_what_python_says(
         "progress": False,
         **quick().model_dump(mode="json"),
     }
-    with sqlite_store(migrated_database(tmp_path), tmp_path):
-        evaluated = mlflow.models.evaluate(
-            model=None,
-            data=pd.DataFrame(PROMPTS),
-            model_type="rlrisk",
-            evaluators="rlrisk",
-            evaluator_config=config,
-        )
+    evaluated = mlflow.models.evaluate(
+        model=None,
+        data=pd.DataFrame(PROMPTS),
+        model_type="rlrisk",
+        evaluators="rlrisk",
+        evaluator_config=config,
+    )
 
     again = rescore(assessed.folder)
 

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from tests.mlflow_server import migrated_database, mlflow_server, pointed_at, sqlite_store  # isort: skip
+from tests.mlflow_server import mlflow_server, pointed_at  # isort: skip
 
 import mlflow
 from mlflow.exceptions import MlflowException
@@ -53,19 +53,8 @@ class ForeignEvaluator(ModelEvaluator):
 
 
 @pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return migrated_database(tmp_path_factory.mktemp("database"))
-
-
-@pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_llama(tmp_path_factory.mktemp("checkpoint"))
-
-
-@pytest.fixture
-def store(database: Path, tmp_path: Path) -> Iterator[str]:
-    with sqlite_store(database, tmp_path) as uri:
-        yield uri
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """What `mlflow.models.evaluate` gives back and to what its metrics and tags are attached."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ from mlflow.models.evaluation import EvaluationResult
 
 from mlflow_rlrisk.errors import GoldRejectedError, PromptSetError
 from mlflow_rlrisk.sinks.registry import log_checkpoint
-from tests.mlflow_server import migrated_database, sqlite_store
 from tests.tiny_models import write_llama
 
 pytestmark = pytest.mark.mlflow
@@ -30,19 +28,8 @@ SETTINGS = {
 
 
 @pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return migrated_database(tmp_path_factory.mktemp("database"))
-
-
-@pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_llama(tmp_path_factory.mktemp("checkpoint"))
-
-
-@pytest.fixture
-def store(database: Path, tmp_path: Path) -> Iterator[str]:
-    with sqlite_store(database, tmp_path) as uri:
-        yield uri
 
 
 def evaluate(

@@ -28,7 +28,6 @@ from mlflow_rlrisk.sinks.registry import log_checkpoint
 from mlflow_rlrisk.stored_assessment import stored_groups
 from mlflow_rlrisk.stored_evidence import EVIDENCE
 from mlflow_rlrisk.wiring import run_assessment
-from tests.mlflow_server import migrated_database, sqlite_store
 from tests.prompt_statistics import prompts, report_of
 from tests.tiny_models import close_prompts, write_llama
 
@@ -357,35 +356,33 @@ def test_half_a_run_or_a_model_without_files_is_a_misuse(model: Path) -> None:
 
 
 @pytest.mark.mlflow
+@pytest.mark.usefixtures("store")
 def test_an_alias_that_moves_while_its_version_is_sampled_loses_no_assessment(
     model: Path, tmp_path: Path
 ) -> None:
-    place = tmp_path / "store"
-    place.mkdir()
-    with sqlite_store(migrated_database(tmp_path), place):
-        import mlflow
+    import mlflow
 
-        log_checkpoint(model, "sft")
-        log_checkpoint(write_llama(tmp_path / "other", seed=5), "sft")
-        client = mlflow.MlflowClient()
-        client.set_registered_model_alias("sft", "candidate", "1")
-        config = AssessmentConfig(
-            sampling=SamplingConfig(num_samples=16, max_new_tokens=3),
-            num_resamples=200,
-            device="cpu",
-            verifier_workers=1,
-        )
-        finished = run_assessment(
-            "models:/sft@candidate",
-            PROMPTS,
-            verifier="tests.test_rollout_lookahead:has_an_e",
-            config=config,
-            out_dir=tmp_path / "out",
-            run_preflight=False,
-        )
+    log_checkpoint(model, "sft")
+    log_checkpoint(write_llama(tmp_path / "other", seed=5), "sft")
+    client = mlflow.MlflowClient()
+    client.set_registered_model_alias("sft", "candidate", "1")
+    config = AssessmentConfig(
+        sampling=SamplingConfig(num_samples=16, max_new_tokens=3),
+        num_resamples=200,
+        device="cpu",
+        verifier_workers=1,
+    )
+    finished = run_assessment(
+        "models:/sft@candidate",
+        PROMPTS,
+        verifier="tests.test_rollout_lookahead:has_an_e",
+        config=config,
+        out_dir=tmp_path / "out",
+        run_preflight=False,
+    )
 
-        client.set_registered_model_alias("sft", "candidate", "2")
-        judged, found = with_lookahead(finished, RUN)
+    client.set_registered_model_alias("sft", "candidate", "2")
+    judged, found = with_lookahead(finished, RUN)
 
     assert found is not None
     assert "rlrisk/lookahead_reach" in judged.report.metrics

@@ -6,7 +6,6 @@ from mlflow_rlrisk.config import AssessmentConfig, SamplingConfig
 from mlflow_rlrisk.demo import ladder, rl, tracking
 from mlflow_rlrisk.demo.make_data import NUM_RL
 from mlflow_rlrisk.errors import ConfigError
-from tests.mlflow_server import migrated_database, sqlite_store
 
 pytest.importorskip("transformers")
 
@@ -79,20 +78,20 @@ def test_training_twice_gives_the_same_bytes(one_rung: ladder.Rung, tmp_path: Pa
 
 @pytest.mark.slow
 @pytest.mark.mlflow
+@pytest.mark.usefixtures("store")
 def test_a_rung_is_registered_and_assessed_once(one_rung: ladder.Rung, tmp_path: Path) -> None:
     import mlflow
 
-    with sqlite_store(migrated_database(tmp_path), tmp_path):
-        (version,) = tracking.register_rungs([one_rung])
-        report = tracking.assess_version(version, tmp_path / "reports", QUICK)
-        runs_before = len(mlflow.search_runs(output_format="list"))
-        again = tracking.register_rungs([one_rung])
-        same = tracking.assess_version(version, tmp_path / "reports", QUICK)
-        tags = mlflow.MlflowClient().get_model_version(tracking.MODEL_NAME, "1").tags
+    (version,) = tracking.register_rungs([one_rung])
+    report = tracking.assess_version(version, tmp_path / "reports", QUICK)
+    runs_before = len(mlflow.search_runs(output_format="list"))
+    again = tracking.register_rungs([one_rung])
+    same = tracking.assess_version(version, tmp_path / "reports", QUICK)
+    tags = mlflow.MlflowClient().get_model_version(tracking.MODEL_NAME, "1").tags
 
-        assert again == [version]
-        assert same == report
-        assert len(mlflow.search_runs(output_format="list")) == runs_before
+    assert again == [version]
+    assert same == report
+    assert len(mlflow.search_runs(output_format="list")) == runs_before
     assert report.num_prompts == NUM_RL
     assert 0.0 < report.metrics["rlrisk/pass_at_1"].value < 1.0
     assert report.metrics["rlrisk/verifier_failure_share"].value == 0.0

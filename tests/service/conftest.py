@@ -4,13 +4,8 @@ from pathlib import Path
 import pytest
 
 from mlflow_rlrisk import log_checkpoint
-from tests.mlflow_server import migrated_database, sqlite_store
+from tests.mlflow_server import sqlite_store
 from tests.service.running_service import BASE
-
-
-@pytest.fixture(scope="session")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return migrated_database(tmp_path_factory.mktemp("database"))
 
 
 @pytest.fixture(scope="module")
