@@ -17,9 +17,12 @@ from mlflow_rlrisk.lineage import (
     RankEvidence,
     SeriesPhases,
 )
+from mlflow_rlrisk.lineage.measures import Estimate
+from mlflow_rlrisk.lineage.pairs import PairedDifference
 from mlflow_rlrisk.lineage.phases import PhaseLabel
 from mlflow_rlrisk.lineage.table import ENTROPY, HELDOUT, LENGTH, PASS_AT_1, SIGNAL
 from mlflow_rlrisk.metrics_catalogue import PREFIX
+from mlflow_rlrisk.report_record import Metric
 from mlflow_rlrisk.sinks import plots
 from mlflow_rlrisk.sinks.templating import own_markup, template
 from mlflow_rlrisk.sinks.wording import estimate, interval, shown
@@ -28,6 +31,7 @@ MAX_PAIRS = 60
 """Pairs shown; a page of thousands would not be read."""
 RISK_INDEX = PREFIX + "risk_index"
 PRESSURE = PREFIX + "entropy_pressure"
+_Figure = Metric | Estimate | PairedDifference
 
 
 def render_lineage(lineage: LineageReport) -> str:
@@ -133,24 +137,24 @@ def _version(lineage: LineageReport, place: int, columns: Sequence[str]) -> dict
     least = [each.validation_loss_minimum for each in reports]
     marks += ["least held-out loss"] if name in least else []
     label = next((each for each in lineage.phases.labels if each.name == name), None)
-    cells = []
-    for column in columns:
-        metric = entry.metrics.get(column)
-        cells.append(
-            {
-                "label": _label(column),
-                "value": "undefined" if metric is None else estimate(metric.value),
-                "interval": "" if metric is None else interval(metric.ci_low, metric.ci_high),
-            }
-        )
     return {
         "name": shown(name, 200),
         "level": str(entry.risk_level),
         "marks": marks,
-        "cells": cells,
+        "cells": [
+            {"label": _label(each), **_told("value", entry.metrics.get(each), "undefined")}
+            for each in columns
+        ],
         "phase": "" if label is None else str(label.phase),
         "phase_note": _confidence(label),
     }
+
+
+def _told(name: str, found: _Figure | None, missing: str = "") -> dict[str, str]:
+    """A figure under ``name`` and its interval beside it; ``missing`` where there is none."""
+    if found is None:
+        return {name: missing, f"{name}_interval": ""}
+    return {name: estimate(found.value), f"{name}_interval": interval(found.ci_low, found.ci_high)}
 
 
 def _confidence(label: PhaseLabel | None) -> str:
@@ -254,10 +258,8 @@ def _pair(pair: Pair) -> dict[str, str]:
         "first": shown(pair.first, 200),
         "second": shown(pair.second, 200),
         "measure": _label(pair.measure),
-        "by_pass": estimate(pair.pass_at_1.value),
-        "by_pass_interval": interval(pair.pass_at_1.ci_low, pair.pass_at_1.ci_high),
-        "difference": estimate(pair.difference.value),
-        "interval": interval(pair.difference.ci_low, pair.difference.ci_high),
+        **_told("by_pass", pair.pass_at_1),
+        **_told("difference", pair.difference),
         "probability": f"{pair.probability_inverted:.0%}",
         "resolved": "yes" if pair.order is PairOrder.INVERTED else "no",
     }
@@ -268,11 +270,9 @@ def _coverage(change: CoverageChange) -> dict[str, str]:
     return {
         "name": shown(change.checkpoint, 200),
         "k": str(change.k),
-        "lost": estimate(change.lost.value),
-        "lost_interval": interval(change.lost.ci_low, change.lost.ci_high),
+        **_told("lost", change.lost),
         "chance": estimate(change.lost_to_chance),
-        "gained": estimate(change.gained.value),
-        "gained_interval": interval(change.gained.ci_low, change.gained.ci_high),
+        **_told("gained", change.gained),
         "prompts": f"{len(change.lost_prompts)} / {len(change.gained_prompts)}",
         "crossings": f"between {between}" if between else "not resolved",
     }
@@ -280,13 +280,13 @@ def _coverage(change: CoverageChange) -> dict[str, str]:
 
 def _modes(change: ModeChange) -> dict[str, str]:
     found = change.modes
-    parts = {"lost": found.lost, "correct": found.lost_correct, "new": found.new}
     return {
         "name": shown(change.checkpoint, 200),
         "lost_chance": estimate(found.lost_by_chance),
         "new_chance": estimate(found.new_by_chance),
-        **{name: estimate(part.value) for name, part in parts.items()},
-        **{f"{name}_interval": interval(p.ci_low, p.ci_high) for name, p in parts.items()},
+        **_told("lost", found.lost),
+        **_told("correct", found.lost_correct),
+        **_told("new", found.new),
     }
 
 
@@ -299,34 +299,20 @@ def _besides(lineage: LineageReport) -> list[dict[str, str]]:
         pressure = entries[name].metrics.get(PRESSURE)
         if ratio is None and pressure is None:
             continue
-        rows.append(
-            {
-                "name": shown(name, 200),
-                "ratio": "" if ratio is None else estimate(ratio.value),
-                "ratio_interval": "" if ratio is None else interval(ratio.ci_low, ratio.ci_high),
-                "pressure": "" if pressure is None else estimate(pressure.value),
-                "pressure_interval": ""
-                if pressure is None
-                else interval(pressure.ci_low, pressure.ci_high),
-            }
-        )
+        figures = _told("ratio", ratio) | _told("pressure", pressure)
+        rows.append({"name": shown(name, 200), **figures})
     return rows
 
 
 def _heldout(each: HeldoutLoss) -> dict[str, str]:
     return {
         "name": shown(each.name, 200),
-        "loss": estimate(each.loss.value),
-        "loss_interval": interval(each.loss.ci_low, each.loss.ci_high),
-        "above": estimate(each.above_least.value),
-        "above_interval": interval(each.above_least.ci_low, each.above_least.ci_high),
+        **_told("loss", each.loss),
+        **_told("above", each.above_least),
         "relative": "undefined" if each.relative is None else f"{each.relative.value:.1%}",
         "resolved": "yes" if each.is_above else "no",
-        "train": "" if each.train_loss is None else estimate(each.train_loss.value),
-        "gap": "" if each.overfit_gap is None else estimate(each.overfit_gap.value),
-        "gap_interval": ""
-        if each.overfit_gap is None
-        else interval(each.overfit_gap.ci_low, each.overfit_gap.ci_high),
+        **_told("train", each.train_loss),
+        **_told("gap", each.overfit_gap),
     }
 
 
