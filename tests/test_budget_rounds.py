@@ -16,9 +16,9 @@ import pytest
 
 from mlflow_rlrisk import assess, rescore
 from mlflow_rlrisk.config import DEFAULT_COMPONENTS, PolicyConfig
-from mlflow_rlrisk.console import report_lines
 from mlflow_rlrisk.observer import SilentObserver
 from mlflow_rlrisk.report import RiskReport
+from mlflow_rlrisk.result_lines import report_lines
 from mlflow_rlrisk.sinks.html import render
 from mlflow_rlrisk.sinks.prompt_table import prompt_table
 from tests.tiny_assessments import QUICK_OPTIONS, quick, rlrisk, sums, timeless, write_graders

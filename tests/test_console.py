@@ -5,6 +5,7 @@ import time
 import pytest
 
 from mlflow_rlrisk import console
+from mlflow_rlrisk.result_lines import report_lines
 from tests.prompt_statistics import prompt, report_of
 
 
@@ -22,7 +23,7 @@ def test_a_progress_bar_writes_no_line_for_each_step_into_a_log_file(
 def test_the_figures_of_a_verdict_stand_in_one_column_where_entropies_are_unknown() -> None:
     report = report_of([prompt(place, 8, 16, entropy=None) for place in range(60)])
 
-    lines = console.report_lines(report)
+    lines = report_lines(report)
 
     figures = lines[lines.index("") + 1 :]
     assert any("entropy, estimated" in line for line in figures)

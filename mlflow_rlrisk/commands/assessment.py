@@ -13,6 +13,7 @@ from mlflow_rlrisk.commands.output import OUTCOME_CODES, command_line, print_jso
 from mlflow_rlrisk.commands.signing import Signer, find_signer, signing_options
 from mlflow_rlrisk.config import AssessmentConfig, PolicyConfig, SamplingConfig
 from mlflow_rlrisk.errors import ConfigError
+from mlflow_rlrisk.result_lines import report_lines
 
 if TYPE_CHECKING:
     from mlflow_rlrisk.config import LookaheadConfig
@@ -308,5 +309,5 @@ def _verdict(report: "RiskReport", decision: "Decision", as_json: bool) -> int:
     if as_json:
         print_json({**report.to_dict(), "decision": decision.to_dict()})
     else:
-        click.echo("\n".join(console.report_lines(report)))
+        click.echo("\n".join(report_lines(report)))
     return OUTCOME_CODES[decision.outcome]

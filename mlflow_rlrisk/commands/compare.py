@@ -13,6 +13,7 @@ from mlflow_rlrisk.commands.options import assessment_options, json_option
 from mlflow_rlrisk.commands.output import OK, print_json
 from mlflow_rlrisk.commands.siblings import place_of, refuse_rounds, refuse_unlike
 from mlflow_rlrisk.errors import ConfigError
+from mlflow_rlrisk.result_lines import comparison_lines, lineage_lines
 from mlflow_rlrisk.safetensors_header import unique_keys
 
 if TYPE_CHECKING:
@@ -87,8 +88,8 @@ def compare(
         print_json(lineage.to_dict())
     else:
         reports = [assessment.report for assessment in assessments]
-        click.echo("\n".join(console.comparison_lines(lineage.ranking, reports)))
-        click.echo("\n".join(console.lineage_lines(lineage)))
+        click.echo("\n".join(comparison_lines(lineage.ranking, reports)))
+        click.echo("\n".join(lineage_lines(lineage)))
     return OK
 
 

@@ -11,6 +11,7 @@ from mlflow_rlrisk.commands.assessment import DEFAULT_OUT, assess_one, write_pag
 from mlflow_rlrisk.commands.options import assessment_options, json_option
 from mlflow_rlrisk.commands.output import OK, print_json
 from mlflow_rlrisk.commands.siblings import place_of, refuse_rounds, refuse_unlike
+from mlflow_rlrisk.result_lines import drift_lines
 
 if TYPE_CHECKING:
     from mlflow_rlrisk.expert_profile import ExpertProfile
@@ -83,7 +84,7 @@ def drift(
     if as_json:
         print_json(report.to_dict())
     else:
-        click.echo("\n".join(console.drift_lines(report)))
+        click.echo("\n".join(drift_lines(report)))
     return OK
 
 

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mlflow_rlrisk.config import AssessmentConfig, SamplingConfig
-from mlflow_rlrisk.console import say, table
+from mlflow_rlrisk.console import say
 from mlflow_rlrisk.demo import rl
 from mlflow_rlrisk.demo.make_data import HELDOUT
 from mlflow_rlrisk.demo.story import Assessed
 from mlflow_rlrisk.demo.task import MAX_NEW_TOKENS
 from mlflow_rlrisk.demo.tracking import VERIFIER
 from mlflow_rlrisk.report_record import Metric, RiskReport
+from mlflow_rlrisk.result_lines import table
 
 HELDOUT_CONFIG = AssessmentConfig(
     sampling=SamplingConfig(num_samples=16, max_new_tokens=MAX_NEW_TOKENS, seed=1),

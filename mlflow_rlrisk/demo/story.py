@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from mlflow_rlrisk.comparison import rank
-from mlflow_rlrisk.console import table
 from mlflow_rlrisk.demo.tracking import Version
 from mlflow_rlrisk.report_record import RiskLevel, RiskReport
+from mlflow_rlrisk.result_lines import table
 
 
 class Assessed(NamedTuple):

@@ -4,8 +4,8 @@ from dataclasses import replace
 import pytest
 
 from mlflow_rlrisk.comparison import rank
-from mlflow_rlrisk.console import comparison_lines, lineage_lines
 from mlflow_rlrisk.lineage import LineageMember, LineageReport, trace_lineage
+from mlflow_rlrisk.result_lines import comparison_lines, lineage_lines
 from mlflow_rlrisk.sinks.lineage_page import render_lineage
 from tests.lineage.ladders import beta_rates, collapsing, drawn, member
 from tests.service.dashboard.chromium import chromium
