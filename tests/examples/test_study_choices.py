@@ -73,17 +73,6 @@ def test_there_are_as_many_balanced_lines_as_published() -> None:
     assert LENGTH == 10
 
 
-def test_brackets_of_the_wrong_kind_order_or_place_are_wrong() -> None:
-    prompt = "close ( _ _ ) _ _ _ _ [ ] :"
-
-    assert BRACKETS.is_solution(prompt, "( ( ) ) [ ( ) ] [ ]")
-    assert not BRACKETS.is_solution(prompt, "( [ ) ) [ ( ) ] [ ]")
-    assert not BRACKETS.is_solution(prompt, "( ( ) ) [ ( ] ) [ ]")
-    assert not BRACKETS.is_solution(prompt, "( ( ) ) ) ( ( ) [ ]")
-    assert not BRACKETS.is_solution(prompt, "[ ( ) ] [ ( ) ] [ ]")  # given cells are changed
-    assert not BRACKETS.is_solution(prompt, "( ( ) ) [ ( ) ] [ ] ( )")
-
-
 @pytest.mark.parametrize("number", range(20))
 def test_the_right_answers_are_those_of_all_that_could_be_said(number: int) -> None:
     graph, payment = COLORING.problems()[number], PAYING.problems()[number]
@@ -145,38 +134,6 @@ def _as_words(requests: tuple[tuple[int, int], ...]) -> tuple[str, ...]:
     return tuple(" ".join(f"{begin} {end}" for begin, end in requests).split())
 
 
-def test_seats_that_are_taken_or_not_liked_are_wrong() -> None:
-    prompt = "seat 1 a c e 2 b c d 3 a b f 4 c e f 5 a d e :"
-
-    assert SEATING.is_solution(prompt, "c b a f d")
-    assert not SEATING.is_solution(prompt, "c b a c d")
-    assert not SEATING.is_solution(prompt, "c b e f d")
-    assert not SEATING.is_solution(prompt, "c b a f")
-    assert not SEATING.is_solution(prompt, "c b a f 5")
-
-
-def test_bookings_that_overlap_or_were_not_asked_for_are_wrong() -> None:
-    prompt = "book 1 3 2 5 3 4 4 8 5 7 7 9 :"
-
-    assert BOOKING.is_solution(prompt, "1 3 3 4 5 7")
-    assert BOOKING.is_solution(prompt, "3 4 5 7 7 9")
-    assert not BOOKING.is_solution(prompt, "1 3 2 5 5 7")
-    assert not BOOKING.is_solution(prompt, "1 3 3 5 5 7")
-    assert not BOOKING.is_solution(prompt, "3 4 1 3 5 7")
-    assert not BOOKING.is_solution(prompt, "1 3 3 4 3 4")
-    assert not BOOKING.is_solution(prompt, "1 3 3 4 : 7")
-
-
-def test_a_weave_that_lacks_a_letter_of_a_row_is_wrong() -> None:
-    prompt = "weave a c b d a with c a d b a :"
-
-    assert WEAVING.is_solution(prompt, "c a c b d b a")
-    assert not WEAVING.is_solution(prompt, "c a c d b b a")
-    assert not WEAVING.is_solution(prompt, "c a b b d b a")
-    assert not WEAVING.is_solution(prompt, "a c b d a c a d b a")
-    assert not WEAVING.is_solution(prompt, "c a c b d a")
-
-
 @pytest.mark.parametrize("number", range(6))
 def test_the_right_signs_turns_and_guards_are_those_of_all_that_could_be_said(number: int) -> None:
     balance, dial = WEIGHING.problems()[number], TURNING.problems()[number]
@@ -211,35 +168,6 @@ def test_the_right_signs_turns_and_guards_are_those_of_all_that_could_be_said(nu
         assert {answer for answer in every if task.is_right(problem, answer)} == right
 
 
-def test_signs_that_make_another_total_are_wrong() -> None:
-    prompt = "weigh 3 8 5 2 7 to 1 :"
-
-    assert WEIGHING.is_solution(prompt, "+ + - + -")
-    assert WEIGHING.is_solution(prompt, "- - + - +") is False  # -1
-    assert not WEIGHING.is_solution(prompt, "+ + - - -")
-    assert not WEIGHING.is_solution(prompt, "+ + - +")
-    assert not WEIGHING.is_solution(prompt, "+ + - + 7")
-
-
-def test_turns_that_end_elsewhere_or_are_no_steps_are_wrong() -> None:
-    prompt = "turn 2 3 5 7 from 1 to 4 :"
-
-    assert TURNING.is_solution(prompt, "3 3 7")
-    assert TURNING.is_solution(prompt, "3 5 5")
-    assert not TURNING.is_solution(prompt, "2 5 5")
-    assert not TURNING.is_solution(prompt, "1 1 1")
-    assert not TURNING.is_solution(prompt, "3 3 7 from")
-
-
-def test_guards_that_leave_a_road_or_stand_twice_are_wrong() -> None:
-    prompt = "guard a b a d a g b d b e c d c f d g e f :"
-
-    assert GUARDING.is_solution(prompt, "a d e f")
-    assert not GUARDING.is_solution(prompt, "a d b c")
-    assert not GUARDING.is_solution(prompt, "a d e e")
-    assert not GUARDING.is_solution(prompt, "a d e")
-
-
 def _closes(row: tuple[str, ...], cells: tuple[str, ...]) -> bool:
     """By taking pairs away until nothing is left."""
     if any(cell not in ("_", own) for cell, own in zip(cells, row, strict=True)):
@@ -253,7 +181,7 @@ def _closes(row: tuple[str, ...], cells: tuple[str, ...]) -> bool:
 @EVERY_TASK
 def test_right_answers_are_graded_right_and_bent_problems_wrong(task: ChoiceTask[Any]) -> None:
     rng = random.Random(1)
-    for _ in range(30):
+    for _ in range(50):
         problem, answer = task.draw(rng, 0)
         words = " ".join(answer)
 
