@@ -28,7 +28,7 @@ from mlflow_rlrisk.lineage.drift import (
 from mlflow_rlrisk.lineage.measures import Estimate
 from mlflow_rlrisk.lineage.modes import mode_changes, why_no_modes
 from mlflow_rlrisk.lineage.table import HELDOUT, build_table
-from mlflow_rlrisk.lineage_evidence import answers_given
+from mlflow_rlrisk.lineage_evidence import member_of
 from mlflow_rlrisk.mutual_scores import first_rollouts, mutual_divergences
 from mlflow_rlrisk.records import GradedGroup
 from mlflow_rlrisk.rollout_store import RolloutStore
@@ -67,7 +67,7 @@ def measure_drift(
         ComparabilityError: The assessments measured other things, or kept no rollouts.
         SamplerError: A model cannot score the rollouts.
     """
-    members = [_member(assessment) for assessment in (before, after)]
+    members = [member_of(assessment) for assessment in (before, after)]
     check_comparable([member.report for member in members])
     config = before.report.config
     bootstrap = PromptBootstrap(
@@ -119,17 +119,6 @@ def measure_drift(
         forget_ratio=None if forgotten is None else forgotten.value,
         forget_ratio_ci=None if forgotten is None else forgotten.ends,
         notes=tuple(notes),
-    )
-
-
-def _member(assessment: Assessment) -> LineageMember:
-    return LineageMember(
-        name=assessment.report.provenance.model_reference,
-        report=assessment.report,
-        statistics=assessment.statistics,
-        expert=assessment.expert,
-        train=assessment.train,
-        answers=answers_given(assessment),
     )
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from mlflow_rlrisk.evidence import AssessmentContext, Evidence
 from mlflow_rlrisk.expert_profile import heldout_rises
+from mlflow_rlrisk.lineage import LineageMember
 from mlflow_rlrisk.lineage.scaling import Context, Rescaling, TokenLogprobs, find_rescalings
 from mlflow_rlrisk.records import UNKNOWN_TOKEN
 from mlflow_rlrisk.report import summarize
@@ -43,7 +44,23 @@ def _token_logprobs(assessment: Assessment) -> TokenLogprobs:
     return found
 
 
-def answers_given(assessment: Assessment) -> dict[str, dict[str, tuple[int, bool]]] | None:
+def member_of(
+    assessment: Assessment, *, parent: str | None = None, series: str | None = None
+) -> LineageMember:
+    """The assessment as a member of a lineage, named as its model was."""
+    return LineageMember(
+        name=assessment.report.provenance.model_reference,
+        report=assessment.report,
+        statistics=assessment.statistics,
+        expert=assessment.expert,
+        train=assessment.train,
+        parent=parent,
+        series=series,
+        answers=_answers_given(assessment),
+    )
+
+
+def _answers_given(assessment: Assessment) -> dict[str, dict[str, tuple[int, bool]]] | None:
     """By prompt the answers that were extracted, from the stored grades; ``None`` without them.
 
     A folder may hold more than was assessed, where an earlier run drew more than a round.

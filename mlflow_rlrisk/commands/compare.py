@@ -187,23 +187,14 @@ def _trace(
     outcomes: dict[str, float],
     settings: dict[str, Any],
 ) -> "LineageReport":
-    from mlflow_rlrisk.lineage import LineageMember, trace_lineage
-    from mlflow_rlrisk.lineage_evidence import answers_given, rescalings
+    from mlflow_rlrisk.lineage import trace_lineage
+    from mlflow_rlrisk.lineage_evidence import member_of, rescalings
 
-    members = [
-        LineageMember(
-            name=assessment.report.provenance.model_reference,
-            report=assessment.report,
-            statistics=assessment.statistics,
-            expert=assessment.expert,
-            train=assessment.train,
-            parent=parents.get(assessment.report.provenance.model_reference),
-            series=series.get(assessment.report.provenance.model_reference),
-            answers=answers_given(assessment),
-        )
-        for assessment in assessments
-    ]
     named = {each.report.provenance.model_reference: each for each in assessments}
+    members = [
+        member_of(each, parent=parents.get(name), series=series.get(name))
+        for name, each in named.items()
+    ]
     if base in named:
         named = {base: named.pop(base), **named}
     return trace_lineage(

@@ -32,7 +32,7 @@ from mlflow_rlrisk.demo.make_base import BASE
 from mlflow_rlrisk.demo.make_data import HELDOUT
 from mlflow_rlrisk.demo.task import MAX_NEW_TOKENS
 from mlflow_rlrisk.lineage import LineageMember, trace_lineage
-from mlflow_rlrisk.lineage_evidence import answers_given, rescalings
+from mlflow_rlrisk.lineage_evidence import member_of, rescalings
 from mlflow_rlrisk.sinks.lineage_page import render_lineage
 from mlflow_rlrisk.wiring import Assessment, run_assessment
 from tests.prompt_statistics import prompts, report_of
@@ -196,15 +196,7 @@ def _round_by_command(num_versions: int) -> dict[str, float]:
 def compare(assessments: Sequence[Assessment]) -> None:
     """What ``rlrisk compare`` does once all versions are assessed."""
     named = {each.report.provenance.model_reference: each for each in assessments}
-    members = [
-        LineageMember(
-            name=name,
-            report=each.report,
-            statistics=each.statistics,
-            answers=answers_given(each),
-        )
-        for name, each in named.items()
-    ]
+    members = [member_of(each) for each in assessments]
     copies = rescalings(named)
     assert [Path(each.name).name for each in copies] == [f"model-{len(named) - 1}"], copies
     render_lineage(trace_lineage(members, base=members[0].name, rescalings=copies))
