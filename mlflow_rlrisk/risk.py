@@ -384,13 +384,8 @@ def _probabilities(
     if chances is not None:
         low = low & (chances <= policy.max_fail_probability)
     low = low & can_be_low
-    shares = {RiskLevel.LOW: low.mean(), RiskLevel.HIGH: high.mean()}
-    medium = float((~low & ~high).mean())
-    return {
-        "low": float(shares[RiskLevel.LOW]),
-        "medium": medium,
-        "high": float(shares[RiskLevel.HIGH]),
-    }
+    shares = {"low": low, "medium": ~low & ~high, "high": high}
+    return {level: float(share.mean()) for level, share in shares.items()}
 
 
 def _youden_line() -> float:

@@ -106,7 +106,7 @@ def monitor(as_json: bool, is_followed: bool, **options: Any) -> int:
     source = _source(options)
     settings = _settings(options)
     if is_followed:
-        judgement = _follow(source, settings, options, as_json=as_json)
+        judgement = _follow(source, settings, options)
     else:
         judgement, _ = judge_source(source, settings)
         for alarm in judgement.alarms:
@@ -213,7 +213,7 @@ def parse_scale(text: str | None) -> tuple[float, float] | None:
 
 
 def _follow(
-    source: "HistorySource", settings: "MonitorSettings", options: dict[str, Any], *, as_json: bool
+    source: "HistorySource", settings: "MonitorSettings", options: dict[str, Any]
 ) -> "Judgement":
     from mlflow_rlrisk.monitor.follow import follow
     from mlflow_rlrisk.monitor.wording import alarm_line, live_line

@@ -128,7 +128,7 @@ def audit_verifier(
         rates = _rates(audit, labelled.prompts, judge, settings, accepted)
         evidence = _evidence(judge, labelled, probing, rates, settings)
         evidence["num_unjudgeable_prompts"] = len(unable)
-        pairs = [] if second is None else _probe_pairs(judge, second, probing)
+        pairs = [] if second is None else _probe_pairs(second, probing)
         if groups is not None and accepted is not None:
             evidence |= _rollout_evidence(judge, second, groups, accepted, rates, settings)
             pairs = pairs + _rollout_pairs(judge, second, groups)
@@ -274,7 +274,7 @@ def _rollout_evidence(
     return found
 
 
-def _probe_pairs(judge: Judge, second: Judge, probing: Probing) -> list[tuple[str, bool]]:
+def _probe_pairs(second: Judge, probing: Probing) -> list[tuple[str, bool]]:
     by_prompt: dict[str, list[Any]] = {}
     for shown in probing.shown:
         by_prompt.setdefault(shown.prompt.id, []).append(shown)

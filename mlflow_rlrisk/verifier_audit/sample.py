@@ -31,8 +31,6 @@ LABEL_COLUMNS = ("correct", "is_correct", "human_label", "label")
 STRATUM_COLUMNS = ("stratum", "accepted")
 PROMPT_COLUMNS = ("prompt", "question", "problem", "messages", "input")
 NUM_DRAWS = 10_000
-MIN_PER_KIND = 100
-"""Labelled completions of each kind below which the rates are coarse (science of audits)."""
 
 _TRUE = frozenset({"true", "1", "1.0", "yes", "correct", "right", "accepted", "accept", "pass"})
 _FALSE = frozenset({"false", "0", "0.0", "no", "incorrect", "wrong", "rejected", "reject", "fail"})
