@@ -9,7 +9,7 @@ import click
 
 from mlflow_rlrisk import console
 from mlflow_rlrisk.commands.options import assessment_options, json_option
-from mlflow_rlrisk.commands.output import OUTCOME_CODES, command_line, print_json
+from mlflow_rlrisk.commands.output import OUTCOME_CODES, command_line, tell
 from mlflow_rlrisk.commands.signing import Signer, find_signer, signing_options
 from mlflow_rlrisk.config import AssessmentConfig, PolicyConfig, SamplingConfig
 from mlflow_rlrisk.errors import ConfigError
@@ -306,8 +306,6 @@ def check_writable() -> None:
 
 
 def _verdict(report: "RiskReport", decision: "Decision", as_json: bool) -> int:
-    if as_json:
-        print_json({**report.to_dict(), "decision": decision.to_dict()})
-    else:
-        click.echo("\n".join(report_lines(report)))
+    found = {**report.to_dict(), "decision": decision.to_dict()}
+    tell(found, *report_lines(report), as_json=as_json)
     return OUTCOME_CODES[decision.outcome]

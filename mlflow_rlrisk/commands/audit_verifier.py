@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlflow_rlrisk.commands.options import json_option
-from mlflow_rlrisk.commands.output import BLOCK, INCONCLUSIVE, OK, print_json
+from mlflow_rlrisk.commands.output import BLOCK, INCONCLUSIVE, OK, tell
 from mlflow_rlrisk.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -75,10 +75,7 @@ def audit_verifier(as_json: bool, **options: Any) -> int:
             strata=_strata(options["accepted"], options["rejected"]),
         ),
     )
-    if as_json:
-        print_json(found.to_dict())
-    else:
-        click.echo("\n".join(_lines(found)))
+    tell(found.to_dict(), *_lines(found), as_json=as_json)
     return _CODES[str(found.verdict)]
 
 

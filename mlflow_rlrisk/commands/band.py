@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from mlflow_rlrisk.commands.options import json_option
-from mlflow_rlrisk.commands.output import OK, print_json
+from mlflow_rlrisk.commands.output import OK, tell
 
 
 @click.command()
@@ -70,10 +70,8 @@ def band(
         "high": high,
         "min_probability": min_probability,
     }
-    if as_json:
-        print_json(summary)
-    else:
-        click.echo(f"{len(found.chosen)} of {len(rows)} prompts -> {target}; control -> {control}")
+    line = f"{len(found.chosen)} of {len(rows)} prompts -> {target}; control -> {control}"
+    tell(summary, line, as_json=as_json)
     return OK
 
 

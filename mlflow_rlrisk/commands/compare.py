@@ -10,7 +10,7 @@ import click
 from mlflow_rlrisk import console
 from mlflow_rlrisk.commands.assessment import DEFAULT_OUT, assess_one, check_writable, write_page
 from mlflow_rlrisk.commands.options import assessment_options, json_option
-from mlflow_rlrisk.commands.output import OK, print_json
+from mlflow_rlrisk.commands.output import OK, tell
 from mlflow_rlrisk.commands.siblings import place_of, refuse_rounds, refuse_unlike
 from mlflow_rlrisk.errors import ConfigError
 from mlflow_rlrisk.result_lines import comparison_lines, lineage_lines
@@ -84,12 +84,8 @@ def compare(
 
         run_id = log_lineage(lineage, assessments, pages, page)
         console.say(f"registered  runs:/{run_id}/rlrisk/lineage.html")
-    if as_json:
-        print_json(lineage.to_dict())
-    else:
-        reports = [assessment.report for assessment in assessments]
-        click.echo("\n".join(comparison_lines(lineage.ranking, reports)))
-        click.echo("\n".join(lineage_lines(lineage)))
+    compared = comparison_lines(lineage.ranking, [each.report for each in assessments])
+    tell(lineage.to_dict(), *compared, *lineage_lines(lineage), as_json=as_json)
     return OK
 
 

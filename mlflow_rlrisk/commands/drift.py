@@ -9,7 +9,7 @@ import click
 from mlflow_rlrisk import console
 from mlflow_rlrisk.commands.assessment import DEFAULT_OUT, assess_one, write_page
 from mlflow_rlrisk.commands.options import assessment_options, json_option
-from mlflow_rlrisk.commands.output import OK, print_json
+from mlflow_rlrisk.commands.output import OK, tell
 from mlflow_rlrisk.commands.siblings import place_of, refuse_rounds, refuse_unlike
 from mlflow_rlrisk.result_lines import drift_lines
 
@@ -81,10 +81,7 @@ def drift(
     write_text_atomically(root / "drift.json", text)
     write_text_atomically(root / "drift.html", render_drift(report))
     console.say(f"drift       {root / 'drift.html'}")
-    if as_json:
-        print_json(report.to_dict())
-    else:
-        click.echo("\n".join(drift_lines(report)))
+    tell(report.to_dict(), *drift_lines(report), as_json=as_json)
     return OK
 
 

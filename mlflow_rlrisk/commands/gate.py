@@ -9,7 +9,16 @@ import click
 
 from mlflow_rlrisk import console
 from mlflow_rlrisk.commands.options import json_option
-from mlflow_rlrisk.commands.output import BLOCK, FAILURE, OK, OUTCOME_CODES, one_line, print_json
+from mlflow_rlrisk.commands.output import (
+    BLOCK,
+    FAILURE,
+    OK,
+    OUTCOME_CODES,
+    one_line,
+    print_json,
+    tell,
+    tell_refusal,
+)
 from mlflow_rlrisk.errors import PromotionRefusedError
 
 if TYPE_CHECKING:
@@ -66,22 +75,18 @@ def check(
     try:
         verdict = judge(model, target, policy)
     except PromotionRefusedError as error:
-        return _refusal(error, as_json, model)
-    if as_json:
-        print_json(
-            {
-                "model": model,
-                "target": target.key,
-                "outcome": str(verdict.outcome),
-                "reason": verdict.reason,
-                "message": verdict.message,
-                "rule": verdict.rule,
-                "content_digest": verdict.content_digest,
-                "key_ids": list(verdict.key_ids),
-            }
-        )
-    else:
-        click.echo(verdict.message)
+        return tell_refusal(error, model, as_json=as_json)
+    found = {
+        "model": model,
+        "target": target.key,
+        "outcome": str(verdict.outcome),
+        "reason": verdict.reason,
+        "message": verdict.message,
+        "rule": verdict.rule,
+        "content_digest": verdict.content_digest,
+        "key_ids": list(verdict.key_ids),
+    }
+    tell(found, verdict.message, as_json=as_json)
     return OUTCOME_CODES[verdict.outcome]
 
 
@@ -97,11 +102,9 @@ def promote(model: str, alias: str | None, stage: str | None, as_json: bool) -> 
     try:
         promoted = ask(model, target)
     except PromotionRefusedError as error:
-        return _refusal(error, as_json, model)
-    if as_json:
-        print_json({"model": model, "target": target.key, "outcome": "promote"})
-    else:
-        click.echo(f"{target} is version {promoted} now")
+        return tell_refusal(error, model, as_json=as_json)
+    done = {"model": model, "target": target.key, "outcome": "promote"}
+    tell(done, f"{target} is version {promoted} now", as_json=as_json)
     return OK
 
 
@@ -148,24 +151,21 @@ def override(model: str, alias: str | None, stage: str | None, as_json: bool, **
                 bar=bar,
             )
     except PromotionRefusedError as error:
-        return _refusal(error, as_json, model)
+        return tell_refusal(error, model, as_json=as_json)
     needed, have = bar.policy.override.required_signatures, len(found.signers)
-    if as_json:
-        print_json(
-            {
-                "model": model,
-                "target": target.key,
-                "expires_at": found.statement.expires_at,
-                "reason": found.statement.reason,
-                "content_digest": found.statement.content_digest,
-                "key_ids": [key.key_id for key in found.signers],
-                "required_signatures": needed,
-            }
-        )
-        return OK
-    click.echo(f"{model} may have {target} until {found.statement.expires_at}")
+    lines = [f"{model} may have {target} until {found.statement.expires_at}"]
     if have < needed:
-        click.echo(f"{have} of {needed} signatures: another holder runs it with --co-sign")
+        lines.append(f"{have} of {needed} signatures: another holder runs it with --co-sign")
+    told = {
+        "model": model,
+        "target": target.key,
+        "expires_at": found.statement.expires_at,
+        "reason": found.statement.reason,
+        "content_digest": found.statement.content_digest,
+        "key_ids": [key.key_id for key in found.signers],
+        "required_signatures": needed,
+    }
+    tell(told, *lines, as_json=as_json)
     return OK
 
 
@@ -211,16 +211,16 @@ def selftest(policy: str | None, as_json: bool) -> int:
     with mlflow_errors("the selftest cannot be run"):
         moves = try_all(MlflowClient(), bar)
     is_tight = all(move.passed for move in moves)
-    if as_json:
-        print_json({"moves": [move.to_dict() for move in moves], "passed": is_tight})
-        return OK if is_tight else FAILURE
+    lines = []
     for move in moves:
         wanted = "allowed" if move.is_allowed else "refused"
-        click.echo(f"{'✓' if move.passed else '✗'} {wanted}: {move.name}")
+        lines.append(f"{'✓' if move.passed else '✗'} {wanted}: {move.name}")
         if not move.passed:
-            click.echo(f"    {move.message}")
+            lines.append(f"    {move.message}")
     held = sum(move.passed for move in moves)
-    click.echo(f"{held} of {len(moves)} moves went as they must")
+    lines.append(f"{held} of {len(moves)} moves went as they must")
+    found = {"moves": [move.to_dict() for move in moves], "passed": is_tight}
+    tell(found, *lines, as_json=as_json)
     return OK if is_tight else FAILURE
 
 
@@ -298,12 +298,3 @@ def _target(alias: str | None, stage: str | None, *, every_version: bool | None 
     if every_version:
         return Target("version")
     return Target("stage", stage) if alias is None else Target("alias", alias)  # type: ignore[arg-type]
-
-
-def _refusal(error: PromotionRefusedError, as_json: bool, model: str) -> int:
-    if as_json:
-        found = {"outcome": error.outcome, "reason": error.reason, "message": error.message}
-        print_json({"model": model, **found})
-    else:
-        click.echo(error.message)
-    return OUTCOME_CODES[error.outcome]

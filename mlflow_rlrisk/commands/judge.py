@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from mlflow_rlrisk.commands.options import json_option
-from mlflow_rlrisk.commands.output import INCONCLUSIVE, OK, print_json
+from mlflow_rlrisk.commands.output import INCONCLUSIVE, OK, tell
 from mlflow_rlrisk.errors import ConfigError, PromptSetError
 from mlflow_rlrisk.prompt_sources import parse_json
 
@@ -52,11 +52,9 @@ def judge(
     source = _read_source(program)
     with CodeJudge(tier, limits=Limits(timeout_s=timeout_s, memory_mb=memory_mb), lanes=1) as it:
         judgement = it.grade(source, task)
-    if as_json:
-        print_json(judgement.to_dict())
-    else:
-        shown = f"{judgement.num_passed} of {judgement.num_cases}"
-        click.echo(f"{judgement.grade}  tier {judgement.tier}  {shown}  {judgement.detail}")
+    shown = f"{judgement.num_passed} of {judgement.num_cases}"
+    line = f"{judgement.grade}  tier {judgement.tier}  {shown}  {judgement.detail}"
+    tell(judgement.to_dict(), line, as_json=as_json)
     return INCONCLUSIVE if judgement.grade == "inconclusive" else OK
 
 

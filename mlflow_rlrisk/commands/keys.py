@@ -15,7 +15,7 @@ from mlflow_rlrisk.attestation_keys import (
     to_text,
 )
 from mlflow_rlrisk.commands.options import json_option
-from mlflow_rlrisk.commands.output import OK, print_json
+from mlflow_rlrisk.commands.output import OK, print_json, tell
 from mlflow_rlrisk.errors import ConfigError
 
 key_option = click.option(
@@ -134,12 +134,10 @@ def _now() -> datetime:
 
 
 def _tell(as_json: bool, key_id: str, private: Path | None, ring: Path, text: str) -> int:
-    if as_json:
-        held = {} if private is None else {"key": str(private)}
-        print_json({"key_id": key_id, **held, "ring": str(ring)})
-        return OK
-    click.echo(text)
+    held, lines = {}, [text]
     if private is not None:
-        click.echo(f"private key {private} (mode 0600; keep it where attestations are signed)")
-    click.echo(f"public ring {ring} (give it to the gate and to trainers)")
+        held = {"key": str(private)}
+        lines.append(f"private key {private} (mode 0600; keep it where attestations are signed)")
+    lines.append(f"public ring {ring} (give it to the gate and to trainers)")
+    tell({"key_id": key_id, **held, "ring": str(ring)}, *lines, as_json=as_json)
     return OK

@@ -8,7 +8,7 @@ import click
 
 from mlflow_rlrisk import console
 from mlflow_rlrisk.commands.options import json_option
-from mlflow_rlrisk.commands.output import OK, print_json
+from mlflow_rlrisk.commands.output import OK, tell
 
 if TYPE_CHECKING:
     from mlflow_rlrisk.lookahead import Lookahead
@@ -59,10 +59,7 @@ def lookahead(
             on_step=shown,
         )
     write_lookahead(Path(folder), found)
-    if as_json:
-        print_json(found.to_dict())
-    else:
-        click.echo("\n".join(lookahead_lines(found)))
+    tell(found.to_dict(), *lookahead_lines(found), as_json=as_json)
     return OK
 
 

@@ -8,7 +8,7 @@ import click
 
 from mlflow_rlrisk import console
 from mlflow_rlrisk.commands.options import json_option
-from mlflow_rlrisk.commands.output import OK, print_json
+from mlflow_rlrisk.commands.output import OK, tell
 
 if TYPE_CHECKING:
     from mlflow_rlrisk.train_inference_mismatch import MismatchReport
@@ -57,10 +57,7 @@ def mismatch(rollouts: str, model: str | None, as_json: bool, **settings: Any) -
     report = rescore_mismatch(source, model, **settings)
     if source.is_dir():
         write_mismatch(source, report)
-    if as_json:
-        print_json(report.to_dict())
-    else:
-        click.echo("\n".join(mismatch_lines(report)))
+    tell(report.to_dict(), *mismatch_lines(report), as_json=as_json)
     return OK
 
 

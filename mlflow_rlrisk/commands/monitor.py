@@ -10,7 +10,7 @@ import click
 
 from mlflow_rlrisk import console
 from mlflow_rlrisk.commands.options import FiniteFloat, json_option
-from mlflow_rlrisk.commands.output import BLOCK, OK, print_json
+from mlflow_rlrisk.commands.output import BLOCK, OK, tell
 from mlflow_rlrisk.errors import ConfigError, RLRiskError
 from mlflow_rlrisk.monitor.trainers import ADAPTERS, adapter_name
 
@@ -113,13 +113,11 @@ def monitor(as_json: bool, is_followed: bool, **options: Any) -> int:
             _run_command(options["on_alarm"], alarm)
     _write(options, judgement)
     extra = _extra(options, judgement)
-    if as_json:
-        print_json({**judgement.to_dict(), **{name: value for name, (value, _) in extra.items()}})
-    else:
-        lines = judgement_lines(judgement)
-        for _, more in extra.values():
-            lines += ["", *more]
-        click.echo("\n".join(lines))
+    lines = judgement_lines(judgement)
+    for _, more in extra.values():
+        lines += ["", *more]
+    found = {**judgement.to_dict(), **{name: value for name, (value, _) in extra.items()}}
+    tell(found, *lines, as_json=as_json)
     return _exit_code(judgement, options["fail_on"])
 
 
@@ -161,13 +159,11 @@ def outcome(
     else:
         found, run = _run_outcome(options)
     record = record_outcome(model, found, run=run, replaces=replaces)
-    if as_json:
-        print_json({"model": model, **record})
-    else:
-        click.echo(
-            f"{model}: {record['status']}; {found.quantity} {found.start:.3f} -> {found.final:.3f},"
-            f" peak {found.peak:.3f}, {found.regression_from_peak:.3f} below it at the end"
-        )
+    line = (
+        f"{model}: {record['status']}; {found.quantity} {found.start:.3f} -> {found.final:.3f},"
+        f" peak {found.peak:.3f}, {found.regression_from_peak:.3f} below it at the end"
+    )
+    tell({"model": model, **record}, line, as_json=as_json)
     return OK
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from mlflow_rlrisk.errors import PromotionRefusedError
+
 OK, FAILURE, MISUSE, BLOCK, INCONCLUSIVE = 0, 1, 2, 10, 11
 INTERRUPTED = 130
 OUTCOME_CODES = {"promote": OK, "block": BLOCK, "inconclusive": INCONCLUSIVE}
@@ -15,6 +17,22 @@ OUTCOME_CODES = {"promote": OK, "block": BLOCK, "inconclusive": INCONCLUSIVE}
 def print_json(value: dict[str, Any]) -> None:
     """Print one JSON object as one line; NaN is an error, never text."""
     click.echo(json.dumps(value, allow_nan=False, ensure_ascii=False))
+
+
+def tell(found: dict[str, Any], *lines: str, as_json: bool) -> None:
+    """Print a result: as one JSON object, or in lines for people."""
+    if as_json:
+        print_json(found)
+        return
+    for line in lines:
+        click.echo(line)
+
+
+def tell_refusal(error: PromotionRefusedError, model: str, *, as_json: bool, **more: object) -> int:
+    """Print why the gate refuses; its outcome is the exit code."""
+    found = {"outcome": error.outcome, "reason": error.reason, "message": error.message}
+    tell({"model": model, **found, **more}, error.message, as_json=as_json)
+    return OUTCOME_CODES[error.outcome]
 
 
 def one_line(text: str) -> str:

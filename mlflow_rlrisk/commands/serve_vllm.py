@@ -10,7 +10,7 @@ import click
 
 from mlflow_rlrisk import console
 from mlflow_rlrisk.commands.options import json_option
-from mlflow_rlrisk.commands.output import OK, print_json
+from mlflow_rlrisk.commands.output import OK, tell
 from mlflow_rlrisk.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -93,17 +93,13 @@ def serve_vllm(
     console.say(f"then        {shlex.join(words)} ...")
     if is_run:
         return _serve(command)
-    if as_json:
-        print_json(
-            {
-                "command": list(command.arguments),
-                "environment": command.environment,
-                "shell": str(command),
-                "served_model": served,
-            }
-        )
-    else:
-        click.echo(str(command))
+    found = {
+        "command": list(command.arguments),
+        "environment": command.environment,
+        "shell": str(command),
+        "served_model": served,
+    }
+    tell(found, str(command), as_json=as_json)
     return OK
 
 

@@ -7,7 +7,7 @@ import click
 
 from mlflow_rlrisk import console
 from mlflow_rlrisk.commands.options import json_option
-from mlflow_rlrisk.commands.output import OK, print_json
+from mlflow_rlrisk.commands.output import OK, print_json, tell
 from mlflow_rlrisk.errors import ConfigError, MissingDependencyError
 
 if TYPE_CHECKING:
@@ -64,10 +64,7 @@ def create(name: str, config: str, scopes: tuple[str, ...], days: float, as_json
 def revoke(token_id: str, config: str, as_json: bool) -> int:
     """End the token with the id TOKEN_ID at once."""
     _table(config).revoke(token_id)
-    if as_json:
-        print_json({"id": token_id, "revoked": True})
-    else:
-        click.echo(f"token {token_id} is revoked")
+    tell({"id": token_id, "revoked": True}, f"token {token_id} is revoked", as_json=as_json)
     return OK
 
 

@@ -5,7 +5,7 @@ from tempfile import TemporaryDirectory
 import click
 
 from mlflow_rlrisk.commands.options import json_option
-from mlflow_rlrisk.commands.output import OK, OUTCOME_CODES, print_json
+from mlflow_rlrisk.commands.output import OK, tell, tell_refusal
 from mlflow_rlrisk.errors import PromotionRefusedError
 
 
@@ -35,16 +35,12 @@ def verify(
             folder = verify_in_full(model, alias=alias, policy=policy, dst_path=out or private)
             stays = not folder.is_relative_to(private)
     except PromotionRefusedError as error:
-        if as_json:
-            found = {"outcome": error.outcome, "reason": error.reason, "message": error.message}
-            print_json({"model": model, **found, "path": None})
-        else:
-            click.echo(error.message)
-        return OUTCOME_CODES[error.outcome]
-    if as_json:
-        proven = {"model": model, "outcome": "promote", "reason": "proven"}
-        print_json({**proven, "path": str(folder) if stays else None})
-    else:
-        where = f": {folder}" if stays else " (--out keeps what was downloaded)"
-        click.echo(f"{model} is what was attested{where}")
+        return tell_refusal(error, model, as_json=as_json, path=None)
+    proven = {"model": model, "outcome": "promote", "reason": "proven"}
+    where = f": {folder}" if stays else " (--out keeps what was downloaded)"
+    tell(
+        {**proven, "path": str(folder) if stays else None},
+        f"{model} is what was attested{where}",
+        as_json=as_json,
+    )
     return OK
