@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlflow_rlrisk import console
-from mlflow_rlrisk.commands.options import json_option
+from mlflow_rlrisk.commands.options import gate_policy_option, grouped, json_option
 from mlflow_rlrisk.commands.output import (
     BLOCK,
     FAILURE,
@@ -24,25 +24,16 @@ from mlflow_rlrisk.errors import PromotionRefusedError
 if TYPE_CHECKING:
     from mlflow_rlrisk.gate.promotion_policy import Target
 
-policy_option = click.option(
-    "--policy",
-    type=click.Path(exists=True, dir_okay=False),
-    default=None,
-    help="The gate's policy file. Default: RLRISK_POLICY.",
-)
 store_option = click.option(
     "--registry-store-uri",
     default=None,
     help="The registry's database, as mlflow server gets it. Default: MLFLOW_REGISTRY_STORE_URI.",
 )
-
-
-def target_options(function: Callable[..., int]) -> Callable[..., int]:
-    """``--alias A`` or ``--stage S``: where a version wants to go."""
-    function = click.option("--alias", default=None, help="Alias that the version shall have.")(
-        function
-    )
-    return click.option("--stage", default=None, help="Stage, instead of an alias.")(function)
+target_options = grouped(
+    click.option("--stage", default=None, help="Stage, instead of an alias."),
+    click.option("--alias", default=None, help="Alias that the version shall have."),
+)
+"""Where a version wants to go."""
 
 
 @click.group()
@@ -54,7 +45,7 @@ def gate() -> None:
 @click.argument("model")
 @target_options
 @click.option("--every-version", is_flag=True, help="May it be a version of its model at all?")
-@policy_option
+@gate_policy_option
 @json_option
 def check(
     model: str,
@@ -122,7 +113,7 @@ def promote(model: str, alias: str | None, stage: str | None, as_json: bool) -> 
 )
 @click.option("--co-sign", is_flag=True, help="Sign the override that the version carries, too.")
 @click.option("--every-version", is_flag=True, help="May it be a version of its model at all?")
-@policy_option
+@gate_policy_option
 @json_option
 def override(model: str, alias: str | None, stage: str | None, as_json: bool, **given: Any) -> int:
     """Sign that MODEL may have this alias although the policy refuses it.
@@ -197,7 +188,7 @@ def log(registry_store_uri: str | None, limit: int | None, as_json: bool) -> int
 
 
 @gate.command()
-@policy_option
+@gate_policy_option
 @json_option
 def selftest(policy: str | None, as_json: bool) -> int:
     """Try every forbidden move against a scratch model; 0 when each is refused."""
@@ -226,7 +217,7 @@ def selftest(policy: str | None, as_json: bool) -> int:
 
 @gate.command()
 @click.option("--every", default=None, metavar="DURATION", help="Go on, such as 60s.")
-@policy_option
+@gate_policy_option
 @store_option
 @json_option
 def reconcile(

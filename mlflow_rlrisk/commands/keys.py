@@ -14,17 +14,10 @@ from mlflow_rlrisk.attestation_keys import (
     ring_path,
     to_text,
 )
-from mlflow_rlrisk.commands.options import json_option
+from mlflow_rlrisk.commands.options import json_option, key_option
 from mlflow_rlrisk.commands.output import OK, print_json, tell
 from mlflow_rlrisk.errors import ConfigError
 
-key_option = click.option(
-    "--key",
-    "key_file",
-    type=click.Path(dir_okay=False, path_type=Path),
-    default=None,
-    help="Private key file. Default: RLRISK_KEY, else signing_key.pem in ~/.config/rlrisk.",
-)
 ring_option = click.option(
     "--ring",
     "ring_file",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlflow_rlrisk import console
-from mlflow_rlrisk.commands.options import json_option
+from mlflow_rlrisk.commands.options import allow_pickle_option, device_option, json_option
 from mlflow_rlrisk.commands.output import OK, tell
 
 if TYPE_CHECKING:
@@ -33,8 +33,8 @@ RESULT = "lookahead.json"
     show_default=True,
     help="Tries, in other halves and order; at least 2.",
 )
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1")
-@click.option("--allow-pickle", is_flag=True, help="Accept pickled weights.")
+@device_option
+@allow_pickle_option
 @json_option
 def lookahead(
     folder: str, model: str | None, as_json: bool, device: str, allow_pickle: bool, **settings: Any

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlflow_rlrisk import console
-from mlflow_rlrisk.commands.options import json_option
+from mlflow_rlrisk.commands.options import allow_pickle_option, device_option, json_option
 from mlflow_rlrisk.commands.output import OK, tell
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ RESULT = "mismatch.json"
 @click.command()
 @click.argument("rollouts", type=click.Path(exists=True))
 @click.argument("model", required=False)
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1")
+@device_option
 @click.option(
     "--dtype",
     type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
@@ -42,7 +42,7 @@ RESULT = "mismatch.json"
     help="Rollouts and tokens to list.",
 )
 @click.option("--across-quantization", is_flag=True, help="Compare other weights, and say so.")
-@click.option("--allow-pickle", is_flag=True, help="Accept pickled weights.")
+@allow_pickle_option
 @json_option
 def mismatch(rollouts: str, model: str | None, as_json: bool, **settings: Any) -> int:
     """Score stored ROLLOUTS with the transformers forward pass of MODEL and compare logprobs.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlflow_rlrisk import console
-from mlflow_rlrisk.commands.options import FiniteFloat, json_option
+from mlflow_rlrisk.commands.options import FiniteFloat, grouped, json_option
 from mlflow_rlrisk.commands.output import BLOCK, OK, tell
 from mlflow_rlrisk.errors import ConfigError, RLRiskError
 from mlflow_rlrisk.monitor.trainers import ADAPTERS, adapter_name
@@ -23,45 +23,35 @@ if TYPE_CHECKING:
 COMMAND_LIMIT_S = 60.0
 
 
-def _reading_options(function: Any) -> Any:
-    """What says where a history is and how it is read."""
-    for option in reversed(
-        (
-            click.option("--run-id", default=None, help="An MLflow run, live or finished."),
-            click.option(
-                "--file",
-                "path",
-                type=click.Path(exists=True),
-                default=None,
-                help="JSONL, trainer_state.json, CSV, or a TensorBoard folder.",
-            ),
-            click.option(
-                "--trainer",
-                default=None,
-                help=f"{', '.join(ADAPTERS)}; default: told from the names.",
-            ),
-            click.option(
-                "--group-size", type=click.IntRange(2), default=None, help="Of the RL run."
-            ),
-            click.option(
-                "--reward-scale", default=None, help="WRONG,RIGHT: rewards of the two answers."
-            ),
-            click.option("--success-metric", default=None, help="A metric that is a success rate."),
-            click.option(
-                "--policy",
-                type=click.Path(exists=True, dir_okay=False),
-                default=None,
-                help="YAML: the lines, as in MonitorPolicy.",
-            ),
-            click.option(
-                "--regularised/--not-regularised",
-                default=None,
-                help="Whether an entropy or KL bonus is active; default: told from the log.",
-            ),
-        )
-    ):
-        function = option(function)
-    return function
+_reading_options = grouped(
+    click.option("--run-id", default=None, help="An MLflow run, live or finished."),
+    click.option(
+        "--file",
+        "path",
+        type=click.Path(exists=True),
+        default=None,
+        help="JSONL, trainer_state.json, CSV, or a TensorBoard folder.",
+    ),
+    click.option(
+        "--trainer",
+        default=None,
+        help=f"{', '.join(ADAPTERS)}; default: told from the names.",
+    ),
+    click.option("--group-size", type=click.IntRange(2), default=None, help="Of the RL run."),
+    click.option("--reward-scale", default=None, help="WRONG,RIGHT: rewards of the two answers."),
+    click.option("--success-metric", default=None, help="A metric that is a success rate."),
+    click.option(
+        "--policy",
+        type=click.Path(exists=True, dir_okay=False),
+        default=None,
+        help="YAML: the lines, as in MonitorPolicy.",
+    ),
+    click.option(
+        "--regularised/--not-regularised",
+        default=None,
+        help="Whether an entropy or KL bonus is active; default: told from the log.",
+    ),
+)
 
 
 @click.command()

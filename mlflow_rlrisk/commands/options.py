@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -24,7 +25,9 @@ class FiniteFloat(click.FloatRange):
         return number
 
 
-def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+def grouped(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Several options as one decorator; help lists them in this order."""
+
     def decorate(function: Command) -> Command:
         for option in reversed(options):
             function = option(function)
@@ -33,7 +36,26 @@ def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Comm
     return decorate
 
 
-_sampling_options = _options(
+json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+device_option = click.option(
+    "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1"
+)
+allow_pickle_option = click.option("--allow-pickle", is_flag=True, help="Accept pickled weights.")
+key_option = click.option(
+    "--key",
+    "key_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=None,
+    help="Private key file. Default: RLRISK_KEY, else signing_key.pem in ~/.config/rlrisk.",
+)
+gate_policy_option = click.option(
+    "--policy",
+    type=click.Path(exists=True, dir_okay=False),
+    default=None,
+    help="The gate's policy file. Default: RLRISK_POLICY.",
+)
+
+_sampling_options = grouped(
     click.option("--num-samples", type=int, default=16, show_default=True, help="Rollouts/prompt."),
     click.option("--temperature", type=float, default=1.0, show_default=True, help="Softmax."),
     click.option("--top-p", type=float, default=1.0, show_default=True, help="Nucleus."),
@@ -65,7 +87,7 @@ _sampling_options = _options(
         help="A variable of the template, as enable_thinking=false; may be given several times.",
     ),
 )
-_input_options = _options(
+_input_options = grouped(
     click.option("--prompts", required=True, help="The RL prompt set: a file or a dataset folder."),
     click.option(
         "--verifier",
@@ -87,7 +109,7 @@ _input_options = _options(
         help="Examples that SFT was trained on: the gap between both losses.",
     ),
 )
-_judgement_options = _options(
+_judgement_options = grouped(
     click.option("--success-threshold", type=float, default=None, help="Correct from this reward."),
     click.option(
         "--policy",
@@ -109,7 +131,7 @@ _judgement_options = _options(
         help="auto (assess): sample in rounds and stop as soon as the level is decided.",
     ),
 )
-_machine_options = _options(
+_machine_options = grouped(
     click.option(
         "--backend",
         default="auto",
@@ -124,7 +146,7 @@ _machine_options = _options(
         metavar="KEY=VALUE",
         help="A setting of that backend alone; may be given several times.",
     ),
-    click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1"),
+    device_option,
     click.option(
         "--dtype",
         type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
@@ -146,11 +168,10 @@ _machine_options = _options(
         show_default=True,
         help="More failed verifications than this share give unknown.",
     ),
-    click.option("--allow-pickle", is_flag=True, help="Accept pickled weights."),
+    allow_pickle_option,
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 
-assessment_options = _options(
+assessment_options = grouped(
     _input_options,
     click.option("--group-size", type=int, default=8, show_default=True, help="Of the RL run."),
     _sampling_options,

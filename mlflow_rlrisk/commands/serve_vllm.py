@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from mlflow_rlrisk import console
-from mlflow_rlrisk.commands.options import json_option
+from mlflow_rlrisk.commands.options import allow_pickle_option, json_option
 from mlflow_rlrisk.commands.output import OK, tell
 from mlflow_rlrisk.errors import ConfigError
 
@@ -42,7 +42,7 @@ SIGNALLED = 128
     show_default=True,
     help="Of the weights; auto: as they are stored.",
 )
-@click.option("--allow-pickle", is_flag=True, help="Accept pickled weights.")
+@allow_pickle_option
 @click.option("--run", "is_run", is_flag=True, help="Start the server instead of printing.")
 @json_option
 def serve_vllm(

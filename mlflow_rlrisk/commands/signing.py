@@ -1,7 +1,6 @@
 """Signing what was assessed: which key, and whether there is one."""
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ import click
 
 from mlflow_rlrisk import console
 from mlflow_rlrisk.attestation_keys import KEY_VARIABLE, SigningKey, key_path
+from mlflow_rlrisk.commands.options import grouped, key_option
 from mlflow_rlrisk.content import plain_files
 from mlflow_rlrisk.errors import AttestationError
 
@@ -50,20 +50,14 @@ class Signer:
         return envelope
 
 
-def signing_options(function: Callable[..., int]) -> Callable[..., int]:
-    """``--sign``, ``--no-sign`` and ``--key``."""
-    function = click.option(
+signing_options = grouped(
+    key_option,
+    click.option(
         "--sign/--no-sign",
         default=None,
         help="Attest the registered version. Default: with --register, where there is a key.",
-    )(function)
-    return click.option(
-        "--key",
-        "key_file",
-        type=click.Path(dir_okay=False, path_type=Path),
-        default=None,
-        help="Private key file. Default: RLRISK_KEY, else signing_key.pem in ~/.config/rlrisk.",
-    )(function)
+    ),
+)
 
 
 def find_signer(

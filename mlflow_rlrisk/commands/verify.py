@@ -4,7 +4,7 @@ from tempfile import TemporaryDirectory
 
 import click
 
-from mlflow_rlrisk.commands.options import json_option
+from mlflow_rlrisk.commands.options import gate_policy_option, json_option
 from mlflow_rlrisk.commands.output import OK, tell, tell_refusal
 from mlflow_rlrisk.errors import PromotionRefusedError
 
@@ -12,12 +12,7 @@ from mlflow_rlrisk.errors import PromotionRefusedError
 @click.command()
 @click.argument("model")
 @click.option("--alias", default=None, help="Whose rules must be met. Default: that of MODEL.")
-@click.option(
-    "--policy",
-    type=click.Path(exists=True, dir_okay=False),
-    default=None,
-    help="The gate's policy file. Default: RLRISK_POLICY.",
-)
+@gate_policy_option
 @click.option("--out", default=None, help="Folder for artifacts that have to be downloaded.")
 @json_option
 def verify(
