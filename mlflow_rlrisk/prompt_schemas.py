@@ -14,7 +14,8 @@ from typing import Any, Literal
 
 from mlflow_rlrisk.dataset_families import PROMPT_COLUMNS, TRUTH_COLUMNS, Family, family_of
 from mlflow_rlrisk.errors import PromptSetError
-from mlflow_rlrisk.prompt_sources import Row, Table, plain_cell
+from mlflow_rlrisk.plain_values import plain_cell
+from mlflow_rlrisk.prompt_sources import Row, Table
 from mlflow_rlrisk.records import Message
 from mlflow_rlrisk.stated_answers import gsm8k_answer, is_derivation, last_boxed
 

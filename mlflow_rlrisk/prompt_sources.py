@@ -1,34 +1,24 @@
 """Rows of a prompt set from files, frames and datasets, as plain JSON values.
 
-Whatever the source, a row comes out as a dict of ``None``, ``bool``, ``int``, ``float``, ``str``,
-lists and dicts, so that the same data has the same digest however it was stored: NaN, ``NaT`` and
-``pandas.NA`` become ``None``, NumPy scalars and arrays become Python values, dates become ISO
-text. Nothing here knows which column is the prompt.
+Whatever the source, a row comes out as a dict of plain values (`plain_value`), so that the same
+data has the same digest however it was stored. Nothing here knows which column is the prompt.
 """
 
 import csv
-import datetime
 import io
 import json
-import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from mlflow_rlrisk import dataset_folders
 from mlflow_rlrisk.errors import PromptSetError
+from mlflow_rlrisk.plain_values import NotPlainError, plain_cell
 
 PARQUET_SUFFIXES = frozenset({".parquet", ".pq"})
 JSON_SUFFIXES = frozenset({".jsonl", ".ndjson", ".json"})
-MAX_LEVELS = 200
-"""Lists and objects inside one another. What digests, copies and stores values goes down them by
-recursion, two calls a level, and Python stops at 1000."""
-MAX_DIGITS = 4300
-"""Of an integer: Python's default limit, beyond which it writes none."""
-_TOO_LONG = 10**MAX_DIGITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +44,6 @@ class Table:
     rows: tuple[Row, ...]
     column_names: tuple[str, ...]
     left_out: Mapping[str, str]
-
-
-class _NotPlainError(TypeError):
-    """A value that JSON cannot carry; the message is its type."""
 
 
 def read_table(source: object) -> Table:
@@ -290,7 +276,7 @@ def _table(kind: str, rows: Iterable[tuple[str, object]]) -> Table:
         for name, value in row.items():
             try:
                 columns[str(name)] = plain_cell(value, f"{place}, column {name!r}")
-            except _NotPlainError as error:
+            except NotPlainError as error:
                 left_out[str(name)] = str(error)
         names.update(dict.fromkeys(columns))
         plain.append((place, columns))
@@ -303,77 +289,3 @@ def _table(kind: str, rows: Iterable[tuple[str, object]]) -> Table:
         column_names=kept,
         left_out=left_out,
     )
-
-
-def plain_cell(value: object, where: str) -> Any:
-    """`plain_value` of a cell; ``where`` names it.
-
-    Raises:
-        PromptSetError: Infinity and whatever else `plain_value` answers with a `ValueError`.
-        TypeError: Bytes and other objects.
-    """
-    try:
-        return plain_value(value)
-    except ValueError as error:
-        raise PromptSetError(f"{where}: {error}") from error
-
-
-def plain_value(value: object, levels: int = MAX_LEVELS) -> Any:
-    """``value`` as JSON can carry it; see the module docstring for what becomes what.
-
-    Args:
-        value: Any value.
-        levels: How many lists and objects may stand inside one another.
-
-    Raises:
-        ValueError: Infinity, an integer of more than `MAX_DIGITS` digits, text with a lone
-            surrogate (it has no UTF-8 form), or more levels.
-        TypeError: Bytes and other objects.
-    """
-    if value is None or type(value) is str:
-        return _checked_text(value) if isinstance(value, str) else value
-    if isinstance(value, int):
-        return _checked_integer(value)
-    if isinstance(value, float):
-        return _finite_or_none(value)
-    if isinstance(value, Mapping | list | tuple):
-        if not levels:
-            raise ValueError(f"nested too deeply, more than {MAX_LEVELS} levels")
-        if isinstance(value, Mapping):
-            return {str(name): plain_value(item, levels - 1) for name, item in value.items()}
-        return [plain_value(item, levels - 1) for item in value]
-    if isinstance(value, str):
-        return _checked_text(str(value))
-    if isinstance(value, datetime.date | datetime.time):
-        return None if value != value else value.isoformat()  # NaT
-    if isinstance(value, Decimal):
-        if value.is_finite() and value == value.to_integral_value():
-            return _checked_integer(int(value) if value.adjusted() < MAX_DIGITS else _TOO_LONG)
-        return _finite_or_none(float(value))
-    if type(value).__name__ == "NAType":
-        return None
-    if hasattr(value, "tolist"):  # NumPy scalars and arrays
-        inner = value.tolist()
-        if type(inner) is not type(value):
-            return plain_value(inner, levels)
-    raise _NotPlainError(type(value).__name__)
-
-
-def _checked_integer(value: int) -> int:
-    if not -_TOO_LONG < value < _TOO_LONG:
-        raise ValueError(f"an integer of more than {MAX_DIGITS} digits")
-    return value
-
-
-def _finite_or_none(value: float) -> float | None:
-    if math.isinf(value):
-        raise ValueError("infinity is no value")
-    return None if math.isnan(value) else float(value)
-
-
-def _checked_text(text: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(f"lone surrogate at character {error.start}: not Unicode text") from error
-    return text
