@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from mlflow_rlrisk.components import HEADROOM, NO_LOOKAHEAD, SIGNAL, AssessedComponents
 from mlflow_rlrisk.config import AssessmentConfig, PolicyConfig
 from mlflow_rlrisk.errors import InsufficientRolloutsError
+from mlflow_rlrisk.gaps import Gap, GapKind
 from mlflow_rlrisk.luck import AGREEMENT
 from mlflow_rlrisk.metrics_catalogue import PREFIX
 from mlflow_rlrisk.records import PromptStatistics
 from mlflow_rlrisk.report_record import Component, Metric, RiskLevel
-from mlflow_rlrisk.risk import Gap, GapKind, Judgement, Veto
+from mlflow_rlrisk.risk import Judgement, Veto
 from mlflow_rlrisk.statistics.beta_binomial import BetaBinomialFit, beta_signal, fit_beta_binomial
 from mlflow_rlrisk.statistics.groups import (
     LARGEST_GROUP,

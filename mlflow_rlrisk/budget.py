@@ -15,10 +15,10 @@ from mlflow_rlrisk.assessment_inputs import AssessmentInputs
 from mlflow_rlrisk.budget_record import Look, SequentialBudget
 from mlflow_rlrisk.components import MOST_ATTEMPTS, SIGNAL, STARVED, TRUNCATED
 from mlflow_rlrisk.config import AssessmentConfig, LookaheadConfig, PolicyConfig
+from mlflow_rlrisk.gaps import FAILURES
 from mlflow_rlrisk.luck import AGREEMENT, luck_line
 from mlflow_rlrisk.records import Prompt, PromptStatistics
 from mlflow_rlrisk.report import RiskLevel, RiskReport
-from mlflow_rlrisk.risk import FAILURES
 from mlflow_rlrisk.statistics.sequential import look_confidences, look_sizes
 from mlflow_rlrisk.statistics.severity import ramp
 
