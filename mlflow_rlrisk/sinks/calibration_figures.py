@@ -3,7 +3,7 @@
 from typing import Any
 
 from mlflow_rlrisk.calibration.record import CalibrationRecord
-from mlflow_rlrisk.sinks.plots import ACCENT, LINE, MUTED, STARVED, one_figure
+from mlflow_rlrisk.sinks.svg import ACCENT, LINE, MUTED, STARVED, one_figure
 
 
 def reliability_figure(record: CalibrationRecord) -> str:
