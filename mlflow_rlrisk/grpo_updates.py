@@ -9,7 +9,8 @@ import numpy.typing as npt
 
 from mlflow_rlrisk.config import LookaheadConfig
 from mlflow_rlrisk.errors import ConfigError, SamplerError
-from mlflow_rlrisk.teacher_forced import head_forward, is_matrix, without_dropout
+from mlflow_rlrisk.output_head import head_forward, is_matrix
+from mlflow_rlrisk.teacher_forced import without_dropout
 
 if TYPE_CHECKING:
     import torch

@@ -1,13 +1,13 @@
 """Logprobs and entropies of given completions, by a forward pass over prompt and completion.
 
 The output head is not run: hidden states go through the fused head instead, so logits of all
-positions never exist and are float32-accurate whatever the dtype. What the architecture does to
-its logits (scaling, capping, cutting padded words off) is measured with known ones, and where it
-is anything else it is applied to full logits, of few sequences at a time.
+positions never exist and are float32-accurate whatever the dtype. Where ``output_head.py`` does not
+understand what the architecture does to its logits, it is applied to full ones, of few sequences
+at a time.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,16 @@ import numpy.typing as npt
 from mlflow_rlrisk.errors import ConfigError, SamplerError
 from mlflow_rlrisk.forward_probe import refuse_acausal, refusing, rotary_switch
 from mlflow_rlrisk.kernels import TokenStatistics, token_statistics
-from mlflow_rlrisk.kernels.products import float32_logits
+from mlflow_rlrisk.output_head import (
+    AfterHead,
+    Forward,
+    UnknownHeadError,
+    collector,
+    exact_forward,
+    head_forward,
+    is_matrix,
+    probe_head,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -29,11 +38,7 @@ BATCH_TOKENS = 8192
 LARGEST_LOGITS = 2**26
 """Logits of a forward pass that keeps them, 256 MB in float32."""
 
-PROBE_SPREAD = 8.0
-"""Standard deviation of the logits with which the architecture is probed."""
-
 Sequences = Sequence[tuple[Sequence[int], Sequence[int]]]
-Forward = Callable[["torch.Tensor"], "torch.Tensor"]
 
 logger = logging.getLogger(__name__)
 
@@ -49,15 +54,6 @@ class TokenScores:
 
     entropies: npt.NDArray[np.float32]
     logprobs: npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _AfterHead:
-    """``softcap * tanh(scale * logits / softcap)`` of the first ``num_words``."""
-
-    scale: float
-    softcap: float | None
-    num_words: int
 
 
 def score(
@@ -90,13 +86,13 @@ class TeacherForcedScorer:
         self._head: Any = model.get_output_embeddings()
         self.fallback_reason: str | None = None
         """Why logits of whole sequences are computed; none where hidden states are enough."""
-        self._after: _AfterHead | None = None
+        self._after: AfterHead | None = None
         name = type(model).__name__
         with without_dropout(model), refusing(name, "cannot be scored"):
             refuse_acausal(model, name)
             try:
-                self._after = _probe(model, self._head)
-            except _UnknownHeadError as error:
+                self._after = probe_head(model, self._head)
+            except UnknownHeadError as error:
                 self.fallback_reason = str(error)
                 logger.warning("scored from logits of whole sequences: %s", error)
 
@@ -206,9 +202,9 @@ class TeacherForcedScorer:
         if not mask.all():
             given["attention_mask"] = mask.to(self._model.device)
         collected: list[torch.Tensor] = []
-        forward: Forward | None = _collector(collected)
+        forward: Forward | None = collector(collected)
         if self._after is None:
-            forward = _exact_forward(self._head) if is_matrix(self._head) else None
+            forward = exact_forward(self._head) if is_matrix(self._head) else None
         with head_forward(self._head, forward), torch.inference_mode():
             output = self._model(**given)
         if self._after is None:
@@ -236,87 +232,6 @@ class TeacherForcedScorer:
             vocab_size=self._after.num_words,
             total_tokens=num_tokens,
         )
-
-
-class _UnknownHeadError(Exception):
-    """The head or what follows it is not understood; the message says what."""
-
-
-def _probe(model: Any, head: Any) -> _AfterHead:
-    """Send known logits through what the architecture does after its head.
-
-    Raises:
-        _UnknownHeadError: The head is no plain matrix, or what follows is neither a factor, a
-            cap nor a cut.
-    """
-    import torch
-
-    if not is_matrix(head):
-        raise _UnknownHeadError(f"its head is a {type(head).__name__}, not a plain matrix")
-    generator = torch.Generator().manual_seed(0)
-    sent = torch.randn((1, 4, len(head.weight)), generator=generator) * PROBE_SPREAD
-    sent = sent.to(head.weight.device)
-    collected: list[torch.Tensor] = []
-    ids = torch.arange(1, 5, device=model.device)
-    ids = ids.remainder(model.get_input_embeddings().weight.shape[0])[None]
-
-    def replace(hidden: "torch.Tensor") -> "torch.Tensor":
-        collected.append(hidden)
-        return sent.clone()
-
-    with head_forward(head, replace), torch.inference_mode():
-        got = model(input_ids=ids, use_cache=False).logits
-    if len(collected) != 1:
-        raise _UnknownHeadError(f"its head is called {len(collected)} times")
-    if collected[0].shape != (1, 4, head.weight.shape[1]) or got.shape[:2] != (1, 4):
-        raise _UnknownHeadError("its head does not see one hidden state a token")
-    return _fit_after_head(model, sent[..., : got.shape[-1]], got.to(sent.device).float())
-
-
-def _fit_after_head(model: Any, sent: "torch.Tensor", got: "torch.Tensor") -> _AfterHead:
-    import torch
-
-    if got.shape != sent.shape:
-        raise _UnknownHeadError("it has more logits than its head")
-    config = model.config.get_text_config()
-    softcap = getattr(config, "final_logit_softcapping", None)
-    # A cap is flattest far out, so the factor is read off where logits are smallest.
-    smallest = sent.abs().clamp(min=1e-2).argmin()
-    scale = float(got.flatten()[smallest] / sent.flatten()[smallest])
-    plain = sent.double() * scale
-    candidates: list[tuple[float | None, torch.Tensor]] = [(None, plain)]
-    if softcap:
-        candidates.append((float(softcap), softcap * torch.tanh(plain / softcap)))
-    for cap, expected in candidates:
-        close = torch.allclose(got.double(), expected, rtol=1e-4, atol=1e-4)
-        if scale > 0.0 and close:
-            return _AfterHead(scale=scale, softcap=cap, num_words=got.shape[-1])
-    raise _UnknownHeadError("it changes its logits by more than a factor and a cap")
-
-
-def is_matrix(head: Any) -> bool:
-    """Whether an output head is a plain matrix with a bias or none, whose weights are there."""
-    import torch
-
-    kind: object = type(head)  # a quantized head is a subclass with weights of its own
-    return kind is torch.nn.Linear and head.weight.device.type != "meta"
-
-
-def _exact_forward(head: Any) -> Forward:
-    """The head with float32 logits of all positions."""
-    return lambda hidden: float32_logits(hidden, head.weight, head.bias)
-
-
-def _collector(collected: list["torch.Tensor"]) -> Forward:
-    """A head that keeps its input and answers with one logit a token."""
-
-    def collect(hidden: "torch.Tensor") -> "torch.Tensor":
-        import torch
-
-        collected.append(hidden)
-        return hidden.new_zeros((*hidden.shape[:-1], 1), dtype=torch.float32)
-
-    return collect
 
 
 def _from_logits(
@@ -350,22 +265,6 @@ def _batches(lengths: Sequence[int], batch_tokens: int, switch: int | None) -> I
         rows.append(row)
     if rows:
         yield rows
-
-
-@contextmanager
-def head_forward(head: Any, forward: Forward | None) -> Iterator[None]:
-    """Run ``forward`` in place of the head's own; leave it where there is none."""
-    if forward is None:
-        yield
-        return
-    before = head.__dict__.get("forward")
-    head.forward = forward
-    try:
-        yield
-    finally:
-        del head.forward
-        if before is not None:
-            head.forward = before
 
 
 @contextmanager
