@@ -22,7 +22,7 @@ from examples.study.agreements import (
     agreement_of,
     read_agreements,
 )
-from examples.study.first_updates import NO_LINE, lookaheads_of, within_auroc
+from examples.study.first_updates import NO_LINE, lookaheads_of
 from examples.study.layout import sweep_order
 from examples.study.looking_ahead import LookaheadRow
 from examples.study.models import weights_digest
@@ -35,7 +35,7 @@ from examples.study.planned_settings import (
 from examples.study.predictors import PREDICTORS, RESULTS, values_of
 from examples.study.prospective import REFERENCE
 from examples.study.rows import PairRow, read_pairs
-from examples.study.scoring import PRIMARY, Study, study_of, within
+from examples.study.scoring import PRIMARY, Study, study_of, within, within_auroc
 from examples.study.settings import StudySettings
 from examples.study.tables import table, value_text
 from examples.study.tasks import TASKS

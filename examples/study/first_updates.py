@@ -14,7 +14,14 @@ from examples.study.looking_ahead import FILE, LookaheadRow, read_lookaheads
 from examples.study.predictors import PREDICTORS, RESULTS, values_of
 from examples.study.prospective import PLANNED, REFERENCE, stratified
 from examples.study.rows import PairRow
-from examples.study.scoring import Study, auroc_draws, by_lineage, defined, study_of
+from examples.study.scoring import (
+    Study,
+    auroc_draws,
+    by_lineage,
+    defined,
+    study_of,
+    within_auroc,
+)
 from examples.study.tables import interval_text, table, value_text
 from examples.study.verdicts import NO_LUCK, level_now, with_luck
 from mlflow_rlrisk.config import PolicyConfig
@@ -138,16 +145,6 @@ def pace(reach: np.ndarray, closed: np.ndarray) -> float | None:
     """Median of what was closed over what the first pace promised, where it promised something."""
     promised = reach > PROMISE
     return float(np.median(closed[promised] / reach[promised])) if promised.any() else None
-
-
-def within_auroc(study: Study, values: np.ndarray) -> float | None:
-    """Mean over the lineages that have failed and other runs."""
-    found = []
-    for name in study.names:
-        own = study.lineages == name
-        found.append(defined(lambda own=own: auroc(-values[own], study.failed[own])))
-    known = [each for each in found if each is not None]
-    return float(np.mean(known)) if known else None
 
 
 def _within_rank(study: Study, values: np.ndarray, closed: np.ndarray) -> float:

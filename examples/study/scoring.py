@@ -79,6 +79,16 @@ def within(study: Study, values: np.ndarray, outcome: str) -> float | None:
     return float(np.mean([found or 0.0 for found in each.values()])) if each else None
 
 
+def within_auroc(study: Study, values: np.ndarray) -> float | None:
+    """Mean over the lineages that have failed and other runs of the AUROC for a failed run."""
+    found = []
+    for name in study.names:
+        own = study.lineages == name
+        found.append(defined(lambda own=own: auroc(-values[own], study.failed[own])))
+    known = [each for each in found if each is not None]
+    return float(np.mean(known)) if known else None
+
+
 def by_lineage(study: Study, values: np.ndarray, outcome: str) -> dict[str, float | None]:
     """Spearman's correlation in each lineage alone."""
     after = study.outcomes[outcome]

@@ -17,13 +17,19 @@ from examples.study.planned_settings import PROSPECTIVE_4, PROSPECTIVE_5, PROSPE
 from examples.study.predictors import OURS, PREDICTORS, values_of
 from examples.study.prospective import PLANNED, REFERENCE, stratified
 from examples.study.rows import PairRow
-from examples.study.scoring import OUTCOMES, by_lineage, defined, scores, study_of, within_draws
+from examples.study.scoring import (
+    OUTCOMES,
+    by_lineage,
+    scores,
+    study_of,
+    within_auroc,
+    within_draws,
+)
 from examples.study.tables import interval_text, table, value_text
 from examples.study.verdicts import level_table, regret_of_the_choice
 from mlflow_rlrisk.calibration import formula_digest
 from mlflow_rlrisk.config import DEFAULT_COMPONENTS
 from mlflow_rlrisk.report_record import RiskLevel
-from mlflow_rlrisk.statistics import auroc
 
 AGAIN = (PROSPECTIVE_4, PROSPECTIVE_5, PROSPECTIVE_14)
 """Tests whose lineages are others trained again, at another rate or in other groups."""
@@ -75,7 +81,7 @@ def together_figures(rows: list[PairRow]) -> dict[str, Any]:
                     float(end)
                     for end in np.quantile(draws[name] - draws[REFERENCE], [0.025, 0.975])
                 ],
-                "auroc": _auroc_within(study, own),
+                "auroc": within_auroc(study, own),
                 "regret": scores(study, own)["regret"],
             }
             for name, own in values.items()
@@ -92,15 +98,6 @@ def _unseen(names: list[str]) -> list[str]:
 
 def _each(study: Any, values: np.ndarray, outcome: str) -> list[float | None]:
     return list(by_lineage(study, values, outcome).values())
-
-
-def _auroc_within(study: Any, values: np.ndarray) -> float:
-    """Mean over lineages of the AUROC for a failed run; one without both kinds is left out."""
-    found = []
-    for name in study.names:
-        own = study.lineages == name
-        found.append(defined(lambda own=own: auroc(-values[own], study.failed[own])))
-    return float(np.mean([each for each in found if each is not None]))
 
 
 def together_section(found: dict[str, Any]) -> str:
