@@ -32,6 +32,12 @@ from tests.prompt_statistics import prompts, report_of
 from tests.tiny_models import close_prompts, write_llama
 
 PROMPTS = [{"prompt": f"{a}{b}=", "answer": "e"} for a in range(8) for b in range(8)]
+CONFIG = AssessmentConfig(
+    sampling=SamplingConfig(num_samples=16, max_new_tokens=3),
+    num_resamples=200,
+    device="cpu",
+    verifier_workers=1,
+)
 RUN = LookaheadConfig(learning_rate=1e-2, run_steps=40, prompts_per_step=16, steps=4, repeats=2)
 
 
@@ -53,17 +59,11 @@ def assessed(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def assess_to(
     folder: Path, model: Path, verifier: str = "tests.test_rollout_lookahead:has_an_e"
 ) -> Path:
-    config = AssessmentConfig(
-        sampling=SamplingConfig(num_samples=16, max_new_tokens=3),
-        num_resamples=200,
-        device="cpu",
-        verifier_workers=1,
-    )
     assess(
         model,
         PROMPTS,
         verifier=verifier,
-        config=config,
+        config=CONFIG,
         out_dir=folder,
         run_preflight=False,
     )
@@ -240,23 +240,10 @@ def test_what_does_not_fit_is_refused(folder: Path, tmp_path: Path) -> None:
 
 
 def test_rewards_without_a_success_are_refused(model: Path, tmp_path: Path) -> None:
-    config = AssessmentConfig(
-        sampling=SamplingConfig(num_samples=8, max_new_tokens=4),
-        num_resamples=200,
-        device="cpu",
-        verifier_workers=1,
-    )
-    assess(
-        model,
-        PROMPTS[:8],
-        verifier="tests.test_rollout_lookahead:length",
-        config=config,
-        out_dir=tmp_path / "out",
-        run_preflight=False,
-    )
+    folder = assess_to(tmp_path / "out", model, "tests.test_rollout_lookahead:length")
 
     with pytest.raises(ConfigError, match="success_threshold"):
-        look_ahead_from(tmp_path / "out", replace_steps(1), device="cpu")
+        look_ahead_from(folder, replace_steps(1), device="cpu")
 
 
 def length(completions: list[str], **_: object) -> list[float]:
@@ -366,17 +353,11 @@ def test_an_alias_that_moves_while_its_version_is_sampled_loses_no_assessment(
     log_checkpoint(write_llama(tmp_path / "other", seed=5), "sft")
     client = mlflow.MlflowClient()
     client.set_registered_model_alias("sft", "candidate", "1")
-    config = AssessmentConfig(
-        sampling=SamplingConfig(num_samples=16, max_new_tokens=3),
-        num_resamples=200,
-        device="cpu",
-        verifier_workers=1,
-    )
     finished = run_assessment(
         "models:/sft@candidate",
         PROMPTS,
         verifier="tests.test_rollout_lookahead:has_an_e",
-        config=config,
+        config=CONFIG,
         out_dir=tmp_path / "out",
         run_preflight=False,
     )
