@@ -1,6 +1,6 @@
 """One GRPO update of a causal model from answers that are there already."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -9,8 +9,9 @@ import numpy.typing as npt
 
 from mlflow_rlrisk.config import LookaheadConfig
 from mlflow_rlrisk.errors import ConfigError, SamplerError
+from mlflow_rlrisk.forward_probe import rotary_switch
 from mlflow_rlrisk.output_head import head_forward, is_matrix
-from mlflow_rlrisk.teacher_forced import without_dropout
+from mlflow_rlrisk.teacher_forced import batches, without_dropout
 
 if TYPE_CHECKING:
     import torch
@@ -99,18 +100,19 @@ def _set_gradients(
     """Gradients of the objective, in passes that fit in memory."""
     import torch
 
-    longest = max(len(each.prompt_ids) + len(each.completion) for each in answers)
+    lengths = [len(each.prompt_ids) + len(each.completion) for each in answers]
     limit = min(PASS_TOKENS, PASS_LOGITS // int(model.get_input_embeddings().weight.shape[0]))
     while True:
         optimizer.zero_grad(set_to_none=True)
         try:
             with without_dropout(model), torch.enable_grad():
-                for part in _parts(answers, limit):
+                for rows in batches(lengths, limit, rotary_switch(model.config)):
+                    part = [answers[row] for row in rows]
                     loss: Any = _loss(model, part, clip_range, temperature)
                     (loss / num_tokens).backward()
             return
         except torch.OutOfMemoryError:
-            if limit <= longest:
+            if limit <= max(lengths):
                 raise
             limit //= 2
 
@@ -168,16 +170,3 @@ def _logits(
         ).logits
     # Whole sequences, longer than their answers, where the head was not replaced or is not called.
     return logits[0] if logits.shape[:2] == (1, int(wanted.sum())) else pick(logits)
-
-
-def _parts(answers: Sequence[Answer], limit: int) -> Iterator[list[Answer]]:
-    """Answers of similar length, the longest first, as many as a pass of ``limit`` tokens holds."""
-    part: list[Answer] = []
-    for each in sorted(answers, key=lambda a: -len(a.prompt_ids) - len(a.completion)):
-        first = part[0] if part else each
-        if part and (len(part) + 1) * (len(first.prompt_ids) + len(first.completion)) > limit:
-            yield part
-            part = []
-        part.append(each)
-    if part:
-        yield part

@@ -122,7 +122,7 @@ class TeacherForcedScorer:
         num_tokens = sum(len(completion) for _, completion in sequences)
         scores: dict[int, TokenScores] = {}
         with without_dropout(self._model):
-            for rows in _batches(lengths, batch_tokens, rotary_switch(self._model.config)):
+            for rows in batches(lengths, batch_tokens, rotary_switch(self._model.config)):
                 batch = [(row, *sequences[row]) for row in rows]
                 scores.update(self._score_batch(batch, temperature, num_tokens))
         return [scores[row] for row in range(len(sequences))]
@@ -250,8 +250,8 @@ def _from_logits(
     return TokenStatistics(logprobs=logprobs, entropies=entropies.clamp(min=0.0))
 
 
-def _batches(lengths: Sequence[int], batch_tokens: int, switch: int | None) -> Iterator[list[int]]:
-    """Cut sequences, longest first, so that rows times the longest stay within the tokens.
+def batches(lengths: Sequence[int], batch_tokens: int, switch: int | None) -> Iterator[list[int]]:
+    """Rows of passes, longest first, so that rows times the longest stay within the tokens.
 
     The longest come first so that what does not fit in memory fails at once. No batch holds
     sequences on both sides of the `rotary_switch`.

@@ -82,8 +82,20 @@ HEADS: dict[str, dict[str, Any]] = {
         "final_logit_softcapping": 0.5,
     },
     "opt": {**SIZES, "ffn_dim": 32, "word_embed_proj_dim": 16, "max_position_embeddings": 32},
+    "phi3": {  # turns all positions of a pass otherwise where its longest row has over four tokens
+        **SIZES,
+        "intermediate_size": 32,
+        "pad_token_id": 0,
+        "original_max_position_embeddings": 4,
+        "rope_parameters": {
+            "rope_type": "longrope",
+            "rope_theta": 10000.0,
+            "short_factor": [1.0] * 4,
+            "long_factor": [8.0, 6.0, 4.0, 2.0],
+        },
+    },
 }
-"""Architectures that do something to their logits, or call their head in another way."""
+"""Architectures whose logits, head or positions are unlike Llama's."""
 
 
 @pytest.mark.parametrize("kind", HEADS)
