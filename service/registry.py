@@ -265,7 +265,7 @@ class RegistryReader:
             run_id=run_id,
             name=info.run_name or run_id,
             status=info.status,
-            is_finished=log.is_finished,
+            is_finished=bool(log.is_finished),
             judgement=judgement,
         )
 

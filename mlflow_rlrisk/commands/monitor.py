@@ -56,7 +56,9 @@ _reading_options = grouped(
 
 @click.command()
 @_reading_options
-@click.option("--follow", "is_followed", is_flag=True, help="Watch until the run ends.")
+@click.option(
+    "--follow", "is_followed", is_flag=True, help="Watch until the run ends, a file until Ctrl-C."
+)
 @click.option(
     "--poll-s",
     type=FiniteFloat(min=0.0, min_open=True),
@@ -306,7 +308,7 @@ def _run_outcome(options: dict[str, Any]) -> tuple[Any, str]:
     judgement, log = judge_source(source, _settings(options))
     if judgement.outcome is None:
         raise HistoryError(f"{source.title}: {no_outcome(judgement)}")
-    if not log.is_finished:
+    if log.is_finished is False:
         console.say(f"{source.title} has not ended: recorded as it stands, record it again then")
     named = options["success_metric"]
     if named is not None and judgement.outcome.quantity != "success":

@@ -50,6 +50,7 @@ def follow(
 ) -> Judgement:
     """Judge a source again and again until its run has ended or the user interrupts.
 
+    Most files do not say that their run has ended: they are watched until the user interrupts.
     A run outlives its tracking server's restarts and locks, so the watch does too.
 
     Args:

@@ -67,6 +67,66 @@ def test_a_source_that_cannot_be_read_at_first_or_for_too_long_is_an_error(
         watched(Server(pilot_rows(), *range(2, 10_000)))
 
 
+def _line(row: LogRow) -> str:
+    return json.dumps({"step": row.step, **row.metrics}) + "\n"
+
+
+def test_a_file_is_watched_as_rows_are_appended_until_the_user_ends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, lines = tmp_path / "log.jsonl", [_line(row) for row in pilot_rows()]
+    path.write_text(lines.pop(0), encoding="utf-8")
+
+    def wait(_: float) -> None:
+        if not lines:
+            raise KeyboardInterrupt
+        with path.open("a", encoding="utf-8") as file:
+            file.write(lines.pop(0))
+
+    monkeypatch.setattr(following.time, "sleep", wait)
+    arguments = ["monitor", "--file", str(path), "--json"]
+
+    watched = CliRunner().invoke(cli, [*arguments, "--follow"], standalone_mode=False)
+
+    whole = CliRunner().invoke(cli, arguments, standalone_mode=False)
+    assert lines == []
+    assert "R5@35" in watched.stderr
+    assert json.loads(watched.stdout) == json.loads(whole.stdout)
+    assert json.loads(watched.stdout)["stop"]["advised"] is True
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        {"global_step": 60, "max_steps": 60},
+        {"global_step": 60, "max_steps": 400, "words": {"step": 60, "train_runtime": 8.0}},
+    ],
+    ids=["last step", "stopped early"],
+)
+def test_a_watch_of_trainer_state_ends_with_its_training(
+    end: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "trainer_state.json"
+    rows = [{"step": row.step, **row.metrics} for row in pilot_rows()]
+    words = end.pop("words", None)
+    states: list[dict[str, object]] = [
+        {"global_step": 5, "max_steps": 400, "log_history": rows[:1]},
+        {**end, "log_history": [*rows, words] if words else rows},
+    ]
+
+    def write(_: float = 0.0) -> None:
+        path.write_text(json.dumps(states.pop(0)), encoding="utf-8")
+
+    write()
+    monkeypatch.setattr(following.time, "sleep", write)
+    arguments = ["monitor", "--file", str(path), "--json", "--follow"]
+
+    watched = CliRunner().invoke(cli, arguments, standalone_mode=False)
+
+    assert states == []
+    assert json.loads(watched.stdout)["stop"]["advised"] is True
+
+
 @pytest.mark.mlflow
 def test_the_outcome_of_a_run_that_goes_on_is_said_to_be_one_so_far(
     store: str, tmp_path: Path

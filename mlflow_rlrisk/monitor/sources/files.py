@@ -11,6 +11,7 @@ import json
 import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -85,11 +86,20 @@ class FileSource:
             whole = None
         if isinstance(whole, dict) and isinstance(whole.get("log_history"), list):
             history = map(_with_nan, whole["log_history"])
-            return _log_of(str(self.path), history, [])
+            log = _log_of(str(self.path), history, [])
+            return replace(log, is_finished=_has_ended(whole) or None)
         if isinstance(whole, list):
             return _log_of(str(self.path), whole, [])
         notes: list[str] = []
         return _log_of(str(self.path), _json_lines(text, notes), notes)
+
+
+def _has_ended(state: Mapping[str, Any]) -> bool:
+    """Whether the Trainer of ``trainer_state.json`` was done: its last step, or its last words."""
+    step, last = (_first_step([state.get(name)]) for name in ("global_step", "max_steps"))
+    words = state["log_history"][-1:]
+    is_said = any(isinstance(each, Mapping) and "train_runtime" in each for each in words)
+    return is_said or (step is not None and last is not None and 0 < last <= step)
 
 
 def read_text(path: Path) -> str:

@@ -25,13 +25,13 @@ class StoredLog:
         rows: In the order of writing.
         notes: What could not be read.
         facts: What the source knows of the run beside its metrics.
-        is_finished: Whether nothing will be added.
+        is_finished: Whether nothing will be added; ``None`` where the source does not say.
     """
 
     rows: list[LogRow]
     notes: tuple[str, ...] = ()
     facts: RunFacts = field(default_factory=RunFacts)
-    is_finished: bool = True
+    is_finished: bool | None = None
 
 
 class HistorySource(Protocol):
