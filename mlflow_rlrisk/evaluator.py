@@ -101,9 +101,9 @@ def _source(settings: Settings, model: Any, model_id: str | None) -> "ModelSourc
         if known is not None and source.model_id != known:
             need = f"MLflow was given {known}, to which it would log; name one model"
             raise ConfigError("model_uri", settings.model_uri, need)
-        return source
+        return _as_version(source)
     if known is not None:
-        return resolve_reference(_version_of(known) or f"models:/{known}")
+        return _as_version(resolve_reference(f"models:/{known}"))
     if model is None:
         need = 'evaluator_config={"model_uri": "models:/name/version"} or model_id= is needed'
         raise ConfigError("model_uri", None, need)
@@ -112,6 +112,16 @@ def _source(settings: Settings, model: Any, model_id: str | None) -> "ModelSourc
         need = "the given model does not tell where it came from; name it here, and give model=None"
         raise ConfigError("model_uri", None, need)
     return resolve_reference(str(folder))
+
+
+def _as_version(source: "ModelSource") -> "ModelSource":
+    """A LoggedModel as the registered version that it is, which gets the tags."""
+    from mlflow_rlrisk.model_reference import resolve_reference
+
+    if source.registered_name is not None or source.model_id is None:
+        return source
+    version = _version_of(source.model_id)
+    return source if version is None else resolve_reference(version)
 
 
 def _version_of(model_id: str) -> str | None:

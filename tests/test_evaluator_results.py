@@ -7,6 +7,7 @@ from typing import Any
 import mlflow
 import pandas as pd
 import pytest
+from mlflow.entities import LoggedModelOutput
 from mlflow.models.evaluation import EvaluationResult
 
 from mlflow_rlrisk.errors import GoldRejectedError, PromptSetError
@@ -79,14 +80,40 @@ def test_metrics_belong_to_the_prompts_whatever_else_the_run_has_for_input(
     assert {metric.dataset_name for metric in metrics} == {"rl-prompts"}
 
 
+def test_the_version_that_a_logged_model_is_gets_the_tags_however_it_is_named(
+    store: str, checkpoint: Path
+) -> None:
+    with mlflow.start_run() as run:
+        logged = mlflow.create_external_model("sft", source_run_id=run.info.run_id)
+        mlflow.MlflowClient().log_outputs(run.info.run_id, [LoggedModelOutput(logged.model_id, 0)])
+        mlflow.MlflowClient().log_model_artifacts(logged.model_id, str(checkpoint))
+    client = mlflow.MlflowClient()
+    client.create_registered_model("coder-sft")
+    names = (f"models:/{logged.model_id}", f"runs:/{run.info.run_id}/sft")
+
+    tags = []
+    for name in names:
+        if tags:
+            client.delete_model_version("coder-sft", str(len(tags)))
+        version = client.create_model_version("coder-sft", f"models:/{logged.model_id}")
+        evaluate(PROMPTS, name)
+        tags.append(client.get_model_version("coder-sft", version.version).tags)
+
+    assert [each.get("rlrisk.risk_level") for each in tags] == ["unknown"] * 2
+
+
+@pytest.mark.parametrize("is_configured", [False, True])
 def test_a_model_that_is_several_versions_tags_none_and_says_so(
-    store: str, checkpoint: Path, caplog: pytest.LogCaptureFixture
+    store: str, checkpoint: Path, caplog: pytest.LogCaptureFixture, is_configured: bool
 ) -> None:
     client = mlflow.MlflowClient()
     version = log_checkpoint(checkpoint, "coder-sft")
     client.copy_model_version("models:/coder-sft/1", "prod")
 
-    evaluate(PROMPTS, model_id=version.source.removeprefix("models:/"))
+    if is_configured:
+        evaluate(PROMPTS, version.source)
+    else:
+        evaluate(PROMPTS, model_id=version.source.removeprefix("models:/"))
 
     for name in ("coder-sft", "prod"):
         assert client.get_model_version(name, "1").tags == {}
