@@ -34,8 +34,8 @@ class RankedReport:
         risk_level: Its level.
         risk_index: Its index with interval, where it is defined.
         pass_at_1: Its pass@1 with interval, where it is defined.
-        risk_rank: 1 is the safest; unknown levels come last.
-        pass_at_1_rank: 1 is the highest; undefined values come last.
+        risk_rank: 1 is the safest; unknown levels come last, equal ones share a rank.
+        pass_at_1_rank: 1 is the highest; undefined values come last, equal ones share a rank.
         metrics: All its metrics.
     """
 
@@ -201,18 +201,20 @@ def rank(reports: Sequence[RiskReport]) -> Comparison:
         raise ComparabilityError("there is no report to compare")
     check_comparable(reports)
     by_risk = sorted(reports, key=_risk)
-    by_pass = sorted(reports, key=lambda report: -_pass_at_1(report))
+    risks = [_risk(report) for report in reports]
+    passes = [_pass_at_1(report) for report in reports]
+    best = max(by_risk, key=_pass_at_1).provenance.model_reference  # of several the safest
     entries = tuple(
         RankedReport(
             model=report.provenance.model_reference,
             risk_level=report.risk_level,
             risk_index=report.metrics.get("rlrisk/risk_index"),
             pass_at_1=report.metrics.get(PASS_AT_1),
-            risk_rank=place + 1,
-            pass_at_1_rank=next(i for i, other in enumerate(by_pass) if other is report) + 1,
+            risk_rank=1 + sum(other < _risk(report) for other in risks),
+            pass_at_1_rank=1 + sum(other > _pass_at_1(report) for other in passes),
             metrics=report.metrics,
         )
-        for place, report in enumerate(by_risk)
+        for report in by_risk
     )
     known = [report for report in by_risk if report.risk_level is not RiskLevel.UNKNOWN]
     disagreements = tuple(
@@ -227,9 +229,7 @@ def rank(reports: Sequence[RiskReport]) -> Comparison:
     return Comparison(
         entries=entries,
         disagreements=disagreements,
-        are_tops_different=any(
-            pair.higher_pass_at_1 == by_pass[0].provenance.model_reference for pair in disagreements
-        ),
+        are_tops_different=any(pair.higher_pass_at_1 == best for pair in disagreements),
     )
 
 

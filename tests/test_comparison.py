@@ -42,6 +42,24 @@ def test_rankings_that_agree_have_no_disagreement() -> None:
     assert not comparison.are_tops_different
 
 
+def test_equal_risks_and_equal_pass_at_1_share_a_rank_and_the_safest_goes_first(
+    ladder: list[RiskReport],
+) -> None:
+    safe, risky = ladder[1], ladder[0]
+    twins = [
+        replace(safe, provenance=replace(safe.provenance, model_reference=name)) for name in "ab"
+    ]
+    equal = {"rlrisk/pass_at_1": safe.metrics["rlrisk/pass_at_1"]}
+    lucky = replace(risky, metrics={**risky.metrics, **equal})
+
+    comparison = rank([lucky, *twins])
+
+    assert [entry.model for entry in comparison.entries] == ["a", "b", "models:/sft/0"]
+    assert [entry.risk_rank for entry in comparison.entries] == [1, 1, 3]
+    assert [entry.pass_at_1_rank for entry in comparison.entries] == [1, 1, 1]
+    assert not comparison.are_tops_different
+
+
 def test_an_unknown_level_comes_last_and_takes_no_part_in_disagreements() -> None:
     known = report_of(ladder_rung(1.2, 1.8, 0.3), model="known")
     statistics = [replace(each, num_truncated=16) for each in ladder_rung(3, 1, 0.5)]

@@ -216,13 +216,27 @@ def _outcomes(table: LineageTable, outcomes: Mapping[str, float]) -> tuple[RankE
 
 
 def _notes(table: LineageTable, outcomes: Mapping[str, float]) -> tuple[str, ...]:
-    notes = _lacking_pass_at_k(table)
+    notes = [*_equal_bytes(table), *_lacking_pass_at_k(table)]
     if 0 < len(outcomes) < len(table.members):
         missing = [name for name in table.names if name not in outcomes]
         notes.append(f"no outcome is known of {', '.join(missing)}")
     if unknown := [name for name in outcomes if name not in table.names]:
         notes.append(f"outcomes of {', '.join(unknown)} belong to no member and were not used")
     return tuple(notes)
+
+
+def _equal_bytes(table: LineageTable) -> list[str]:
+    """Which members are one checkpoint under several names."""
+    names: dict[str, list[str]] = {}
+    for member in table.members:
+        if digest := member.report.provenance.digests.get("checkpoint"):
+            names.setdefault(digest, []).append(member.name)
+    return [
+        f"{' and '.join(equal)} are one checkpoint: weights, configuration and tokenizer have the "
+        f"same bytes (digest {digest[:12]}); it stands here {len(equal)} times"
+        for digest, equal in names.items()
+        if len(equal) > 1
+    ]
 
 
 def _lacking_pass_at_k(table: LineageTable) -> list[str]:

@@ -49,6 +49,32 @@ def test_prompts_that_stand_twice_and_values_that_are_no_numbers_are_refused_by_
         trace_lineage([first, second], outcomes={"base": float("nan"), "epoch1": 0.5})
 
 
+def test_versions_with_the_same_bytes_are_told() -> None:
+    first, second, *_ = collapsing()
+    digests = {**first.report.provenance.digests, "checkpoint": "abcdef0123456789"}
+    report = replace(second.report, provenance=replace(second.report.provenance, digests=digests))
+    series = [first, *(replace(second, name=name, report=report) for name in ("v2", "v3"))]
+
+    lineage = trace_lineage(series, num_resamples=100)
+
+    told = [note for note in lineage.notes if "same bytes" in note]
+    assert len(told) == 1
+    assert told[0].startswith("v2 and v3 are one checkpoint")
+    assert told[0] in render_lineage(lineage)
+
+
+def test_a_version_is_not_held_against_an_equal_pass_at_1_of_a_riskier_one() -> None:
+    _, healthy, _, collapsed = collapsing()
+    value = healthy.report.metrics["rlrisk/pass_at_1"]
+    report = replace(
+        collapsed.report, metrics={**collapsed.report.metrics, "rlrisk/pass_at_1": value}
+    )
+
+    lineage = trace_lineage([replace(collapsed, report=report), healthy], num_resamples=100)
+
+    assert lineage.choice.start_from == lineage.choice.best_pass_at_1 == healthy.name
+
+
 def test_a_member_is_called_by_its_name_whatever_its_report_was_sampled_from() -> None:
     series = [replace(each, name=f"цепь {i} ②") for i, each in enumerate(collapsing())]
 
