@@ -7,7 +7,7 @@ for the same checkpoint and the same examples, whatever it sampled.
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,8 @@ from mlflow_rlrisk.stored_evidence import keep_evidence
 from mlflow_rlrisk.teacher_forced import TeacherForcedScorer, TokenScores
 
 FOLDER = "expert"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""1 scored outer whitespace of responses that the chat template leaves out."""
 _ARRAYS = ("examples", "tokens", "nll", "phi", "mastered", "disruptive")
 
 logger = logging.getLogger(__name__)
@@ -186,7 +187,8 @@ def _score(
         sampling=config.sampling,
         stop_ids={token for ids in stops.values() for token in ids},
     )
-    pairs = [encoder.encode_example(each.prompt, each.response) for each in experts.examples]
+    variables = config.sampling.chat_template_kwargs
+    pairs = [_encoded(each, encoder, tokenizer, variables) for each in experts.examples]
     _refuse_too_long(model, experts.examples, pairs)
     scores = TeacherForcedScorer(model).score(pairs, temperature=1.0)
     del model
@@ -201,6 +203,35 @@ def _score(
         source=experts.sentence,
         **{name: table[:, column] for column, name in enumerate(_ARRAYS)},
     )
+
+
+def _encoded(
+    example: ExpertExample, encoder: PromptEncoder, tokenizer: Any, variables: Mapping[str, Any]
+) -> tuple[list[int], list[int]]:
+    """Tokens of prompt and response, as SFT gets them: many chat templates trim the turns."""
+    prompt, response = example.prompt, example.response
+    found = encoder.encode_example(prompt, response)
+    core = response.strip()
+    if core == response or not encoder.is_templated(prompt):
+        return found
+    turns = (
+        [{"role": "user", "content": prompt.content}]
+        if isinstance(prompt.content, str)
+        else [{"role": turn.role, "content": turn.content} for turn in prompt.content]
+    )
+    begun, ended = (
+        str(tokenizer.apply_chat_template(each, tokenize=False, **options, **variables))
+        for each, options in (
+            (turns, {"add_generation_prompt": True}),
+            ([*turns, {"role": "assistant", "content": response}], {}),
+        )
+    )
+    if not ended.startswith(begun) or core not in ended[len(begun) :]:
+        return found
+    before, _, after = ended[len(begun) :].partition(core)
+    head, tail = response.split(core, 1)
+    kept = f"{head if before.endswith(head) else ''}{core}{tail if after.startswith(tail) else ''}"
+    return found if kept == response else encoder.encode_example(prompt, kept)
 
 
 def _sums(example: ExpertExample, scores: TokenScores) -> tuple[float, ...]:

@@ -200,6 +200,39 @@ def test_chats_are_scored_behind_their_template_and_end_with_its_stop_token(
     assert found.tokens.sum() == sum(len(answer) + 1 for _, answer in turns)
 
 
+@pytest.mark.parametrize("trim", ["", "|trim"])
+@pytest.mark.parametrize("system", ["", "be brief"])
+def test_outer_whitespace_is_scored_where_the_chat_template_keeps_it(
+    tmp_path: Path, trim: str, system: str
+) -> None:
+    # Llama 3's template trims every turn, Qwen 2.5's none: SFT teaches what the template writes.
+    model = write_llama(
+        tmp_path / "chat", template=CHAT.replace("m['content']", f"m['content']{trim}")
+    )
+    answers = ["it is 2", "4.", "no 3"]
+    outer = [f"{head}{answer}\n" for head, answer in zip(["", " ", "\n\n"], answers, strict=True)]
+
+    def profile(responses: list[str]) -> Any:
+        start = [{"role": "system", "content": system}] if system else []
+        rows = [
+            {
+                "messages": [
+                    *start,
+                    {"role": "user", "content": f"{place}?"},
+                    {"role": "assistant", "content": response},
+                ]
+            }
+            for place, response in enumerate(responses)
+        ]
+        return expert_profile(open_checkpoint(model), load_expert(rows), CONFIG)
+
+    found, plain = profile(outer), profile(answers)
+
+    taught = answers if trim else outer
+    assert sorted(found.tokens) == sorted(len(each) + 1 for each in taught)
+    assert (found.nll.tolist() == plain.nll.tolist()) == bool(trim)
+
+
 def test_what_cannot_be_scored_is_refused_by_name(root: Path, tmp_path: Path) -> None:
     checkpoint = open_checkpoint(root / "sft")
     long = [*EXPERT, {"prompt": "1", "completion": "1" * 5000}]
