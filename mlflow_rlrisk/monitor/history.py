@@ -16,6 +16,8 @@ from typing import NamedTuple
 
 LARGEST = 1e100
 """No metric is as large; MLflow's SQL stores give 1.8e308 for an infinity."""
+FEWEST_WIDTHS = 3
+"""Distances of neighbouring rows from which it is known how far apart rows are."""
 IDENTIFYING_ROWS = 10
 """A log is known by so many first rows, and by twice, four times, ... as many where it has them."""
 
@@ -51,6 +53,7 @@ class History:
 
         A step that was logged before with other values and is not the newest one means that the
         run was restarted: it and all later steps are given up. NaN says nothing of another value.
+        So does a step between others where none is missing: that of other logging steps.
 
         Returns:
             Index of the first row that changed; ``len(rows)`` where none did.
@@ -62,6 +65,8 @@ class History:
             return index
         known = self.rows[index]
         if known.step != row.step:
+            if self._is_restart(index, row):
+                return self._restarted(index, LogRow(row.step, metrics))
             self.num_late += 1
             self.rows.insert(index, LogRow(row.step, metrics))
             return index
@@ -71,9 +76,7 @@ class History:
             for name, value in finite.items()
         )
         if differs and index < len(self.rows) - 1:
-            self.restarts.append((row.step, self.rows[-1].step))
-            self.rows[index:] = [LogRow(row.step, metrics)]
-            return index
+            return self._restarted(index, LogRow(row.step, metrics))
         merged = {**metrics, **known.metrics, **finite}
         if differs or merged == known.metrics:
             self.num_duplicates += 1
@@ -81,6 +84,24 @@ class History:
             return len(self.rows)
         self.rows[index] = LogRow(row.step, merged)
         return index
+
+    def _restarted(self, index: int, row: LogRow) -> int:
+        self.restarts.append((row.step, self.rows[-1].step))
+        self.rows[index:] = [row]
+        return index
+
+    def _is_restart(self, index: int, row: LogRow) -> bool:
+        """Whether a step that comes late lies where no row of its kind is missing."""
+        after, names = self.rows[index], row.metrics.keys()
+        before = self.rows[index - 1].step if index else min(0, row.step - 1)
+        near = pairwise(self.rows[max(index - 4, 0) : index + 4])
+        widths = sorted(right.step - left.step for left, right in near if right is not after)
+        is_of_its_kind = names <= after.metrics.keys() or after.metrics.keys() <= names
+        return (
+            is_of_its_kind
+            and len(widths) >= FEWEST_WIDTHS
+            and after.step - before <= widths[len(widths) // 2]
+        )
 
     def names(self) -> set[str]:
         """Every metric name of the rows that count."""
@@ -91,7 +112,7 @@ class History:
         notes = []
         for step, last in self.restarts:
             notes.append(
-                f"restart: step {step} was written again after step {last}; what was logged from "
+                f"restart: step {step} was written after step {last}; what was logged from "
                 "there on before does not count, nor does an alarm it raised"
             )
         if self.num_duplicates:

@@ -2,6 +2,8 @@
 
 import math
 
+import pytest
+
 from mlflow_rlrisk.monitor import LogRow, judge_rows
 from mlflow_rlrisk.monitor.history import History
 from tests.monitor.histories import drop_history
@@ -48,6 +50,34 @@ def test_a_restart_gives_up_what_came_after_it() -> None:
 
     assert history.rows == [LogRow(10, {"entropy": 0.5}), LogRow(20, {"entropy": 0.6})]
     assert history.restarts == [(20, 40)]
+
+
+@pytest.mark.parametrize("start", [0, 50])
+@pytest.mark.parametrize("width", [1, 5, 7, 20])
+def test_a_restart_with_other_logging_steps_is_told_at_its_first_row(
+    start: int, width: int
+) -> None:
+    first = [(step, {"entropy": 0.5, "reward": 0.1}) for step in range(10, 101, 10)]
+    again = [(step, {"entropy": 0.4, "reward": 0.2}) for step in range(start + width, 101, width)]
+
+    history = history_of(*first, again[0])
+    whole = history_of(*first, *again)
+
+    assert history.restarts == whole.restarts == [(start + width, 100)]
+    kept = [step for step, _ in first if step < start + width]
+    assert [row.step for row in whole.rows] == kept + [step for step, _ in again]
+
+
+def test_rows_that_come_late_are_no_restart() -> None:
+    """A row that was missing, one of an evaluation, and a log that is written backwards."""
+    logged = [(step, {"entropy": 0.5, "reward": 0.1}) for step in range(0, 101, 10)]
+    swapped = [*logged[:4], logged[5], logged[4], *logged[6:]]
+    evaluated = [*logged, (45, {"eval_reward": 0.3})]
+
+    for rows in (swapped, evaluated, logged[::-1]):
+        history = history_of(*rows)
+        assert history.restarts == []
+        assert len(history.rows) == len(rows)
 
 
 def test_a_gap_is_said() -> None:
