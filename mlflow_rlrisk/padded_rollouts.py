@@ -4,14 +4,16 @@ A trainer keeps completions as rows of one width and masks what lies behind the 
 as answers, these tokens would be most of what is measured, and nobody drew them.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
 
 from mlflow_rlrisk.checkpoint import Checkpoint
+from mlflow_rlrisk.errors import SamplerError
 from mlflow_rlrisk.records import (
+    UNKNOWN_TOKEN,
     EntropyBounds,
     FinishReason,
     FloatArray,
@@ -54,6 +56,35 @@ def without_padding(
         rollouts = tuple(_first(rollout, size) for rollout, size in pairs)
         found.append(replace(group, rollouts=rollouts))
     return found, num_cut
+
+
+def refuse_padding(groups: Iterable[RolloutGroup], source: str) -> None:
+    """Refuse padded rollouts where no tokenizer says what to cut off.
+
+    A stop token ends a rollout, so it stands there once. Where most of those that stopped by
+    themselves end in one token twice or more, it fills their rows.
+
+    Raises:
+        SamplerError: They do.
+    """
+    num_stopped = 0
+    filled: dict[int, list[str]] = {}
+    for group in groups:
+        for rollout in group.rollouts:
+            ids = rollout.token_ids
+            if rollout.finish_reason is not FinishReason.STOP:
+                continue
+            num_stopped += 1
+            if len(ids) > 1 and ids[-1] == ids[-2] != UNKNOWN_TOKEN:
+                place = f"prompt {group.prompt.id}, rollout {rollout.sample_index}"
+                filled.setdefault(int(ids[-1]), []).append(place)
+    token, places = max(filled.items(), key=lambda each: len(each[1]), default=(0, []))
+    if 2 * len(places) > num_stopped:
+        raise SamplerError(
+            f"{source}: {len(places)} of {num_stopped} rollouts that stopped by themselves end in "
+            f"token {token} more than once (first: {places[0]}), as rows that are padded to one "
+            "width do, and padding would count as their tokens: cut each behind its stop token"
+        )
 
 
 def padding_note(num_cut: int, groups: Sequence[Group]) -> str:

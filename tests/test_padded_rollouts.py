@@ -13,8 +13,10 @@ import pytest
 from mlflow_rlrisk.assess import assess
 from mlflow_rlrisk.assessment_inputs import AssessmentInputs
 from mlflow_rlrisk.config import AssessmentConfig, LookaheadConfig, SamplingConfig
+from mlflow_rlrisk.errors import SamplerError
 from mlflow_rlrisk.padded_rollouts import without_padding
 from mlflow_rlrisk.records import FinishReason, Prompt, Rollout, RolloutGroup
+from mlflow_rlrisk.report import RiskReport
 from mlflow_rlrisk.rescored_rollouts import open_rollouts, rescore_mismatch
 from mlflow_rlrisk.rollout_lookahead import look_ahead_from
 from mlflow_rlrisk.rollout_store import RolloutStore
@@ -112,6 +114,48 @@ def test_a_padded_dump_has_the_mismatch_of_the_answers_in_it(
     assert found.num_tokens == sum(len(rollout.token_ids) for rollout in rollouts)
     assert found.values["max_abs"] < 2e-5
     assert f"padding behind {len(rows)} of {len(rows)} rollouts was left out" in found.notes
+
+
+@pytest.mark.parametrize("filler", [PAD, EOS, None])
+def test_a_padded_dump_is_refused_where_no_tokenizer_says_what_to_cut(
+    assessed: Path, tmp_path: Path, filler: int | None
+) -> None:
+    groups = open_rollouts(assessed, None).groups
+    shape: Callable[[Rollout], Rollout] = (lambda each: each) if filler is None else widened(filler)
+    rows = [
+        {
+            "prompt": group.prompt.text,
+            "completion": rollout.completion,
+            "finish_reason": str(rollout.finish_reason),
+            "token_ids": shape(rollout).token_ids.tolist(),
+            "entropies": np.asarray(shape(rollout).entropies).tolist(),
+        }
+        for group in groups
+        for rollout in group.rollouts
+    ]
+    dump = tmp_path / "dump.jsonl"
+    dump.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+    def replayed() -> RiskReport:
+        return assess(
+            dump,
+            PROMPTS,
+            verifier="tests.test_padded_rollouts:has_a_letter",
+            config=AssessmentConfig(
+                backend="replay", group_size=4, num_resamples=200, verifier_workers=1
+            ),
+            out_dir=tmp_path / "out",
+            run_preflight=False,
+        )
+
+    if filler is None:
+        lengths = [len(each.token_ids) for group in groups for each in group.rollouts]
+        tokens = replayed().metrics["rlrisk/completion_tokens"].value
+        assert tokens == pytest.approx(np.mean(lengths))
+        return
+    with pytest.raises(SamplerError, match=f"end in token {filler} more than once"):
+        replayed()
+    assert not (tmp_path / "out" / "rollouts").exists()
 
 
 def test_first_updates_do_not_train_on_padding(assessed: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from mlflow_rlrisk.checkpoint import Checkpoint
 from mlflow_rlrisk.config import AssessmentConfig
 from mlflow_rlrisk.errors import PromptSetError, SamplerError
+from mlflow_rlrisk.padded_rollouts import refuse_padding
 from mlflow_rlrisk.prompt_schemas import Schema, prompt_content
 from mlflow_rlrisk.prompt_sources import Row, parse_json
 from mlflow_rlrisk.records import (
@@ -113,7 +114,14 @@ class ReplaySampler:
                 yield GradedGroup(prompt=group.prompt, rollouts=group.rollouts, grades=grades)
 
     def estimate_s(self, prompts: Sequence[Prompt]) -> float | None:
-        """Nothing is sampled."""
+        """Nothing is sampled, and a dump whose rows are padded is not counted.
+
+        Raises:
+            SamplerError: It is such a one, or lacks a prompt.
+        """
+        if self._store is None:
+            self._require_all(prompts)
+            refuse_padding(self._groups(prompts), str(self._path))
         return None
 
     def template(self, prompts: Sequence[Prompt]) -> str:
