@@ -104,6 +104,11 @@ def measure(group: GradedGroup, success_threshold: float | None) -> PromptStatis
         right_answer_counts=(
             _multiplicities(right_answers) if answers and right_answers is not None else None
         ),
+        scored_text_counts=(
+            _multiplicities([_normalised(rollout.completion) for rollout, _ in scored])
+            if len(scored) < len(group.rollouts)
+            else None
+        ),
     )
 
 

@@ -235,6 +235,8 @@ class PromptStatistics:
         num_attacks: Programs that attacked the judge; ``None`` where nobody looked for attacks.
         right_answer_counts: Multiplicities of the distinct canonical answers of the correct
             rollouts, largest first; ``None`` where there are no answers or success is not defined.
+        scored_text_counts: Multiplicities of the distinct scored completions, largest first;
+            ``None`` where all are scored.
     """
 
     prompt_id: str
@@ -260,3 +262,4 @@ class PromptStatistics:
     entropy_pressure: float | None = None
     num_attacks: int | None = None
     right_answer_counts: tuple[int, ...] | None = None
+    scored_text_counts: tuple[int, ...] | None = None

@@ -176,7 +176,10 @@ def _add_agreement(table: PromptColumns, statistics: Sequence[PromptStatistics])
         return
     answers = _answer_counts(statistics)
     if answers is None:
-        said = [each.text_counts for each in statistics]
+        said = [
+            each.text_counts if each.scored_text_counts is None else each.scored_text_counts
+            for each in statistics
+        ]
         right = [each.correct_counts or () for each in statistics]
     else:  # one that gives no answer agrees with none
         said = [(*each[:-1], *[1] * each[-1]) for each in answers]

@@ -1,7 +1,18 @@
 """What a report says of the answers themselves: how many differ, and which agree."""
 
+import numpy as np
 import pytest
 
+from mlflow_rlrisk.measure import measure
+from mlflow_rlrisk.records import (
+    FinishReason,
+    Grade,
+    GradedGroup,
+    GradeStatus,
+    Prompt,
+    PromptStatistics,
+    Rollout,
+)
 from mlflow_rlrisk.report import RiskReport
 from tests.prompt_statistics import prompt, report_of
 
@@ -38,6 +49,37 @@ def test_where_two_rollouts_agree_a_share_is_right_and_without_answers_texts_agr
     assert value(report_of(written, group_size=2), "agreement_accuracy") == pytest.approx(1 / 5)
     report = report_of(alone, group_size=2)
     assert report.undefined["rlrisk/agreement_accuracy"] == "no two rollouts of a prompt agree"
+
+
+def test_texts_that_nobody_graded_agree_on_no_wrong_answer() -> None:
+    # Empty completions for which a reward function returns None are neither right nor wrong.
+    said = ["a", "a", "a", "b", "b", "c", "", "", "", ""]
+
+    report = report_of([graded(f"p{i}", said) for i in range(3)], group_size=2)
+
+    # Three pairs agree on the right answer and one pair on a wrong one.
+    assert value(report, "agreement_accuracy") == pytest.approx(3 / 4)
+    assert value(report, "duplicate_rate") == pytest.approx((3 + 1 + 6) / 45)
+
+
+def graded(prompt_id: str, said: list[str]) -> PromptStatistics:
+    """Completions of which ``a`` is right, other texts wrong and empty ones not judged."""
+    none = Grade(status=GradeStatus.NOT_APPLICABLE, reason="the verifier returned None")
+    rollouts = tuple(
+        Rollout(
+            prompt_id=prompt_id,
+            sample_index=index,
+            completion=text,
+            token_ids=np.array([2]),
+            logprobs=None,
+            entropies=None,
+            finish_reason=FinishReason.STOP,
+        )
+        for index, text in enumerate(said)
+    )
+    grades = tuple(Grade.scored(float(text == "a")) if text else none for text in said)
+    prompt = Prompt(id=prompt_id, content="?")
+    return measure(GradedGroup(prompt=prompt, rollouts=rollouts, grades=grades), None)
 
 
 def test_answers_of_which_none_is_known_to_be_right_are_no_share_of_0() -> None:
