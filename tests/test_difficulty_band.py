@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from scipy import stats
 
+from mlflow_rlrisk import cli
 from mlflow_rlrisk.difficulty_band import select_band
 from mlflow_rlrisk.errors import ConfigError, PromptSetError
 from tests.prompt_statistics import prompts
@@ -45,6 +46,18 @@ def test_an_empty_band_and_undefined_success_are_refused() -> None:
     shaped = [replace(each, num_correct=None, rewards=(0.5,) * 16) for each in prompts([8], 16)]
     with pytest.raises(PromptSetError, match="success-threshold"):
         select_band(shaped)
+
+
+@pytest.mark.parametrize("name", ["band.csv", "band.parquet", "band"])
+def test_a_name_that_promises_another_format_is_refused(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.run(["band", str(tmp_path), "--out", str(tmp_path / name)])
+
+    assert stopped.value.code == 2
+    assert "JSON lines are written" in capsys.readouterr().err
+    assert not (tmp_path / name).exists()
 
 
 def test_the_command_keeps_every_column_and_writes_the_control_beside_it(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import click
 
 from mlflow_rlrisk.commands.options import json_option
 from mlflow_rlrisk.commands.output import OK, tell
+from mlflow_rlrisk.errors import ConfigError
 
 
 @click.command()
@@ -42,9 +43,14 @@ def band(
     from mlflow_rlrisk.assessment_inputs import AssessmentInputs
     from mlflow_rlrisk.difficulty_band import select_band
     from mlflow_rlrisk.measure import measure
+    from mlflow_rlrisk.prompt_sources import JSON_SUFFIXES
     from mlflow_rlrisk.rollout_shards import write_text_atomically
     from mlflow_rlrisk.stored_assessment import stored_groups
 
+    target = Path(out)
+    if target.suffix.lower() not in JSON_SUFFIXES:
+        need = f"JSON lines are written; a name that says so is needed: {sorted(JSON_SUFFIXES)}"
+        raise ConfigError("out", out, need)
     inputs = AssessmentInputs.load(Path(folder))
     threshold = inputs.config.success_threshold
     places = inputs.prompt_places()
@@ -57,7 +63,6 @@ def band(
         seed=seed,
     )
     rows = {prompt.id: dict(prompt.columns) for prompt in inputs.prompts}
-    target = Path(out)
     control = target.with_suffix(f".control{target.suffix}")
     write_text_atomically(target, _lines(rows, found.chosen))
     write_text_atomically(control, _lines(rows, found.control))
