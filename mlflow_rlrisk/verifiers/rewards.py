@@ -7,6 +7,8 @@ their sum where it adds them up. A part can be chosen with ``#NAME`` behind the 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
+from numbers import Real
 from typing import Any
 
 from mlflow_rlrisk.verifiers import Outcome
@@ -88,9 +90,11 @@ def to_outcome(value: Any, answer: object) -> Outcome:
 
 
 def as_plain(value: Any) -> Any:
-    """Arrays, tensors and their scalars as Python values."""
+    """Arrays, tensors and their scalars as Python values; fractions and decimals as floats."""
     if isinstance(value, list | tuple | str | bool | int | float | Mapping) or value is None:
         return value
+    if isinstance(value, Real | Decimal):
+        return float(value)
     for method in ("tolist", "item"):
         if callable(getattr(value, method, None)):
             return getattr(value, method)()

@@ -1,5 +1,7 @@
 import asyncio
 import itertools
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -94,6 +96,7 @@ def test_async_functions_share_one_event_loop() -> None:
         (np.array([1.0, 0.5], dtype=np.float32), [1.0, 0.5]),
         ([np.float64(0.5), np.bool_(True)], [0.5, 1.0]),
         ([np.array(0.5), np.int64(2)], [0.5, 2.0]),
+        ([Fraction(1, 2), Decimal("0.25")], [0.5, 0.25]),  # torch.tensor in TRL takes them
     ],
 )
 def test_numbers_of_every_kind_are_rewards(value: Any, expected: list[float]) -> None:
@@ -135,6 +138,7 @@ def test_a_torch_tensor_is_a_list_of_rewards() -> None:
         ([1.0] * 3, "returned 3 rewards for 2 completions"),
         ([float("nan")] * 2, "returned nan, no finite number"),
         ([float("inf")] * 2, "returned inf, no finite number"),
+        ([Decimal("NaN")] * 2, "returned nan, no finite number"),
         (["1.0"] * 2, "returned str '1.0', no number"),
         ([[1.0]] * 2, "returned list"),
         ([1j] * 2, "returned complex"),
