@@ -6,7 +6,7 @@ between, and costs one wait for the disk less.
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import datetime
 from typing import Any
 
@@ -54,7 +54,7 @@ class JoinedSessions:
 
     @contextmanager
     def checking(self, check: Check) -> Iterator[None]:
-        """Let the next session of this thread that writes begin with ``check``."""
+        """Let the sessions of this thread that write begin with ``check``."""
         self._own.check = check
         try:
             yield
@@ -65,15 +65,14 @@ class JoinedSessions:
     def __call__(self, read_only: bool = True) -> Iterator[Any]:
         """A session, as the store's own session maker gives it."""
         due = None if read_only else getattr(self._own, "due", None)
-        if due is None:
-            with self._make_session(read_only=read_only) as session:
-                if not read_only and getattr(self._own, "check", None) is not None:
-                    self._own.check(session)
-                yield session
-            return
-        with self._log.turn(), self._make_session(read_only=False) as session:
-            # Before every commit, not after the block: the store may commit within it.
-            sa.event.listen(session, "before_commit", self._append_due)
+        check = None if read_only else getattr(self._own, "check", None)
+        turn = nullcontext if due is None else self._log.turn
+        with turn(), self._make_session(read_only=read_only) as session:
+            if check is not None:
+                check(session)
+            if due is not None:
+                # Before every commit, not after the block: the store may commit within it.
+                sa.event.listen(session, "before_commit", self._append_due)
             yield session
 
     def _append_due(self, session: Any) -> None:

@@ -21,15 +21,18 @@ from mlflow.store.model_registry.dbmodels.models import (
 from mlflow_rlrisk.gate.tags import is_reserved
 
 _MODEL = SqlRegisteredModel.__table__
-_READ = (
-    (SqlModelVersion.__table__, ("version", "current_stage", "source", "storage_location")),
-    (SqlRegisteredModelAlias.__table__, ("version", "alias")),
+_EVIDENCE = (
+    (SqlModelVersion.__table__, ("version", "source", "storage_location")),
     (SqlModelVersionTag.__table__, ("version", "key", "value")),
+)
+_HELD = (
+    (SqlModelVersion.__table__, ("version", "current_stage")),
+    (SqlRegisteredModelAlias.__table__, ("version", "alias")),
     (SqlRegisteredModelTag.__table__, ("key", "value")),
 )
 
 State = list[tuple[Any, ...]]
-"""Versions, aliases and verdict tags of a model, or of one of its versions."""
+"""Where the files of versions lie and their verdict tags; of a model also what it holds."""
 
 
 class ChangedMeanwhileError(MlflowException):
@@ -87,18 +90,18 @@ class Judged:
 def state_of(
     session: Any, workspace: str, name: str, version: str | None, *, lock: bool = False
 ) -> State:
-    """What a model holds that a decision about a version's tags, or about its name, depends on.
+    """What a decision about a version (``None``: about a model's name) depends on.
 
     A model may have thousands of versions, and each gets a dozen tags: no write reads them all.
     """
     found: State = []
-    for table, columns in _READ:
+    for table, columns in _EVIDENCE if version is not None else _EVIDENCE + _HELD:
         query = (
             sa.select(*(table.c[column] for column in columns))
             .where(table.c.workspace == workspace, table.c.name == name)
             .order_by(*(table.c[column] for column in columns[:2]))
         )
-        if version is not None and "version" in columns:
+        if version is not None:
             query = query.where(table.c.version == int(version))
         rows = session.execute(query.with_for_update() if lock else query).all()
         found += [tuple(row) for row in rows if "key" not in columns or is_reserved(row.key)]

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from mlflow.entities.model_registry import ModelVersionTag
@@ -34,6 +34,7 @@ from mlflow.utils.validation import _validate_model_version
 
 from mlflow_rlrisk.errors import ConfigError
 from mlflow_rlrisk.gate.audit import AuditLog, Entry
+from mlflow_rlrisk.gate.evidence import original_of
 from mlflow_rlrisk.gate.gatekeeper import DONE, FAILED, Gatekeeper, utc_now
 from mlflow_rlrisk.gate.joined import JoinedSessions
 from mlflow_rlrisk.gate.judged_state import ChangedMeanwhileError, Judged, state_of
@@ -45,6 +46,7 @@ SCHEME_PREFIX = "rlrisk+"
 MAX_TRIES = 20
 """Decisions that others overtake before one is given up."""
 _ARCHIVED = Target("stage", STAGE_ARCHIVED)
+_Leave = TypeVar("_Leave")
 
 
 def make_store(store_uri: str, tracking_uri: str | None = None) -> SqlAlchemyStore:
@@ -89,10 +91,16 @@ class _GatedStore(SqlAlchemyStore):
 
     def set_registered_model_alias(self, name: str, alias: str, version: Any) -> None:
         target = Target("alias", alias)
-        with refusing("set_alias"):
-            entry = self.gatekeeper.admit("set_alias", name, _number(version), target)
-        with self._acting("set_alias", name, entry, version=str(version), target=f"alias.{alias}"):
-            super().set_registered_model_alias(name, alias, version)
+
+        def admit() -> Entry | None:
+            return self.gatekeeper.admit("set_alias", name, _number(version), target)
+
+        def write(entry: Entry | None) -> None:
+            told = {"version": str(version), "target": target.key}
+            with self._acting("set_alias", name, entry, **told):
+                super(_GatedStore, self).set_registered_model_alias(name, alias, version)
+
+        self._as_judged("set_alias", name, _number(version), admit, write)
 
     def delete_registered_model_alias(self, name: str, alias: str) -> None:
         super().delete_registered_model_alias(name, alias)
@@ -102,19 +110,25 @@ class _GatedStore(SqlAlchemyStore):
         self, name: str, version: Any, stage: str, archive_existing_versions: bool
     ) -> Any:
         target = Target("stage", get_canonical_stage(stage))
-        entry = None
-        with refusing("transition_stage"):
+
+        def admit() -> Entry | None:
+            entry = None
             if target.name != STAGE_NONE:  # a version can always leave, as an alias can be deleted
                 entry = self.gatekeeper.admit("transition_stage", name, _number(version), target)
             if archive_existing_versions:
                 leaving = [each for each, held in self._held_places(name) if held == target]
                 archived = [(each, _ARCHIVED) for each in leaving if each != _number(version)]
                 self.gatekeeper.admit_archiving(name, archived)
-        told = {"version": str(version), "target": target.key}
-        with self._acting("transition_stage", name, entry, **told):
-            return super().transition_model_version_stage(
-                name, version, stage, archive_existing_versions
-            )
+            return entry
+
+        def move(entry: Entry | None) -> Any:
+            told = {"version": str(version), "target": target.key}
+            with self._acting("transition_stage", name, entry, **told):
+                return super(_GatedStore, self).transition_model_version_stage(
+                    name, version, stage, archive_existing_versions
+                )
+
+        return self._as_judged("transition_stage", name, _number(version), admit, move)
 
     def create_model_version(
         self,
@@ -126,11 +140,22 @@ class _GatedStore(SqlAlchemyStore):
         **named: Any,
     ) -> Any:
         given = {tag.key: tag.value for tag in tags or []}
+
+        def admit() -> dict[str, str]:
+            return self.gatekeeper.admit_creation(name, source, given)
+
+        def create(kept: dict[str, str]) -> Any:
+            entities = [ModelVersionTag(key, value) for key, value in kept.items()]
+            with self._acting("create_version", name, None, target=source):
+                return super(_GatedStore, self).create_model_version(
+                    name, source, run_id, entities, *more, **named
+                )
+
+        if (copied := original_of(source)) is not None:
+            return self._as_judged("create_version", *copied, admit, create)
         with refusing("create_version"):
-            kept = self.gatekeeper.admit_creation(name, source, given)
-        entities = [ModelVersionTag(key, value) for key, value in kept.items()]
-        with self._acting("create_version", name, None, target=source):
-            return super().create_model_version(name, source, run_id, entities, *more, **named)
+            kept = admit()
+        return create(kept)
 
     def rename_registered_model(self, name: str, new_name: str) -> Any:
         def admit() -> None:
@@ -138,7 +163,7 @@ class _GatedStore(SqlAlchemyStore):
             tags = self.get_registered_model(name).tags
             self.gatekeeper.admit_renaming(name, new_name, held, list(tags))
 
-        def rename() -> Any:
+        def rename(_: None) -> Any:
             return super(_GatedStore, self).rename_registered_model(name, new_name)
 
         renamed = self._as_judged("rename", name, None, admit, rename)
@@ -149,7 +174,7 @@ class _GatedStore(SqlAlchemyStore):
         def admit() -> None:
             self.gatekeeper.admit_tag(name, _number(version), tag.key, str(tag.value))
 
-        def write() -> None:
+        def write(_: None = None) -> None:
             super(_GatedStore, self).set_model_version_tag(name, version, tag)
 
         if is_reserved(tag.key):
@@ -166,7 +191,7 @@ class _GatedStore(SqlAlchemyStore):
         def admit() -> None:
             self.gatekeeper.admit_tag(name, _number(version), key, None)
 
-        def delete() -> None:
+        def delete(_: None = None) -> None:
             super(_GatedStore, self).delete_model_version_tag(name, version, key)
 
         if is_reserved(key):
@@ -228,10 +253,13 @@ class _GatedStore(SqlAlchemyStore):
         action: str,
         name: str,
         version: str | None,
-        admit: Callable[[], None],
-        act: Callable[[], Any],
+        admit: Callable[[], _Leave],
+        act: Callable[[_Leave], Any],
     ) -> Any:
-        """Judge and act on one state of a model, or of a version; anew where others changed it."""
+        """Judge and act on one state of a model, or of a version; anew where others changed it.
+
+        What ``admit`` returns is handed to ``act``.
+        """
         about: dict[str, Any] = {"name": name, "version": version}
         about["workspace"] = self._get_active_workspace()
         tries = 0
@@ -241,10 +269,10 @@ class _GatedStore(SqlAlchemyStore):
                 state = state_of(session, **about)
             judged = Judged(action=action, state=state, **about)
             with refusing(action):
-                admit()
+                leave = admit()
             try:
                 with self.ManagedSessionMaker.checking(judged.check):
-                    return act()
+                    return act(leave)
             except ChangedMeanwhileError:
                 if tries == MAX_TRIES:
                     raise
@@ -255,6 +283,8 @@ class _GatedStore(SqlAlchemyStore):
         try:
             with self.ManagedSessionMaker.carrying(entry, utc_now()):
                 yield
+        except ChangedMeanwhileError:  # nothing failed: it is judged anew
+            raise
         except MlflowException as error:
             self.gatekeeper.note(action, FAILED, name, message=str(error.message), **more)
             raise

