@@ -4,7 +4,6 @@
 with all their columns. Together with the stored rollouts they need neither model nor dataset.
 """
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 from mlflow_rlrisk.budget_record import Look, SequentialBudget
 from mlflow_rlrisk.config import AssessmentConfig
+from mlflow_rlrisk.content import text_digest
 from mlflow_rlrisk.errors import RLRiskError, RolloutStoreError
 from mlflow_rlrisk.prompts import PromptSet
 from mlflow_rlrisk.records import Message, Prompt
@@ -132,7 +132,7 @@ def _budget_from_json(raw: dict[str, Any] | None) -> SequentialBudget | None:
 
 def _digest(head: dict[str, Any], prompts: str) -> str:
     """SHA-256 over both files: prompts that were cut off would be judged as if they were all."""
-    return hashlib.sha256((json.dumps(head, sort_keys=True) + prompts).encode()).hexdigest()
+    return text_digest(json.dumps(head, sort_keys=True) + prompts)
 
 
 def _prompt_to_json(prompt: Prompt) -> dict[str, Any]:

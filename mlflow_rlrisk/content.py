@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mlflow_rlrisk.errors import CheckpointError
 
@@ -31,6 +31,11 @@ def content_digest(entries: Iterable[FileEntry]) -> str:
 def text_digest(text: str) -> str:
     """SHA-256 of a text."""
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def json_digest(value: Any) -> str:
+    """SHA-256 of a JSON value, whatever the order of its keys."""
+    return text_digest(json.dumps(value, sort_keys=True))
 
 
 def file_entry(name: str, path: Path) -> FileEntry:

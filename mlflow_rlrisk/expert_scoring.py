@@ -4,7 +4,6 @@ What is kept is named by everything it depends on, so that any folder of an asse
 for the same checkpoint and the same examples, whatever it sampled.
 """
 
-import hashlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ import numpy as np
 
 from mlflow_rlrisk.checkpoint import Checkpoint
 from mlflow_rlrisk.config import AssessmentConfig
+from mlflow_rlrisk.content import json_digest
 from mlflow_rlrisk.errors import ConfigError, SamplerError
 from mlflow_rlrisk.evidence import AssessmentContext, Evidence
 from mlflow_rlrisk.expert_examples import ExpertExample, ExpertSet
@@ -139,8 +139,7 @@ def _identity(
 
 
 def _file_name(identity: dict[str, Any]) -> str:
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    return f"{digest[:16]}.json"
+    return f"{json_digest(identity)[:16]}.json"
 
 
 def _places(kept: Sequence[str | Path | None], name: str) -> list[Path]:

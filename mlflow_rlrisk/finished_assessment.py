@@ -16,7 +16,7 @@ from typing import Any
 from mlflow_rlrisk.assessment_inputs import INPUTS, PROMPTS
 from mlflow_rlrisk.checkpoint import Checkpoint
 from mlflow_rlrisk.config import AssessmentConfig, PolicyConfig
-from mlflow_rlrisk.content import file_entry, own_code, text_digest
+from mlflow_rlrisk.content import file_entry, json_digest, own_code, text_digest
 from mlflow_rlrisk.errors import RLRiskError
 from mlflow_rlrisk.evidence import AssessmentContext
 from mlflow_rlrisk.expert_examples import ExpertSet
@@ -158,7 +158,7 @@ class Request:
             "report": report.to_dict(),
             "statistics": [[getattr(each, name) for name in _COUNTED] for each in statistics],
         }
-        text = json.dumps(body | {"digest": _digest(body)}, allow_nan=False)
+        text = json.dumps(body | {"digest": json_digest(body)}, allow_nan=False)
         write_text_atomically(folder / FINISHED, text + "\n")
 
     def _verifier_digest(self) -> str | None:
@@ -199,9 +199,9 @@ def _read(folder: Path, key: Mapping[str, Any]) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     raw: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    if raw["schema_version"] != SCHEMA_VERSION or _digest(raw["key"]) != _digest(key):
+    if raw["schema_version"] != SCHEMA_VERSION or json_digest(raw["key"]) != json_digest(key):
         return None
-    if raw.pop("digest") != _digest(raw):
+    if raw.pop("digest") != json_digest(raw):
         raise ValueError("it is not as it was written")
     return raw if raw["files"] == _files(folder) else None
 
@@ -210,10 +210,6 @@ def _statistics(row: Sequence[Any]) -> PromptStatistics:
     values = (tuple(value) if isinstance(value, list) else value for value in row)
     named: dict[str, Any] = dict(zip(_COUNTED, values, strict=True))
     return PromptStatistics(**named)
-
-
-def _digest(body: Mapping[str, Any]) -> str:
-    return text_digest(json.dumps(body, sort_keys=True))
 
 
 def _files(folder: Path) -> dict[str, str]:

@@ -1,6 +1,5 @@
 """Where an assessment comes from, and the folder that its rollouts therefore belong in."""
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import Any
 from mlflow_rlrisk.assessment_inputs import AssessmentInputs
 from mlflow_rlrisk.checkpoint import Checkpoint
 from mlflow_rlrisk.config import AssessmentConfig, PolicyConfig, SamplingConfig
+from mlflow_rlrisk.content import json_digest
 from mlflow_rlrisk.errors import ConfigError, RolloutStoreError
 from mlflow_rlrisk.prompts import PromptSet
 from mlflow_rlrisk.report import Provenance
@@ -53,7 +53,7 @@ def provenance_of(
     digests = {
         "prompts": prompts.digest,
         "verifier": pool.verifier.digest,
-        "sampler": hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest(),
+        "sampler": json_digest(identity),
         "policy": policy.digest(),
     }
     if checkpoint is None:
@@ -120,8 +120,7 @@ def assessment_folder(
         return _named(out_dir)
     if out_root is None:
         return None
-    key = json.dumps(store_identity(provenance), sort_keys=True)
-    name = f"{_slug(model)}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+    name = f"{_slug(model)}-{json_digest(store_identity(provenance))[:12]}"
     return Path(out_root).expanduser() / name
 
 

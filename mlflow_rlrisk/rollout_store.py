@@ -6,7 +6,6 @@ loses what was in flight and a rerun samples only what is missing. Grades lie ap
 another verifier can replace them without a model.
 """
 
-import hashlib
 import json
 import logging
 import shutil
@@ -19,6 +18,7 @@ from typing import Self
 import numpy as np
 import pyarrow as pa
 
+from mlflow_rlrisk.content import text_digest
 from mlflow_rlrisk.errors import RolloutStoreError
 from mlflow_rlrisk.records import Grade, GradedGroup, Prompt, Rollout, RolloutGroup
 from mlflow_rlrisk.rollout_shards import (
@@ -345,7 +345,7 @@ def _first(count: int) -> int:
 
 def _name(parts: Sequence[str]) -> str:
     """A name from the content's keys: the same groups written twice replace each other."""
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
+    return text_digest("\n".join(parts))[:24]
 
 
 def _read_manifest(path: Path) -> dict[str, str]:

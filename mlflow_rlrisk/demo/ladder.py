@@ -4,7 +4,6 @@ A finished ladder is used again as long as everything it depends on (base, exper
 library versions) and the weights themselves still have the digests of its record.
 """
 
-import hashlib
 import json
 import re
 import shutil
@@ -12,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mlflow_rlrisk.content import file_entry, json_digest
 from mlflow_rlrisk.demo.make_base import BASE, digests
 from mlflow_rlrisk.demo.make_data import EXPERT
 from mlflow_rlrisk.demo.tokenizer import load_tokenizer
@@ -142,7 +142,7 @@ def _key() -> str:
 
     parts: dict[str, Any] = {
         "base": digests(BASE),
-        "expert": hashlib.sha256(EXPERT.read_bytes()).hexdigest(),
+        "expert": file_entry(EXPERT.name, EXPERT).sha256,
         "depths": DEPTHS,
         "learning_rate": LEARNING_RATE,
         "batch_size": BATCH_SIZE,
@@ -150,4 +150,4 @@ def _key() -> str:
         "torch": torch.__version__,
         "transformers": transformers.__version__,
     }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    return json_digest(parts)

@@ -4,12 +4,12 @@ The settings are the same for every rung. A finished run is used again as long a
 settings and its result have the digests of its record.
 """
 
-import hashlib
 import json
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mlflow_rlrisk.content import file_entry, json_digest
 from mlflow_rlrisk.demo.ladder import read_record
 from mlflow_rlrisk.demo.make_base import digests
 from mlflow_rlrisk.demo.make_data import RL
@@ -119,12 +119,12 @@ def _key(checkpoint: Path) -> str:
 
     parts = {
         "start": digests(checkpoint),
-        "prompts": hashlib.sha256(RL.read_bytes()).hexdigest(),
+        "prompts": file_entry(RL.name, RL).sha256,
         "settings": _settings(),
         "torch": torch.__version__,
         "trl": trl.__version__,
     }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    return json_digest(parts)
 
 
 def _stored_run(folder: Path, key: str) -> RlRun | None:
