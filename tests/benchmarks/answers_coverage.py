@@ -17,7 +17,7 @@ from mlflow_rlrisk.lineage.measures import mean_estimate
 from mlflow_rlrisk.lineage.modes import MODE_SIZE, Sample, answer_modes
 from mlflow_rlrisk.statistics import pass_at_k
 from tests.benchmarks.coverage import NUM_SEEDS, kept_bootstrap
-from tests.benchmarks.held import Held, arguments, report
+from tests.benchmarks.held import Held, run
 from tests.benchmarks.paired import populations
 from tests.coverage_populations import POPULATIONS, Population
 
@@ -100,10 +100,5 @@ def cells(reps: int) -> Iterator[list[dict[str, Any]]]:
             yield held.rows(of="answers", population=population.name, **design)
 
 
-def main() -> None:
-    given = arguments(__doc__, reps=400)
-    report(cells(given.reps), given.json)
-
-
 if __name__ == "__main__":
-    main()
+    run(cells, __doc__, reps=400)

@@ -16,7 +16,7 @@ from scipy import stats
 from mlflow_rlrisk.statistics import observed_success, usable_signal
 from mlflow_rlrisk.verifier_audit.rollouts import signal
 from mlflow_rlrisk.verifier_audit.sample import Rates, random_sample_rates, strata_rates
-from tests.benchmarks.held import Held, arguments, report
+from tests.benchmarks.held import Held, run
 
 VERIFIERS = ((0.8, 0.3), (0.95, 0.05), (0.99, 0.01))
 """True and false positive rate."""
@@ -90,10 +90,5 @@ def cells(reps: int) -> Iterator[list[dict[str, Any]]]:
     yield from of_signal(reps // CHEAPER)
 
 
-def main() -> None:
-    given = arguments(__doc__, reps=1600)
-    report(cells(given.reps), given.json)
-
-
 if __name__ == "__main__":
-    main()
+    run(cells, __doc__, reps=1600)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mlflow_rlrisk.calibration.validation import brier_interval
-from tests.benchmarks.held import Held, arguments, report
+from tests.benchmarks.held import Held, run
 
 LINEAGES = (3, 5, 8, 16)
 CHECKPOINTS = 24
@@ -32,10 +32,5 @@ def cells(reps: int) -> Iterator[list[dict[str, Any]]]:
             yield held.rows(population=name, lineages=count)
 
 
-def main() -> None:
-    given = arguments(__doc__, reps=1000)
-    report(cells(given.reps), given.json)
-
-
 if __name__ == "__main__":
-    main()
+    run(cells, __doc__, reps=1000)

@@ -15,7 +15,7 @@ import numpy as np
 
 from mlflow_rlrisk.expert_profile import DISRUPTIVE, MASTERED, ExpertProfile
 from tests.benchmarks.coverage import NUM_SEEDS, kept_bootstrap
-from tests.benchmarks.held import Held, arguments, report
+from tests.benchmarks.held import Held, run
 
 SHAPES = (0.3, 1.0, 3.0)
 SIZES = (50, 128, 200)
@@ -62,10 +62,5 @@ def cells(reps: int) -> Iterator[list[dict[str, Any]]]:
             yield held.rows(shape=shape, N=size)
 
 
-def main() -> None:
-    given = arguments(__doc__, reps=600)
-    report(cells(given.reps), given.json)
-
-
 if __name__ == "__main__":
-    main()
+    run(cells, __doc__, reps=600)

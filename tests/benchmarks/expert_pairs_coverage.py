@@ -23,7 +23,7 @@ from mlflow_rlrisk.lineage.measures import Measure
 from mlflow_rlrisk.statistics import jackknife_ratios
 from tests.benchmarks.coverage import NUM_SEEDS, kept_bootstrap
 from tests.benchmarks.expert_coverage import LEVEL, POPULATION, SHAPES, SIZES
-from tests.benchmarks.held import Held, arguments, report
+from tests.benchmarks.held import Held, run
 
 STEPS = ((-0.7, 0.4), (0.15, 0.4))
 """Mean and spread of what SFT and RL add to the logarithm of an example's level."""
@@ -103,10 +103,5 @@ def cells(reps: int) -> Iterator[list[dict[str, Any]]]:
             yield held.rows(shape=shape, N=size)
 
 
-def main() -> None:
-    given = arguments(__doc__, reps=1000)
-    report(cells(given.reps), given.json)
-
-
 if __name__ == "__main__":
-    main()
+    run(cells, __doc__, reps=1000)

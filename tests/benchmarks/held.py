@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +47,22 @@ class Held:
         ]
 
 
-def report(cells: Iterable[list[dict[str, Any]]], path: Path | None) -> None:
-    """Print the rows as they come and how many lie within 93 to 97 %; write them, if asked to."""
+def run(
+    cells: Callable[[int], Iterable[list[dict[str, Any]]]], description: str | None, *, reps: int
+) -> None:
+    """Print the rows as they come and how many lie within 93 to 97 %; write them, if asked to.
+
+    Args:
+        cells: Gives the rows of each cell, of so many simulations.
+        description: Of the command.
+        reps: Simulations, where ``--reps`` does not say.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--reps", type=int, default=reps)
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
     rows = []
-    for cell in cells:
+    for cell in cells(given.reps):
         rows += cell
         for row in cell:
             print(json.dumps(row), flush=True)
@@ -65,13 +77,5 @@ def report(cells: Iterable[list[dict[str, Any]]], path: Path | None) -> None:
         f"Monte Carlo errors of it; from {min(shares):.1%} to {max(shares):.1%}, "
         f"mean {sum(shares) / len(shares):.1%}"
     )
-    if path is not None:
-        path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-
-
-def arguments(description: str | None, reps: int) -> argparse.Namespace:
-    """``--reps`` and ``--json``."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--reps", type=int, default=reps)
-    parser.add_argument("--json", type=Path)
-    return parser.parse_args()
+    if given.json is not None:
+        given.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")

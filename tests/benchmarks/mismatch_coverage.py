@@ -19,7 +19,7 @@ from mlflow_rlrisk.statistics import ratio_interval
 from mlflow_rlrisk.statistics.mismatch import mismatch_sums
 from mlflow_rlrisk.train_inference_mismatch import BOUNDS
 from tests.benchmarks.coverage import NUM_SEEDS, kept_bootstrap
-from tests.benchmarks.held import Held, arguments, report
+from tests.benchmarks.held import Held, run
 
 Array = npt.NDArray[np.float64]
 LARGEST, SHAPES = 0.12, (1.0, 3.0)
@@ -101,10 +101,5 @@ def cells(reps: int) -> Iterator[list[dict[str, Any]]]:
             yield held.rows(outliers=outliers, N=size)
 
 
-def main() -> None:
-    given = arguments(__doc__, reps=400)
-    report(cells(given.reps), given.json)
-
-
 if __name__ == "__main__":
-    main()
+    run(cells, __doc__, reps=400)

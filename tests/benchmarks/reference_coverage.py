@@ -25,7 +25,7 @@ from mlflow_rlrisk.lineage.drift import divergence
 from mlflow_rlrisk.lineage.measures import mean_estimate
 from mlflow_rlrisk.records import PromptStatistics
 from tests.benchmarks.coverage import NUM_SEEDS, kept_bootstrap
-from tests.benchmarks.held import Held, arguments, report
+from tests.benchmarks.held import Held, run
 from tests.coverage_populations import POPULATIONS, Population, draw
 from tests.prompt_statistics import prompts, report_of
 
@@ -139,10 +139,5 @@ def cells(reps: int) -> Iterator[list[dict[str, Any]]]:
             yield held.rows(of="spread ratio", population=f"gains of {gain:.2f}", N=size)
 
 
-def main() -> None:
-    given = arguments(__doc__, reps=400)
-    report(cells(given.reps), given.json)
-
-
 if __name__ == "__main__":
-    main()
+    run(cells, __doc__, reps=400)
