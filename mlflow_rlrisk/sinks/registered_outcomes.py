@@ -77,50 +77,50 @@ def registered_outcomes(
     by_version: dict[str, _Recorded] = {}  # a version may be named by number and by alias
     for reference in references:
         try:
-            found = _recorded(reference, lineage_tag)
+            if (found := _recorded(reference, lineage_tag)) is not None:
+                by_version[found.reference] = found
         except HistoryError as error:
             left_out.append(LeftOut(checkpoint=reference, reason=str(error)))
-            continue
-        if found is not None:
-            by_version[found.reference] = found
     recorded, copies = _without_copies(list(by_version.values()))
     left_out += copies
     quantities = Counter(run.get("quantity") for each in recorded for run in each.runs)
     quantity = str(quantities.most_common(1)[0][0]) if quantities else "pass_at_1"
     rows: list[OutcomeRow] = []
     for each in recorded:
-        runs = [run for run in each.runs if run.get("quantity") == quantity]
-        if not runs:
-            reason = f"its outcome is no {quantity}, which most outcomes are"
-            left_out.append(LeftOut(checkpoint=each.reference, reason=reason))
-            continue
         try:
-            report = report_of(each.reference)
+            rows.append(_row(client, each, quantity, components, min_gain, devices))
         except (SinkError, ReportError, ModelReferenceError) as error:
             left_out.append(LeftOut(checkpoint=each.reference, reason=str(error)))
-            continue
-        if report.risk_index is None:
-            reason = "its report has no risk index"
-        elif formula_digest(report.policy.components) != formula_digest(components) or (
-            not is_of_present_formula(report)
-        ):
-            reason = "its report was judged by another formula of the index: rlrisk rescore"
-        else:
-            read = [_run(client, run, devices) for run in runs]
-            rows.append(
-                merged(
-                    each.lineage,
-                    each.reference,
-                    report.risk_index,
-                    {name: metric.value for name, metric in report.metrics.items()},
-                    read,
-                    min_gain=min_gain,
-                    is_preregistered=_is_older(report, runs),
-                )
-            )
-            continue
-        left_out.append(LeftOut(checkpoint=each.reference, reason=reason))
     return rows, left_out, quantity
+
+
+def _row(
+    client: "MlflowClient",
+    recorded: _Recorded,
+    quantity: str,
+    components: Mapping[str, ComponentConfig],
+    min_gain: float | None,
+    devices: float,
+) -> OutcomeRow:
+    """One checkpoint with its runs; what it raises says why it cannot be used."""
+    runs = [run for run in recorded.runs if run.get("quantity") == quantity]
+    if not runs:
+        raise ReportError(f"its outcome is no {quantity}, which most outcomes are")
+    report = report_of(recorded.reference)
+    if report.risk_index is None:
+        raise ReportError("its report has no risk index")
+    is_same = formula_digest(report.policy.components) == formula_digest(components)
+    if not is_same or not is_of_present_formula(report):
+        raise ReportError("its report was judged by another formula of the index: rlrisk rescore")
+    return merged(
+        recorded.lineage,
+        recorded.reference,
+        report.risk_index,
+        {name: metric.value for name, metric in report.metrics.items()},
+        [_run(client, run, devices) for run in runs],
+        min_gain=min_gain,
+        is_preregistered=_is_older(report, runs),
+    )
 
 
 def is_of_present_formula(report: "RiskReport") -> bool:
@@ -163,11 +163,10 @@ def _recorded(reference: str, lineage_tag: str | None) -> _Recorded | None:
     if version is None:
         need = "models:/name or models:/name/version is needed"
         raise SinkError(f"{reference}: outcomes are recorded on registered versions, {need}")
-    tags = version.tags
-    runs = recorded_outcomes(tags.get(OUTCOME_TAG))
+    runs = recorded_outcomes(version.tags.get(OUTCOME_TAG))
     if not runs:
         return None
-    lineage = tags.get(lineage_tag) if lineage_tag is not None else None
+    lineage = version.tags.get(lineage_tag) if lineage_tag is not None else None
     return _Recorded(
         reference=f"models:/{version.name}/{version.version}",
         original=original_of(version),
