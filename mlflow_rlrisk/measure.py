@@ -7,6 +7,7 @@ counted and never become a wrong answer.
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import compress
 
 import numpy as np
 import numpy.typing as npt
@@ -64,18 +65,9 @@ def measure(group: GradedGroup, success_threshold: float | None) -> PromptStatis
     correct = successes(rewards, success_threshold)
     answers = [grade.answer for _, grade in scored if grade.answer is not None]
     texts = [_normalised(rollout.completion) for rollout in group.rollouts]
-    correct_texts = right_answers = None
-    if correct is not None:
-        right_answers = [
-            grade.answer
-            for (_, grade), is_correct in zip(scored, correct, strict=True)
-            if is_correct and grade.answer is not None
-        ]
-        correct_texts = [
-            _normalised(rollout.completion)
-            for (rollout, _), is_correct in zip(scored, correct, strict=True)
-            if is_correct
-        ]
+    right = list(compress(scored, correct or ()))
+    correct_texts = [_normalised(rollout.completion) for rollout, _ in right]
+    right_answers = [grade.answer for _, grade in right if grade.answer is not None]
     entropy_sum, sequence_entropy, num_low = _entropy(group.rollouts)
     bounds = _bounds(group.rollouts)
     return PromptStatistics(
@@ -92,7 +84,7 @@ def measure(group: GradedGroup, success_threshold: float | None) -> PromptStatis
         num_low_entropy=num_low,
         nll_sum=_nll(group.rollouts),
         answer_counts=_multiplicities(answers) if answers else None,
-        correct_counts=None if correct_texts is None else _multiplicities(correct_texts),
+        correct_counts=None if correct is None else _multiplicities(correct_texts),
         text_counts=_multiplicities(texts),
         num_loops=_num_loops(group.rollouts),
         num_unparsed=len(scored) - len(answers) if answers else None,
@@ -102,7 +94,7 @@ def measure(group: GradedGroup, success_threshold: float | None) -> PromptStatis
         entropy_pressure=_pressure([rollout for rollout, _ in scored], rewards),
         num_attacks=_num_attacks([grade for _, grade in scored]),
         right_answer_counts=(
-            _multiplicities(right_answers) if answers and right_answers is not None else None
+            _multiplicities(right_answers) if answers and correct is not None else None
         ),
         scored_text_counts=(
             _multiplicities([_normalised(rollout.completion) for rollout, _ in scored])
