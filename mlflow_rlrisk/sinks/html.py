@@ -23,7 +23,7 @@ from mlflow_rlrisk.sinks.page_rows import (
     provenance_rows,
     undefined_rows,
 )
-from mlflow_rlrisk.sinks.templating import own_markup, template
+from mlflow_rlrisk.sinks.templating import figure_box, own_markup, template
 from mlflow_rlrisk.sinks.wording import estimate, interval, moment, shown
 from mlflow_rlrisk.statistics.groups import critical_success
 from mlflow_rlrisk.thresholds import REGISTRY
@@ -244,10 +244,6 @@ def draw_figures(report: RiskReport) -> list[dict[str, Any]]:
     return [figure for figure in made if figure is not None]
 
 
-def _figure(name: str, title: str, svg: str, caption: str) -> dict[str, Any]:
-    return {"id": name, "title": title, "svg": own_markup(svg), "caption": caption}
-
-
 def _pass_at_k(report: RiskReport) -> dict[str, Any] | None:
     ks = _ks(report)
     if len(ks) < 2:
@@ -261,7 +257,7 @@ def _pass_at_k(report: RiskReport) -> dict[str, Any] | None:
         "line shows prompts that are solved always or never. "
         f"Band: {report.config.confidence * 100:g} % interval over prompts."
     )
-    return _figure("pass-at-k-box", "pass@k", svg, caption)
+    return figure_box("pass-at-k-box", "pass@k", svg, caption)
 
 
 def _solve_rate(report: RiskReport) -> dict[str, Any] | None:
@@ -278,7 +274,7 @@ def _solve_rate(report: RiskReport) -> dict[str, Any] | None:
         f"{group_size} are all wrong or all right and carry no gradient. The shares in the table "
         "allow for chance in the counts."
     )
-    return _figure("solve-rate-box", "How often each prompt is solved", svg, caption)
+    return figure_box("solve-rate-box", "How often each prompt is solved", svg, caption)
 
 
 def _entropy_histogram(report: RiskReport) -> dict[str, Any] | None:
@@ -295,7 +291,7 @@ def _entropy_histogram(report: RiskReport) -> dict[str, Any] | None:
         "Tokens near 0 leave the policy no choice. "
         f"For scale: {flag.source} flags a mean below {flag.values['value']:g} ({flag.scope})."
     )
-    return _figure("entropy-histogram-box", "Entropy of the generated tokens", svg, caption)
+    return figure_box("entropy-histogram-box", "Entropy of the generated tokens", svg, caption)
 
 
 def _entropy_by_position(report: RiskReport) -> dict[str, Any] | None:
@@ -315,4 +311,4 @@ def _entropy_by_position(report: RiskReport) -> dict[str, Any] | None:
         "Line: mean entropy at each token of the completion. Shade: share of rollouts that are "
         f"that long; positions that fewer than {MIN_ALIVE:.0%} reach are left out."
     )
-    return _figure("entropy-position-box", "Entropy along the completion", svg, caption)
+    return figure_box("entropy-position-box", "Entropy along the completion", svg, caption)

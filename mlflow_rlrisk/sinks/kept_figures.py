@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from mlflow_rlrisk.content import own_code, text_digest
+from mlflow_rlrisk.content import json_digest, own_code
 from mlflow_rlrisk.report import RiskReport
 from mlflow_rlrisk.rollout_shards import write_text_atomically
 from mlflow_rlrisk.sinks.html import draw_figures, render
@@ -32,14 +32,14 @@ def render_beside(report: RiskReport, folder: Path) -> str:
     figures = _kept(folder / FIGURES, key)
     if figures is None:
         figures = draw_figures(report)
-        body = {"key": key, "digest": _digest(figures), "figures": figures}
+        body = {"key": key, "digest": json_digest(figures), "figures": figures}
         write_text_atomically(folder / FIGURES, json.dumps(body) + "\n")
     return render(report, figures)
 
 
 def _key(report: RiskReport) -> str:
     drawn = {name: value for name, value in report.to_dict().items() if name != "provenance"}
-    return text_digest(json.dumps([own_code(), version("matplotlib"), drawn], sort_keys=True))
+    return json_digest([own_code(), version("matplotlib"), drawn])
 
 
 def _kept(path: Path, key: str) -> list[dict[str, Any]] | None:
@@ -47,7 +47,7 @@ def _kept(path: Path, key: str) -> list[dict[str, Any]] | None:
         raw = json.loads(path.read_text(encoding="utf-8"))
         if raw["key"] != key:
             return None
-        if raw["digest"] != _digest(raw["figures"]):
+        if raw["digest"] != json_digest(raw["figures"]):
             raise ValueError("it is not as it was written")
         return [{**each, "svg": own_markup(each["svg"])} for each in raw["figures"]]
     except FileNotFoundError:
@@ -55,7 +55,3 @@ def _kept(path: Path, key: str) -> list[dict[str, Any]] | None:
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         logger.warning("%s is not used: %s", path, error)
         return None
-
-
-def _digest(figures: list[dict[str, Any]]) -> str:
-    return text_digest(json.dumps(figures, sort_keys=True))

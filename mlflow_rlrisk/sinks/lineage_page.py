@@ -24,7 +24,7 @@ from mlflow_rlrisk.lineage.table import ENTROPY, HELDOUT, LENGTH, PASS_AT_1, SIG
 from mlflow_rlrisk.metrics_catalogue import PREFIX
 from mlflow_rlrisk.report_record import Metric
 from mlflow_rlrisk.sinks import plots
-from mlflow_rlrisk.sinks.templating import own_markup, template
+from mlflow_rlrisk.sinks.templating import figure_box, template
 from mlflow_rlrisk.sinks.wording import estimate, interval, shown
 
 MAX_PAIRS = 60
@@ -191,7 +191,7 @@ def _figures(lineage: LineageReport) -> list[dict[str, Any]]:
     if shares:
         svg = plots.ladder_figure("ladder-shares", lineage.names, shares, "share")
         caption = "pass@1 may rise while the signal and deep pass@k fall: then it misleads."
-        figures.append(_figure("ladder-shares-box", "Success and signal", svg, caption))
+        figures.append(figure_box("ladder-shares-box", "Success and signal", svg, caption))
     if ENTROPY in lineage.measures:
         entropy = {"token entropy": lineage.measures[ENTROPY]}
         svg = plots.ladder_figure("ladder-entropy", lineage.names, entropy, "nats per token")
@@ -199,17 +199,15 @@ def _figures(lineage: LineageReport) -> list[dict[str, Any]]:
             "A fall says that the policy has less to choose from; a high entropy alone is not "
             "useful: flattened sampling raises it without raising pass@k."
         )
-        figures.append(_figure("ladder-entropy-box", "Token entropy", svg, caption))
+        figures.append(figure_box("ladder-entropy-box", "Token entropy", svg, caption))
     if HELDOUT in lineage.measures:
         loss = {"held-out loss": lineage.measures[HELDOUT]}
         svg = plots.ladder_figure("ladder-heldout", lineage.names, loss, "nats per token")
         caption = "Past its minimum a series learns its own data by heart: overfit."
-        figures.append(_figure("ladder-heldout-box", "Loss on held-out expert data", svg, caption))
+        figures.append(
+            figure_box("ladder-heldout-box", "Loss on held-out expert data", svg, caption)
+        )
     return figures
-
-
-def _figure(name: str, title: str, svg: str, caption: str) -> dict[str, Any]:
-    return {"id": name, "title": title, "svg": own_markup(svg), "caption": caption}
 
 
 def _shown_pairs(lineage: LineageReport) -> list[Pair]:

@@ -27,3 +27,8 @@ def own_markup(text: str) -> Any:
     from markupsafe import Markup
 
     return Markup(text)
+
+
+def figure_box(name: str, title: str, svg: str, caption: str) -> dict[str, Any]:
+    """A figure as the pages show it."""
+    return {"id": name, "title": title, "svg": own_markup(svg), "caption": caption}
