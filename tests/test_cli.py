@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import mlflow_rlrisk
-from mlflow_rlrisk.commands.assessment import parse_mapping, parse_pairs
+from mlflow_rlrisk.commands.option_values import parse_mapping, parse_pairs
 from mlflow_rlrisk.errors import ConfigError
 from tests.mlflow_server import migrated_database
 

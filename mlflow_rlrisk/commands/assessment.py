@@ -1,18 +1,15 @@
 """``rlrisk assess`` and ``rescore``: sample, judge, print, register."""
 
-import json
-from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from mlflow_rlrisk import console
+from mlflow_rlrisk.commands.option_values import config_of, parse_mapping, policy_of
 from mlflow_rlrisk.commands.options import assessment_options, json_option
 from mlflow_rlrisk.commands.output import OUTCOME_CODES, command_line, tell
 from mlflow_rlrisk.commands.signing import Signer, find_signer, signing_options
-from mlflow_rlrisk.config import AssessmentConfig, PolicyConfig, SamplingConfig
-from mlflow_rlrisk.errors import ConfigError
 from mlflow_rlrisk.result_lines import report_lines
 
 if TYPE_CHECKING:
@@ -24,7 +21,6 @@ if TYPE_CHECKING:
     from mlflow_rlrisk.wiring import Assessment
 
 DEFAULT_OUT = "rlrisk-out"
-_BOOLEANS = {"True": "true", "False": "false"}
 
 
 @click.command()
@@ -69,8 +65,8 @@ def assess(
         from mlflow_rlrisk.mismatch_evidence import require_same_weights, require_scorable
 
         if is_mismatch_wanted:
-            require_same_weights(model, _config(settings))
-        require_scorable(model, _config(settings))
+            require_same_weights(model, config_of(settings))
+        require_scorable(model, config_of(settings))
     assessment = assess_one(model, settings, folders=folders, lookahead=run)
     if is_mismatch_wanted:
         assessment = _compared(assessment, as_json)
@@ -96,7 +92,7 @@ def rescore(folder: str, as_json: bool, policy: str | None, **changes: Any) -> i
     from mlflow_rlrisk.assess import rescore as rescore_stored
     from mlflow_rlrisk.policy import decide
 
-    chosen = _policy(policy)
+    chosen = policy_of(policy)
     report = rescore_stored(
         folder,
         verifier=changes["verifier"],
@@ -126,8 +122,8 @@ def assess_one(
             model,
             prompts,
             verifier=settings["verifier"],
-            config=_config(settings),
-            policy=_policy(settings["policy"]),
+            config=config_of(settings),
+            policy=policy_of(settings["policy"]),
             mapping=parse_mapping(settings["mapping"]),
             context=context,
             expert_data=settings["expert_data"],
@@ -233,69 +229,6 @@ def register_report(assessment: "Assessment", page: str, signer: Signer | None =
     if report.provenance.version is not None:
         tag_version(report, report_uri=logged.report_uri, attestation=envelope)
     console.say(f"registered  {logged.report_uri}")
-
-
-def _config(settings: dict[str, Any]) -> AssessmentConfig:
-    drawn = {name: settings[name] for name in SamplingConfig.model_fields}
-    drawn["chat_template_kwargs"] = parse_pairs(
-        "chat_template_kwargs", settings["chat_template_kwargs"]
-    )
-    rest = {
-        name: settings[name]
-        for name in AssessmentConfig.model_fields
-        if name in settings and name != "sampling"
-    }
-    rest["backend_options"] = parse_pairs("backend_option", settings["backend_options"])
-    return AssessmentConfig(sampling=SamplingConfig(**drawn), **rest)
-
-
-def _policy(path: str | None) -> PolicyConfig:
-    if path is None:
-        return PolicyConfig()
-    from mlflow_rlrisk.policy import load_policy
-
-    return load_policy(path)
-
-
-def parse_pairs(setting: str, given: Sequence[str]) -> dict[str, str | int | float | bool]:
-    """Read ``KEY=VALUE`` pairs; a value is a JSON number, a boolean (Python's too), else text.
-
-    Raises:
-        ConfigError: There is no ``=``, or a key stands twice.
-    """
-    options: dict[str, str | int | float | bool] = {}
-    for pair in given:
-        key, equals, text = pair.partition("=")
-        if not equals or not key:
-            raise ConfigError(setting, pair, "expected KEY=VALUE")
-        if key in options:
-            raise ConfigError(setting, pair, f"{key} stands twice")
-        try:
-            value = json.loads(_BOOLEANS.get(text, text))
-        except ValueError:
-            value = text
-        options[key] = value if isinstance(value, str | int | float | bool) else text
-    return options
-
-
-def parse_mapping(text: str | None) -> dict[str, str] | None:
-    """Read ``prompt=COL,truth=COL``; ``truth=`` reads a set without truths.
-
-    Raises:
-        ConfigError: A part has no ``=``, names neither ``prompt`` nor ``truth``, or comes twice.
-    """
-    if text is None:
-        return None
-    mapping: dict[str, str] = {}
-    for part in text.split(","):
-        role, _, column = part.partition("=")
-        is_empty = not column.strip() and (role.strip() != "truth" or "=" not in part)
-        if role.strip() not in ("prompt", "truth") or is_empty:
-            raise ConfigError("map", text, "expected prompt=COLUMN,truth=COLUMN")
-        if role.strip() in mapping:
-            raise ConfigError("map", text, f"{role.strip()} stands twice")
-        mapping[role.strip()] = column.strip()
-    return mapping
 
 
 def check_writable() -> None:

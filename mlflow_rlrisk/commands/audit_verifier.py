@@ -53,7 +53,7 @@ def audit_verifier(as_json: bool, **options: Any) -> int:
     Exit code: 0 nothing found, 10 gold rejected, wrong answers accepted or J too low, 11 nothing
     could be shown.
     """
-    from mlflow_rlrisk.commands.assessment import parse_mapping
+    from mlflow_rlrisk.commands.option_values import parse_mapping
     from mlflow_rlrisk.verifier_audit import AuditSettings
     from mlflow_rlrisk.verifier_audit import audit_verifier as audit
 

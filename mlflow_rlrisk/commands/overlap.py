@@ -16,7 +16,7 @@ def overlap(
     as_json: bool, prompts: str, sft_data: str, mapping: str | None, sft_column: str | None
 ) -> int:
     """Count the RL prompts that stand in the SFT data, exactly or nearly, and show some."""
-    from mlflow_rlrisk.commands.assessment import parse_mapping
+    from mlflow_rlrisk.commands.option_values import parse_mapping
     from mlflow_rlrisk.overlap import overlap_with
     from mlflow_rlrisk.prompts import load_prompts
 

@@ -12,7 +12,7 @@ import pytest
 
 from mlflow_rlrisk.assess import assess
 from mlflow_rlrisk.checkpoint import open_checkpoint
-from mlflow_rlrisk.commands.assessment import parse_pairs
+from mlflow_rlrisk.commands.option_values import parse_pairs
 from mlflow_rlrisk.comparison import check_comparable
 from mlflow_rlrisk.config import AssessmentConfig, SamplingConfig
 from mlflow_rlrisk.errors import (
