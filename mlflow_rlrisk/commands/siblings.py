@@ -44,18 +44,14 @@ def refuse_unlike(references: Sequence[str], settings: Mapping[str, Any]) -> Non
     for reference in references:
         if needs_checkpoint(build, reference):
             try:
-                found[reference] = screen_checkpoint(
-                    reference, allow_pickle=settings["allow_pickle"]
-                )
+                screened = screen_checkpoint(reference, allow_pickle=settings["allow_pickle"])
             except CheckpointError as error:
                 raise CheckpointError(f"{reference}: {error}") from error
+            if screened is not None:
+                found[reference] = screened
     faults = []
     for what, name in _MUST_AGREE.items():
-        digests = {
-            reference: getattr(screened, name)
-            for reference, screened in found.items()
-            if screened is not None
-        }
+        digests = {reference: getattr(screened, name) for reference, screened in found.items()}
         if len(set(digests.values())) > 1:
             shown = ", ".join(
                 f"{reference}: {digest[:12] if digest else 'none'}"
@@ -65,7 +61,7 @@ def refuse_unlike(references: Sequence[str], settings: Mapping[str, Any]) -> Non
     dtypes = {
         reference: screened.dtype
         for reference, screened in found.items()
-        if screened is not None and screened.dtype is not None
+        if screened.dtype is not None
     }
     # Engines take other types than the stored ones, and may take one for both.
     is_plain = settings["backend"] in ("auto", DEFAULT_SAMPLER)
