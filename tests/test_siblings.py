@@ -12,6 +12,8 @@ from tests.tiny_models import write_llama
 
 REST = ["--prompts", "none.jsonl", "--verifier", "exact", "--out", "out", "--json"]
 """The prompts are missing: whoever reads them came too far."""
+Refused = Callable[..., tuple[object, dict[str, str]]]
+"""Gives the exit code and the error."""
 
 
 @pytest.fixture(scope="module")
@@ -30,16 +32,23 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-def misuse_or_failure(
-    command: list[str], capsys: pytest.CaptureFixture[str]
-) -> tuple[object, dict[str, str]]:
-    with pytest.raises(SystemExit) as stopped:
-        run([*command, *REST])
-    told = capsys.readouterr()
-    assert "Traceback" not in told.err
-    assert not Path("out").exists()
-    error: dict[str, str] = json.loads(told.out)["error"]
-    return stopped.value.code, error
+@pytest.fixture
+def refused(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Refused:
+    """Runs a command there, which is refused and leaves nothing behind."""
+    monkeypatch.chdir(home)
+
+    def command(*words: str) -> tuple[object, dict[str, str]]:
+        with pytest.raises(SystemExit) as stopped:
+            run([*words, *REST])
+        told = capsys.readouterr()
+        assert "Traceback" not in told.err
+        assert not Path("out").exists()
+        error: dict[str, str] = json.loads(told.out)["error"]
+        return stopped.value.code, error
+
+    return command
 
 
 @pytest.mark.parametrize(
@@ -59,17 +68,9 @@ def misuse_or_failure(
     ],
 )
 def test_a_model_that_does_not_fit_is_named_at_once_and_nothing_is_left_behind(
-    home: Path,
-    command: str,
-    models: list[str],
-    code: str,
-    said: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    refused: Refused, command: str, models: list[str], code: str, said: str
 ) -> None:
-    monkeypatch.chdir(home)
-
-    exit_code, error = misuse_or_failure([command, *models], capsys)
+    exit_code, error = refused(command, *models)
 
     assert (exit_code, error["code"]) == (1, code)
     assert said in error["message"]
@@ -77,14 +78,9 @@ def test_a_model_that_does_not_fit_is_named_at_once_and_nothing_is_left_behind(
 
 @pytest.mark.parametrize("command", ["compare", "drift"])
 def test_rounds_that_stop_each_model_for_itself_are_refused_at_once(
-    home: Path,
-    command: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    refused: Refused, command: str
 ) -> None:
-    monkeypatch.chdir(home)
-
-    exit_code, error = misuse_or_failure([command, "first", "cut", "--budget", "auto"], capsys)
+    exit_code, error = refused(command, "first", "cut", "--budget", "auto")
 
     assert exit_code == 2
     assert f"{command} needs the same prompts and samples of every model" in error["message"]
@@ -92,14 +88,9 @@ def test_rounds_that_stop_each_model_for_itself_are_refused_at_once(
 
 @pytest.mark.parametrize("setting", [["--dtype", "float32"], ["--backend", "vllm"]])
 def test_weights_that_are_sampled_in_one_dtype_may_be_stored_in_two(
-    home: Path,
-    setting: list[str],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    refused: Refused, setting: list[str]
 ) -> None:
-    monkeypatch.chdir(home)
-
-    _, error = misuse_or_failure(["compare", "first", "other dtype", *setting], capsys)
+    _, error = refused("compare", "first", "other dtype", *setting)
 
     assert error["code"] != "not_comparable"
 
@@ -121,18 +112,12 @@ def test_weights_that_are_sampled_in_one_dtype_may_be_stored_in_two(
     ],
 )
 def test_outcomes_that_are_no_finite_numbers_are_refused_before_anything_is_sampled(
-    home: Path,
-    text: str,
-    why: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    refused: Refused, text: str, why: str, tmp_path: Path
 ) -> None:
-    monkeypatch.chdir(home)
     (tmp_path / "outcomes.json").write_text(text)
     outcomes = ["--outcomes", str(tmp_path / "outcomes.json")]
 
-    exit_code, error = misuse_or_failure(["compare", "first", "cut", *outcomes], capsys)
+    exit_code, error = refused("compare", "first", "cut", *outcomes)
 
     assert (exit_code, error["code"]) == (2, "invalid_config")
     assert "a JSON object of finite numbers by model reference is needed" in error["message"]
@@ -144,14 +129,9 @@ def test_outcomes_that_are_no_finite_numbers_are_refused_before_anything_is_samp
     "second", [lambda home: "first", lambda home: "./first", lambda home: str(home / "first")]
 )
 def test_one_model_under_two_names_has_no_drift(
-    home: Path,
-    second: Callable[[Path], str],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    refused: Refused, home: Path, second: Callable[[Path], str]
 ) -> None:
-    monkeypatch.chdir(home)
-
-    exit_code, error = misuse_or_failure(["drift", "first", second(home)], capsys)
+    exit_code, error = refused("drift", "first", second(home))
 
     assert exit_code == 2
     assert "are one model: drift needs two" in error["message"]

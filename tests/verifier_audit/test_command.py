@@ -1,4 +1,5 @@
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ def broken(completion, answer):
     raise ValueError("no")
 """
 ROWS = [{"question": f"{i}+{i}", "answer": str(2 * i)} for i in range(1, 13)]
+Audit = Callable[..., tuple[int, dict[str, Any]]]
+"""Gives the exit code and what was found."""
 DEMO = Path(mlflow_rlrisk.__file__).parent / "demo"
 
 
@@ -48,19 +51,21 @@ def write(path: Path, rows: list[dict[str, Any]]) -> str:
     return str(path)
 
 
-def audit(
-    capsys: pytest.CaptureFixture[str], *arguments: str, prompts: str
-) -> tuple[int, dict[str, Any]]:
-    with pytest.raises(SystemExit) as stopped:
-        run(["audit-verifier", "--prompts", prompts, "--json", *arguments])
-    out = json.loads(capsys.readouterr().out)
-    return int(stopped.value.code or 0), out
+@pytest.fixture
+def audit(folder: Path, capsys: pytest.CaptureFixture[str]) -> Audit:
+    """Audits on the prompts in the folder, or others."""
+
+    def command(*arguments: str, prompts: str = f"{folder}/p.jsonl") -> tuple[int, dict[str, Any]]:
+        with pytest.raises(SystemExit) as stopped:
+            run(["audit-verifier", "--prompts", prompts, "--json", *arguments])
+        out = json.loads(capsys.readouterr().out)
+        return int(stopped.value.code or 0), out
+
+    return command
 
 
-def test_a_good_verifier_takes_gold_and_refuses_mutated_gold(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    code, found = audit(capsys, "--verifier", "numeric", prompts=f"{folder}/p.jsonl")
+def test_a_good_verifier_takes_gold_and_refuses_mutated_gold(audit: Audit) -> None:
+    code, found = audit("--verifier", "numeric")
 
     assert (code, found["verdict"]) == (0, "ok")
     assert found["gold"]["num_accepted"] == found["gold"]["num_shown"] == 12
@@ -85,12 +90,10 @@ def test_right_answers_in_other_formats_are_not_called_wrong_answers_in_the_cons
     assert dollars.endswith("0 of 12 accepted (0.00 to 0.26), 12 graded wrong")
 
 
-def test_format_variants_show_what_a_strict_verifier_misses(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_format_variants_show_what_a_strict_verifier_misses(folder: Path, audit: Audit) -> None:
     arguments = ("--verifier", f"{folder}/rewards.py:strict", "--second-verifier", "numeric")
 
-    code, found = audit(capsys, *arguments, prompts=f"{folder}/p.jsonl")
+    code, found = audit(*arguments)
 
     assert code == 0
     missed = {name for name, each in found["variants"].items() if each["num_rejected"]}
@@ -116,76 +119,68 @@ def test_format_variants_show_what_a_strict_verifier_misses(
     ],
 )
 def test_a_faulty_verifier_is_named_and_blocks(
-    folder: Path, capsys: pytest.CaptureFixture[str], name: str, problem: str
+    folder: Path, audit: Audit, name: str, problem: str
 ) -> None:
     spec = f"{folder}/rewards.py:{name}"
 
-    code, found = audit(capsys, "--verifier", spec, prompts=f"{folder}/p.jsonl")
+    code, found = audit("--verifier", spec)
 
     assert (code, found["verdict"]) == (10, "faulty")
     assert any(problem in each for each in found["problems"])
 
 
-def test_a_verifier_that_hangs_is_faulty_after_a_few_prompts(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_verifier_that_hangs_is_faulty_after_a_few_prompts(folder: Path, audit: Audit) -> None:
     (folder / "slow.py").write_text(
         "import time\ndef hang(completion, answer):\n    time.sleep(600)\n"
     )
     write(folder / "p.jsonl", [{**row, "gold_completion": row["answer"]} for row in ROWS])
     limit = ("--verifier-timeout-s", "0.2", "--verifier-workers", "1")
 
-    code, found = audit(
-        capsys, "--verifier", f"{folder}/slow.py:hang", *limit, prompts=f"{folder}/p.jsonl"
-    )
+    code, found = audit("--verifier", f"{folder}/slow.py:hang", *limit)
 
     assert code == 10
     assert found["problems"] == ["the verifier failed on 3 gold answers: no answer within 0.2 s"]
 
 
 def test_a_second_verifier_that_fails_leaves_the_disagreement_undefined(
-    folder: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, audit: Audit
 ) -> None:
     # Nothing to compare is not the same as nothing that differs.
     second = ("--second-verifier", f"{folder}/rewards.py:broken", "--samples", "1")
 
-    _, found = audit(capsys, "--verifier", "exact", *second, prompts=f"{folder}/p.jsonl")
+    _, found = audit("--verifier", "exact", *second)
 
     assert "value" not in found["disagreement"]
     assert "no text has a verdict of both" in found["disagreement"]["undefined"]
     assert any("disagreement is undefined" in each for each in found["warnings"])
 
 
-def test_a_threshold_binarises_a_partial_reward(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_threshold_binarises_a_partial_reward(folder: Path, audit: Audit) -> None:
     arguments = ("--verifier", f"{folder}/rewards.py:partial", "--success-threshold", "0.5")
 
-    code, _ = audit(capsys, *arguments, prompts=f"{folder}/p.jsonl")
+    code, _ = audit(*arguments)
 
     assert code == 0
 
 
-def test_a_set_without_gold_answers_is_inconclusive(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_set_without_gold_answers_is_inconclusive(folder: Path, audit: Audit) -> None:
     prompts = write(folder / "bare.jsonl", [{"prompt": "say a"}])
 
-    code, found = audit(capsys, "--verifier", "regex:a", prompts=prompts)
+    code, found = audit("--verifier", "regex:a", prompts=prompts)
 
     assert (code, found["verdict"]) == (11, "inconclusive")
 
 
 def test_prompts_that_the_verifier_cannot_judge_are_a_problem_and_not_left_out(
-    folder: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, audit: Audit
 ) -> None:
     # `assess` refuses such a set; the audit showed the other prompts and found nothing.
     texts = [{"question": f"{i}?", "answer": "x + 1"} for i in range(3)]
     mixed = write(folder / "mixed.jsonl", [*ROWS, *texts])
 
-    code, out = audit(capsys, "--verifier", "numeric", prompts=mixed)
+    code, out = audit("--verifier", "numeric", prompts=mixed)
     unable_code, unable = audit(
-        capsys, "--verifier", "numeric", prompts=write(folder / "texts.jsonl", texts)
+        "--verifier", "numeric", prompts=write(folder / "texts.jsonl", texts)
     )
 
     assert (code, out["verdict"], out["num_unjudgeable_prompts"]) == (10, "faulty", 3)
@@ -199,7 +194,7 @@ def test_prompts_that_the_verifier_cannot_judge_are_a_problem_and_not_left_out(
 
 
 def test_duplicates_and_contradictions_are_listed_where_assess_refuses_them(
-    folder: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, audit: Audit
 ) -> None:
     extra = [
         {"question": "1+1 ", "answer": "2"},
@@ -208,7 +203,7 @@ def test_duplicates_and_contradictions_are_listed_where_assess_refuses_them(
     ]
     prompts = write(folder / "more.jsonl", [*ROWS, *extra])
 
-    _, found = audit(capsys, "--verifier", "numeric", prompts=prompts)
+    _, found = audit("--verifier", "numeric", prompts=prompts)
 
     assert found["duplicated_prompts"] == [
         {"prompt": "1+1", "places": ["line 1", "line 13"], "truths": ["2"]}
@@ -219,9 +214,7 @@ def test_duplicates_and_contradictions_are_listed_where_assess_refuses_them(
     assert (found["num_rows"], found["num_prompts"]) == (15, 15)
 
 
-def test_rates_come_from_a_labelled_sample(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_rates_come_from_a_labelled_sample(folder: Path, audit: Audit) -> None:
     # numeric accepts the first and the third, of which people call the third wrong.
     sample = [
         {"question": "1+1", "completion": "it is 2", "correct": True},
@@ -231,7 +224,7 @@ def test_rates_come_from_a_labelled_sample(
     ]
     arguments = ("--verifier", "numeric", "--audit", write(folder / "audit.jsonl", sample))
 
-    _, found = audit(capsys, *arguments, prompts=f"{folder}/p.jsonl")
+    _, found = audit(*arguments)
 
     rates = found["rates"]
     assert rates["counts"] == {
@@ -248,10 +241,10 @@ def test_rates_come_from_a_labelled_sample(
     assert found["verdict"] == "faulty"
 
 
-def test_rates_come_from_labelled_strata(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rates_come_from_labelled_strata(audit: Audit) -> None:
     arguments = ["--accept-rate", "0.3", "--accepted", "98/100", "--rejected", "20/200"]
 
-    _, found = audit(capsys, "--verifier", "numeric", *arguments, prompts=f"{folder}/p.jsonl")
+    _, found = audit("--verifier", "numeric", *arguments)
 
     rates = found["rates"]  # the published example: TPR .807692, FPR .009434, J .798258
     assert rates["tpr"]["value"] == pytest.approx(0.807692, abs=5e-7)
@@ -261,9 +254,7 @@ def test_rates_come_from_labelled_strata(folder: Path, capsys: pytest.CaptureFix
         assert rates[each]["ci_low"] < rates[each]["value"] < rates[each]["ci_high"]
 
 
-def test_a_sample_by_stratum_needs_no_verdict_of_its_own(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_sample_by_stratum_needs_no_verdict_of_its_own(folder: Path, audit: Audit) -> None:
     rows = [
         {"completion": "a", "correct": index < right, "stratum": stratum}
         for stratum, right, size in (("accepted", 9, 10), ("rejected", 2, 20))
@@ -271,11 +262,9 @@ def test_a_sample_by_stratum_needs_no_verdict_of_its_own(
     ]
     sample = ("--audit", write(folder / "strata.jsonl", rows))
 
-    code, found = audit(capsys, "--verifier", "numeric", *sample, prompts=f"{folder}/p.jsonl")
+    code, found = audit("--verifier", "numeric", *sample)
     assert (code, found["error"]["code"]) == (2, "invalid_config")
-    _, found = audit(
-        capsys, "--verifier", "numeric", *sample, "--accept-rate", ".5", prompts=f"{folder}/p.jsonl"
-    )
+    _, found = audit("--verifier", "numeric", *sample, "--accept-rate", ".5")
 
     # Of 100 rollouts 50 are accepted, 45 of them right; of the other 50 are 5 right.
     assert found["rates"]["tpr"]["value"] == pytest.approx(45 / 50)
@@ -292,13 +281,11 @@ def test_a_sample_by_stratum_needs_no_verdict_of_its_own(
     ],
 )
 def test_a_sample_that_cannot_be_read_is_named(
-    folder: Path, capsys: pytest.CaptureFixture[str], row: dict[str, Any], message: str
+    folder: Path, audit: Audit, row: dict[str, Any], message: str
 ) -> None:
     sample = write(folder / "audit.jsonl", [row])
 
-    code, found = audit(
-        capsys, "--verifier", "numeric", "--audit", sample, prompts=f"{folder}/p.jsonl"
-    )
+    code, found = audit("--verifier", "numeric", "--audit", sample)
 
     assert code == 1
     assert message in found["error"]["message"]
@@ -320,17 +307,17 @@ def test_a_sample_that_cannot_be_read_is_named(
     ],
 )
 def test_settings_that_no_audit_can_have_are_misuse(
-    folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], named: str
+    audit: Audit, arguments: list[str], named: str
 ) -> None:
     # A threshold of NaN accepts nothing: every verifier would come out faulty.
-    code, found = audit(capsys, "--verifier", "exact", *arguments, prompts=f"{folder}/p.jsonl")
+    code, found = audit("--verifier", "exact", *arguments)
 
     assert (code, found["error"]["code"]) == (2, "invalid_config")
     assert found["error"]["message"].startswith(named)
 
 
 def test_labelled_completions_that_the_verifier_cannot_judge_are_counted_apart(
-    folder: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, audit: Audit
 ) -> None:
     (folder / "choosy.py").write_text(
         "def grade(completion, answer):\n"
@@ -345,9 +332,9 @@ def test_labelled_completions_that_the_verifier_cannot_judge_are_counted_apart(
     verifier = ("--verifier", f"{folder}/choosy.py:grade", "--audit")
 
     sample = write(folder / "audit.jsonl", rows)
-    _, found = audit(capsys, *verifier, sample, prompts=f"{folder}/p.jsonl")
+    _, found = audit(*verifier, sample)
     nothing = write(folder / "audit.jsonl", rows[2:])
-    code, refused = audit(capsys, *verifier, nothing, prompts=f"{folder}/p.jsonl")
+    code, refused = audit(*verifier, nothing)
 
     assert found["rates"]["counts"]["num_failed"] == 1
     assert found["rates"]["tpr"]["value"] == 1.0
@@ -356,23 +343,21 @@ def test_labelled_completions_that_the_verifier_cannot_judge_are_counted_apart(
 
 
 def test_a_labelled_completion_of_a_prompt_with_two_truths_needs_its_id(
-    folder: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, audit: Audit
 ) -> None:
     # Either truth would give rates; which one was meant is for the person who labelled.
     prompts = write(folder / "p.jsonl", [*ROWS, {"question": "1+1", "answer": "3"}])
     rows = [{"question": "1+1", "completion": "2", "correct": right} for right in (True, False)]
 
     sample = write(folder / "audit.jsonl", rows)
-    code, found = audit(capsys, "--verifier", "numeric", "--audit", sample, prompts=prompts)
+    code, found = audit("--verifier", "numeric", "--audit", sample, prompts=prompts)
 
     assert (code, found["error"]["code"]) == (1, "invalid_prompts")
     assert "several truths for its prompt" in found["error"]["message"]
 
 
 @pytest.mark.slow
-def test_rollouts_of_an_assessment_are_audited(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_rollouts_of_an_assessment_are_audited(tmp_path: Path, audit: Audit) -> None:
     lines = (DEMO / "data" / "rl.jsonl").read_text(encoding="utf-8").splitlines()[:6]
     prompts = tmp_path / "rl.jsonl"
     prompts.write_text("\n".join(lines), encoding="utf-8")
@@ -388,7 +373,6 @@ def test_rollouts_of_an_assessment_are_audited(
 
     arguments = ["--rollouts", f"{tmp_path}/out", "--group-size", "2", "--accept-rate", ".5"]
     _, found = audit(
-        capsys,
         *("--verifier", "mlflow_rlrisk.demo.task:reward", *arguments),
         *("--accepted", "99/100", "--rejected", "1/100"),
         prompts=str(prompts),
