@@ -14,6 +14,8 @@ Input = Literal[
     "entropy",
     "reward",
     "reward_std",
+    "reward_min",
+    "reward_max",
     "success",
     "zero_variance",
     "grad_norm",

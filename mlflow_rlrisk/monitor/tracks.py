@@ -142,6 +142,8 @@ class Tracks:
     _num_spreads: int = 0
     _lowest: float = math.inf
     _highest: float = -math.inf
+    _least: float = math.inf
+    _largest: float = -math.inf
     _num_overspread: int = 0
     _group_counts: list[int] = field(default_factory=lambda: list(range(1, FEW_GROUPS + 1)))
 
@@ -165,6 +167,8 @@ class Tracks:
         reward, std = values.get("reward"), values.get("reward_std")
         if reward is not None:
             self._lowest, self._highest = min(self._lowest, reward), max(self._highest, reward)
+            self._least = min(self._least, values.get("reward_min", math.inf))
+            self._largest = max(self._largest, values.get("reward_max", -math.inf))
             if std is not None and self.adapter.std_is_of_batch:
                 self._count_spread(reward, std)
             self._extend_success(step, reward)
@@ -195,15 +199,20 @@ class Tracks:
         return "success" if "success" in self.columns else "reward"
 
     def scale(self) -> tuple[float, float] | None:
-        """Rewards of a wrong and of a right answer: as stated, as the spread says, or 0 and 1.
+        """Rewards of a wrong and of a right answer: as stated, as the rewards say, or 0 and 1.
 
-        A scale that a mean reward lies outside of is not that of the rewards.
+        A scale that a mean reward lies outside of is not that of the rewards. The least and the
+        largest reward of the batches, where they are logged, are the ends of a usual scale.
         Two rewards with mean ``r`` have the variance ``(r - fail)(right - r)``; a batch's logged
         standard deviation tells the usual scales apart. Without it, means within 0 and 1 are taken
         for success rates; others are of an unknown scale.
         """
         if self.facts.reward_scale is not None:
             return self.facts.reward_scale if self._holds(self.facts.reward_scale) else None
+        if (self._least, self._largest) in SCALES:
+            return self._least, self._largest
+        if self._least < 0.0 or self._largest > 1.0:
+            return None
         likely = [
             scale
             for scale, hits in zip(SCALES, self._spread_hits, strict=True)

@@ -68,6 +68,8 @@ _TRL_HINTS: Mapping[Input, str] = {
 _VERL_READINGS: Mapping[Input, tuple[Reading, ...]] = {
     "entropy": _names("actor/entropy", "actor/entropy_loss"),
     "reward": _names("critic/score/mean", "critic/rewards/mean"),
+    "reward_min": _names("critic/score/min", "critic/rewards/min"),
+    "reward_max": _names("critic/score/max", "critic/rewards/max"),
     "grad_norm": _names("actor/grad_norm"),
     "truncated": _names("response_length/clip_ratio"),
     "length": _names("response_length/mean"),

@@ -214,6 +214,25 @@ def test_a_scale_of_two_equal_rewards_is_no_scale(scale: Any) -> None:
         RunFacts(reward_scale=scale)
 
 
+def test_rewards_of_plus_and_minus_one_are_told_by_the_extremes_that_verl_logs() -> None:
+    def row(step: int, worst: float, best: float) -> LogRow:
+        reward = 2 * (0.5 + step / 1000) - 1  # 50 to 60 % are right
+        mean, ends = "critic/score/mean", {"critic/score/min": worst, "critic/score/max": best}
+        return LogRow(step, {mean: reward, "actor/entropy": 0.4, **ends})
+
+    rows, others = ([row(step, end, 1.0) for step in range(1, 101)] for end in (-1.0, -1.5))
+    judgement, penalised = judge(rows), judge(others)
+    stated = judge(others, MonitorSettings(facts=RunFacts(reward_scale=(-1.0, 1.0))))
+
+    assert judgement.alarms == ()
+    assert judgement.outcome is not None
+    assert judgement.outcome.final == pytest.approx(0.6, abs=0.01)
+    assert any("-1 (wrong) and 1 (right)" in note for note in judgement.notes)
+    assert penalised.alarms == ()
+    assert "--reward-scale" in next(m.needs for m in penalised.missing if m.rule == "R3")
+    assert stated.outcome == judgement.outcome
+
+
 def test_an_unknown_reward_scale_is_refused_not_guessed() -> None:
     judgement = judge(rows(reward=[1.7, 1.2, 0.03, 0.02, 0.01]))
 
