@@ -30,7 +30,7 @@ _reading_options = grouped(
         "path",
         type=click.Path(exists=True),
         default=None,
-        help="JSONL, trainer_state.json, CSV, or a TensorBoard folder.",
+        help="JSONL, trainer_state.json, CSV, or a folder of TensorBoard or of TRL.",
     ),
     click.option(
         "--trainer",

@@ -57,7 +57,7 @@ def follow(
         source: What is watched.
         settings: How it is judged.
         on_judgement: Called after every reading that brought something new.
-        on_alarm: Called once for each alarm.
+        on_alarm: Called once for each alarm, again where a restart of the run had taken it back.
         on_outage: Called once where a source that was read before cannot be, until it can again.
         poll_s: Seconds between two readings.
 
@@ -83,11 +83,11 @@ def follow(
             if last is None or judgement.steps != last.steps:
                 on_judgement(judgement)
             last = judgement
-            for alarm in judgement.alarms:
-                key = (alarm.rule, str(alarm.severity))
+            raised = {(alarm.rule, str(alarm.severity)): alarm for alarm in judgement.alarms}
+            for key, alarm in raised.items():
                 if key not in told:
-                    told.add(key)
                     on_alarm(alarm)
+            told = set(raised)  # what a restart took back is told when it comes again
             if log.is_finished:
                 return judgement
             time.sleep(poll_s)

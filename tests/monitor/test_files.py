@@ -121,6 +121,17 @@ def test_a_null_of_trl_is_a_value_that_was_no_number(tmp_path: Path) -> None:
     assert {each["rule"]: each["state"] for each in answer["rules"]}["R2"] == "missing"
 
 
+def test_an_output_folder_of_trl_is_read_by_its_newest_checkpoint(tmp_path: Path) -> None:
+    for last in (20, 100):
+        folder = tmp_path / f"checkpoint-{last}"
+        folder.mkdir()
+        history = [{"step": step, **metrics(step)} for step in range(1, last + 1)]
+        (folder / "trainer_state.json").write_text(json.dumps({"log_history": history}))
+
+    assert judged(tmp_path) == judged(tmp_path / "checkpoint-100")
+    assert judged(tmp_path) != judged(tmp_path / "checkpoint-20")
+
+
 def test_the_start_of_a_run_is_found_without_reading_the_log_to_its_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

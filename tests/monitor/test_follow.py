@@ -56,6 +56,15 @@ def test_a_server_that_is_away_for_a_while_does_not_end_the_watch() -> None:
     assert broken[2] == ["run cannot be read: database is locked"] * 2  # each outage is told once
 
 
+def test_an_alarm_that_a_restart_took_back_is_told_when_it_comes_again() -> None:
+    rows = pilot_rows()  # R2 at step 20
+    calm = [LogRow(row.step, {**row.metrics, **rows[0].metrics}) for row in rows[1:3]]
+
+    _, alarms, _ = watched(Server([*rows[:4], *calm, *rows[3:]]))
+
+    assert alarms.count(("R2", "warn")) == 2
+
+
 def test_a_source_that_cannot_be_read_at_first_or_for_too_long_is_an_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -72,6 +72,12 @@ class FileSource:
         folders = event_folders(self.path)
         if len(folders) == 1:
             return StoredLog(rows=read_events(folders[0]))
+        states = self.path.glob("checkpoint-*/trainer_state.json")
+        newest = max(
+            states, key=lambda each: _first_step([each.parent.name[11:]]) or 0, default=None
+        )
+        if newest is not None:
+            return FileSource(newest).read()
         if folders:
             raise HistoryError(
                 f"{self.path} holds the events of {len(folders)} runs: name one of "
