@@ -74,10 +74,13 @@ _VERL_READINGS: Mapping[Input, tuple[Reading, ...]] = {
     "truncated": _names("response_length/clip_ratio"),
     "length": _names("response_length/mean"),
     "reference_kl": _names("actor/kl_loss"),
-    "is_mean": _names("rollout_corr/rollout_is_mean"),
-    "is_ess": _names("rollout_corr/rollout_is_eff_sample_size"),
-    "is_std": _names("rollout_corr/rollout_is_std"),
-    "mismatch_kl": _names("rollout_corr/kl"),
+    # Below "mismatch" in verl 0.6, with the same definitions.
+    "is_mean": _names("rollout_corr/rollout_is_mean", "mismatch/rollout_is_mean"),
+    "is_ess": _names(
+        "rollout_corr/rollout_is_eff_sample_size", "mismatch/rollout_is_eff_sample_size"
+    ),
+    "is_std": _names("rollout_corr/rollout_is_std", "mismatch/rollout_is_std"),
+    "mismatch_kl": _names("rollout_corr/kl", "mismatch/mismatch_kl"),
     "chi2_token": _names("rollout_corr/chi2_token"),
 }
 _VERL_ENTROPY_FLAG = "actor_rollout_ref.actor.calculate_entropy=True"

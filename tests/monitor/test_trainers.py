@@ -203,6 +203,22 @@ def test_a_log_in_the_trainers_own_format_is_judged(name: str, tmp_path: Path) -
     check(judged(path, "--trainer", name), name, rules)
 
 
+def test_verls_mismatch_is_read_under_the_names_of_its_version_0_6(tmp_path: Path) -> None:
+    def older(step: int) -> dict[str, Any]:
+        row = verl(step)
+        data = {n: v for n, v in row["data"].items() if not n.startswith("rollout_corr/")}
+        known = {"mismatch/rollout_is_mean": 2.5, "mismatch/mismatch_kl": 0.001}
+        return {**row, "data": {**data, **known}}
+
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join(json.dumps(older(step)) + "\n" for step in STEPS))
+
+    answer = judged(path)
+
+    assert answer["trainer"] == "verl"
+    assert "R7" in {alarm["rule"] for alarm in answer["alarms"]}
+
+
 def test_trls_trainer_state_is_judged_with_evaluations_in_between(tmp_path: Path) -> None:
     history = []
     for step in STEPS:
