@@ -52,8 +52,9 @@ class History:
         """Take one row in the order of writing.
 
         A step that was logged before with other values and is not the newest one means that the
-        run was restarted: it and all later steps are given up. NaN says nothing of another value.
-        So does a step between others where none is missing: that of other logging steps.
+        run was restarted: it and all later steps are given up. So does a step between others where
+        none is missing: that of other logging steps. NaN says nothing of another value, nor does a
+        row that shares few names: two processes of a run log beside each other.
 
         Returns:
             Index of the first row that changed; ``len(rows)`` where none did.
@@ -71,7 +72,7 @@ class History:
             self.rows.insert(index, LogRow(row.step, metrics))
             return index
         finite = {name: value for name, value in metrics.items() if not math.isnan(value)}
-        differs = any(
+        differs = _are_of_one_kind(metrics, known.metrics) and any(
             not math.isnan(old := known.metrics.get(name, value)) and old != value
             for name, value in finite.items()
         )
@@ -92,13 +93,12 @@ class History:
 
     def _is_restart(self, index: int, row: LogRow) -> bool:
         """Whether a step that comes late lies where no row of its kind is missing."""
-        after, names = self.rows[index], row.metrics.keys()
+        after = self.rows[index]
         before = self.rows[index - 1].step if index else min(0, row.step - 1)
         near = pairwise(self.rows[max(index - 4, 0) : index + 4])
         widths = sorted(right.step - left.step for left, right in near if right is not after)
-        is_of_its_kind = names <= after.metrics.keys() or after.metrics.keys() <= names
         return (
-            is_of_its_kind
+            _are_of_one_kind(row.metrics, after.metrics)
             and len(widths) >= FEWEST_WIDTHS
             and after.step - before <= widths[len(widths) // 2]
         )
@@ -161,3 +161,9 @@ class History:
             return []
         usual = widths[len(widths) // 2]
         return [(before, after) for before, after in pairwise(steps) if after - before > 3 * usual]
+
+
+def _are_of_one_kind(one: Mapping[str, float], other: Mapping[str, float]) -> bool:
+    """Whether two rows share half of the names of the shorter one, or more."""
+    num_common = len(one.keys() & other.keys())
+    return 0 < min(len(one), len(other)) <= 2 * num_common

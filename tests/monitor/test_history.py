@@ -80,6 +80,23 @@ def test_rows_that_come_late_are_no_restart() -> None:
         assert len(history.rows) == len(rows)
 
 
+@pytest.mark.parametrize("lag", [0, 2, 40])
+def test_two_processes_that_log_one_run_do_not_restart_each_other(lag: int) -> None:
+    """As prime-rl's trainer and orchestrator do, which both log how long their step took."""
+    steps = range(1, 41)
+    trainer = [(s, {"entropy": 0.4, "grad_norm": 0.2, "lr": 1e-6, "time": s / 9}) for s in steps]
+    other = [(s, {"reward": 0.3, "solved": 0.5, "length": 90.0, "time": s / 7}) for s in steps]
+    rows = sorted(
+        [*((s, 0, m) for s, m in trainer), *((s + lag, 1, m) for s, m in other)],
+        key=lambda each: each[:2],
+    )
+
+    history = history_of(*((step - lag * place, metrics) for step, place, metrics in rows))
+
+    assert history.notes() == []
+    assert all(len(row.metrics) == 7 for row in history.rows)
+
+
 def test_a_gap_is_said() -> None:
     history = history_of(*((step, {"entropy": 0.5}) for step in (1, 2, 3, 40, 41)))
 
