@@ -11,10 +11,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mlflow_rlrisk.errors import ComparabilityError
-from mlflow_rlrisk.metrics_catalogue import pass_at_k_name
-from mlflow_rlrisk.report_record import Metric, RiskLevel, RiskReport
+from mlflow_rlrisk.metrics_catalogue import PREFIX, pass_at_k_name
+from mlflow_rlrisk.report_record import TEMPLATED, Metric, RiskLevel, RiskReport
 
 PASS_AT_1 = pass_at_k_name(1)
+HELDOUT = PREFIX + "heldout_nll"
 
 _RISK_ORDER = {
     RiskLevel.LOW: 0,
@@ -22,6 +23,7 @@ _RISK_ORDER = {
     RiskLevel.HIGH: 2,
     RiskLevel.UNKNOWN: 3,
 }
+TEMPLATE = "chat template"
 _JUDGES_NOTHING = {"name", "required_level"}
 
 
@@ -85,15 +87,19 @@ class Comparison:
 def check_comparable(reports: Sequence[RiskReport]) -> None:
     """Refuse reports that measured other things.
 
-    The seed, the policy's name and the promoted level may differ; everything else that moves a
-    number or a level must agree. So must the components of the index, where there is one: each
-    can only raise it, and the report with more evidence would look riskier for having it.
+    The seed, the policy's name, the promoted level and a chat template that no text went through
+    may differ; everything else that moves a number or a level must agree. So must the components
+    of the index, where there is one: each can only raise it, and the report with more evidence
+    would look riskier for having it.
 
     Raises:
         ComparabilityError: Names everything that differs, or a digest that was not recorded.
     """
     faults = []
+    is_raw = all(map(_is_raw, reports))
     for what, read in _MUST_AGREE.items():
+        if is_raw and what == TEMPLATE:
+            continue
         values = [read(report) for report in reports]
         if any(value != values[0] for value in values[1:]):
             faults.append(f"{what} ({_apart(reports, [_short(value) for value in values])})")
@@ -114,6 +120,11 @@ def check_comparable(reports: Sequence[RiskReport]) -> None:
         raise ComparabilityError("the reports measured other things: " + "; ".join(faults))
 
 
+def _is_raw(report: RiskReport) -> bool:
+    """True where no prompt went through the template; of expert data nothing is recorded."""
+    return report.provenance.sampler.get(TEMPLATED) == 0 and HELDOUT not in report.metrics
+
+
 def _digest(name: str) -> Callable[[RiskReport], object]:
     return lambda report: report.provenance.digests.get(name)
 
@@ -129,7 +140,7 @@ def _lines(report: RiskReport) -> object:
 _MUST_AGREE: dict[str, Callable[[RiskReport], object]] = {
     "prompts": _digest("prompts"),
     "tokenizer": _digest("tokenizer"),
-    "chat template": _digest("template"),
+    TEMPLATE: _digest("template"),
     "verifier": _digest("verifier"),
     **{
         f"sampling.{name}": _sampling(name)

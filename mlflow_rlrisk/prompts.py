@@ -8,7 +8,7 @@ prompts as independent; the same prompt with two truths is an error.
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,6 +98,14 @@ def _load(source: object, mapping: Mapping[str, str] | None) -> PromptSet:
         + (not_rendered(table) if collected.is_chat else "")
         + _left_out(table.left_out),
         num_duplicates=collected.num_duplicates,
+    )
+
+
+def num_templated(prompts: Iterable[Prompt], chat_template: str) -> int:
+    """How many prompts go through the checkpoint's template, by `SamplingConfig.chat_template`."""
+    return sum(
+        chat_template == "always" if isinstance(prompt.content, str) else chat_template != "never"
+        for prompt in prompts
     )
 
 

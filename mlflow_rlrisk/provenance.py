@@ -13,8 +13,9 @@ from mlflow_rlrisk.checkpoint import Checkpoint
 from mlflow_rlrisk.config import AssessmentConfig, PolicyConfig, SamplingConfig
 from mlflow_rlrisk.content import json_digest
 from mlflow_rlrisk.errors import ConfigError, RolloutStoreError
-from mlflow_rlrisk.prompts import PromptSet
+from mlflow_rlrisk.prompts import PromptSet, num_templated
 from mlflow_rlrisk.report import Provenance
+from mlflow_rlrisk.report_record import TEMPLATED
 from mlflow_rlrisk.rollout_store import RolloutStore
 from mlflow_rlrisk.samplers import Sampler
 from mlflow_rlrisk.verifiers import VerifierPool
@@ -64,6 +65,7 @@ def provenance_of(
     digests |= {"checkpoint": checkpoint.digest, "tokenizer": checkpoint.tokenizer_digest}
     if checkpoint.template_digest is not None:
         digests["template"] = checkpoint.template_digest
+    described = {**described, TEMPLATED: num_templated(prompts, config.sampling.chat_template)}
     return replace(
         _with_versions(model, digests, prompts, pool, described),
         registered_name=checkpoint.registered_name,

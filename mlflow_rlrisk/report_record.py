@@ -161,6 +161,10 @@ class ExampleRollout:
         )
 
 
+TEMPLATED = "templated_prompts"
+"""In `Provenance.sampler`: prompts that went through the checkpoint's chat template."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
     """Where a report comes from: what makes it checkable and repeatable.

@@ -94,6 +94,39 @@ def test_reports_that_measured_other_things_are_refused_with_what_differs(
         check_comparable([report_of(statistics), report_of(statistics, **changes)])
 
 
+@pytest.mark.parametrize(
+    ("counts", "heldout", "is_refused"),
+    [
+        ((0, 0), False, False),
+        ((0, 60), False, True),
+        ((None, 0), False, True),
+        ((0, 0), True, True),
+    ],
+)
+def test_another_template_counts_where_a_text_may_have_gone_through_it(
+    counts: tuple[int | None, int | None], heldout: bool, is_refused: bool
+) -> None:
+    loss = Evidence(value=1.0, ci_low=0.9, ci_high=1.1, source="expert data") if heldout else None
+    reports = [
+        report_of(
+            prompts([4, 8] * 30, 16),
+            digests={**DIGESTS, "template": name},
+            context=AssessmentContext(heldout_loss=loss),
+        )
+        for name in ("of the base", "of the chat model")
+    ]
+    reports = [
+        replace(report, provenance=replace(report.provenance, sampler={"templated_prompts": count}))
+        for report, count in zip(reports, counts, strict=True)
+    ]
+
+    if not is_refused:
+        check_comparable(reports)
+        return
+    with pytest.raises(ComparabilityError, match=r"chat template \("):
+        check_comparable(reports)
+
+
 def test_stored_rollouts_of_other_numbers_are_refused_whatever_the_settings_say() -> None:
     few, many = report_of(prompts([4] * 60, 16)), report_of(prompts([16] * 60, 64))
 

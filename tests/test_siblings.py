@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from mlflow_rlrisk.cli import run
+from tests.tiny_assessments import QUICK_OPTIONS, sums
 from tests.tiny_models import write_llama
 
 REST = ["--prompts", "none.jsonl", "--verifier", "exact", "--out", "out", "--json"]
@@ -39,9 +40,9 @@ def refused(
     """Runs a command there, which is refused and leaves nothing behind."""
     monkeypatch.chdir(home)
 
-    def command(*words: str) -> tuple[object, dict[str, str]]:
+    def command(*words: str, rest: list[str] = REST) -> tuple[object, dict[str, str]]:
         with pytest.raises(SystemExit) as stopped:
-            run([*words, *REST])
+            run([*words, *rest])
         told = capsys.readouterr()
         assert "Traceback" not in told.err
         assert not Path("out").exists()
@@ -59,7 +60,6 @@ def refused(
         ("compare", ["first", "file"], "invalid_model", "model='file': no such folder"),
         ("compare", ["first", ""], "invalid_model", "model='': no such folder"),
         ("compare", ["first", "other tokenizer"], "not_comparable", "other tokenizer: "),
-        ("compare", ["first", "other template"], "not_comparable", "chat template (first: none"),
         ("compare", ["first", "other dtype"], "not_comparable", "other dtype: bfloat16; --dtype"),
         ("compare", ["first", "--base", "gone"], "invalid_model", "model='gone'"),
         ("drift", ["first", "bare"], "checkpoint_refused", "bare has no weights"),
@@ -74,6 +74,47 @@ def test_a_model_that_does_not_fit_is_named_at_once_and_nothing_is_left_behind(
 
     assert (exit_code, error["code"]) == (1, code)
     assert said in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "setting"),
+    [
+        ([{"role": "user", "content": "1+1="}], []),
+        ("1+1=", ["--chat-template", "always"]),
+        ("1+1=", ["--expert-data", "none.jsonl"]),
+    ],
+)
+@pytest.mark.parametrize("command", ["compare", "drift"])
+def test_other_chat_templates_are_refused_where_a_text_goes_through_them(
+    refused: Refused, command: str, prompt: object, setting: list[str]
+) -> None:
+    Path("rl.jsonl").write_text(json.dumps({"prompt": prompt, "answer": "2"}))
+
+    models = ["first", "other template", *setting, "--prompts", "rl.jsonl"]
+    exit_code, error = refused(command, *models, rest=REST[2:])
+
+    assert (exit_code, error["code"]) == (1, "not_comparable")
+    assert "chat template (first: none" in error["message"]
+
+
+@pytest.mark.parametrize("command", ["compare", "drift"])
+def test_prompts_of_plain_text_compare_a_base_without_a_template_with_its_chat_model(
+    home: Path,
+    tmp_path: Path,
+    command: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(home)
+    (tmp_path / "rl.jsonl").write_text("".join(json.dumps(row) + "\n" for row in sums(6)))
+    given = ["--prompts", str(tmp_path / "rl.jsonl"), "--verifier", "exact", "--no-preflight"]
+    out = tmp_path / "out"
+
+    with pytest.raises(SystemExit) as stopped:
+        run([command, "first", "other template", *given, *QUICK_OPTIONS, "--out", str(out)])
+
+    assert stopped.value.code == 0, capsys.readouterr().err
+    assert list(out.glob("*.html"))
 
 
 @pytest.mark.parametrize("command", ["compare", "drift"])

@@ -7,9 +7,11 @@ from typing import Any
 
 import click
 
+from mlflow_rlrisk.commands.option_values import parse_mapping
 from mlflow_rlrisk.errors import CheckpointError, ComparabilityError
 
-_MUST_AGREE = {"tokenizer": "tokenizer_digest", "chat template": "template_digest"}
+_TEMPLATE = "chat template"
+_MUST_AGREE = {"tokenizer": "tokenizer_digest", _TEMPLATE: "template_digest"}
 
 
 def refuse_rounds(command: str, settings: Mapping[str, Any]) -> None:
@@ -33,8 +35,10 @@ def refuse_unlike(references: Sequence[str], settings: Mapping[str, Any]) -> Non
     Raises:
         ModelReferenceError: A reference names nothing.
         CheckpointError: A model is incomplete, damaged or unsafe.
-        ComparabilityError: Two models differ in tokenizer, chat template or, where each would be
-            sampled as it is stored, dtype; all that differ are named.
+        ComparabilityError: Two models differ in tokenizer, in the chat template that a prompt goes
+            through or, where each would be sampled as it is stored, dtype; all that differ are
+            named.
+        PromptSetError: The templates differ, and the prompts cannot be read.
     """
     from mlflow_rlrisk.checkpoint import screen_checkpoint
     from mlflow_rlrisk.samplers import DEFAULT_SAMPLER, load_sampler, needs_checkpoint
@@ -52,7 +56,7 @@ def refuse_unlike(references: Sequence[str], settings: Mapping[str, Any]) -> Non
     faults = []
     for what, name in _MUST_AGREE.items():
         digests = {reference: getattr(screened, name) for reference, screened in found.items()}
-        if len(set(digests.values())) > 1:
+        if len(set(digests.values())) > 1 and (what != _TEMPLATE or _is_templated(settings)):
             shown = ", ".join(
                 f"{reference}: {digest[:12] if digest else 'none'}"
                 for reference, digest in digests.items()
@@ -71,6 +75,16 @@ def refuse_unlike(references: Sequence[str], settings: Mapping[str, Any]) -> Non
         faults.append(f"dtype of the weights ({shown}; --dtype samples all in one)")
     if faults:
         raise ComparabilityError("these models cannot be compared: other " + "; ".join(faults))
+
+
+def _is_templated(settings: Mapping[str, Any]) -> bool:
+    """Whether any prompt goes through a chat template, or an expert's example may."""
+    from mlflow_rlrisk.prompts import load_prompts, num_templated
+
+    if settings["expert_data"] is not None:
+        return True
+    prompts = load_prompts(settings["prompts"], parse_mapping(settings["mapping"]))
+    return num_templated(prompts, settings["chat_template"]) > 0
 
 
 def place_of(reference: str) -> object:
