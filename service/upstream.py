@@ -1,9 +1,12 @@
 """What a request asks of MLflow; an MLflow that is away is a problem document, not a crash."""
 
+import fcntl
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from mlflow_rlrisk import RLRiskError
@@ -32,7 +35,25 @@ def point_mlflow(settings: ServiceSettings) -> "MlflowClient":
 
     mlflow.set_tracking_uri(settings.tracking_uri)
     mlflow.set_registry_uri(settings.registry)
+    _open_databases(settings.tracking_uri, settings.registry, settings.data_dir)
     return mlflow.MlflowClient(settings.tracking_uri, settings.registry)
+
+
+@cache
+def _open_databases(tracking_uri: str, registry_uri: str, data_dir: str) -> None:
+    """Let MLflow make its tables, where it is no server that does so, in one process at a time.
+
+    Of two that begin at once with an empty database MLflow's own migrations let one die.
+    """
+    import mlflow
+
+    if tracking_uri.startswith("http") and registry_uri.startswith("http"):
+        return
+    folder = Path(data_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "mlflow.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        mlflow.MlflowClient(tracking_uri, registry_uri)._get_registry_client()  # type: ignore[no-untyped-call]
 
 
 @contextmanager
