@@ -69,8 +69,7 @@ _TABLE = sa.Table(
     sa.Column("published_at", sa.Float),
     sa.Column("publish_error", sa.Text),
 )
-_HEAVY = ("report",)
-_LIGHT = [column for column in _TABLE.c if column.name not in _HEAVY]
+_LIGHT = [column for column in _TABLE.c if column.name != "report"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -321,28 +320,28 @@ class AssessmentTable:
             connection.execute(change.values(values))
             return _find(connection, assessment_id)
 
+    def choose_run(self, assessment_id: str, run_id: str, *, instead_of: str | None) -> bool:
+        """Note which run gets the report; false where another was noted, or it is published."""
+        noted = _TABLE.c.run_id
+        is_free = sa.or_(noted == run_id, noted.is_not_distinct_from(instead_of))
+        return self._set_unpublished(assessment_id, is_free, run_id=run_id)
+
     def published(
         self, assessment_id: str, run_id: str, report_uri: str, *, note: str | None = None
     ) -> None:
         """Note where the report is, and what is missing there; the first note stays."""
-        self._set_unpublished(
-            assessment_id,
-            run_id=run_id,
-            report_uri=report_uri,
-            published_at=time.time(),
-            publish_error=note,
-        )
+        values = {"run_id": run_id, "report_uri": report_uri, "publish_error": note}
+        self._set_unpublished(assessment_id, published_at=time.time(), **values)
 
     def publish_failed(self, assessment_id: str, why: str) -> None:
         """Note why publishing waits."""
         self._set_unpublished(assessment_id, publish_error=why)
 
-    def _set_unpublished(self, assessment_id: str, **values: Any) -> None:
-        change = sa.update(_TABLE).where(
-            _TABLE.c.id == assessment_id, _TABLE.c.published_at.is_(None)
-        )
+    def _set_unpublished(self, assessment_id: str, *more: Any, **values: Any) -> bool:
+        is_it = (_TABLE.c.id == assessment_id, _TABLE.c.published_at.is_(None), *more)
         with write(self.engine) as connection:
-            connection.execute(change.values(_kept(values)))
+            change = sa.update(_TABLE).where(*is_it).values(_kept(values))
+            return connection.execute(change).rowcount == 1
 
 
 def _kept(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,9 +1,11 @@
 """A report into MLflow exactly once, signed where there is a signer, however often this is begun.
 
 The run is found by a tag with the assessment's id before one is made; what a broken attempt has
-left is completed. The row keeps the report meanwhile, so an MLflow or a signer that is away loses
-nothing. Where there is a signer, no verdict is put onto a version without its signature; a version
-that was removed meanwhile gets none at all, and the run keeps the report.
+left is completed. The row says which run it is, so that a worker that only seemed dead neither
+leaves one of its own nor shows an old verdict. The row keeps the report meanwhile, so an MLflow or
+a signer that is away loses nothing. Where there is a signer, no verdict is put onto a version
+without its signature; a version that was removed meanwhile gets none at all, and the run keeps the
+report.
 """
 
 import logging
@@ -32,6 +34,10 @@ ATTESTATION_ARTIFACT = "rlrisk/attestation.json"
 ADVISORY = ("weights_declared",)
 """Refusals of the signer after which the verdict is worth showing, as advice."""
 MAX_WHY = 500
+
+
+class _OvertakenError(Exception):
+    """Another worker publishes it, or has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,13 +78,16 @@ def publish(
     text = jobs.report(assessment_id)
     assert text is not None  # stored in the transaction that made it succeed
     try:
-        done = _write(settings, job, RiskReport.from_json(text), folder, signer)
+        done = _write(jobs, settings, job, RiskReport.from_json(text), folder, signer)
     except (RLRiskError, MlflowException, OSError, SignerUnavailableError) as error:
         logger.warning("%s is not published yet: %s", assessment_id, error)
         jobs.publish_failed(assessment_id, without_paths(str(error))[:MAX_WHY])
         return False
     except SignerRefusedError as error:  # one that may be lifted; a final one is in the note
         jobs.publish_failed(assessment_id, f"not signed yet: {without_paths(str(error))}"[:MAX_WHY])
+        return False
+    except _OvertakenError:
+        logger.info("%s is published by another worker", assessment_id)
         return False
     except Exception as error:  # an MLflow that talks nonsense fails anywhere in its client
         logger.exception("%s is not published yet", assessment_id)
@@ -92,6 +101,7 @@ def publish(
 
 
 def _write(
+    jobs: AssessmentTable,
     settings: ServiceSettings,
     job: Assessment,
     report: RiskReport,
@@ -99,12 +109,14 @@ def _write(
     signer: Signer | None,
 ) -> _Published:
     client = timed(point_mlflow(settings), about=job.id)
-    run_id = _run_of(client, settings.experiment, job)
+    run_id = _run_of(client, jobs, settings.experiment, job)
     rollouts = folder / "rollouts"
     given = rollouts if rollouts.is_dir() else None
     logged = log_report(report, run_id=run_id, rollouts=given, client=client)
     reached(CommitPoint.REPORT_LOGGED)
     note = None
+    if not jobs.choose_run(job.id, run_id, instead_of=run_id):  # a long pause may lie behind us
+        raise _OvertakenError
     if report.provenance.version is not None:
         note = _show_on_version(client, job, report, run_id, logged.report_uri, signer)
         reached(CommitPoint.VERSION_TAGGED)
@@ -154,14 +166,23 @@ def _tagged(
     return None
 
 
-def _run_of(client: "MlflowClient", experiment: str, job: Assessment) -> str:
+def _run_of(client: "MlflowClient", jobs: AssessmentTable, experiment: str, job: Assessment) -> str:
     found = client.get_experiment_by_name(experiment)
     experiment_id = client.create_experiment(experiment) if found is None else found.experiment_id
-    known = client.search_runs([experiment_id], f"tags.`{ASSESSMENT_TAG}` = '{job.id}'")
+    runs = client.search_runs([experiment_id], f"tags.`{ASSESSMENT_TAG}` = '{job.id}'")
+    known = [str(each.info.run_id) for each in runs]
+    if job.run_id in known:
+        return job.run_id
     if known:
-        return str(known[0].info.run_id)
-    tags = {ASSESSMENT_TAG: job.id}
-    name = f"rlrisk {job.request['model']}"[:250]
-    run_id = str(client.create_run(experiment_id, run_name=name, tags=tags).info.run_id)
-    reached(CommitPoint.RUN_CREATED)
-    return run_id
+        run_id = known[0]
+    else:
+        tags = {ASSESSMENT_TAG: job.id}
+        name = f"rlrisk {job.request['model']}"[:250]
+        run_id = str(client.create_run(experiment_id, run_name=name, tags=tags).info.run_id)
+        reached(CommitPoint.RUN_CREATED)
+    if jobs.choose_run(job.id, run_id, instead_of=job.run_id):
+        return run_id
+    chosen = jobs.find(job.id)
+    if not known and chosen is not None and chosen.run_id != run_id:
+        client.delete_run(run_id)
+    raise _OvertakenError

@@ -154,7 +154,7 @@ class AssessmentView(BaseModel):
         error = None
         if row.error_code is not None:
             error = AssessmentError(code=row.error_code, detail=row.error_detail or "")
-        kept = ("id", "stage", "risk_level", "outcome", "run_id", "report_uri", "publish_error")
+        kept = ("id", "stage", "risk_level", "outcome", "report_uri", "publish_error")
         return cls.model_validate(
             {each: getattr(row, each) for each in kept}
             | {each: row.request[each] for each in ("model", "prompt_set", "verifier", "policy")}
@@ -165,6 +165,7 @@ class AssessmentView(BaseModel):
                 "lookahead": row.request.get("lookahead"),
                 "progress": None if row.progress is None else Progress(**row.progress),
                 "trigger": row.request.get("trigger"),
+                "run_id": None if row.published_at is None else row.run_id,
                 "error": error,
             }
         )

@@ -68,6 +68,8 @@ class Scorer:
         self, jobs: AssessmentTable, settings: ServiceSettings, is_stopping: Callable[[], bool]
     ) -> None:
         self._jobs, self._settings, self._is_stopping = jobs, settings, is_stopping
+        self._waiting_since: dict[str, float] = {}
+        """By `time.monotonic`: the row has times of a clock that may be set."""
 
     def score(self, assessment_id: str) -> bool:
         """Bring an assessment to its end.
@@ -93,6 +95,8 @@ class Scorer:
     def _clear(self, assessment_id: str) -> None:
         """Remove the files of one that was cancelled or failed; nobody needs them any more."""
         found = self._jobs.find(assessment_id)
+        if found is None or found.state is not State.QUEUED:
+            self._waiting_since.pop(assessment_id, None)
         if found is not None and found.state in (State.CANCELLED, State.FAILED):
             forget(self.folder(assessment_id))
 
@@ -131,7 +135,8 @@ class Scorer:
         """Give the turn to others until what is missing is there, for as long as it may take."""
         logger.warning("%s: %s: %s", job.id, stage, why)
         limit_s = self._settings.limits.wall_s
-        if job.started_at is not None and time.time() - job.started_at > limit_s:
+        now = time.monotonic()
+        if now - self._waiting_since.setdefault(job.id, now) > limit_s:
             return self._fail(job, code, f"waited longer than {limit_s:g} s: {_shown(why)}")
         self._jobs.put_back(job.id, job.fence, state=State.QUEUED, stage=stage)
         return True

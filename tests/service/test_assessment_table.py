@@ -1,5 +1,6 @@
 """The row as the truth: what counts, what does not, what happens twice."""
 
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,9 @@ from service.database import open_database
 from service.deps import Dependencies
 from service.publishing import ASSESSMENT_TAG, publish
 from service.scoring import Scorer
-from service.settings import ServiceSettings, load_settings
+from service.settings import Limits, ServiceSettings, load_settings
+from service.upstream import AwayError
+from tests.mlflow_server import pointed_at
 from tests.service.running_service import BASE, write_settings
 from tests.sinks.simulated import simulated_report
 
@@ -175,6 +178,13 @@ def test_the_report_of_what_was_accepted_last_decides_whatever_the_clock_says(
     assert jobs.waiting(State.QUEUED) == [last]
 
 
+def settings_of(tracking_uri: str, folder: Path) -> ServiceSettings:
+    data_dir = str(folder / "data")
+    return ServiceSettings(
+        tracking_uri=tracking_uri, data_dir=data_dir, prompt_sets={}, verifiers={}
+    )
+
+
 def finished(jobs: AssessmentTable, report: RiskReport) -> str:
     job = submit(jobs)
     begun = jobs.begin(job, max_attempts=3)
@@ -192,7 +202,7 @@ def test_publishing_waits_for_mlflow_and_leaves_one_run_however_often(
     place = {"registered_name": "published", "version": "1", "model_id": None}
     report = replace(simulated, provenance=replace(simulated.provenance, **place))
     job = finished(jobs, report)
-    there = ServiceSettings(tracking_uri=registry, prompt_sets={}, verifiers={})
+    there = settings_of(registry, tmp_path)
     away = there.model_copy(update={"tracking_uri": "sqlite:////dev/null/mlflow.db"})
 
     try:
@@ -231,7 +241,7 @@ def test_the_report_of_a_version_that_was_removed_meanwhile_is_published_and_say
     job = finished(jobs, replace(simulated, provenance=replace(simulated.provenance, **place)))
     client = mlflow.MlflowClient()
     client.delete_model_version("removed", "1")
-    settings = ServiceSettings(tracking_uri=registry, prompt_sets={}, verifiers={})
+    settings = settings_of(registry, tmp_path)
 
     assert publish(jobs, settings, job, tmp_path / "none") is True
 
@@ -241,6 +251,34 @@ def test_the_report_of_a_version_that_was_removed_meanwhile_is_published_and_say
     assert str(done.publish_error).startswith("not shown: version 1 of removed")
     assert job_row(done)["why"] == done.publish_error  # the page does not call it unpublished
     assert client.get_run(str(done.run_id)).info.status == "FINISHED"
+
+
+def away(*_: object, **__: object) -> None:
+    raise AwayError("it is away")
+
+
+def test_a_clock_that_is_set_forward_ends_no_wait_for_mlflow(
+    jobs: AssessmentTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.scoring.in_time", away)
+    settings = settings_of("http://127.0.0.1:9", tmp_path)
+    settings = settings.model_copy(update={"limits": Limits(min_free_disk_bytes=0)})
+    scorer, job = Scorer(jobs, settings, lambda: False), submit(jobs)
+    now, ticks, waits_s = time.time(), time.monotonic(), settings.limits.wall_s + 1
+
+    def score() -> tuple[State, str, str | None]:
+        with pointed_at(settings.tracking_uri):
+            assert scorer.score(job)
+        found = jobs.find(job)
+        assert found is not None
+        return found.state, found.stage, found.error_code
+
+    waits = (State.QUEUED, "wait for MLflow", None)
+    assert score() == waits
+    monkeypatch.setattr("time.time", lambda: now + waits_s)
+    assert score() == waits
+    monkeypatch.setattr("time.monotonic", lambda: ticks + 2 * waits_s)
+    assert score() == (State.FAILED, "done", "upstream")
 
 
 def test_settings_that_no_assessment_could_use_are_refused() -> None:
