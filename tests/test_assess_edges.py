@@ -72,6 +72,7 @@ def undefined(report: RiskReport, *names: str) -> set[str]:
         ({"temperature": float("nan")}, "temperature=nan"),
         ({"temperature": float("inf")}, "temperature=inf"),
         ({"top_p": 0.0}, "top_p=0.0"),
+        ({"min_p": 1.0}, "min_p=1.0"),
         ({"top_p": float("nan")}, "top_p=nan"),
         ({"max_new_tokens": 0}, "max_new_tokens=0"),
         ({"success_threshold": float("nan")}, "success_threshold=nan"),

@@ -210,7 +210,6 @@ def test_misuse_and_failure_have_their_own_codes_and_no_traceback(
         ["--temperature", "0"],
         ["--temperature", "nan"],
         ["--top-p", "0"],
-        ["--min-p", "1"],
         ["--num-samples", "4"],  # fewer than the group of 8
         ["--max-new-tokens", "0"],
         ["--map", "prompt:question"],
