@@ -128,6 +128,11 @@ def _for_gap(
             "mend the verifier: the examples show its errors; --verifier-timeout-s is "
             f"{config.verifier_timeout_s:g} s; rlrisk rescore grades the stored rollouts again"
         ]
+    if gap.kind is GapKind.ABSTAINED:
+        return [
+            "give every completion a reward (None is for prompts of other reward functions; TRL "
+            "makes it 0 where no other function judges), then rlrisk rescore"
+        ]
     return _for_undefined(gap, statistics, config)
 
 

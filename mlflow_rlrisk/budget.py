@@ -15,7 +15,7 @@ from mlflow_rlrisk.assessment_inputs import AssessmentInputs
 from mlflow_rlrisk.budget_record import Look, SequentialBudget
 from mlflow_rlrisk.components import MOST_ATTEMPTS, SIGNAL, STARVED, TRUNCATED
 from mlflow_rlrisk.config import AssessmentConfig, LookaheadConfig, PolicyConfig
-from mlflow_rlrisk.gaps import FAILURES
+from mlflow_rlrisk.gaps import UNJUDGED
 from mlflow_rlrisk.luck import AGREEMENT, luck_line
 from mlflow_rlrisk.records import Prompt, PromptStatistics
 from mlflow_rlrisk.report import RiskLevel, RiskReport
@@ -115,17 +115,17 @@ def is_decided(report: RiskReport) -> bool:
 
     ``high`` and ``low`` are given by intervals already; ``low`` must also not hang on a component
     that may be severe. ``medium`` is decided when neither of them can be. ``unknown`` is decided
-    when too many rollouts were truncated or failed to be graded; other missing evidence may come.
+    when too many rollouts were truncated or have no reward; other missing evidence may come.
     So may what `PolicyConfig.low_requires` asks for, and first updates that overrule a short
     headroom: where only that keeps a level from ``low``, nothing is decided, and the whole budget
     is there for it. Agreement that is too low by its whole interval is overruled by nothing.
     """
     metrics, policy = report.metrics, report.policy
     index, truncated = metrics.get("rlrisk/risk_index"), metrics.get(TRUNCATED)
-    failed = metrics.get(FAILURES)
     if report.risk_level is RiskLevel.UNKNOWN:
         is_cut = truncated is not None and truncated.ci_low > policy.max_truncated_share
-        return is_cut or (failed is not None and failed.ci_low > report.config.max_failed_share)
+        unjudged = [metrics[name].ci_low for name in UNJUDGED if name in metrics]
+        return is_cut or any(low > report.config.max_failed_share for low in unjudged)
     if index is None or truncated is None or truncated.ci_high > policy.max_truncated_share:
         return False
     if report.risk_level is RiskLevel.HIGH:

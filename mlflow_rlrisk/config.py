@@ -200,7 +200,7 @@ class AssessmentConfig(Settings):
     verifier_workers: PositiveInt = 2
     """Worker processes that verify."""
     max_failed_share: Share = 0.0
-    """Above this share of failed or timed-out verifications the level is ``unknown``."""
+    """Above this share of failed verifications, or of ``None`` for rewards, it is ``unknown``."""
     allow_pickle: bool = False
     """Accept pickled weights (the operator's decision, never a caller's)."""
     num_examples: Annotated[int, Field(ge=0, le=200)] = 24

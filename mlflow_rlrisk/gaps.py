@@ -1,4 +1,4 @@
-"""Is the evidence enough for a verdict, and if not, what is missing?"""
+"""Evidence that is missing for a verdict; where there is any, the level is ``unknown``."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,8 +9,6 @@ from mlflow_rlrisk.config import PolicyConfig
 from mlflow_rlrisk.metrics_catalogue import PREFIX
 from mlflow_rlrisk.report_record import Metric
 
-FAILURES = PREFIX + "verifier_failure_share"
-
 
 class GapKind(StrEnum):
     """Why the evidence does not suffice."""
@@ -20,6 +18,14 @@ class GapKind(StrEnum):
     OTHER_PROMPTS = "other_prompts"
     TRUNCATED = "truncated"
     FAILED = "failed"
+    ABSTAINED = "abstained"
+
+
+UNJUDGED = {
+    PREFIX + "verifier_failure_share": (GapKind.FAILED, "failed on"),
+    PREFIX + "verifier_abstained_share": (GapKind.ABSTAINED, "returned None for"),
+}
+"""Shares of rollouts without a reward, each held to `AssessmentConfig.max_failed_share`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,11 +73,12 @@ def evidence_gaps(
             f"{policy.max_truncated_share:.1%}: {which} answers were never finished"
         )
         gaps.append(Gap(kind=GapKind.TRUNCATED, reason=reason))
-    failed = metrics.get(FAILURES)
-    if failed is not None and failed.value > max_failed_share:
-        reason = (
-            f"the verifier failed on {failed.value:.1%} of the rollouts, more than "
-            f"{max_failed_share:.1%}: their rewards are not known"
-        )
-        gaps.append(Gap(kind=GapKind.FAILED, reason=reason))
+    for name, (kind, what) in UNJUDGED.items():
+        share = metrics.get(name)
+        if share is not None and share.value > max_failed_share:
+            reason = (
+                f"the verifier {what} {share.value:.1%} of the rollouts, more than "
+                f"{max_failed_share:.1%}: their rewards are not known"
+            )
+            gaps.append(Gap(kind=kind, reason=reason))
     return tuple(gaps)

@@ -256,6 +256,7 @@ CATALOGUE: tuple[MetricSpec, ...] = (
     _row("repetition_share", "share", _R, "share of rollouts that end in a loop", "count"),
     _row("completion_tokens", "tokens", _C, "tokens per rollout, stop token included", "count"),
     _row("verifier_failure_share", "share", _R, "share of rollouts with failed grading", "count"),
+    _row("verifier_abstained_share", "share", _R, "share of rollouts graded `None`", "count"),
     _row(
         "verifier_attack_share",
         "share",

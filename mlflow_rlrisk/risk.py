@@ -13,12 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mlflow_rlrisk.components import (
-    CORE,
-    SIGNAL,
-    STARVED,
-    AssessedComponents,
-)
+from mlflow_rlrisk.components import CORE, SIGNAL, STARVED, AssessedComponents
 from mlflow_rlrisk.config import AssessmentConfig, PolicyConfig
 from mlflow_rlrisk.evidence import AssessmentContext, Evidence
 from mlflow_rlrisk.gaps import Gap, GapKind, evidence_gaps

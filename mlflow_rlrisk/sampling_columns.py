@@ -213,7 +213,9 @@ def _add_outcomes(
         table.leave_out(reason, "repetition_share")
     else:
         table.add_ratio("repetition_share", _floats(loops), samples)
-    table.add_ratio("verifier_failure_share", _floats([s.num_failed for s in statistics]), samples)
+    failed = _floats([s.num_failed for s in statistics])
+    table.add_ratio("verifier_failure_share", failed, samples)
+    table.add_ratio("verifier_abstained_share", samples - scored - failed, samples)
     _add_attacks(table, statistics, scored)
     table.add_ratio("completion_tokens", tokens, samples, (1.0, longest))
     answers = _answer_counts(statistics)

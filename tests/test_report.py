@@ -215,6 +215,21 @@ def test_verifier_failures_above_the_limit_give_unknown_and_below_it_a_verdict()
     assert value(refused, "pass_at_1") == pytest.approx(0.5)
 
 
+def test_rollouts_for_which_the_verifier_returned_none_are_missing_evidence() -> None:
+    # 16 of 48 completions have a reward; the level was `low` and no line spoke of the others.
+    statistics = [prompt(i, 8, 16, num_samples=48) for i in range(60)]
+
+    refused = report_of(statistics)
+    accepted = report_of(statistics, max_failed_share=0.7)
+
+    assert value(refused, "verifier_abstained_share") == pytest.approx(2 / 3)
+    assert refused.risk_level is RiskLevel.UNKNOWN
+    assert any("returned None for 66.7%" in reason for reason in refused.reasons)
+    assert any("a reward" in step for step in refused.next_steps)
+    assert accepted.risk_level is RiskLevel.LOW
+    assert value(accepted, "verifier_failure_share") == 0.0
+
+
 def test_a_prompt_that_the_verifier_never_scored_is_named_and_not_dropped() -> None:
     unscored = prompt(99, 0, 0, num_samples=16, text_counts=(16,), num_tokens=160)
 
