@@ -12,7 +12,7 @@ import pytest
 
 from mlflow_rlrisk.errors import SandboxUnavailableError
 from mlflow_rlrisk.verifiers.code import CodeJudge, Limits, external, read_task
-from tests.verifiers.code.test_scripts import SCRIPTS
+from tests.verifiers.code.test_scripts import SCRIPTS, run_and_judge
 
 RUNNER = f"{sys.executable} -"
 CALLS = [{"args": [n], "expected": n + 1} for n in (1, 2, 3)]
@@ -29,13 +29,7 @@ def judge(monkeypatch: pytest.MonkeyPatch) -> Iterator[CodeJudge]:
 def test_a_runners_script_is_graded_by_what_an_interpreter_writes_of_it(
     judge: CodeJudge, tmp_path: Path, name: str
 ) -> None:
-    file = tmp_path / "script.py"
-    file.write_text(SCRIPTS[name], encoding="utf-8")
-    done = subprocess.run([sys.executable, file], input="42", capture_output=True, text=True)
-
-    judgement = judge.grade(
-        SCRIPTS[name], read_task({"inputs": ["42"], "outputs": [done.stdout]}, None)
-    )
+    done, judgement = run_and_judge(judge, tmp_path, SCRIPTS[name])
 
     assert (judgement.grade == "pass") is (done.returncode == 0), judgement.detail
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mlflow_rlrisk.verifiers.code import CodeJudge, Limits, read_task
+from mlflow_rlrisk.verifiers.code import CodeJudge, Judgement, Limits, read_task
 from tests.verifiers.code.settings import need_namespaces
 
 SCRIPTS = {
@@ -78,6 +78,16 @@ SCRIPTS = {
 }
 
 
+def run_and_judge(
+    judge: CodeJudge, folder: Path, script: str
+) -> tuple["subprocess.CompletedProcess[str]", Judgement]:
+    """What an interpreter makes of a script, and its grade for writing just that."""
+    file = folder / "script.py"
+    file.write_text(script, encoding="utf-8")
+    done = subprocess.run([sys.executable, file], input="42", capture_output=True, text=True)
+    return done, judge.grade(script, read_task({"inputs": ["42"], "outputs": [done.stdout]}, None))
+
+
 @pytest.fixture(scope="module", params=["A", "B"])
 def judge(request: pytest.FixtureRequest) -> Iterator[CodeJudge]:
     if request.param == "A":
@@ -91,13 +101,7 @@ def test_a_script_is_graded_by_what_an_interpreter_writes_of_it(
     judge: CodeJudge, tmp_path: Path, name: str
 ) -> None:
     # Honest scripts were graded 0: `exit` was unknown, threads and exit handlers were cut off.
-    file = tmp_path / "script.py"
-    file.write_text(SCRIPTS[name], encoding="utf-8")
-    done = subprocess.run([sys.executable, file], input="42", capture_output=True, text=True)
-
-    judgement = judge.grade(
-        SCRIPTS[name], read_task({"inputs": ["42"], "outputs": [done.stdout]}, None)
-    )
+    done, judgement = run_and_judge(judge, tmp_path, SCRIPTS[name])
 
     assert "42" in done.stdout
     assert (judgement.grade == "pass") is (done.returncode == 0), judgement.detail
