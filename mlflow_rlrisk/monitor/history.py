@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple
 
+from mlflow_rlrisk.monitor.trainers import KNOWN
+
 LARGEST = 1e100
 """No metric is as large; MLflow's SQL stores give 1.8e308 for an infinity."""
 FEWEST_WIDTHS = 3
@@ -40,6 +42,7 @@ class History:
         num_late: Rows that came after a later step.
         restarts: ``(step, last step given up)`` of every restart from a checkpoint.
         not_finite: Values that were NaN, infinite or beyond `LARGEST`, by metric name.
+        read: Metrics that a rule may read.
     """
 
     rows: list[LogRow] = field(default_factory=list)
@@ -47,6 +50,7 @@ class History:
     num_late: int = 0
     restarts: list[tuple[int, int]] = field(default_factory=list)
     not_finite: dict[str, int] = field(default_factory=dict)
+    read: frozenset[str] = KNOWN
 
     def add(self, row: LogRow) -> int:
         """Take one row in the order of writing.
@@ -54,7 +58,7 @@ class History:
         A step that was logged before with other values and is not the newest one means that the
         run was restarted: it and all later steps are given up. So does a step between others where
         none is missing: that of other logging steps. NaN says nothing of another value, nor does a
-        row that shares few names: two processes of a run log beside each other.
+        metric that no rule reads: two processes of a run log beside each other.
 
         Returns:
             Index of the first row that changed; ``len(rows)`` where none did.
@@ -72,9 +76,10 @@ class History:
             self.rows.insert(index, LogRow(row.step, metrics))
             return index
         finite = {name: value for name, value in metrics.items() if not math.isnan(value)}
-        differs = _are_of_one_kind(metrics, known.metrics) and any(
+        differs = any(
             not math.isnan(old := known.metrics.get(name, value)) and old != value
             for name, value in finite.items()
+            if name in self.read
         )
         if differs and index < len(self.rows) - 1:
             return self._restarted(index, LogRow(row.step, metrics))
@@ -98,7 +103,7 @@ class History:
         near = pairwise(self.rows[max(index - 4, 0) : index + 4])
         widths = sorted(right.step - left.step for left, right in near if right is not after)
         return (
-            _are_of_one_kind(row.metrics, after.metrics)
+            not self.read.isdisjoint(row.metrics.keys() & after.metrics.keys())
             and len(widths) >= FEWEST_WIDTHS
             and after.step - before <= widths[len(widths) // 2]
         )
@@ -161,9 +166,3 @@ class History:
             return []
         usual = widths[len(widths) // 2]
         return [(before, after) for before, after in pairwise(steps) if after - before > 3 * usual]
-
-
-def _are_of_one_kind(one: Mapping[str, float], other: Mapping[str, float]) -> bool:
-    """Whether two rows share half of the names of the shorter one, or more."""
-    num_common = len(one.keys() & other.keys())
-    return 0 < min(len(one), len(other)) <= 2 * num_common

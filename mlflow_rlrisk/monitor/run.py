@@ -15,7 +15,7 @@ from mlflow_rlrisk.monitor.judgement import Judgement, summarize_run
 from mlflow_rlrisk.monitor.policy import MonitorPolicy
 from mlflow_rlrisk.monitor.rules import RULES
 from mlflow_rlrisk.monitor.tracks import RunFacts, Tracks
-from mlflow_rlrisk.monitor.trainers import ADAPTERS, adapter_name, detect
+from mlflow_rlrisk.monitor.trainers import ADAPTERS, KNOWN, adapter_name, detect
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +71,7 @@ class Monitor:
 
     def __init__(self, settings: MonitorSettings | None = None) -> None:
         self.settings = settings or MonitorSettings()
-        self.history = History()
+        self.history = _history(self.settings)
         self._names: set[str] = set()
         self._num_judged = 0
         self._pass: _Pass | None = None
@@ -104,11 +104,16 @@ def judge_rows(rows: Iterable[LogRow], settings: MonitorSettings | None = None) 
         settings: How to read and judge it.
     """
     chosen = settings or MonitorSettings()
-    history = History()
+    history = _history(chosen)
     for row in rows:
         history.add(row)
     adapter = _adapter(chosen, history.names())
     return _judgement(_run_over(history, adapter, chosen), history, chosen)
+
+
+def _history(settings: MonitorSettings) -> History:
+    stated = settings.facts.success_metric
+    return History(read=KNOWN if stated is None else KNOWN | {stated})
 
 
 def _adapter(settings: MonitorSettings, names: set[str]) -> Adapter | None:

@@ -270,6 +270,9 @@ ADAPTERS: Mapping[str, Adapter] = {
 }
 """The adapters by name, in the order in which an ambiguous log is ascribed to them."""
 
+KNOWN = frozenset(name for adapter in ADAPTERS.values() for name in adapter.metric_names())
+"""Every name that is read of any trainer's log."""
+
 _INPUT_HINTS: Mapping[Input, str] = {
     "reward": "log the mean training reward of every step",
     "zero_variance": "log the share of groups whose rewards are all equal",

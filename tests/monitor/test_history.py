@@ -1,10 +1,11 @@
 """Accidents of a log are mended, and said."""
 
 import math
+from typing import Any
 
 import pytest
 
-from mlflow_rlrisk.monitor import LogRow, judge_rows
+from mlflow_rlrisk.monitor import LogRow, MonitorSettings, RunFacts, judge_rows
 from mlflow_rlrisk.monitor.history import History
 from tests.monitor.histories import drop_history
 
@@ -84,17 +85,26 @@ def test_rows_that_come_late_are_no_restart() -> None:
 def test_two_processes_that_log_one_run_do_not_restart_each_other(lag: int) -> None:
     """As prime-rl's trainer and orchestrator do, which both log how long their step took."""
     steps = range(1, 41)
-    trainer = [(s, {"entropy": 0.4, "grad_norm": 0.2, "lr": 1e-6, "time": s / 9}) for s in steps]
-    other = [(s, {"reward": 0.3, "solved": 0.5, "length": 90.0, "time": s / 7}) for s in steps]
-    rows = sorted(
-        [*((s, 0, m) for s, m in trainer), *((s + lag, 1, m) for s, m in other)],
-        key=lambda each: each[:2],
-    )
+    trainer = [(s, {"entropy/mean": 0.4, "time/step": s / 9}) for s in steps]
+    other = [(s, {"reward/mean": 0.3, "time/step": s / 7}) for s in steps]
 
-    history = history_of(*((step - lag * place, metrics) for step, place, metrics in rows))
+    def merged(first: list[tuple[int, Any]], second: list[tuple[int, Any]]) -> History:
+        rows = [*((s, 0, m) for s, m in first), *((s + lag, 1, m) for s, m in second)]
+        rows.sort(key=lambda each: each[:2])
+        return history_of(*((step - lag * place, metrics) for step, place, metrics in rows))
 
-    assert history.notes() == []
-    assert all(len(row.metrics) == 7 for row in history.rows)
+    for history in (merged(trainer, other), merged(other, trainer)):
+        assert history.notes() == []
+        assert all(len(row.metrics) == 3 for row in history.rows)
+
+
+def test_a_metric_that_is_named_for_success_tells_a_restart_too() -> None:
+    rows = [LogRow(step, {"solved": 0.3}) for step in (1, 2, 3, 4)] + [LogRow(2, {"solved": 0.4})]
+    facts = RunFacts(success_metric="solved")
+
+    judgement = judge_rows(rows, MonitorSettings(trainer="trl", facts=facts))
+
+    assert any("restart: step 2" in note for note in judgement.notes)
 
 
 def test_a_gap_is_said() -> None:

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 from mlflow_rlrisk.errors import HistoryError
 from mlflow_rlrisk.monitor.sources.points import Point, StoredLog, rows_from_points
 from mlflow_rlrisk.monitor.tracks import RunFacts, scales_by_batch
-from mlflow_rlrisk.monitor.trainers import ADAPTERS
+from mlflow_rlrisk.monitor.trainers import KNOWN
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 FINISHED = ("FINISHED", "FAILED", "KILLED")
-KNOWN = frozenset(name for adapter in ADAPTERS.values() for name in adapter.metric_names())
 
 
 class MlflowRunSource:
