@@ -25,7 +25,6 @@ from mlflow.environment_variables import MLFLOW_ENABLE_WORKSPACES
 from mlflow.exceptions import MlflowException
 from mlflow.store.model_registry.dbmodels.models import (
     SqlModelVersion,
-    SqlModelVersionTag,
     SqlRegisteredModelAlias,
 )
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
@@ -37,7 +36,12 @@ from mlflow_rlrisk.gate.audit import AuditLog, Entry
 from mlflow_rlrisk.gate.evidence import original_of
 from mlflow_rlrisk.gate.gatekeeper import DONE, FAILED, Gatekeeper, utc_now
 from mlflow_rlrisk.gate.joined import JoinedSessions
-from mlflow_rlrisk.gate.judged_state import ChangedMeanwhileError, Judged, state_of
+from mlflow_rlrisk.gate.judged_state import (
+    VERSION_WITH_TAGS,
+    ChangedMeanwhileError,
+    Judged,
+    state_of,
+)
 from mlflow_rlrisk.gate.promotion_policy import POLICY_VARIABLE, PolicySource, Target
 from mlflow_rlrisk.gate.refusals import refusing
 from mlflow_rlrisk.gate.tags import is_reserved
@@ -70,6 +74,7 @@ class _GatedStore(SqlAlchemyStore):
     """The gate before MLflow's SQL registry."""
 
     gatekeeper: Gatekeeper
+    reading: sa.Engine
     ManagedSessionMaker: JoinedSessions
 
     def __init__(self, db_uri: str) -> None:
@@ -78,6 +83,8 @@ class _GatedStore(SqlAlchemyStore):
             raise ConfigError(POLICY_VARIABLE, path, "must name the policy file of the gate")
         # No read replica: a revocation or a tag that lags there would let through.
         super().__init__(db_uri)
+        # A lone query needs no transaction: two round trips to the database fewer.
+        self.reading = self.engine.execution_options(isolation_level="AUTOCOMMIT")
         log = AuditLog(self.engine)
         log.prepare()
         self.ManagedSessionMaker = JoinedSessions(self.ManagedSessionMaker, log)
@@ -265,8 +272,8 @@ class _GatedStore(SqlAlchemyStore):
         tries = 0
         while True:
             tries += 1
-            with refusing(action), self.ManagedSessionMaker() as session:
-                state = state_of(session, **about)
+            with refusing(action), self.reading.connect() as connection:
+                state = state_of(connection, **about)
             judged = Judged(action=action, state=state, **about)
             with refusing(action):
                 leave = admit()
@@ -301,39 +308,11 @@ class _Version:
     tags: dict[str, str]
 
 
-_VERSIONS, _TAGS = SqlModelVersion.__table__, SqlModelVersionTag.__table__
-_VERSION_WITH_TAGS = (
-    sa.select(
-        _VERSIONS.c.name,
-        _VERSIONS.c.source,
-        _VERSIONS.c.storage_location,
-        _TAGS.c.key,
-        _TAGS.c.value,
-    )
-    .outerjoin_from(
-        _VERSIONS,
-        _TAGS,
-        (_TAGS.c.workspace == _VERSIONS.c.workspace)
-        & (_TAGS.c.name == _VERSIONS.c.name)
-        & (_TAGS.c.version == _VERSIONS.c.version),
-    )
-    .where(
-        _VERSIONS.c.workspace == sa.bindparam("workspace"),
-        _VERSIONS.c.name == sa.bindparam("name"),
-        _VERSIONS.c.version == sa.bindparam("version"),
-        _VERSIONS.c.current_stage != STAGE_DELETED_INTERNAL,
-    )
-)
-"""One row a tag, or one row where there is none."""
-
-
 class _Versions:
     """Reads versions in one query; MLflow's entities bring run, metrics and aliases along."""
 
     def __init__(self, store: _GatedStore) -> None:
         self._store = store
-        # A lone query needs no transaction: two round trips to the database fewer.
-        self._engine = store.engine.execution_options(isolation_level="AUTOCOMMIT")
 
     def get_model_version(self, name: str, version: str) -> Any:
         """A `_Version`; where there is none, MLflow's own answer to that."""
@@ -341,8 +320,8 @@ class _Versions:
         values = {**wanted, "version": int(version)}
         # A cursor left open by an error would keep SQLite's database locked.
         with (
-            self._engine.connect() as connection,
-            connection.execute(_VERSION_WITH_TAGS, values) as result,
+            self._store.reading.connect() as connection,
+            connection.execute(VERSION_WITH_TAGS, values) as result,
         ):
             rows = result.all()
         if not rows:
