@@ -115,7 +115,7 @@ def test_other_durations_are_refused(text: str) -> None:
         seconds_of(text)
 
 
-@pytest.mark.parametrize("text", ["36501d", "99999999999d", "9" * 5000 + "s"])
+@pytest.mark.parametrize("text", ["3153600001s", "36501d", "99999999999d", "9" * 5000 + "s"])
 def test_a_duration_that_no_date_can_be_reckoned_with_is_refused_when_it_is_read(text: str) -> None:
     assert seconds_of("36500d") == 100 * 365 * 86400
 

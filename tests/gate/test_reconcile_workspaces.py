@@ -1,5 +1,6 @@
 """What is protected in any workspace is looked at, and logged as being there."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,11 @@ from mlflow.utils.workspace_context import WorkspaceContext
 
 import mlflow_rlrisk
 from mlflow_rlrisk.attestation import ATTESTATION_TAG
-from mlflow_rlrisk.errors import PromotionRefusedError
+from mlflow_rlrisk.errors import ModelReferenceError, PromotionRefusedError
 from mlflow_rlrisk.gate.promotion_policy import PolicySource
 from mlflow_rlrisk.gate.reconcile import Finding, Reconciler
 from mlflow_rlrisk.gate.store import make_store
+from mlflow_rlrisk.model_reference import ModelSource
 from tests.gate.conftest import Gated, tag
 from tests.gate.test_edges import remote
 
@@ -116,6 +118,47 @@ def test_a_workspace_that_cannot_be_listed_is_told_and_the_others_are_looked_at(
         ("team-b", "prod-a", "kept"),
     ]
     assert "no permission" in findings[1].message
+
+
+def test_of_two_workspaces_both_are_looked_at(
+    gated: Gated, store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = gated.client
+    monkeypatch.setattr(client, "list_workspaces", lambda: [*map(Workspace, WORKSPACES[:2])])
+
+    found = [(each.workspace, each.action) for each in reconcile(gated, client)]
+
+    assert found == [("default", "kept"), ("team-a", "kept")]
+
+
+def test_a_registry_without_workspaces_that_lists_no_models_is_an_error_not_a_finding(
+    gated: Gated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = gated.client
+
+    def away(*_: Any, **__: Any) -> None:
+        raise MlflowException("it is away")
+
+    monkeypatch.setattr(client, "search_registered_models", away)
+
+    with pytest.raises(ModelReferenceError, match="it is away"):
+        reconcile(gated, client)
+
+
+def test_what_was_refused_is_told_also_where_its_folder_is_gone(
+    gated: Gated, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    gated.version("prod-a", is_proven=True)
+    remote(gated, monkeypatch)
+
+    def download(_: ModelSource, folder: Path) -> Path:
+        shutil.rmtree(folder)
+        raise ModelReferenceError("the store closed")
+
+    monkeypatch.setattr(ModelSource, "download", download)
+
+    with pytest.raises(ModelReferenceError, match="the store closed"):
+        mlflow_rlrisk.verify("models:/prod-a/1", dst_path=tmp_path / "here")
 
 
 def test_nothing_that_was_refused_is_left_for_a_trainer_to_find(

@@ -185,6 +185,17 @@ def test_a_copy_is_attested_itself_also_before_its_original_was(gated: Gated) ->
     gated.store.set_registered_model_alias("prod-a", "champion", "1")
 
 
+def test_a_copy_with_an_attestation_that_nobody_can_read_is_not_spoken_for_by_its_original(
+    gated: Gated,
+) -> None:
+    gated.version("dev-a", is_proven=True)
+    gated.client.copy_model_version("models:/dev-a/1", "prod-a")
+    gated.tag(gated.client.get_model_version("prod-a", "1"), ATTESTATION_TAG, "no envelope")
+
+    with refused("its attestation is refused"):
+        gated.store.set_registered_model_alias("prod-a", "champion", "1")
+
+
 def test_an_override_for_another_name_comes_along_and_counts_nothing(gated: Gated) -> None:
     version = made(gated, "scratch")
     put(gated, "scratch", OVERRIDE, gated.world.sign_override(version, gated.files, "alias.x"))
