@@ -41,14 +41,16 @@ MODULES = [
         f"gate.{name}"
         for name in (
             *("guard", "promotion_policy", "names", "tags", "evidence", "files", "gatekeeper"),
-            *("store", "joined", "turns", "refusals", "audit", "audit_entries", "audit_tables"),
+            *("judged_state", "store", "joined", "turns", "refusals"),
+            *("audit", "audit_entries", "audit_tables"),
             *("client", "overrides", "reconcile", "registry_database", "selftest", "trainer"),
         )
     ),
 ]
 TESTS = [
     *("guard", "attestation", "keys", "policy_file", "audit", "joined", "store", "store_tags"),
-    *("edges", "commands", "judge_tier", "stages", "selftest"),
+    *("edges", "commands", "judge_tier", "stages", "selftest", "superseded", "overtaken"),
+    "reconcile_workspaces",
 ]
 LIMIT_S = 300
 """Wall time of a fresh pytest; one that is killed then was not noticed by a test, and is told."""
