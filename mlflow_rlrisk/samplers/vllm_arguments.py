@@ -70,6 +70,7 @@ def engine_arguments(
     """
     arguments: dict[str, Any] = {
         "model": str(checkpoint.model_path),
+        "tokenizer": str(checkpoint.tokenizer_path),
         # Prompts are encoded here, as for every other sampler; stop strings are text.
         "skip_tokenizer_init": not config.sampling.stop,
         "dtype": dtype,

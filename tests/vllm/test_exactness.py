@@ -1,5 +1,6 @@
 """Every token has its entropy and logprob, exact to 1e-4 nats, however vLLM schedules."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,13 @@ def test_entropies_are_of_the_full_softmax_where_min_p_cuts(
 
 
 def test_a_stop_string_ends_a_completion_and_stays_in_it(model: Path, tmp_path: Path) -> None:
+    logged = tmp_path / "logged"  # as mlflow.transformers lays it out, the tokenizer apart
+    (logged / "components" / "tokenizer").mkdir(parents=True)
+    (logged / "model").mkdir()
+    (logged / "MLmodel").write_text("flavors: {transformers: {}}\n")
+    for path in model.iterdir():
+        is_model = path.name in ("config.json", "generation_config.json", "model.safetensors")
+        shutil.copy(path, logged / ("model" if is_model else "components/tokenizer"))
     sampling = {"num_samples": 6, "max_new_tokens": 40, "seed": 5}
     stop = list("abcABC+")  # letters that no word of several holds
     for name in "ab":
@@ -141,7 +149,7 @@ def test_a_stop_string_ends_a_completion_and_stays_in_it(model: Path, tmp_path: 
     whole, ended = (
         draw(
             folder,
-            model=str(model),
+            model=str(logged),
             prompts=PROMPTS[:2],
             sampling={**sampling, **more},
             options={"max_model_len": 96},
