@@ -216,7 +216,13 @@ def _refuse_unjudgeable(pool: VerifierPool, prompts: Sequence[Prompt]) -> None:
 
 def _refuse_failing(name: str, grades: Sequence[Grade]) -> None:
     if all(grade.status in (GradeStatus.FAILED, GradeStatus.TIMED_OUT) for grade in grades):
-        raise VerifierError(f"{name} fails on its first call: {grades[0].reason}")
+        hint = ""
+        if grades[0].status is GradeStatus.TIMED_OUT:
+            hint = (
+                ": what it imports or loads within a call counts, at the top of its file it does "
+                "not; or raise verifier_timeout_s"
+            )
+        raise VerifierError(f"{name} fails on its first call: {grades[0].reason}{hint}")
 
 
 def spread(prompts: Sequence[Prompt], sample: int) -> list[Prompt]:
