@@ -143,7 +143,7 @@ def measure_mismatch(
     """Score the rollouts again and compare.
 
     Args:
-        groups: Rollouts with token ids and the sampler's logprobs, at least one prompt.
+        groups: Rollouts with token ids and the sampler's logprobs, of at least two prompts.
         encode: Prompts to token ids, as they were sampled from.
         scorer: The trainer's forward pass.
         temperature: That the rollouts were sampled at.
@@ -153,12 +153,14 @@ def measure_mismatch(
         num_outliers: Rollouts and tokens to name.
 
     Raises:
-        StatisticsError: There is no prompt, or a rollout lacks token ids or logprobs.
+        StatisticsError: There are fewer, or a rollout lacks token ids or logprobs.
         SamplerError: The model cannot score a rollout.
     """
     groups = sorted(groups, key=lambda group: group.prompt.id)
-    if not groups:
-        raise StatisticsError("there are no rollouts to score again")
+    if len(groups) < 2:
+        raise StatisticsError(
+            f"rollouts of {len(groups)} prompts: at least 2 prompts are needed for an interval"
+        )
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     for rollout in rollouts:
         _require_recorded(rollout)

@@ -220,6 +220,10 @@ def test_a_dump_is_compared_with_the_model_that_is_named(
     assert any("from which checkpoint" in note for note in report.notes)
     with pytest.raises(ConfigError, match="model"):
         rescore_mismatch(dump, None)
+    one = [row for row in rows if row["prompt"] == rows[0]["prompt"]]
+    dump.write_text("".join(json.dumps(row) + "\n" for row in one), encoding="utf-8")
+    with pytest.raises(StatisticsError, match="1 prompts: at least 2"):
+        rescore_mismatch(dump, str(model), device="cpu")
 
 
 def test_intervals_of_a_dump_are_as_wide_as_those_of_the_assessment(
