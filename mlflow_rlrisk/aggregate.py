@@ -149,6 +149,24 @@ def _reach(
     return value + (min(moved) - value) / share, value + (max(moved) - value) / share
 
 
+def percentile_metric(
+    value: float, draws: FloatVector, num_prompts: int, confidence: float
+) -> Metric:
+    """A figure with the percentile interval of its draws, widened to hold the estimate.
+
+    For what is made of ramps and curves, at whose corners the correction of BCa means nothing and
+    the estimate may lie at the very end of the draws.
+    """
+    low, high = interval(draws, confidence)
+    return Metric(
+        value=value,
+        ci_low=min(low, value),
+        ci_high=max(high, value),
+        num_prompts=num_prompts,
+        method="percentile",
+    )
+
+
 def _column_means(table: PromptColumns, bootstrap: PromptBootstrap) -> _Means:
     names = list(table.columns)
     matrix = np.stack([table.columns[name] for name in names], axis=1)

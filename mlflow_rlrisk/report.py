@@ -125,9 +125,7 @@ def summarize(
     _add_overlap(found, given.sft_rl_overlap, len(prompts))
     assessed = assess_components(Quantities(found, given, config.confidence, seed, made_at), policy)
     judgement = judge(
-        found.metrics,
-        found.draws,
-        found.undefined,
+        found,
         assessed,
         policy=policy,
         config=config,

@@ -5,27 +5,23 @@ on outcomes. The level needs the whole interval on one side of a line; `UNKNOWN`
 that missing evidence never reads as safety nor as danger.
 """
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from mlflow_rlrisk.aggregate import Aggregates, percentile_metric
+from mlflow_rlrisk.calibrated_chance import CalibratedChance, calibrated_chance
 from mlflow_rlrisk.components import CORE, SIGNAL, STARVED, AssessedComponents
 from mlflow_rlrisk.config import AssessmentConfig, PolicyConfig
 from mlflow_rlrisk.evidence import AssessmentContext, Evidence
 from mlflow_rlrisk.gaps import Gap, GapKind, evidence_gaps
 from mlflow_rlrisk.luck import LuckLine, luck_line
-from mlflow_rlrisk.metrics_catalogue import PREFIX
 from mlflow_rlrisk.report_record import Metric, RiskLevel
-from mlflow_rlrisk.statistics.bootstrap import interval
 from mlflow_rlrisk.statistics.counts import FloatVector
 from mlflow_rlrisk.statistics.severity import noisy_or, ramp
 from mlflow_rlrisk.thresholds import threshold
-
-REACH = PREFIX + "lookahead_reach"
 
 
 class Veto(StrEnum):
@@ -74,9 +70,7 @@ class Judgement:
 
 
 def judge(
-    metrics: Mapping[str, Metric],
-    draws: Mapping[str, FloatVector],
-    undefined: Mapping[str, str],
+    found: Aggregates,
     assessed: AssessedComponents,
     *,
     policy: PolicyConfig,
@@ -89,7 +83,7 @@ def judge(
     """Apply the verdict rules.
 
     1. ``unknown`` when evidence is missing (`evidence_gaps`);
-    2. ``high`` when a veto applies (`find_vetoes`);
+    2. ``high`` when a veto applies (`Veto`): a whole interval lies beyond its line;
     3. ``low`` when the upper end of the index is below the policy's line, the lower end of the
        group signal is not below its line, nor that of what tells luck (`luck_line`), no
        component is severe, the calibrated chance of failure, where there is one, is within the
@@ -97,9 +91,7 @@ def judge(
     4. else ``medium``.
 
     Args:
-        metrics: Metrics by full name.
-        draws: Their bootstrap draws ``[B]``, joint over metrics.
-        undefined: Why metrics are absent.
+        found: Metrics, and their draws ``[B]``, joint over metrics.
         assessed: Components and their draws.
         policy: The lines.
         config: Settings of the assessment.
@@ -112,67 +104,58 @@ def judge(
         The judgement; without an index where a core component that enters it is missing.
     """
     gaps = evidence_gaps(
-        metrics,
-        undefined,
+        found.metrics,
+        found.undefined,
         policy=policy,
         max_failed_share=config.max_failed_share,
         num_prompts=num_prompts,
         expected_digest=context.expected_prompts_digest,
         prompts_digest=prompts_digest,
     )
-    # A guard, of weight 0, is no part of the index: without it there is one, and no level.
-    missing = [
-        name
-        for name in CORE
-        if name in assessed.not_assessed and policy.components[name].weight > 0.0
-    ]
-    if missing or not assessed.components:
-        reason = "; ".join(f"{name}: {assessed.not_assessed[name]}" for name in missing)
+    if (undefined := _why_no_index(assessed, policy)) is not None:
         return Judgement(
             level=RiskLevel.UNKNOWN,
             index=None,
-            index_undefined=f"components are missing ({reason or 'the policy names none'})",
+            index_undefined=undefined,
             probabilities={},
             gaps=gaps or (Gap(kind=GapKind.UNDEFINED, reason="the policy names no component"),),
             vetoes=(),
         )
+    confidence = made_at or config.confidence
     value, index_draws = risk_index(assessed)
-    index = _index_metric(value, index_draws, num_prompts, made_at or config.confidence)
-    youden = context.verifier_youden_j
-    vetoes: tuple[Veto, ...] = ()
-    level = RiskLevel.UNKNOWN
-    probabilities: dict[str, float] = {}
-    calibrated: Metric | None = None
-    needed = policy.needed_for_low
-    if context.lookahead_undefined is not None:
-        needed = tuple(dict.fromkeys((*needed, "lookahead")))
-    lacking = tuple(name for name in needed if name in assessed.not_assessed)
-    if SIGNAL in metrics and STARVED in metrics:
-        vetoes = find_vetoes(metrics[SIGNAL], metrics[STARVED], index, youden, policy)
-    luck = luck_line(metrics, assessed.components, policy)
-    if not gaps:
-        chances: FloatVector | None = None
-        if (read := _calibrated_on(index, index_draws, metrics, draws, policy)) is not None:
-            chances = fail_probability(read.draws, policy)
-            calibrated = _calibrated(read, policy, made_at or config.confidence)
-        severities = [part.q for part in assessed.components]
-        level = level_of(index, metrics[SIGNAL], vetoes, severities, policy, calibrated)
-        probabilities = _probabilities(
-            draws, index_draws, assessed, youden, policy, chances, luck, can_be_low=not lacking
-        )
-    is_withheld = level is RiskLevel.LOW and bool(lacking)
-    is_short = level is RiskLevel.LOW and luck is not None and luck.is_short
-    return Judgement(
-        level=RiskLevel.MEDIUM if is_withheld or is_short else level,
+    index = percentile_metric(value, index_draws, num_prompts, confidence)
+    return _Rules(
+        found=found,
+        assessed=assessed,
         index=index,
-        index_undefined=None,
-        probabilities=probabilities,
-        gaps=gaps,
-        vetoes=vetoes,
-        fail_probability=calibrated,
-        lacking=lacking if is_withheld else (),
-        luck=luck,
-    )
+        index_draws=index_draws,
+        policy=policy,
+        youden=context.verifier_youden_j,
+        chance=calibrated_chance(found, index, index_draws, policy, confidence),
+        luck=luck_line(found.metrics, assessed.components, policy),
+        lacking=_lacking(assessed, policy, context),
+    ).judgement(gaps)
+
+
+def _why_no_index(assessed: AssessedComponents, policy: PolicyConfig) -> str | None:
+    """Which core components are missing; a guard, of weight 0, is no part of the index."""
+    missing = [
+        f"{name}: {assessed.not_assessed[name]}"
+        for name in CORE
+        if name in assessed.not_assessed and policy.components[name].weight > 0.0
+    ]
+    if assessed.components and not missing:
+        return None
+    return f"components are missing ({'; '.join(missing) or 'the policy names none'})"
+
+
+def _lacking(
+    assessed: AssessedComponents, policy: PolicyConfig, context: AssessmentContext
+) -> tuple[str, ...]:
+    """Components without which ``low`` is withheld; first updates that failed are among them."""
+    tried = () if context.lookahead_undefined is None else ("lookahead",)
+    needed = dict.fromkeys((*policy.needed_for_low, *tried))
+    return tuple(name for name in needed if name in assessed.not_assessed)
 
 
 def risk_index(assessed: AssessedComponents) -> tuple[float, FloatVector]:
@@ -192,128 +175,89 @@ def _severity_draws(assessed: AssessedComponents) -> FloatVector:
     )
 
 
-def _index_metric(value: float, draws: FloatVector, num_prompts: int, confidence: float) -> Metric:
-    """The index with its percentile interval, widened to hold the estimate.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Rules:
+    """The verdict rules on what was found, at the estimates' intervals and in each replicate."""
 
-    The ramps have corners, where the correction of BCa means nothing; at a corner the estimate
-    may lie at the very end of the draws.
-    """
-    low, high = interval(draws, confidence)
-    return Metric(
-        value=value,
-        ci_low=min(low, value),
-        ci_high=max(high, value),
-        num_prompts=num_prompts,
-        method="percentile",
-    )
+    found: Aggregates
+    assessed: AssessedComponents
+    index: Metric
+    index_draws: FloatVector
+    policy: PolicyConfig
+    youden: Evidence | None
+    chance: CalibratedChance | None
+    luck: LuckLine | None
+    lacking: tuple[str, ...]
 
+    def judgement(self, gaps: tuple[Gap, ...]) -> Judgement:
+        """The verdict: `Judgement`, without level or chances where evidence is missing."""
+        level = RiskLevel.UNKNOWN if gaps else self._level()
+        is_low = level is RiskLevel.LOW
+        is_short = self.luck is not None and self.luck.is_short
+        return Judgement(
+            level=RiskLevel.MEDIUM if is_low and (self.lacking or is_short) else level,
+            index=self.index,
+            index_undefined=None,
+            probabilities={} if gaps else self._probabilities(),
+            gaps=gaps,
+            vetoes=self._vetoes(),
+            fail_probability=None if gaps or self.chance is None else self.chance.metric,
+            lacking=self.lacking if is_low else (),
+            luck=self.luck,
+        )
 
-class _Score(NamedTuple):
-    """What a calibration reads, larger is riskier: the estimate, its draws ``[B]``, the prompts."""
+    def _vetoes(self) -> tuple[Veto, ...]:
+        """Findings that make the level ``high``: the whole interval lies beyond the line."""
+        metrics, youden = self.found.metrics, self.youden
+        if SIGNAL not in metrics or STARVED not in metrics:
+            return ()
+        applies = {
+            Veto.SIGNAL: metrics[SIGNAL].ci_high < self.policy.veto_signal_below,
+            Veto.STARVED: metrics[STARVED].ci_low > self.policy.veto_starved_above,
+            Veto.VERIFIER: youden is not None and youden.ci_high <= _youden_line(),
+            Veto.INDEX: self.index.ci_low >= self.policy.high_from,
+        }
+        return tuple(veto for veto, is_found in applies.items() if is_found)
 
-    value: float
-    draws: FloatVector
-    num_prompts: int
+    def _level(self) -> RiskLevel:
+        """The level where evidence suffices.
 
+        A calibration can only withhold ``low``: no outcome of other runs takes back a finding.
+        """
+        policy, chance = self.policy, self.chance
+        if self._vetoes():
+            return RiskLevel.HIGH
+        is_low = (
+            self.index.ci_high < policy.low_below
+            and self.found.metrics[SIGNAL].ci_low >= policy.low_signal_from
+            and max(part.q for part in self.assessed.components) <= policy.max_component
+            and (chance is None or chance.metric.value <= policy.max_fail_probability)
+        )
+        return RiskLevel.LOW if is_low else RiskLevel.MEDIUM
 
-def _calibrated_on(
-    index: Metric,
-    index_draws: FloatVector,
-    metrics: Mapping[str, Metric],
-    draws: Mapping[str, FloatVector],
-    policy: PolicyConfig,
-) -> _Score | None:
-    """The figure that the policy's calibration reads; ``None`` where it was not measured."""
-    if policy.calibration is None or policy.calibration.feature == "risk_index":
-        return _Score(index.value, index_draws, index.num_prompts)
-    if REACH not in metrics:
-        return None
-    reach = metrics[REACH]
-    return _Score(1.0 - reach.value, 1.0 - draws[REACH], reach.num_prompts)
-
-
-def fail_probability(scores: npt.ArrayLike, policy: PolicyConfig) -> FloatVector | None:
-    """Calibrated chance of failure at values of what the calibration reads.
-
-    ``None`` without a calibration that is used.
-    """
-    use = policy.calibration
-    if use is None or not use.used:
-        return None
-    at, chances = zip(*use.curve, strict=True)
-    return np.asarray(np.interp(np.asarray(scores, dtype=float), at, chances))
-
-
-def _calibrated(read: _Score, policy: PolicyConfig, confidence: float) -> Metric | None:
-    """The chance of failure; its interval holds the prompts' uncertainty, not the curve's."""
-    value, drawn = fail_probability(read.value, policy), fail_probability(read.draws, policy)
-    if value is None or drawn is None:
-        return None
-    return _index_metric(float(value), drawn, read.num_prompts, confidence)
-
-
-def find_vetoes(
-    signal: Metric, starved: Metric, index: Metric, youden: Evidence | None, policy: PolicyConfig
-) -> tuple[Veto, ...]:
-    """Findings that make the level ``high``: the whole interval lies beyond the line."""
-    found = {
-        Veto.SIGNAL: signal.ci_high < policy.veto_signal_below,
-        Veto.STARVED: starved.ci_low > policy.veto_starved_above,
-        Veto.VERIFIER: youden is not None and youden.ci_high <= _youden_line(),
-        Veto.INDEX: index.ci_low >= policy.high_from,
-    }
-    return tuple(veto for veto, applies in found.items() if applies)
-
-
-def level_of(
-    index: Metric,
-    signal: Metric,
-    vetoes: Sequence[Veto],
-    severities: Sequence[float],
-    policy: PolicyConfig,
-    calibrated: Metric | None = None,
-) -> RiskLevel:
-    """The level of a checkpoint whose evidence suffices.
-
-    A calibration can only withhold ``low``: no outcome of other runs takes back a finding.
-    """
-    if vetoes:
-        return RiskLevel.HIGH
-    if calibrated is not None and calibrated.value > policy.max_fail_probability:
-        return RiskLevel.MEDIUM
-    if index.ci_high >= policy.low_below or signal.ci_low < policy.low_signal_from:
-        return RiskLevel.MEDIUM
-    return RiskLevel.LOW if max(severities) <= policy.max_component else RiskLevel.MEDIUM
-
-
-def _probabilities(
-    draws: Mapping[str, FloatVector],
-    index_draws: FloatVector,
-    assessed: AssessedComponents,
-    youden: Evidence | None,
-    policy: PolicyConfig,
-    chances: FloatVector | None,
-    luck: LuckLine | None,
-    *,
-    can_be_low: bool,
-) -> dict[str, float]:
-    """Share of replicates that the rules, applied to their values, put at each level."""
-    high: npt.NDArray[np.bool_] = index_draws >= policy.high_from
-    mild = _severity_draws(assessed).max(axis=-1) <= policy.max_component
-    if SIGNAL in draws and STARVED in draws:
-        high = high | (draws[SIGNAL] < policy.veto_signal_below)
-        high = high | (draws[STARVED] > policy.veto_starved_above)
-        mild = mild & (draws[SIGNAL] >= policy.low_signal_from)
-    if luck is not None:
-        mild = mild & (draws[luck.name] >= luck.line)
-    if youden is not None and youden.value <= _youden_line():
-        high = np.ones_like(high)
-    low = ~high & mild & (index_draws < policy.low_below)
-    if chances is not None:
-        low = low & (chances <= policy.max_fail_probability)
-    low = low & can_be_low
-    shares = {"low": low, "medium": ~low & ~high, "high": high}
-    return {level: float(share.mean()) for level, share in shares.items()}
+    def _probabilities(self) -> dict[str, float]:
+        """Share of replicates that the rules, applied to their values, put at each level."""
+        policy, draws = self.policy, self.found.draws
+        high: npt.NDArray[np.bool_] = (
+            (self.index_draws >= policy.high_from)
+            | (draws[SIGNAL] < policy.veto_signal_below)
+            | (draws[STARVED] > policy.veto_starved_above)
+        )
+        if self.youden is not None and self.youden.value <= _youden_line():
+            high = np.ones_like(high)
+        low = (
+            ~high
+            & (self.index_draws < policy.low_below)
+            & (draws[SIGNAL] >= policy.low_signal_from)
+            & (_severity_draws(self.assessed).max(axis=-1) <= policy.max_component)
+        )
+        if self.luck is not None:
+            low &= draws[self.luck.name] >= self.luck.line
+        if self.chance is not None:
+            low &= self.chance.draws <= policy.max_fail_probability
+        low &= not self.lacking
+        shares = {"low": low, "medium": ~low & ~high, "high": high}
+        return {level: float(share.mean()) for level, share in shares.items()}
 
 
 def _youden_line() -> float:

@@ -51,9 +51,7 @@ def judged(
     given_context = context or AssessmentContext()
     assessed = assess_components(Quantities(found, given_context, 0.95, 0), lines)
     return judge(
-        found.metrics,
-        found.draws,
-        found.undefined,
+        found,
         assessed,
         policy=lines,
         config=AssessmentConfig(),

@@ -48,9 +48,7 @@ def judgement_now(
     )
     quantities = Quantities(found, context, config.confidence, config.sampling.seed)
     return judge(
-        found.metrics,
-        found.draws,
-        found.undefined,
+        found,
         assess_components(quantities, policy),
         policy=policy,
         config=config,

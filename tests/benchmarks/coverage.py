@@ -100,9 +100,7 @@ def assessed(
         )
     components = assess_components(Quantities(found, context, config.confidence, seed), policy)
     index = judge(
-        found.metrics,
-        found.draws,
-        found.undefined,
+        found,
         components,
         policy=policy,
         config=config,
