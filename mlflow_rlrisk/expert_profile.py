@@ -14,13 +14,9 @@ import numpy.typing as npt
 
 from mlflow_rlrisk.errors import ComparabilityError
 from mlflow_rlrisk.evidence import Evidence
-from mlflow_rlrisk.statistics.bootstrap import (
-    PromptBootstrap,
-    interval,
-    ratio_draws,
-    ratio_interval,
-)
+from mlflow_rlrisk.statistics.bootstrap import PromptBootstrap, interval
 from mlflow_rlrisk.statistics.drift import forget_ratio
+from mlflow_rlrisk.statistics.prompt_intervals import ratio_draws, ratio_interval
 
 FloatArray = npt.NDArray[np.float64]
 

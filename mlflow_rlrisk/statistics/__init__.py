@@ -19,17 +19,13 @@ from mlflow_rlrisk.statistics.beta_binomial import (
     success_variance_of_means,
 )
 from mlflow_rlrisk.statistics.bootstrap import (
-    MeanInterval,
     PromptBootstrap,
     category_means,
     interval,
     intervals,
     jackknife_means,
     jackknife_ratios,
-    mean_interval,
     paired_draws,
-    ratio_draws,
-    ratio_interval,
 )
 from mlflow_rlrisk.statistics.confidence import (
     ConfidenceDraws,
@@ -118,6 +114,12 @@ from mlflow_rlrisk.statistics.noise_correction import (
 )
 from mlflow_rlrisk.statistics.passk import pass_at_k, pass_at_k_bound, pass_at_ks, pass_hat_k
 from mlflow_rlrisk.statistics.pressure import entropy_pressure
+from mlflow_rlrisk.statistics.prompt_intervals import (
+    MeanInterval,
+    mean_interval,
+    ratio_draws,
+    ratio_interval,
+)
 from mlflow_rlrisk.statistics.ranks import (
     PairCounts,
     auroc,
