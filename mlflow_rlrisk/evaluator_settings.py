@@ -71,44 +71,11 @@ class Settings:
         Raises:
             ConfigError: A key is unknown, a value unusable, or there is no verifier.
         """
-        from mlflow_rlrisk.config import AssessmentConfig, SamplingConfig
-        from mlflow_rlrisk.errors import ConfigError
-
-        for key in raw:
-            if key not in known_keys():
-                raise ConfigError(str(key), raw[key], f"unknown; known: {', '.join(known_keys())}")
-        if raw.get("verifier") is None:
-            raise ConfigError(
-                "verifier", None, "needed: a name, path/to/file.py:function, callable"
-            )
-        for name in ("run_preflight", "register", "progress"):
-            if not isinstance(raw.get(name), bool | None):
-                raise ConfigError(name, raw[name], "True or False is needed")
-        for name in ("mapping", "sampling"):
-            if not isinstance(raw.get(name), Mapping | SamplingConfig | None):
-                raise ConfigError(name, raw[name], "a mapping is needed")
-        for name in ("mapping", "sampling", "policy", "lookahead"):
-            if isinstance(raw.get(name), Mapping) and not all(
-                isinstance(k, str) for k in raw[name]
-            ):
-                raise ConfigError(name, raw[name], "names are needed as keys")
-        columns = (raw.get("mapping") or {}).values()
-        if not all(isinstance(column, str) for column in columns):
-            raise ConfigError("mapping", raw["mapping"], "names of columns are needed")
-        folder = raw.get("out_dir")
-        if not isinstance(folder, str | Path | None) or not str(folder).strip():
-            raise ConfigError("out_dir", folder, "the path of a folder is needed")
-        flat = {key: raw[key] for key in raw if key in SamplingConfig.model_fields}
-        nested = raw.get("sampling") or {}
-        if isinstance(nested, SamplingConfig):
-            nested = nested.model_dump(exclude_unset=True)
-        if twice := sorted(flat.keys() & nested.keys()):
-            raise ConfigError(twice[0], raw[twice[0]], "stands flat and under sampling; once only")
-        rest = {k: raw[k] for k in raw if k in AssessmentConfig.model_fields and k != "sampling"}
+        _check(raw)
         return cls(
             model_uri=None if raw.get("model_uri") is None else str(raw["model_uri"]),
             verifier=raw["verifier"],
-            config=AssessmentConfig(sampling=SamplingConfig(**flat, **nested), **rest),
+            config=_config(raw),
             policy=_policy(raw.get("policy")),
             mapping=raw.get("mapping"),
             sft_data=raw.get("sft_data"),
@@ -127,6 +94,50 @@ def known_keys() -> tuple[str, ...]:
     from mlflow_rlrisk.config import AssessmentConfig, SamplingConfig
 
     return (*OWN_KEYS, *AssessmentConfig.model_fields, *SamplingConfig.model_fields)
+
+
+def _check(raw: Mapping[str, Any]) -> None:
+    """Refuse keys that are unknown and values of another type; pydantic does so for settings."""
+    from mlflow_rlrisk.config import SamplingConfig
+    from mlflow_rlrisk.errors import ConfigError
+
+    for key in raw:
+        if key not in known_keys():
+            raise ConfigError(str(key), raw[key], f"unknown; known: {', '.join(known_keys())}")
+    if raw.get("verifier") is None:
+        raise ConfigError("verifier", None, "needed: a name, path/to/file.py:function, callable")
+    for name in ("run_preflight", "register", "progress"):
+        if not isinstance(raw.get(name), bool | None):
+            raise ConfigError(name, raw[name], "True or False is needed")
+    for name, kinds in {
+        "mapping": Mapping | None,
+        "sampling": Mapping | SamplingConfig | None,
+    }.items():
+        if not isinstance(raw.get(name), kinds):
+            raise ConfigError(name, raw[name], "a mapping is needed")
+    for name in ("mapping", "sampling", "policy", "lookahead"):
+        if isinstance(raw.get(name), Mapping) and not all(isinstance(k, str) for k in raw[name]):
+            raise ConfigError(name, raw[name], "names are needed as keys")
+    if not all(isinstance(column, str) for column in (raw.get("mapping") or {}).values()):
+        raise ConfigError("mapping", raw["mapping"], "names of columns are needed")
+    folder = raw.get("out_dir")
+    if not isinstance(folder, str | Path | None) or not str(folder).strip():
+        raise ConfigError("out_dir", folder, "the path of a folder is needed")
+
+
+def _config(raw: Mapping[str, Any]) -> "AssessmentConfig":
+    """Settings of the assessment, those of the sampling from both places where they may stand."""
+    from mlflow_rlrisk.config import AssessmentConfig, SamplingConfig
+    from mlflow_rlrisk.errors import ConfigError
+
+    flat = {key: raw[key] for key in raw if key in SamplingConfig.model_fields}
+    nested = raw.get("sampling") or {}
+    if isinstance(nested, SamplingConfig):
+        nested = nested.model_dump(exclude_unset=True)
+    if twice := sorted(flat.keys() & nested.keys()):
+        raise ConfigError(twice[0], raw[twice[0]], "stands flat and under sampling; once only")
+    rest = {k: raw[k] for k in raw if k in AssessmentConfig.model_fields and k != "sampling"}
+    return AssessmentConfig(sampling=SamplingConfig(**flat, **nested), **rest)
 
 
 def _policy(given: Any) -> "PolicyConfig":
