@@ -1,6 +1,6 @@
 """The judgement in sentences: every figure with its interval, every line with its source."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from mlflow_rlrisk.components import HEADROOM, SIGNAL, STARVED, AssessedComponents
 from mlflow_rlrisk.config import AssessmentConfig, PolicyConfig
@@ -29,41 +29,36 @@ def reasons(
 ) -> tuple[str, ...]:
     """Why the level is what it is, most decisive first; never empty."""
     words = _Words(metrics, config, policy, context)
-    sentences = [gap.reason for gap in judgement.gaps]
-    vetoes = [words.veto(veto) for veto in judgement.vetoes if veto is not Veto.INDEX]
-    if judgement.level is RiskLevel.UNKNOWN:
-        vetoes = [f"would weigh heavily once the evidence suffices: {each}" for each in vetoes]
-    sentences += vetoes
-    sentences += [words.lacking(name, assessed.not_assessed[name]) for name in judgement.lacking]
+    sentences = (
+        *(gap.reason for gap in judgement.gaps),
+        *words.vetoes(judgement),
+        *(words.lacking(name, assessed.not_assessed[name]) for name in judgement.lacking),
+        *words.withheld(judgement),
+        *(words.component(part) for part in _severe(judgement, assessed, policy)),
+        *words.figures(judgement),
+    )
+    if not sentences:
+        return (f"no risk index: {judgement.index_undefined}",)
+    if judgement.level is RiskLevel.LOW and assessed.not_assessed:
+        alone = (BY_SAMPLES_ALONE,) if "lookahead" in assessed.not_assessed else ()
+        return (*sentences, *alone, "not assessed: " + ", ".join(assessed.not_assessed))
+    return sentences
+
+
+def _severe(
+    judgement: Judgement, assessed: AssessedComponents, policy: PolicyConfig
+) -> list[Component]:
+    """Components that say something which no sentence before them does."""
     is_medium = judgement.level is RiskLevel.MEDIUM
-    withholds = is_medium and metrics[SIGNAL].ci_low < policy.low_signal_from
-    if withholds:
-        sentences.append(words.signal())
     short = judgement.short_of
-    if short is not None:
-        sentences.append(words.luck(short))
     is_rare = short is not None and short.name == HEADROOM
-    severe = sorted(assessed.components, key=lambda part: part.order)
-    sentences += [
-        words.component(part)
-        for part in severe
+    return [
+        part
+        for part in sorted(assessed.components, key=lambda part: part.order)
         if not (part.name == "verifier" and Veto.VERIFIER in judgement.vetoes)
         and not (is_rare and part.name == "headroom" and part.q <= policy.max_component)
         and (part.q > 0.0 or (part.straddles and is_medium))
     ]
-    if judgement.index is not None:
-        sentences.append(words.index(judgement.index, judgement))
-    if judgement.fail_probability is not None:
-        sentences.append(words.calibrated(judgement.fail_probability))
-    if policy.calibration is not None and not policy.calibration.used:
-        sentences.append(f"the calibration record is not used: {policy.calibration.reason}")
-    if not sentences:
-        sentences.append(f"no risk index: {judgement.index_undefined}")
-    if judgement.level is RiskLevel.LOW and assessed.not_assessed:
-        if "lookahead" in assessed.not_assessed:
-            sentences.append(BY_SAMPLES_ALONE)
-        sentences.append("not assessed: " + ", ".join(assessed.not_assessed))
-    return tuple(sentences)
 
 
 class _Words:
@@ -88,7 +83,13 @@ class _Words:
         metric = self._metrics[name]
         return self._interval(metric.value, metric.ci_low, metric.ci_high)
 
-    def veto(self, veto: Veto) -> str:
+    def vetoes(self, judgement: Judgement) -> list[str]:
+        """What makes the level ``high`` by itself, or would."""
+        is_unknown = judgement.level is RiskLevel.UNKNOWN
+        would = "would weigh heavily once the evidence suffices: " * is_unknown
+        return [would + self._veto(v) for v in judgement.vetoes if v is not Veto.INDEX]
+
+    def _veto(self, veto: Veto) -> str:
         size = self._config.group_size
         if veto is Veto.SIGNAL:
             line, signal = self._policy.veto_signal_below, self._metrics[SIGNAL]
@@ -115,8 +116,15 @@ class _Words:
         """That ``low`` is withheld until a component is assessed."""
         return f"low needs {name} assessed [policy {self._policy.name}], and it was not: {why}"
 
-    def signal(self) -> str:
-        """That the group signal withholds ``low``."""
+    def withheld(self, judgement: Judgement) -> Iterator[str]:
+        """What makes a ``medium`` of a ``low``: the group signal, answers that may be chance."""
+        is_medium = judgement.level is RiskLevel.MEDIUM
+        if is_medium and self._metrics[SIGNAL].ci_low < self._policy.low_signal_from:
+            yield self._signal()
+        if judgement.short_of is not None:
+            yield self._luck(judgement.short_of)
+
+    def _signal(self) -> str:
         line, size = self._policy.low_signal_from, self._config.group_size
         return (
             f"group signal {self._metric(SIGNAL)} is not above {line:g} with its whole interval, "
@@ -124,8 +132,7 @@ class _Words:
             f" [{self._origin('policy.low_signal_from', line)}]"
         )
 
-    def luck(self, asked: LuckLine) -> str:
-        """That right answers may be chance, which withholds ``low``."""
+    def _luck(self, asked: LuckLine) -> str:
         is_stand_in = asked.name == HEADROOM
         where = " where rollouts hardly agree and no first updates were tried" * is_stand_in
         return (
@@ -158,7 +165,17 @@ class _Words:
             f" [{part.source}; {part.scope}]"
         )
 
-    def calibrated(self, chance: Metric) -> str:
+    def figures(self, judgement: Judgement) -> Iterator[str]:
+        """The index and the calibrated chance, as far as there are any."""
+        use = self._policy.calibration
+        if judgement.index is not None:
+            yield self._index(judgement.index, judgement.probabilities)
+        if judgement.fail_probability is not None:
+            yield self._calibrated(judgement.fail_probability)
+        if use is not None and not use.used:
+            yield f"the calibration record is not used: {use.reason}"
+
+    def _calibrated(self, chance: Metric) -> str:
         """The calibrated chance, and what it rests on."""
         use = self._policy.calibration
         line = self._policy.max_fail_probability
@@ -169,15 +186,13 @@ class _Words:
         by = "" if use is None or use.feature == "risk_index" else ", by its first updates,"
         return f"calibrated chance that RL fails{by} {shown}{beyond} [{rests}{record}]"
 
-    def index(self, index: Metric, judgement: Judgement) -> str:
+    def _index(self, index: Metric, probabilities: Mapping[str, float]) -> str:
         """The index and how the replicates fall."""
         shown = self._interval(index.value, index.ci_low, index.ci_high)
         lines = f"low below {self._policy.low_below:g}, high from {self._policy.high_from:g}"
-        if not judgement.probabilities:
+        if not probabilities:
             return f"risk index {shown} as far as the evidence goes, {lines} [not calibrated]"
-        chances = ", ".join(
-            f"{level} {share:.0%}" for level, share in judgement.probabilities.items()
-        )
+        chances = ", ".join(f"{level} {share:.0%}" for level, share in probabilities.items())
         return (
             f"risk index {shown}, {lines}; resampled prompts say {chances} "
             "[convention, not calibrated]"
