@@ -32,7 +32,7 @@ from mlflow_rlrisk.report import AssessmentContext, RiskReport
 from mlflow_rlrisk.rollout_shards import write_text_atomically
 from mlflow_rlrisk.rollout_store import RolloutStore
 from mlflow_rlrisk.rounds import course_of, report_of, run_rounds, utc_now, with_budget
-from mlflow_rlrisk.samplers import load_sampler, needs_checkpoint
+from mlflow_rlrisk.samplers import Sampler, load_sampler, needs_checkpoint
 from mlflow_rlrisk.stored_assessment import stored_groups
 from mlflow_rlrisk.stored_evidence import keep_context, with_stored_evidence
 from mlflow_rlrisk.verifiers import PreflightResult, VerifierPool, preflight
@@ -132,48 +132,33 @@ def _carried_out(
     command: str,
 ) -> Assessment:
     """What is asked for, by sampling or by what is stored."""
-    model, source, prompts = request.model, request.checkpoint, request.prompts
     config, policy = request.config, request.policy
-    replayed = Path(model) if config.backend == "replay" else None
+    replayed = Path(request.model) if config.backend == "replay" else None
     with ExitStack() as stack:
         watch.stage("preflight")
-        shown = _preflight(pool, prompts, config, is_wanted=request.is_preflight_wanted)
+        shown = _preflight(pool, request.prompts, config, is_wanted=request.is_preflight_wanted)
         watch.stage("expert data")  # before the sampler, which may take the whole device
         expert, train = (
-            None if each is None else expert_profile(source, each, config, out)
+            None if each is None else expert_profile(request.checkpoint, each, config, out)
             for each in (request.expert, request.train)
         )
         watch.stage("load")
-        sampler = load_sampler(config.backend)(source or model, config)
-        if callable(close := getattr(sampler, "close", None)):
-            stack.callback(close)
-        sampler.on_tokens = watch.sampled
-        provenance = provenance_of(model, source, prompts, pool, sampler, config, policy)
-        experts = {"expert": request.expert, "expert_train": request.train}
-        provenance.digests.update({name: e.digest for name, e in experts.items() if e is not None})
-        inputs = AssessmentInputs(
-            config=config,
-            verifier=pool.spec.text,
-            prompts=prompts,
-            provenance=replace(provenance, started_at=started, command=command),
-        )
-        folder = assessment_folder(*out, model, provenance)
+        sampler = _loaded(request, watch, stack)
+        inputs = _inputs(request, pool, sampler, started, command)
+        folder = assessment_folder(*out, request.model, inputs.provenance)
         if folder is not None:
             stack.enter_context(locked(folder))
             context = with_stored_evidence(folder, context, inputs.graded_as)
         if expert is not None:
             context = with_profile(context, expert, config, train)
-        kept = folder
-        if folder is None and config.budget == "auto":  # later rounds read what earlier ones drew
-            kept = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        store = None if kept is None else RolloutStore(kept)
-        if store is not None:
-            refuse_other(store, inputs)
+        store = _store(folder, inputs, stack)
         num_samples = None if replayed is not None else config.sampling.num_samples
         gatherer = Gatherer(sampler, pool, store, num_samples)
         course = course_of(inputs, policy, context, sampler, replayed)
         pending = gatherer.missing(course.order, course.rounds[-1].num_samples)
-        plan = plan_of(inputs, course.order, course.rounds, source, sampler, pool, shown, pending)
+        plan = plan_of(
+            inputs, course.order, course.rounds, request.checkpoint, sampler, pool, shown, pending
+        )
         watch.planned(plan)
         if store is not None:  # not before: what is refused while planning leaves nothing behind
             _bind(store, inputs)
@@ -196,6 +181,50 @@ def _carried_out(
             expert=expert,
             train=train,
         )
+
+
+def _loaded(request: Request, watch: Observer, stack: ExitStack) -> Sampler:
+    """The sampler with its model, closed with the stack."""
+    config = request.config
+    sampler = load_sampler(config.backend)(request.checkpoint or request.model, config)
+    if callable(close := getattr(sampler, "close", None)):
+        stack.callback(close)
+    sampler.on_tokens = watch.sampled
+    return sampler
+
+
+def _inputs(
+    request: Request, pool: VerifierPool, sampler: Sampler, started: str, command: str
+) -> AssessmentInputs:
+    """What the rollouts are made of, as it is kept beside them."""
+    provenance = provenance_of(
+        request.model,
+        request.checkpoint,
+        request.prompts,
+        pool,
+        sampler,
+        request.config,
+        request.policy,
+    )
+    experts = {"expert": request.expert, "expert_train": request.train}
+    provenance.digests.update({name: e.digest for name, e in experts.items() if e is not None})
+    return AssessmentInputs(
+        config=request.config,
+        verifier=pool.spec.text,
+        prompts=request.prompts,
+        provenance=replace(provenance, started_at=started, command=command),
+    )
+
+
+def _store(folder: Path | None, inputs: AssessmentInputs, stack: ExitStack) -> RolloutStore | None:
+    """Where rollouts are kept, if anywhere; rounds have to read what earlier ones drew."""
+    if folder is None:
+        if inputs.config.budget != "auto":
+            return None
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    store = RolloutStore(folder)
+    refuse_other(store, inputs)
+    return store
 
 
 def _answered(before: Finished, started: str, command: str, watch: Observer) -> Assessment:
