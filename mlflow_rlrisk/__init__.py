@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from mlflow_rlrisk.policy import Decision, decide, load_policy
     from mlflow_rlrisk.prompts import PromptSet, load_prompts
     from mlflow_rlrisk.report import RiskReport
+    from mlflow_rlrisk.rl_config import RLConfig, read_rl_config
     from mlflow_rlrisk.rollout_lookahead import look_ahead_from
     from mlflow_rlrisk.sinks.html import render
     from mlflow_rlrisk.sinks.mlflow_run import log_report
@@ -46,6 +47,7 @@ _HOME = {
     "ModelSource": "model_reference",
     "PolicyConfig": "config",
     "PromptSet": "prompts",
+    "RLConfig": "rl_config",
     "RLRiskCallback": "trl_callback",
     "RLRiskError": "errors",
     "RiskReport": "report",
@@ -59,6 +61,7 @@ _HOME = {
     "log_judgement": "sinks.monitor_run",
     "log_report": "sinks.mlflow_run",
     "look_ahead_from": "rollout_lookahead",
+    "read_rl_config": "rl_config",
     "render": "sinks.html",
     "resolve_reference": "model_reference",
     "tag_version": "sinks.registry",
@@ -73,10 +76,12 @@ __all__ = [  # noqa: RUF022  (in reading order)
     "log_checkpoint",
     "log_report",
     "look_ahead_from",
+    "read_rl_config",
     "verify",
     "AssessmentConfig",
     "SamplingConfig",
     "LookaheadConfig",
+    "RLConfig",
     "PolicyConfig",
     "PromptSet",
     "RiskReport",

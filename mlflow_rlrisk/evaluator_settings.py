@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mlflow_rlrisk.config import AssessmentConfig, LookaheadConfig, PolicyConfig
+    from mlflow_rlrisk.rl_config import RLConfig
 
 OWN_KEYS = (
     "model_uri",
     "verifier",
     "policy",
     "mapping",
+    "rl_config",
     "sft_data",
     "expert_data",
     "expert_train_data",
@@ -71,17 +73,20 @@ class Settings:
         Raises:
             ConfigError: A key is unknown, a value unusable, or there is no verifier.
         """
+        from mlflow_rlrisk.rl_config import read_rl_config
+
         _check(raw)
+        run = None if raw.get("rl_config") is None else read_rl_config(raw["rl_config"])
         return cls(
             model_uri=None if raw.get("model_uri") is None else str(raw["model_uri"]),
             verifier=raw["verifier"],
-            config=_config(raw),
+            config=_config(raw, run),
             policy=_policy(raw.get("policy")),
             mapping=raw.get("mapping"),
             sft_data=raw.get("sft_data"),
             expert_data=raw.get("expert_data"),
             expert_train_data=raw.get("expert_train_data"),
-            lookahead=_lookahead(raw.get("lookahead")),
+            lookahead=_lookahead(raw.get("lookahead"), run),
             out_dir=None if raw.get("out_dir") is None else Path(raw["out_dir"]),
             run_preflight=raw.get("run_preflight") is not False,
             register=raw.get("register"),
@@ -125,8 +130,8 @@ def _check(raw: Mapping[str, Any]) -> None:
         raise ConfigError("out_dir", folder, "the path of a folder is needed")
 
 
-def _config(raw: Mapping[str, Any]) -> "AssessmentConfig":
-    """Settings of the assessment, those of the sampling from both places where they may stand."""
+def _config(raw: Mapping[str, Any], run: "RLConfig | None") -> "AssessmentConfig":
+    """Settings of the assessment; those of the sampling stand in either place, or in the run's."""
     from mlflow_rlrisk.config import AssessmentConfig, SamplingConfig
     from mlflow_rlrisk.errors import ConfigError
 
@@ -137,6 +142,8 @@ def _config(raw: Mapping[str, Any]) -> "AssessmentConfig":
     if twice := sorted(flat.keys() & nested.keys()):
         raise ConfigError(twice[0], raw[twice[0]], "stands flat and under sampling; once only")
     rest = {k: raw[k] for k in raw if k in AssessmentConfig.model_fields and k != "sampling"}
+    if run is not None:
+        return run.assessment_config(**flat, **nested, **rest)
     return AssessmentConfig(sampling=SamplingConfig(**flat, **nested), **rest)
 
 
@@ -156,12 +163,15 @@ def _policy(given: Any) -> "PolicyConfig":
     raise ConfigError("policy", given, "a path or a mapping is needed")
 
 
-def _lookahead(given: Any) -> "LookaheadConfig | None":
+def _lookahead(given: Any, run: "RLConfig | None") -> "LookaheadConfig | None":
     from mlflow_rlrisk.config import LookaheadConfig
     from mlflow_rlrisk.errors import ConfigError
 
-    if given is None or isinstance(given, LookaheadConfig):
-        return given
+    if given is None or given is False or isinstance(given, LookaheadConfig):
+        return given or None
+    if given is True and run is not None:
+        return run.lookahead_config()
     if isinstance(given, Mapping):
-        return LookaheadConfig(**given)
-    raise ConfigError("lookahead", given, "a mapping is needed: learning_rate, run_steps, ...")
+        return LookaheadConfig(**given) if run is None else run.lookahead_config(**given)
+    need = "a mapping is needed: learning_rate, run_steps, ...; or True beside rl_config"
+    raise ConfigError("lookahead", given, need)

@@ -9,6 +9,7 @@ from mlflow_rlrisk import console
 from mlflow_rlrisk.commands.option_values import config_of, parse_mapping, policy_of
 from mlflow_rlrisk.commands.options import assessment_options, json_option
 from mlflow_rlrisk.commands.output import OUTCOME_CODES, command_line, tell
+from mlflow_rlrisk.commands.rl_options import run_of
 from mlflow_rlrisk.commands.signing import Signer, find_signer, signing_options
 from mlflow_rlrisk.result_lines import report_lines
 
@@ -31,6 +32,12 @@ DEFAULT_OUT = "rlrisk-out"
     "is_mismatch_wanted",
     is_flag=True,
     help="Score the rollouts with the trainer's forward pass too, and count the difference.",
+)
+@click.option(
+    "--lookahead",
+    "is_lookahead_wanted",
+    is_flag=True,
+    help="Try the first updates of the run that --rl-config describes.",
 )
 @click.option(
     "--rl-learning-rate", type=float, help="Of the RL run: try its first updates on the rollouts."
@@ -56,7 +63,7 @@ def assess(
         check_writable()
     out = settings.pop("out")
     folders = {"out_dir": out} if out else {"out_root": DEFAULT_OUT}
-    run = _run_of(settings)
+    run = run_of(settings)
     wanted = [name for name, each in (("mismatch", is_mismatch_wanted), ("rl-steps", run)) if each]
     if wanted and (settings["backend"] == "replay" or model.startswith("endpoint:")):
         need = "needs the files of the checkpoint that is sampled"
@@ -149,24 +156,6 @@ def _compared(assessment: "Assessment", as_json: bool) -> "Assessment":
         write_mismatch(assessment.folder, found)
     (console.say if as_json else click.echo)("\n".join([*mismatch_lines(found), ""]))
     return judged
-
-
-def _run_of(settings: dict[str, Any]) -> "LookaheadConfig | None":
-    """Takes the RL run out of the options; ``None`` where it is not described."""
-    from mlflow_rlrisk.config import LookaheadConfig
-
-    names = {
-        "rl_learning_rate": "learning_rate",
-        "rl_steps": "run_steps",
-        "rl_prompts_per_step": "prompts_per_step",
-    }
-    given = {to: settings.pop(name) for name, to in names.items()}
-    given = {name: value for name, value in given.items() if value is not None}
-    if not given:
-        return None
-    if not {"learning_rate", "run_steps"} <= set(given):
-        raise click.UsageError("--rl-learning-rate and --rl-steps are needed together")
-    return LookaheadConfig(**given)
 
 
 def _looked_ahead(assessment: "Assessment", run: "LookaheadConfig", as_json: bool) -> "Assessment":

@@ -20,10 +20,14 @@ RESULT = "lookahead.json"
 @click.command()
 @click.argument("folder", type=click.Path(exists=True, file_okay=False))
 @click.argument("model", required=False)
-@click.option("--learning-rate", type=float, required=True, help="Of the RL run (AdamW).")
-@click.option("--run-steps", type=int, required=True, help="Updates of the whole RL run.")
+@click.option("--learning-rate", type=float, help="Of the RL run (AdamW).")
+@click.option("--run-steps", type=int, help="Updates of the whole RL run.")
+@click.option("--prompts-per-step", type=int, help="Groups an update sees; default: 16.")
 @click.option(
-    "--prompts-per-step", type=int, default=16, show_default=True, help="Groups an update sees."
+    "--rl-config",
+    default=None,
+    metavar="SOURCE",
+    help="Settings of the RL run instead of these three: YAML of TRL or verl, or runs:/<id>.",
 )
 @click.option("--steps", type=int, default=8, show_default=True, help="Updates to try.")
 @click.option(
@@ -37,7 +41,13 @@ RESULT = "lookahead.json"
 @allow_pickle_option
 @json_option
 def lookahead(
-    folder: str, model: str | None, as_json: bool, device: str, allow_pickle: bool, **settings: Any
+    folder: str,
+    model: str | None,
+    as_json: bool,
+    device: str,
+    allow_pickle: bool,
+    rl_config: str | None,
+    **settings: Any,
 ) -> int:
     """Try the first updates of the RL run on the rollouts of an assessment in FOLDER.
 
@@ -47,12 +57,18 @@ def lookahead(
     float32: 16 bytes a parameter.
     """
     from mlflow_rlrisk.config import LookaheadConfig
+    from mlflow_rlrisk.rl_config import read_rl_config
     from mlflow_rlrisk.rollout_lookahead import look_ahead_from
 
+    given = {name: value for name, value in settings.items() if value is not None}
+    if rl_config is None:
+        run = LookaheadConfig(**given)
+    else:
+        run = read_rl_config(rl_config).lookahead_config(**given)
     with console.progress("first updates") as shown:
         found = look_ahead_from(
             Path(folder),
-            LookaheadConfig(**settings),
+            run,
             model,
             device=device,
             allow_pickle=allow_pickle,

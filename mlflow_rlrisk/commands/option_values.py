@@ -13,9 +13,9 @@ _BOOLEANS = {"True": "true", "False": "false"}
 def config_of(settings: dict[str, Any]) -> AssessmentConfig:
     """The settings of an assessment as its options give them."""
     drawn = {name: settings[name] for name in SamplingConfig.model_fields}
-    drawn["chat_template_kwargs"] = parse_pairs(
-        "chat_template_kwargs", settings["chat_template_kwargs"]
-    )
+    variables = settings["chat_template_kwargs"]
+    if not isinstance(variables, dict):  # those of an RL run's settings are one already
+        drawn["chat_template_kwargs"] = parse_pairs("chat_template_kwargs", variables)
     rest = {
         name: settings[name]
         for name in AssessmentConfig.model_fields

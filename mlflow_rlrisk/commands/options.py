@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from mlflow_rlrisk.commands.rl_options import reads_rl_config
+
 Command = Callable[..., int]
 
 
@@ -173,6 +175,13 @@ _machine_options = grouped(
 
 assessment_options = grouped(
     _input_options,
+    click.option(
+        "--rl-config",
+        default=None,
+        metavar="SOURCE",
+        help="Settings of the RL run, for every option that is not given: YAML of TRL or verl, or "
+        "runs:/<id> of MLflow.",
+    ),
     click.option("--group-size", type=int, default=8, show_default=True, help="Of the RL run."),
     _sampling_options,
     _judgement_options,
@@ -181,5 +190,6 @@ assessment_options = grouped(
         "--out", default=None, help="Folder of rollouts and report; compare: of one for each."
     ),
     click.option("--register", is_flag=True, help="Log to MLflow and tag the model version."),
+    reads_rl_config,
 )
 """What ``assess`` and ``compare`` take."""
