@@ -26,9 +26,10 @@ import numpy as np
 import psutil
 
 from mlflow_rlrisk.attestation import ATTESTATION_TAG
-from tests.gate.servers import gated_server, postgresql
+from tests.gate.servers import gated_server
 from tests.gate.world import entries_of, logged_source
 from tests.mlflow_server import migrated_database, mlflow_server
+from tests.postgresql import postgresql
 
 
 @dataclass
@@ -130,7 +131,7 @@ def sides(stack: ExitStack, root: Path, given: argparse.Namespace) -> dict[str, 
             with closing(sqlite3.connect(each.removeprefix("sqlite:///"))) as connection:
                 connection.execute(f"PRAGMA journal_mode = {given.journal}")
     else:
-        uri = stack.enter_context(postgresql(folder / "pg"))
+        uri = stack.enter_context(postgresql())
     plain = stack.enter_context(mlflow_server(folder, store_uri=uri, workers=2))
     processes["without"] = started_by(before, folder / "pg")
     urls = {"without": plain, "with": gated.url}

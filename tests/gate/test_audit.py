@@ -202,9 +202,9 @@ def test_a_server_alone_does_not_tell_where_its_database_is(
 
 
 def test_postgresql_seals_and_chains_as_well(tmp_path: Path) -> None:
-    from tests.gate.servers import postgresql
+    from tests.postgresql import postgresql
 
-    with postgresql(tmp_path / "pg") as uri:
+    with postgresql() as uri:
         engine = sa.create_engine(uri)
         log = AuditLog(engine)
         log.prepare()

