@@ -150,6 +150,7 @@ _MUST_AGREE: dict[str, Callable[[RiskReport], object]] = {
             "top_p",
             "top_k",
             "min_p",
+            "repetition_penalty",
             "stop",
             "max_new_tokens",
             "chat_template",

@@ -98,7 +98,7 @@ class SamplingConfig(Settings):
     temperature: Annotated[float, Field(gt=0.0, le=100.0)] = 1.0
     """Softmax temperature; entropies and logprobs are reported at it. Greedy has no groups."""
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    """Nucleus; entropy is always that of the full softmax, logprobs of the truncated one."""
+    """Nucleus; entropy is always that of the full softmax, logprobs of what is drawn from."""
     top_k: Annotated[int, Field(ge=0, le=LARGEST_COUNT)] = 0
     """Sample from the k most likely tokens only; 0 means all."""
     min_p: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
@@ -106,6 +106,12 @@ class SamplingConfig(Settings):
 
     Where ``top_p`` cuts as well, each engine takes the order that is its own: transformers cuts
     the nucleus first, vLLM ``min_p``.
+    """
+    repetition_penalty: Annotated[float, Field(ge=0.01, le=100.0)] = 1.0
+    """Logits of tokens in prompt or completion are divided by it where positive, else multiplied.
+
+    Before temperature and truncation, as transformers and vLLM do; padding counts for nothing.
+    Entropy is that of the softmax without it, as trainers compute it. 1 means none.
     """
     max_new_tokens: PositiveInt = 256
     """Token limit of a completion; a rollout that reaches it is truncated."""
@@ -152,16 +158,22 @@ class SamplingConfig(Settings):
     def _without_nothing(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Digests of settings that use nothing newer are those of before there was it."""
         values: dict[str, Any] = dump(self)
-        for name in ("chat_template_kwargs", "min_p", "stop"):
-            if not getattr(self, name):
+        for name in ("chat_template_kwargs", "min_p", "repetition_penalty", "stop"):
+            if self._is_default(name):
                 values.pop(name, None)
         return values
 
     @property
-    def truncation(self) -> str:
-        """What cuts words off, as ``top_p=0.9, min_p=0.1``; empty where all may be drawn."""
-        cuts = {"top_p": self.top_p < 1.0, "top_k": self.top_k > 0, "min_p": self.min_p > 0.0}
-        return ", ".join(f"{name}={getattr(self, name):g}" for name, is_on in cuts.items() if is_on)
+    def reshaping(self) -> str:
+        """What makes another distribution of the softmax at the temperature, as ``top_p=0.9``.
+
+        Empty where rollouts are drawn from that softmax itself.
+        """
+        names = ("top_p", "top_k", "min_p", "repetition_penalty")
+        return ", ".join(f"{n}={getattr(self, n):g}" for n in names if not self._is_default(n))
+
+    def _is_default(self, name: str) -> bool:
+        return bool(getattr(self, name) == type(self).model_fields[name].default)
 
     def __eq__(self, other: object) -> bool:
         """By digest: False and 0 are one to Python and two to a template."""

@@ -50,10 +50,9 @@ def mutual_divergences(
         SamplerError: A model cannot score the rollouts.
     """
     sampling = config.sampling
-    if sampling.truncation:
+    if sampling.reshaping:
         notes.append(
-            f"no divergence: rollouts of a truncated distribution ({sampling.truncation}) are no "
-            "sample of the policy"
+            f"no divergence: rollouts drawn with {sampling.reshaping} are no sample of the policy"
         )
         return None, None
     scored: dict[tuple[int, int], Logprobs] = {}

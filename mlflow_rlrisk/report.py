@@ -359,13 +359,20 @@ def _sampling_notes(config: AssessmentConfig, provenance: Provenance) -> tuple[s
     """What the sampler's settings and its arithmetic mean for the entropies."""
     notes = []
     sampling = config.sampling
-    if sampling.truncation:
-        # Surprisal under the truncated distribution, of tokens drawn from it.
+    if sampling.reshaping:
+        is_penalised = sampling.repetition_penalty != 1.0
+        # Surprisal under the distribution that tokens were drawn from.
         told = provenance.sampler.get("backend") in ("transformers", "vllm")
         notes.append(
-            f"rollouts were drawn with {sampling.truncation}, token entropy is that of the full "
-            "softmax: what RL can explore has less" + ", which sampled_nll estimates" * told
+            f"rollouts were drawn with {sampling.reshaping}, token entropy is that of the full "
+            f"softmax{' without the penalty' * is_penalised}: what RL can explore has "
+            f"{'another' if is_penalised else 'less'}" + ", which sampled_nll estimates" * told
         )
+        if is_penalised:
+            notes.append(
+                "trainers compute logprobs without the repetition penalty: the updates of such a "
+                "run are off-policy from the first on, and nothing here says what that changes"
+            )
     logits = provenance.sampler.get("logits_dtype")
     if logits not in (None, "float32"):
         notes.append(

@@ -1,7 +1,7 @@
 """Which stored rollouts may be held against which trainer's model, and the comparison itself.
 
-What would make the comparison say something else is refused: another checkpoint, a truncated
-sampling distribution, an adapter that the trainer's model lacks, weights quantized otherwise.
+What would make the comparison say something else is refused: another checkpoint, truncation
+or a penalty, an adapter that the trainer's model lacks, weights quantized otherwise.
 """
 
 import json
@@ -189,10 +189,10 @@ def refuse_unscorable(sampling: SamplingConfig, sampler: Mapping[str, Any]) -> N
     Raises:
         ComparabilityError: They are such.
     """
-    if sampling.truncation:
+    if sampling.reshaping:
         raise ComparabilityError(
-            f"sampled with {sampling.truncation}: the sampler's logprobs are of a truncated "
-            "distribution, the trainer's are not"
+            f"sampled with {sampling.reshaping}: the sampler's logprobs are of a truncated or "
+            "penalised distribution, the trainer's are not"
         )
     if sampler.get("adapter") is not None:
         raise ComparabilityError(

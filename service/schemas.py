@@ -53,6 +53,7 @@ class SamplingRequest(_Input):
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
     top_k: Annotated[int, Field(ge=0, lt=2**31)] | None = None
     min_p: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
+    repetition_penalty: Annotated[float, Field(ge=0.01, le=100.0)] | None = None
     max_new_tokens: Annotated[int, Field(ge=1)] | None = None
     stop: StopStrings | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
@@ -63,7 +64,7 @@ class SamplingRequest(_Input):
     def _without_nothing(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Idempotency keys live longer than a release that did not know these."""
         values: dict[str, Any] = dump(self)
-        for name in ("chat_template_kwargs", "min_p", "stop"):
+        for name in ("chat_template_kwargs", "min_p", "repetition_penalty", "stop"):
             if getattr(self, name) is None:
                 values.pop(name, None)
         return values

@@ -79,6 +79,10 @@ def test_an_unknown_level_comes_last_and_takes_no_part_in_disagreements() -> Non
         ({"digests": {**DIGESTS, "tokenizer": "other"}}, r"tokenizer \("),
         ({"digests": {**DIGESTS, "template": "other"}}, r"chat template \("),
         ({"sampling": SamplingConfig(temperature=0.7)}, r"sampling.temperature \(1.0 vs 0.7\)"),
+        (
+            {"sampling": SamplingConfig(repetition_penalty=1.1)},
+            r"sampling.repetition_penalty \(1.0 vs 1.1\)",
+        ),
         ({"sampling": SamplingConfig(num_samples=32)}, r"sampling.num_samples \(16 vs 32\)"),
         ({"group_size": 4}, r"group size \(8 vs 4\)"),
         ({"success_threshold": 0.5}, r"success threshold"),

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,24 @@ def test_divergences_equal_a_recomputation_in_float64(
         assert found.per_sequence.value == pytest.approx(np.mean(per_sequence), abs=1e-5)
         assert found.num_sequences == 3 * len(PROMPTS)
         assert found.per_token_k3.ci_low > 0.0
+
+
+@pytest.mark.parametrize("reshaping", [{"min_p": 0.1}, {"repetition_penalty": 1.1}])
+def test_rollouts_that_are_not_drawn_from_the_softmax_have_no_divergence(
+    pair: tuple[list[Assessment], list[Path]], reshaping: dict[str, float]
+) -> None:
+    assessments, folders = pair
+    drawn = []
+    for each in assessments:
+        sampling = each.report.config.sampling.model_copy(update=reshaping)
+        config = each.report.config.model_copy(update={"sampling": sampling})
+        drawn.append(replace(each, report=replace(each.report, config=config)))
+
+    found = measure_drift(*drawn, (open_checkpoint(folders[0]), open_checkpoint(folders[1])))
+
+    assert (found.forward, found.reverse) == (None, None)
+    ((name, value),) = reshaping.items()
+    assert any(f"no divergence: rollouts drawn with {name}={value}" in n for n in found.notes)
 
 
 def test_prompts_that_the_tokenizer_closes_are_scored_as_they_were_sampled_from(

@@ -236,6 +236,7 @@ OTHER_SETTINGS: dict[str, Any] = {
     **{"num_samples": 9, "temperature": 0.9, "top_p": 0.9, "top_k": 5, "max_new_tokens": 9},
     **{"seed": 1, "chat_template": "never", "group_size": 5, "success_threshold": 0.5},
     **{"min_p": 0.1, "stop": ("a",), "chat_template_kwargs": {"enable_thinking": False}},
+    **{"repetition_penalty": 1.1},
     **{"num_resamples": 201, "confidence": 0.9, "budget": "auto", "backend": "transformers"},
     **{"backend_options": {"a": 1}, "device": "cpu", "dtype": "float32", "batch_size": 8},
     **{"verifier_timeout_s": 3.0, "verifier_workers": 2, "max_failed_share": 0.1},

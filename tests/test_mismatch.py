@@ -273,12 +273,15 @@ def test_what_would_not_be_the_mismatch_is_refused(
     tmp_path: Path, model: Path, folder: Path
 ) -> None:
     truncated = _assessed(tmp_path / "top", model, sampling={"top_p": 0.9})
+    penalised = _assessed(tmp_path / "pen", model, sampling={"repetition_penalty": 1.2})
     other = write_llama(tmp_path / "other", seed=1)
 
     with pytest.raises(ComparabilityError, match="another checkpoint"):
         rescore_mismatch(folder, str(other), device="cpu")
     with pytest.raises(ComparabilityError, match="truncated"):
         rescore_mismatch(truncated, None, device="cpu")
+    with pytest.raises(ComparabilityError, match=r"repetition_penalty=1\.2"):
+        rescore_mismatch(penalised, None, device="cpu")
     with pytest.raises(ConfigError, match="temperature"):
         rescore_mismatch(folder, None, device="cpu", temperature=0.5)
     _rewrite(folder, lambda each: replace(each, logprobs=None))

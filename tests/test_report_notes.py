@@ -24,6 +24,19 @@ def test_truncated_sampling_is_told_beside_the_entropy_of_the_full_softmax(
     assert not any(TOKENS in note for note in full.notes)
 
 
+def test_a_penalty_is_told_as_what_rl_samples_from_and_trains_without() -> None:
+    sampling = SamplingConfig(repetition_penalty=1.2)
+    penalised = report_of(prompts([8] * 60, 16), sampling=sampling)
+    truncated = report_of(prompts([8] * 60, 16), sampling=SamplingConfig(top_p=0.9))
+
+    assert any(
+        "with repetition_penalty=1.2, " in note and f"{TOKENS} without the penalty" in note
+        for note in penalised.notes
+    )
+    assert any("off-policy" in note for note in penalised.notes)
+    assert not any("penalty" in note for note in truncated.notes)
+
+
 @pytest.mark.parametrize(("backend", "is_told"), [("transformers", True), ("replay", False)])
 def test_where_logprobs_are_of_what_was_drawn_from_their_mean_is_named(
     backend: str, is_told: bool

@@ -324,9 +324,11 @@ def test_assess_in_python_looks_ahead_at_once_or_refuses_before_it_samples(
     ):
         with pytest.raises(InsufficientRolloutsError, match="in each half of the prompts"):
             assess(tmp_path / "nowhere", PROMPTS, out_dir=tmp_path / "c", **ask | few)
-    cut = config.model_copy(update={"sampling": config.sampling.model_copy(update={"top_p": 0.9})})
-    with pytest.raises(ComparabilityError, match="top_p"):
-        assess(tmp_path / "nowhere", PROMPTS, out_dir=tmp_path / "b", **ask | {"config": cut})
+    for name, value in (("top_p", 0.9), ("repetition_penalty", 1.1)):
+        sampling = config.sampling.model_copy(update={name: value})
+        cut = config.model_copy(update={"sampling": sampling})
+        with pytest.raises(ComparabilityError, match=name):
+            assess(tmp_path / "nowhere", PROMPTS, out_dir=tmp_path / "b", **ask | {"config": cut})
 
 
 def test_half_a_run_or_a_model_without_files_is_a_misuse(model: Path) -> None:

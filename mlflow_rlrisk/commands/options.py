@@ -66,6 +66,13 @@ _sampling_options = grouped(
         "--min-p", type=float, default=0.0, show_default=True, help="Share of the likeliest token."
     ),
     click.option(
+        "--repetition-penalty",
+        type=float,
+        default=1.0,
+        show_default=True,
+        help="On tokens of prompt and completion; 1 means none.",
+    ),
+    click.option(
         "--max-new-tokens", type=int, default=256, show_default=True, help="Then it is truncated."
     ),
     click.option(

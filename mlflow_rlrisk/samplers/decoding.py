@@ -113,7 +113,8 @@ class Decoder:
                         cache,
                     )
                 num_tokens = len(batch.rows)
-                choice = self._chooser.choose(logits, batch.uniforms[batch.rows, position])
+                seen = batch.seen(position) if self._chooser.penalises else None
+                choice = self._chooser.choose(logits, batch.uniforms[batch.rows, position], seen)
                 batch.record(position, choice)
                 is_stop = torch.isin(choice.tokens, self._stop_ids)
                 if self._endings is not None:
@@ -187,6 +188,9 @@ class _Batch:
         self.slots = torch.as_tensor(wave.slots, device=device)
         self.uniforms = torch.as_tensor(wave.uniforms, device=device)
         self.prompts = prompts.to(device)
+        # In the place of padding a word that the prompt has anyway.
+        words = torch.where(columns >= padding[:, None], prompts, prompts[:, -1:])
+        self._prompt_words = words.to(device)[self.slots]
         self.prompt_positions = (columns - padding[:, None]).clamp(min=0).to(device)
         self.prompt_mask: torch.Tensor | None = None
         self._mask: torch.Tensor | None = None
@@ -212,6 +216,12 @@ class _Batch:
         if self._mask is None:
             return None
         return self._mask[self.rows, : self._width + generated]
+
+    def seen(self, generated: int) -> "torch.Tensor":
+        """Words of the prompt and of the first ``generated`` tokens, ``[B, T]``, with repeats."""
+        import torch
+
+        return torch.cat([self._prompt_words[self.rows], self.tokens[self.rows, :generated]], dim=1)
 
     def record(self, position: int, choice: TokenChoice) -> None:
         """Store what was sampled; the one check of finiteness is on the entropies."""

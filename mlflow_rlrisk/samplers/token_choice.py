@@ -3,12 +3,14 @@
 With ``d = z/T - max`` and ``e = exp(d)`` everything follows from three sums: the partition
 ``s = sum e``, the entropy ``log s - sum(e d)/s`` and the inverse CDF over blocks of ``e``. The
 centred form keeps float32 within 1e-5 nats at 152k words, where ``logsumexp - sum(p z)`` is off
-by 1e-4.
+by 1e-4. With a repetition penalty it is done twice: the entropy is that of the softmax without it.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+from mlflow_rlrisk.samplers.repetition_penalty import penalised
 
 if TYPE_CHECKING:
     import torch
@@ -22,10 +24,10 @@ class TokenChoice:
 
     Attributes:
         tokens: Sampled ids, int64 ``[B]``.
-        logprobs: Log probability under the sampling distribution, truncation included (nats),
-            float32 ``[B]``.
-        entropies: Entropy of the full softmax at the temperature (nats), float32 ``[B]``. Not
-            finite exactly where a logit of the row is not finite.
+        logprobs: Log probability under the sampling distribution, penalty and truncation included
+            (nats), float32 ``[B]``.
+        entropies: Entropy of the full softmax at the temperature, without a penalty (nats), float32
+            ``[B]``. Not finite exactly where a logit of the row is not finite.
     """
 
     tokens: "torch.Tensor"
@@ -37,25 +39,51 @@ class TokenChooser:
     """Samples by inverse CDF: one uniform per row decides, so the batch has no say."""
 
     def __init__(
-        self, *, vocab_size: int, temperature: float, top_p: float, top_k: int, min_p: float
+        self,
+        *,
+        vocab_size: int,
+        temperature: float,
+        top_p: float,
+        top_k: int,
+        min_p: float,
+        repetition_penalty: float,
     ) -> None:
         self._temperature = temperature
         self._top_p = top_p
         self._top_k = top_k if top_k < vocab_size else 0
         self._min_p = min_p
+        self._penalty = repetition_penalty
         self._vocab_size = vocab_size
         # Near sqrt(V) both levels of the search are short; 16-word steps keep rows aligned.
         self._width = max(16, 16 * round(math.sqrt(vocab_size) / 16))
         self._num_blocks = -(-vocab_size // self._width)
         self._scratch: torch.Tensor | None = None
 
-    def choose(self, logits: "torch.Tensor", uniforms: "torch.Tensor") -> TokenChoice:
+    @property
+    def penalises(self) -> bool:
+        """Whether what was seen makes a difference."""
+        return self._penalty != 1.0
+
+    def choose(
+        self,
+        logits: "torch.Tensor",
+        uniforms: "torch.Tensor",
+        seen: "torch.Tensor | None" = None,
+    ) -> TokenChoice:
         """Draw one token per row.
 
         Args:
             logits: float32 ``[B, V]``; overwritten.
             uniforms: float64 ``[B]`` in ``[0, 1)``.
+            seen: Words of prompt and completion, int64 ``[B, T]``, where they are penalised.
         """
+        if seen is None:
+            return self._choose(logits, uniforms)
+        drawn_from = penalised(logits, seen, self._penalty)
+        entropies = self._choose(logits, uniforms).entropies
+        return replace(self._choose(drawn_from, uniforms), entropies=entropies)
+
+    def _choose(self, logits: "torch.Tensor", uniforms: "torch.Tensor") -> TokenChoice:
         import torch
 
         if self._temperature != 1.0:

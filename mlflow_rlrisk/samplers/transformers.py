@@ -1,7 +1,7 @@
 """Sampling with plain transformers on any device, exact entropies in the same pass.
 
-The checkpoint's ``generation_config`` does not take part (only its stop tokens do): temperature
-and truncation are those of the `SamplingConfig`, and no penalty, ban or beam is applied.
+The checkpoint's ``generation_config`` does not take part (only its stop tokens do): temperature,
+truncation and repetition penalty are those of the `SamplingConfig`, and no ban or beam is applied.
 """
 
 import logging
@@ -228,6 +228,7 @@ class TransformersSampler:
             top_p=self._sampling.top_p,
             top_k=self._sampling.top_k,
             min_p=self._sampling.min_p,
+            repetition_penalty=self._sampling.repetition_penalty,
         )
         refuse_wrong_decoding(self._model, chooser, self.checkpoint.display_name)
         return chooser

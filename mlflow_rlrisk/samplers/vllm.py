@@ -126,6 +126,7 @@ class VllmSampler:
             top_p=self._sampling.top_p,
             top_k=self._sampling.top_k,
             min_p=self._sampling.min_p,
+            repetition_penalty=self._sampling.repetition_penalty,
             stop_ids=self._all_stop_ids,
             stop=self._sampling.stop,
             lora_path=None if self._adapter is None else str(self._adapter.path),
@@ -206,8 +207,8 @@ class VllmSampler:
             "dtype": self._dtype,
             "logits_dtype": self._logits_dtype,
             "entropy": "of the full softmax at the temperature, recorded by the engine",
-            "logprobs": "of the truncated softmax"
-            if self._sampling.truncation
+            "logprobs": f"of the softmax that {self._sampling.reshaping} makes"
+            if self._sampling.reshaping
             else "of the full softmax",
             "architecture": ", ".join(self.checkpoint.config.get("architectures") or ()),
             "vocab_size": self._num_words,
@@ -293,7 +294,7 @@ class VllmSampler:
             self._reference.score(
                 [(drawn.row.prompt_ids, drawn.finished.token_ids.tolist()) for drawn in found]
             ),
-            is_truncated=bool(self._sampling.truncation),
+            is_reshaped=bool(self._sampling.reshaping),
         )
         require_agreement(agreement, self._dtype)
         return str(agreement)

@@ -59,6 +59,7 @@ class Engine:
         top_p: float,
         top_k: int,
         min_p: float,
+        repetition_penalty: float,
         stop_ids: Sequence[int],
         stop: Sequence[str],
         lora_path: str | None = None,
@@ -68,10 +69,11 @@ class Engine:
         Args:
             arguments: Of vLLM's ``LLM``.
             runner: Its model runner, which decides what class records.
-            temperature: Of every request; so are the next four.
+            temperature: Of every request; so are the next five.
             top_p: Nucleus.
             top_k: 0 means all.
             min_p: Least share of the likeliest word's probability; 0 means all.
+            repetition_penalty: On words of prompt and completion; 1 means none.
             stop_ids: Tokens that end a completion.
             stop: Strings that do; the engine must have a tokenizer for them.
             lora_path: Folder of an adapter that every request uses.
@@ -88,6 +90,7 @@ class Engine:
             "top_p": top_p,
             "top_k": top_k,
             "min_p": min_p,
+            "repetition_penalty": repetition_penalty,
         }
         self._stop_ids, self._stop = list(stop_ids), list(stop)
         self._lora = None

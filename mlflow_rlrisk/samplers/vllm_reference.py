@@ -69,12 +69,12 @@ class ReferenceModel:
 
 
 def compare(
-    recorded: Sequence[TokenScores], expected: Sequence[TokenScores], *, is_truncated: bool
+    recorded: Sequence[TokenScores], expected: Sequence[TokenScores], *, is_reshaped: bool
 ) -> Agreement:
-    """Differences over all tokens; logprobs only where sampling is not truncated."""
+    """Differences over all tokens; logprobs only where these are of the full softmax."""
     entropy = _distance([each.entropies for each in recorded], [e.entropies for e in expected])
     logprob = None
-    if not is_truncated:
+    if not is_reshaped:
         logprob = _distance([each.logprobs for each in recorded], [e.logprobs for e in expected])
     return Agreement(
         num_tokens=entropy.size,

@@ -141,6 +141,10 @@ def test_nothing_that_shapes_the_distribution_is_left_to_the_servers_defaults() 
 
     neutral = {"top_k": -1, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0}
     assert neutral.items() <= body.items()
+    penalised = Phrasing(model="m", api="chat", has_extensions=True).sampled(
+        [], SamplingConfig(repetition_penalty=1.3), 1, 7
+    )
+    assert penalised["repetition_penalty"] == 1.3
 
 
 def test_a_mode_that_both_explain_stays_unknown() -> None:

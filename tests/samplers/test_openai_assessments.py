@@ -122,7 +122,12 @@ def test_the_mismatch_of_an_endpoint_is_that_of_its_logprobs_and_a_float64_forwa
         (ToyModel(mode="raw_logprobs"), [], "processed_logprobs"),
         (ToyModel(tells_logprobs=False), [], "does not tell the logprobs"),
         (ToyModel(mode="processed_logprobs", is_vllm=False), [], "does not tell token ids"),
-        (ToyModel(mode="processed_logprobs"), ["--top-p", "0.9"], "truncated distribution"),
+        (ToyModel(mode="processed_logprobs"), ["--top-p", "0.9"], "with top_p=0.9: "),
+        (
+            ToyModel(mode="processed_logprobs"),
+            ["--repetition-penalty", "1.1"],
+            "with repetition_penalty=1.1: ",
+        ),
     ],
 )
 def test_what_cannot_be_held_against_a_forward_pass_is_refused_before_sampling(

@@ -171,12 +171,14 @@ def test_exact_entropies_are_not_made_up_where_the_server_has_no_recorder(folder
         OpenAISampler(folder, _config(url, options={"entropy": "exact"}))
 
 
-@pytest.mark.parametrize("truncation", [{"top_p": 0.5}, {"top_k": 3}, {"min_p": 0.1}])
-def test_exact_entropies_and_truncation_are_refused_together(
-    folder: Path, truncation: dict[str, Any]
+@pytest.mark.parametrize(
+    "reshaping", [{"top_p": 0.5}, {"top_k": 3}, {"min_p": 0.1}, {"repetition_penalty": 1.1}]
+)
+def test_exact_entropies_of_a_softmax_that_is_not_sampled_from_are_refused(
+    folder: Path, reshaping: dict[str, Any]
 ) -> None:
-    with pytest.raises(ConfigError, match="truncation"):
-        OpenAISampler(folder, _config("http://h/v1", options={"entropy": "exact"}, **truncation))
+    with pytest.raises(ConfigError, match=next(iter(reshaping))):
+        OpenAISampler(folder, _config("http://h/v1", options={"entropy": "exact"}, **reshaping))
 
 
 @pytest.mark.parametrize(
@@ -192,6 +194,12 @@ def test_exact_entropies_and_truncation_are_refused_together(
         ("processed", {"top_k": 2}, True, False, False),
         ("raw_logprobs", {"min_p": 0.3}, False, True, False),
         ("processed", {"min_p": 0.3}, True, False, False),
+        ("raw_logprobs", {"repetition_penalty": 1.5}, False, True, False),
+        ("processed", {"repetition_penalty": 1.5}, True, False, False),
+        ("raw_logprobs", {"repetition_penalty": 1.5, "top_k": 2}, False, True, False),
+        ("processed", {"repetition_penalty": 1.5, "top_k": 2}, True, False, False),
+        ("raw_logprobs", {"repetition_penalty": 1.5, "temperature": 0.6}, False, False, False),
+        ("processed", {"repetition_penalty": 1.5, "temperature": 0.6}, True, False, False),
         ("raw_logprobs", {"temperature": 1.7, "top_p": 0.6}, False, False, False),
         ("processed", {"temperature": 1.7, "top_p": 0.6}, True, False, False),
     ],
@@ -234,7 +242,9 @@ def test_an_endpoint_without_extensions_is_asked_in_the_common_language(folder: 
         assert rollout.entropy_bounds is not None
 
 
-@pytest.mark.parametrize("cut", [{"top_k": 5}, {"min_p": 0.1}, {"stop": ("a",)}])
+@pytest.mark.parametrize(
+    "cut", [{"top_k": 5}, {"min_p": 0.1}, {"repetition_penalty": 0.9}, {"stop": ("a",)}]
+)
 def test_what_the_endpoint_does_not_know_is_refused(folder: Path, cut: dict[str, Any]) -> None:
     (name,) = cut
     with pytest.raises(SamplerError, match=name), served(ToyModel(is_vllm=False)) as url:

@@ -16,7 +16,8 @@ from mlflow_rlrisk.samplers.token_choice import TokenChooser
 
 
 def _chooser(vocab_size: int, **settings: float) -> TokenChooser:
-    values = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0, **settings}
+    values = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0}
+    values |= {"repetition_penalty": 1.0, **settings}
     return TokenChooser(vocab_size=vocab_size, **values)  # type: ignore[arg-type]
 
 

@@ -117,7 +117,7 @@ class ToyModel:
         while len(tokens) < limit and not is_stopped:
             last = ([*prompt, *tokens])[-1]
             plain = self.logprobs(last)
-            sampled_from = self._shaped(last, body)
+            sampled_from = self._shaped(last, body, {*prompt, *tokens})
             token = (
                 int(plain.argmax())
                 if temperature == 0.0
@@ -137,8 +137,12 @@ class ToyModel:
         choice["logprobs"] = self._logprobs(api, told) if wants and self.tells_logprobs else None
         return choice
 
-    def _shaped(self, last: int, body: dict[str, Any]) -> npt.NDArray[np.float64]:
-        shaped = self.logprobs(last, body["temperature"] or 1.0)
+    def _shaped(self, last: int, body: dict[str, Any], seen: set[int]) -> npt.NDArray[np.float64]:
+        logits = self.table[last].copy()
+        for word in seen:
+            penalty = body.get("repetition_penalty", 1.0)
+            logits[word] *= penalty if logits[word] < 0 else 1 / penalty
+        shaped = np.asarray(log_softmax(logits / (body["temperature"] or 1.0)))
         order = np.argsort(-shaped)
         probs = np.exp(shaped[order])
         cut = np.cumsum(probs) - probs >= body.get("top_p", 1.0)

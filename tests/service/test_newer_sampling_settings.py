@@ -13,7 +13,13 @@ QUIET = {"enable_thinking": False}
 
 
 @pytest.mark.parametrize(
-    "given", [{"chat_template_kwargs": QUIET}, {"min_p": 0.1}, {"stop": ["</answer>"]}]
+    "given",
+    [
+        {"chat_template_kwargs": QUIET},
+        {"min_p": 0.1},
+        {"repetition_penalty": 1.1},
+        {"stop": ["</answer>"]},
+    ],
 )
 def test_a_request_sets_them_and_others_are_another_request(
     tmp_path: Path, given: dict[str, Any]

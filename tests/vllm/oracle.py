@@ -33,11 +33,13 @@ def worst_differences(
     temperature: float = 0.7,
     top_k: int | None = None,
     min_p: float = 0.0,
+    penalty: float = 1.0,
 ) -> tuple[float, float, int]:
     """Largest differences of entropy and logprob (nats) over all tokens, and how many these are.
 
-    Entropies are of the full softmax, logprobs of the words that ``top_k`` and ``min_p`` leave. A
-    token without an entropy or logprob makes them NaN.
+    Entropies are of the full softmax, logprobs of the words that ``top_k`` and ``min_p`` leave of
+    what the repetition ``penalty`` makes of it. A token without an entropy or logprob makes them
+    NaN.
     """
     entropy = logprob = 0.0
     num_tokens = 0
@@ -47,6 +49,10 @@ def worst_differences(
             logits = model(torch.tensor([prompt + tokens])).logits[0, len(prompt) - 1 : -1]
         logs = (logits / temperature).log_softmax(-1)
         expected = -(logs.exp() * logs).sum(-1).numpy()
+        for place, row in enumerate(logits):
+            for word in {*prompt, *tokens[:place]}:
+                row[word] *= penalty if row[word] < 0 else 1 / penalty
+        logs = (logits / temperature).log_softmax(-1)
         kept = logs if top_k is None else logs.topk(top_k, dim=-1).values
         kept = kept.masked_fill(
             kept < kept.amax(-1, keepdim=True) + np.log(min_p or 1e-99), -np.inf

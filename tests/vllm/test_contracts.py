@@ -80,11 +80,18 @@ def _context(slots: list[int], visible: list[int]) -> Any:
     )
 
 
-def _states(prompt_lengths: dict[int, int]) -> Any:
+def _states(prompt_lengths: dict[int, int], words: dict[int, list[int]] | None = None) -> Any:
     lengths = np.zeros(8, dtype=np.int32)
     for slot, length in prompt_lengths.items():
         lengths[slot] = length
-    return SimpleNamespace(max_num_reqs=8, prompt_len=SimpleNamespace(np=lengths))
+    texts = torch.full((8, 16), WORDS - 2, dtype=torch.int32)  # what earlier requests left
+    for slot, text in (words or {}).items():
+        texts[slot, : len(text)] = torch.tensor(text, dtype=torch.int32)
+    return SimpleNamespace(
+        max_num_reqs=8,
+        prompt_len=SimpleNamespace(np=lengths),
+        all_token_ids=SimpleNamespace(gpu=texts),
+    )
 
 
 def test_v2_loads_the_v2_classes_by_name_and_rejects_those_of_v1() -> None:
@@ -146,6 +153,30 @@ def test_v2_divides_by_each_temperature_and_skips_rows_within_the_prompt() -> No
     assert _drained() == pytest.approx({(2, 0): wide, (1, 6): _entropies(logits)[1]}, abs=1e-6)
 
 
+def test_v2_records_what_was_before_the_penalty_and_returns_what_was_after_it() -> None:
+    logits = _logits(3)
+    likeliest = logits.argmax(dim=-1).tolist()
+    texts = {1: [4, likeliest[0], 4, 7], 3: [0, 5], 6: [8, 8, likeliest[2]]}
+    penalties = {1: 1.5, 3: 1.0, 6: 0.6}
+    recorder = RecorderV2(ENGINE, _states({1: 2, 3: 2, 6: 1}, texts))
+    for slot, penalty in penalties.items():
+        recorder.add_request(slot, _params(extra_args={UID: slot}, repetition_penalty=penalty))
+    after = logits.clone()
+    for row, (slot, text) in enumerate(texts.items()):  # word by word, as vLLM documents it
+        for word in set(text):
+            penalty = penalties[slot]
+            after[row, word] *= 1 / penalty if logits[row, word] > 0 else penalty
+
+    returned = recorder.apply(after.clone(), _context(list(texts), [4, 2, 3]))
+
+    torch.testing.assert_close(returned, after, rtol=0, atol=0)
+    expected = _entropies(logits)
+    assert _drained() == pytest.approx(
+        {(1, 2): expected[0], (3, 0): expected[1], (6, 2): expected[2]}, abs=1e-6
+    )
+    assert np.abs(_entropies(after) - expected)[[0, 2]].min() > 0.01
+
+
 def test_v2_refuses_rows_of_drafts() -> None:
     recorder = RecorderV2(ENGINE, _states({}))
 
@@ -190,7 +221,7 @@ def test_in_band_the_spare_word_carries_the_entropy_and_nothing_else_changes(run
     [
         {"temperature": 0.0},
         {"presence_penalty": 0.5},
-        {"repetition_penalty": 1.2},
+        {"frequency_penalty": 0.5},
         {"logit_bias": {3: 1.0}},
         {"allowed_token_ids": [3, 4]},
     ],
@@ -204,11 +235,13 @@ def test_settings_that_change_the_distribution_are_refused(
 
 
 @pytest.mark.parametrize("processor", [InBandV1, InBandV2])
-def test_in_band_refuses_truncation_and_a_word_that_is_not_asked_for(processor: Any) -> None:
+def test_in_band_refuses_truncation_a_penalty_and_a_word_that_is_not_asked_for(
+    processor: Any,
+) -> None:
     asked = {"extra_args": {ENTROPY_ID: SPARE}, "logprob_token_ids": [SPARE], "logprobs": 1}
 
-    for settings in ({"top_p": 0.9}, {"top_k": 5}, {"min_p": 0.1}):
-        with pytest.raises(ValueError, match="truncation"):
+    for settings in ({"top_p": 0.9}, {"top_k": 5}, {"min_p": 0.1}, {"repetition_penalty": 1.1}):
+        with pytest.raises(ValueError, match="sample from the softmax"):
             processor.validate_params(_params(**asked, **settings))
     with pytest.raises(ValueError, match="logprob_token_ids"):
         processor.validate_params(_params(extra_args={ENTROPY_ID: SPARE}))

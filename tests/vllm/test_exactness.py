@@ -28,10 +28,11 @@ def _require_exact(
     num_rollouts: int,
     top_k: int | None = None,
     min_p: float = 0.0,
+    penalty: float = 1.0,
 ) -> None:
     assert len(answer["rollouts"]) == num_rollouts
     entropy, logprob, num_tokens = worst_differences(
-        answer, reference(model), top_k=top_k, min_p=min_p
+        answer, reference(model), top_k=top_k, min_p=min_p, penalty=penalty
     )
     assert num_tokens > num_rollouts
     assert entropy <= TOLERANCE
@@ -78,7 +79,7 @@ def test_v1_is_exact_unseeded_in_chunks_and_in_processes_of_its_own(
     )
 
     assert answer["describe"]["own_process"]
-    assert answer["describe"]["logprobs"] == "of the truncated softmax"
+    assert answer["describe"]["logprobs"] == "of the softmax that top_k=300 makes"
     # The entropy is of the full softmax, although 20 of 320 words are cut away.
     _require_exact(answer, model, 48, top_k=300)
 
@@ -130,8 +131,26 @@ def test_entropies_are_of_the_full_softmax_where_min_p_cuts(
         options={"runner": runner, "max_model_len": 64},
     )
 
-    assert answer["describe"]["logprobs"] == "of the truncated softmax"
+    assert answer["describe"]["logprobs"] == "of the softmax that min_p=0.2 makes"
     _require_exact(answer, model, 8, min_p=0.2)
+
+
+@pytest.mark.parametrize("runner", ["v1", "v2"])
+def test_entropies_are_of_the_softmax_without_the_penalty_that_is_sampled_with(
+    model: Path, tmp_path: Path, runner: str
+) -> None:
+    (answer,) = draw(
+        tmp_path,
+        model=str(model),
+        prompts=PROMPTS[:2],
+        sampling={"num_samples": 4, "max_new_tokens": 12, "repetition_penalty": 1.6, "min_p": 0.01},
+        options={"runner": runner, "max_model_len": 64},
+    )
+
+    name = "of the softmax that min_p=0.01, repetition_penalty=1.6 makes"
+    assert answer["describe"]["logprobs"] == name
+    assert "entropy differs by" in answer["describe"]["self_check"]
+    _require_exact(answer, model, 8, min_p=0.01, penalty=1.6)
 
 
 def test_a_stop_string_ends_a_completion_and_stays_in_it(model: Path, tmp_path: Path) -> None:

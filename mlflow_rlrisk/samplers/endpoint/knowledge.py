@@ -1,8 +1,8 @@
 """What the answers of an endpoint can tell, found out before anything is sampled.
 
 Endpoints differ in what they understand, how many logprobs they give and whether those are of the
-distribution that is sampled from (vLLM's default is not: they are taken before temperature and
-truncation). A few short requests find it out; what stays open is treated as unknown.
+distribution that is sampled from (vLLM's default is not: they are taken before penalty, temperature
+and truncation). A few short requests find it out; what stays open is treated as unknown.
 """
 
 import time
@@ -109,7 +109,7 @@ def _phrasings(
     first: Phrasing, sampling: SamplingConfig, options: EndpointOptions, entropy_id: int | None
 ) -> Iterator[Phrasing]:
     first = replace(first, sends_seed=options.send_seed)
-    is_whole = not sampling.truncation
+    is_whole = not sampling.reshaping
     if options.entropy in ("auto", "exact") and entropy_id is not None and is_whole:
         yield replace(first, has_extensions=True, num_top=1, entropy_id=entropy_id)
     if options.entropy == "exact":
@@ -161,9 +161,9 @@ def _told(tokens: Sequence[TokenTold]) -> int | None:
 
 
 def _refuse_unheard(phrasing: Phrasing, sampling: SamplingConfig, options: EndpointOptions) -> None:
-    for name in ("top_k", "min_p", "stop"):
+    for name in ("top_k", "min_p", "repetition_penalty", "stop"):
         value = getattr(sampling, name)
-        if value and not phrasing.has_extensions:
+        if value != getattr(SamplingConfig(), name) and not phrasing.has_extensions:
             raise SamplerError(
                 f"{options.base_url} does not say that it knows {name} as vLLM does: "
                 f"{name}={value} might not be applied; leave it out"
@@ -177,7 +177,7 @@ def _knowledge(
     options: EndpointOptions,
     token_s: float,
 ) -> Knowledge:
-    is_whole = not sampling.truncation
+    is_whole = not sampling.reshaping
     is_plain = is_whole and sampling.temperature == 1.0
     is_exact = phrasing.entropy_id is not None
     adds_sampled = phrasing.api == "completions" and phrasing.has_extensions
@@ -221,13 +221,17 @@ def _knowledge(
 
 def _misfit(mode: Mode, sampling: SamplingConfig) -> str:
     if mode == "processed":
-        return "the endpoint's logprobs are those of the truncated distribution"
+        return (
+            "the endpoint's logprobs are those of what it samples from, which is not the softmax "
+            f"({sampling.reshaping})"
+        )
     if mode == "raw":
         return (
             f"the endpoint's logprobs are those at temperature 1, and do not tell the entropy at "
             f"{sampling.temperature:g} (vLLM: --logprobs-mode processed_logprobs)"
         )
     return (
-        "whether the endpoint's logprobs are those before or after temperature and truncation "
+        "whether the endpoint's logprobs are those before or after penalty, temperature and "
+        "truncation "
         "could not be found out (backend option logprobs_mode says it)"
     )

@@ -1,4 +1,4 @@
-"""Are an endpoint's logprobs those before or after temperature and truncation?
+"""Are an endpoint's logprobs those before or after penalty, temperature and truncation?
 
 The APIs do not say it, vLLM's default is before, and a wrong guess scales every logprob. So the
 same prompt is asked plain and as it will be sampled, and the first position is compared.
@@ -22,6 +22,9 @@ APART_NATS = 0.05
 """The two hypotheses must differ by this much; kernels of other batch sizes differ by less."""
 LIKELIER = 5.0
 """The better hypothesis must fit so many times better."""
+PROBE_TEMPERATURE = 2.0
+"""Shows the mode where a penalty alone is sampled with: what that does depends on the logits, which
+are not told."""
 
 Tops = Mapping[Hashable, float]
 
@@ -46,10 +49,13 @@ def mode_of(
         return "processed"  # the entropies could not have been read otherwise
     if options.logprobs_mode != "auto":
         return options.logprobs_mode
-    if sampling.temperature == 1.0 and not sampling.truncation:
+    if sampling.temperature == 1.0 and not sampling.reshaping:
         return "processed"
     if not phrasing.num_top:
         return "unknown"
+    sampling = sampling.model_copy(update={"repetition_penalty": 1.0})
+    if sampling.temperature == 1.0 and not sampling.reshaping:
+        sampling = sampling.model_copy(update={"temperature": PROBE_TEMPERATURE})
     for content in contents:
         plain = _first_tops(ask(phrasing, phrasing.body(content, temperature=1.0, max_tokens=1)))
         shaped_body = phrasing.body(
@@ -72,7 +78,7 @@ def compare(plain: Tops, shaped: Tops, sampling: SamplingConfig) -> Mode:
 
     Args:
         plain: The most likely tokens at temperature 1 without truncation.
-        shaped: Those of the same position as it will be sampled.
+        shaped: Those of the same position with the settings.
         sampling: Its temperature, top_p, top_k and min_p.
     """
     if sampling.temperature != 1.0:

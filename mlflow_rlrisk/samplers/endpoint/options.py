@@ -41,7 +41,7 @@ class EndpointOptions(Settings):
     top_logprobs: Annotated[int, Field(ge=0)] = 20
     """Most likely tokens asked for at every position."""
     logprobs_mode: Literal["auto", "raw", "processed"] = "auto"
-    """Whether logprobs are those before or after temperature and truncation; ``auto`` finds out."""
+    """Whether logprobs are those before or after what reshapes them; ``auto`` finds out."""
     vocab_size: Annotated[int, Field(ge=2)] | None = None
     """Size of the vocabulary where no checkpoint tells it; tightens the upper bound."""
     entropy_token_id: Annotated[int, Field(ge=0)] | None = None
@@ -98,10 +98,10 @@ def read_options(config: AssessmentConfig, reference: str) -> EndpointOptions:
 
 
 def _refuse_inexact(options: EndpointOptions, config: AssessmentConfig) -> None:
-    if options.entropy == "exact" and config.sampling.truncation:
+    if options.entropy == "exact" and config.sampling.reshaping:
         raise ConfigError(
             "backend_option.entropy",
             "exact",
-            "needs top_p=1, top_k=0 and min_p=0: truncation takes away the token that carries the "
-            "entropy",
+            "needs top_p=1, top_k=0, min_p=0 and repetition_penalty=1: the server refuses to put "
+            "the entropy into what these make of the softmax",
         )

@@ -26,7 +26,7 @@ class Phrasing:
         model: Name of the served model.
         api: Which API is asked.
         stop_ids: Stop tokens that are named to a server with extensions.
-        has_extensions: The server understands vLLM's fields: token ids, neutral penalties.
+        has_extensions: The server understands vLLM's fields: token ids, penalties.
         num_top: Most likely tokens asked for; ``None`` asks for no logprobs at all.
         entropy_id: The word that carries the exact entropy; ``None`` asks for none.
         limit_field: Name of the token limit; newer chat models know another one only.
@@ -51,6 +51,7 @@ class Phrasing:
         top_p: float = 1.0,
         top_k: int = 0,
         min_p: float = 0.0,
+        repetition_penalty: float = 1.0,
         stop: Sequence[str] = (),
         num_choices: int = 1,
         seed: int | None = None,
@@ -78,7 +79,7 @@ class Phrasing:
             body |= {
                 "top_k": top_k or -1,
                 "min_p": min_p,
-                "repetition_penalty": 1.0,
+                "repetition_penalty": repetition_penalty,
                 "stop_token_ids": list(self.stop_ids),
                 "return_token_ids": True,
                 "return_tokens_as_token_ids": True,
@@ -100,6 +101,7 @@ class Phrasing:
             top_p=sampling.top_p,
             top_k=sampling.top_k,
             min_p=sampling.min_p,
+            repetition_penalty=sampling.repetition_penalty,
             stop=sampling.stop,
             num_choices=num_choices,
             seed=seed,

@@ -214,7 +214,6 @@ def refuse_reshaped(sampling_params: Any) -> None:
     neutral = {
         "presence_penalty": 0.0,
         "frequency_penalty": 0.0,
-        "repetition_penalty": 1.0,
         "min_tokens": 0,
     }
     for name, value in neutral.items():

@@ -29,11 +29,12 @@ def check_request(sampling_params: Any) -> None:
     if word < 0:
         return
     refuse_reshaped(sampling_params)
-    settings = {name: getattr(sampling_params, name) for name in ("top_p", "top_k", "min_p")}
-    if settings["top_p"] != 1.0 or settings["top_k"] not in (0, -1) or settings["min_p"]:
+    neutral = {"top_p": (1.0,), "top_k": (0, -1), "min_p": (0.0,), "repetition_penalty": (1.0,)}
+    settings = {name: getattr(sampling_params, name) for name in neutral}
+    if any(settings[name] not in values for name, values in neutral.items()):
         raise ValueError(
-            f"{settings}: truncation removes the word that carries the entropy; sample from all "
-            "words"
+            f"{settings}: truncation removes the word that carries the entropy, a penalty makes it "
+            "that of another distribution; sample from the softmax"
         )
     if word not in (sampling_params.logprob_token_ids or ()):
         raise ValueError(f"{ENTROPY_ID}={word}: logprob_token_ids must ask for this word's logprob")

@@ -34,7 +34,7 @@ class InBandEntropy(LogitsProcessor):  # type: ignore[misc]
     def add_request(self, req_idx: int, sampling_params: Any) -> bool:
         """Remember the slot's word; without a true answer the engine would skip `apply`."""
         word = entropy_id_of(sampling_params)
-        self._slots.assign(req_idx, word, sampling_params.temperature)
+        self._slots.assign(req_idx, word, sampling_params)
         return word >= 0
 
     def apply(self, logits: torch.Tensor, ctx: Any) -> torch.Tensor:

@@ -35,7 +35,7 @@ class EntropyRecorder(LogitsProcessor):  # type: ignore[misc]
         self._rows = BatchRows()
 
     def is_argmax_invariant(self) -> bool:
-        """False puts it before vLLM's own ``min_p``, and before the temperature."""
+        """False puts it before vLLM's own ``min_p``, and before penalties and temperature."""
         return False
 
     def update_state(self, batch_update: Any) -> None:

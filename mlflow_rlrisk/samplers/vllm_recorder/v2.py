@@ -37,7 +37,7 @@ class EntropyRecorder(LogitsProcessor):  # type: ignore[misc]
     def add_request(self, req_idx: int, sampling_params: Any) -> bool:
         """Name the slot; without a true answer the engine would skip `apply`."""
         uid = uid_of(sampling_params)
-        self._slots.assign(req_idx, uid, sampling_params.temperature)
+        self._slots.assign(req_idx, uid, sampling_params)
         return uid >= 0
 
     def apply(self, logits: torch.Tensor, ctx: Any) -> torch.Tensor:
@@ -45,7 +45,7 @@ class EntropyRecorder(LogitsProcessor):  # type: ignore[misc]
         if self._is_recording:
             slots = one_row_each(logits, ctx)
             RECORDER.record(
-                logits,
+                self._slots.without_penalty(logits, ctx),
                 self._slots.numbers(slots),
                 self._slots.positions(ctx),
                 self._slots.temperature(slots, logits.device),

@@ -5,21 +5,25 @@ from typing import Any
 import numpy as np
 import torch
 
-from mlflow_rlrisk.samplers.vllm_recorder.core import Indices, one_or_each
+from mlflow_rlrisk.samplers.repetition_penalty import penalised
+from mlflow_rlrisk.samplers.vllm_recorder.core import Indices, on_device, one_or_each
 
 
 class Slots:
-    """One number and one temperature a request slot; slots are reused without notice."""
+    """Number, temperature and penalty of each request slot; slots are reused without notice."""
 
     def __init__(self, req_states: Any) -> None:
         self._prompt_lengths = req_states.prompt_len
+        self._words = req_states.all_token_ids
         self._numbers = np.full(req_states.max_num_reqs, -1, dtype=np.int64)
         self._temperatures = np.ones(req_states.max_num_reqs, dtype=np.float32)
+        self._penalties = np.ones(req_states.max_num_reqs, dtype=np.float32)
 
-    def assign(self, slot: int, number: int, temperature: float) -> None:
+    def assign(self, slot: int, number: int, sampling_params: Any) -> None:
         """A request enters a slot: overwrite what the last one left."""
         self._numbers[slot] = number
-        self._temperatures[slot] = temperature
+        self._temperatures[slot] = sampling_params.temperature
+        self._penalties[slot] = sampling_params.repetition_penalty
 
     def numbers(self, slots: Indices) -> Indices:
         """The number of each row, -1 where there is none, shape ``[R]``."""
@@ -39,6 +43,20 @@ class Slots:
     def temperature(self, slots: Indices, device: torch.device) -> "float | torch.Tensor":
         """What the engine will divide the rows by: a number where all agree, else ``[R]``."""
         return one_or_each(self._temperatures[slots], device)
+
+    def without_penalty(self, logits: torch.Tensor, context: Any) -> torch.Tensor:
+        """The logits ``[R, V]`` as they were before the engine's repetition penalty.
+
+        This runner applies it before any processor of others, and tells them which words it saw.
+        """
+        penalties = self._penalties[context.idx_mapping_np]
+        if (penalties == 1.0).all():
+            return logits
+        longest = int(context.seq_lens_upper_bound_np.max())
+        words = self._words.gpu[:, :longest].index_select(0, context.idx_mapping).long()
+        is_text = torch.arange(longest, device=words.device) <= context.pos[:, None]
+        seen = torch.where(is_text, words, words[:, :1])
+        return penalised(logits, seen, on_device(1.0 / penalties, logits.device)[:, None])
 
 
 def one_row_each(logits: torch.Tensor, context: Any) -> Indices:
