@@ -27,6 +27,13 @@ def reference(folder: Path, adapter: Path | None = None) -> Any:
     return model.eval()
 
 
+def penalise(logits: torch.Tensor, prompt: list[int], tokens: list[int], penalty: float) -> None:
+    """The repetition penalty on the logits ``[T, V]`` that tokens were drawn from, in place."""
+    for place, row in enumerate(logits):
+        for word in {*prompt, *tokens[:place]}:
+            row[word] *= penalty if row[word] < 0 else 1 / penalty
+
+
 def worst_differences(
     answer: dict[str, Any],
     model: Any,
@@ -49,9 +56,7 @@ def worst_differences(
             logits = model(torch.tensor([prompt + tokens])).logits[0, len(prompt) - 1 : -1]
         logs = (logits / temperature).log_softmax(-1)
         expected = -(logs.exp() * logs).sum(-1).numpy()
-        for place, row in enumerate(logits):
-            for word in {*prompt, *tokens[:place]}:
-                row[word] *= penalty if row[word] < 0 else 1 / penalty
+        penalise(logits, prompt, tokens, penalty)
         logs = (logits / temperature).log_softmax(-1)
         kept = logs if top_k is None else logs.topk(top_k, dim=-1).values
         kept = kept.masked_fill(

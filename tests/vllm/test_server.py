@@ -22,7 +22,7 @@ from mlflow_rlrisk.samplers.endpoint.vllm_server import server_command
 from mlflow_rlrisk.samplers.openai import OpenAISampler
 from tests.tiny_assessments import QUICK_OPTIONS, start_rlrisk, sums, write_graders
 from tests.tiny_models import CHAT_TEMPLATE, character_tokenizer
-from tests.vllm.oracle import reference, write_model
+from tests.vllm.oracle import penalise, reference, write_model
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.timeout(600)  # a server needs minutes to start on a busy machine
@@ -163,12 +163,37 @@ def test_bounds_from_the_same_server_hold_the_exact_entropy(
         assert (exact <= bounds.upper + TOLERANCE).all()
 
 
+@pytest.mark.parametrize("temperature", [0.7, 1.0])
+def test_the_server_samples_with_the_penalty_and_tells_logprobs_of_what_that_makes(
+    model: Path, url: str, temperature: float
+) -> None:
+    sampler = _sampler(
+        model, url, repetition_penalty=1.6, temperature=temperature, max_new_tokens=16
+    )
+    described = sampler.describe()
+    answer = _answer(sampler, PROMPTS)
+    sampler.close()
+
+    assert described["logprobs_mode"] == {"completions": "processed"}
+    assert "repetition_penalty=1.6" in described["entropy"]
+    oracle = reference(model)
+    apart = []
+    for rollout, bounds in zip(answer["rollouts"], answer["bounds"], strict=True):
+        assert (rollout["entropies"], bounds) == ([], None)
+        _, logprobs = _exact(answer, rollout, oracle, temperature, penalty=1.6)
+        _, without = _exact(answer, rollout, oracle, temperature)
+        assert np.abs(logprobs - rollout["logprobs"]).max() <= TOLERANCE
+        apart.append(np.abs(without - rollout["logprobs"]).max())
+    assert np.mean(apart) > 0.1
+
+
 def _exact(
     answer: dict[str, Any],
     rollout: dict[str, Any],
     oracle: Any,
     temperature: float,
     without: int | None = None,
+    penalty: float = 1.0,
 ) -> tuple[Any, Any]:
     """Entropies and logprobs of one rollout by the float64 model."""
     prompt, tokens = answer["prompt_ids"][rollout["prompt_id"]], rollout["token_ids"]
@@ -176,6 +201,7 @@ def _exact(
         logits = oracle(torch.tensor([prompt + tokens])).logits[0, len(prompt) - 1 : -1]
     if without is not None:
         logits[:, without] = -torch.inf
+    penalise(logits, prompt, tokens, penalty)
     logs = (logits / temperature).log_softmax(-1)
     chosen = logs.gather(1, torch.tensor(tokens)[:, None])[:, 0]
     return torch.special.entr(logs.exp()).sum(-1).numpy(), chosen.numpy()
