@@ -16,6 +16,7 @@ TRL = {
     "temperature": 0.9,
     "top_p": 0.95,
     "top_k": None,
+    "repetition_penalty": 1.1,
     "max_completion_length": 1024,
     "generation_kwargs": {"stop": ["</answer>"]},
     "chat_template_kwargs": {"enable_thinking": False},
@@ -71,7 +72,7 @@ def test_settings_of_trl_are_those_of_its_file(tmp_path: Path) -> None:
         0.95,
         0,
     )
-    assert config.sampling.max_new_tokens == 1024
+    assert (config.sampling.max_new_tokens, config.sampling.repetition_penalty) == (1024, 1.1)
     assert config.sampling.stop == ("</answer>",)
     assert config.sampling.chat_template_kwargs == {"enable_thinking": False}
     assert found.lookahead_config() == LookaheadConfig(
@@ -142,7 +143,7 @@ def test_parameters_that_verl_logs_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        (TRL | {"repetition_penalty": 1.1}, "repetition_penalty"),
+        (TRL | {"repetition_penalty": 0.0}, "repetition_penalty"),
         (TRL | {"generation_kwargs": {"typical_p": 0.9}}, "generation_kwargs.typical_p"),
         (TRL | {"generation_kwargs": "top_k 5"}, "generation_kwargs"),
         (TRL | {"vllm_structured_outputs_regex": "[0-9]+"}, "vllm_structured_outputs_regex"),

@@ -7,10 +7,9 @@ from typing import Any
 from mlflow_rlrisk.errors import ConfigError
 
 Settings = Mapping[str, Any]
-_OFF = {"top_p": 1.0, "top_k": 0, "min_p": 0.0}
+_OFF = {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
 """What ``null`` stands for; elsewhere it stands for a value that is not known here."""
 _WHOLE = ("group_size", "max_new_tokens", "top_k", "run_steps", "prompts_per_step")
-_NO_PENALTY = ("1", "1.0")
 _OPTIONS = "generation_kwargs."
 _ROLLOUT, _ACTOR = "actor_rollout_ref.rollout", "actor_rollout_ref.actor"
 _TEMPLATE = "chat_template_kwargs"
@@ -157,6 +156,7 @@ TRL = Trainer(
         "top_p": _overridden("top_p"),
         "top_k": _overridden("top_k"),
         "min_p": _overridden("min_p"),
+        "repetition_penalty": _overridden("repetition_penalty"),
         "max_new_tokens": (
             f"{_OPTIONS}max_tokens",
             f"{_OPTIONS}max_new_tokens",
@@ -171,7 +171,6 @@ TRL = Trainer(
     },
     template=_TEMPLATE,
     only={
-        "repetition_penalty": _NO_PENALTY,
         "vllm_structured_outputs_regex": (),
         "vllm_guided_decoding_regex": (),
     },
@@ -187,6 +186,7 @@ VERL = Trainer(
         "top_p": (f"{_ROLLOUT}.top_p",),
         "top_k": (f"{_ROLLOUT}.top_k",),
         "min_p": (f"{_ROLLOUT}.min_p",),
+        "repetition_penalty": (f"{_ROLLOUT}.repetition_penalty",),
         "max_new_tokens": (f"{_ROLLOUT}.response_length", "data.max_response_length"),
     },
     updated={
@@ -200,7 +200,6 @@ VERL = Trainer(
         f"{_ROLLOUT}.do_sample": ("true",),
         f"{_ROLLOUT}.ignore_eos": ("false",),
         f"{_ROLLOUT}.multi_turn.enable": ("false",),
-        f"{_ROLLOUT}.repetition_penalty": _NO_PENALTY,
     },
     length=_verl_length,
 )
