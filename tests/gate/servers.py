@@ -77,6 +77,7 @@ def gated_server(
         config.write_text(
             "[mlflow]\ndefault_permission = EDIT\n"
             f"database_uri = sqlite:///{folder}/auth.db\n"
+            "auth_cache_ttl_seconds = 600\n"  # else each request hashes the password anew
             f"admin_username = {ADMIN[0]}\nadmin_password = {ADMIN[1]}\n"
             "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
         )
