@@ -20,17 +20,14 @@ from mlflow_rlrisk.calibration import index_of
 from mlflow_rlrisk.components import ALL_WRONG
 from mlflow_rlrisk.metrics_catalogue import spec_of
 
+pytestmark = pytest.mark.xdist_group("study")  # its figures are computed once
+
 ROUNDING = 1e-9
 
 
 @pytest.fixture(scope="module")
 def study() -> Study:
     return study_of(analyse.of_the_choice(read_pairs(RESULTS / "pairs.jsonl")))
-
-
-@pytest.fixture(scope="module")
-def shown() -> analyse.Shown:
-    return analyse.all_figures(read_pairs(RESULTS / "pairs.jsonl"))
 
 
 @pytest.fixture(scope="module")

@@ -19,10 +19,7 @@ from examples.study.predictors import RESULTS
 from examples.study.prospective import PLANNED
 from examples.study.rows import read_pairs
 
-
-@pytest.fixture(scope="module")
-def shown() -> analyse.Shown:
-    return analyse.all_figures(read_pairs(RESULTS / "pairs.jsonl"))
+pytestmark = pytest.mark.xdist_group("study")  # its figures are computed once
 
 
 def test_the_levels_of_the_picture_are_of_every_checkpoint(shown: analyse.Shown) -> None:
