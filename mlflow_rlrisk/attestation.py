@@ -16,6 +16,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    JsonValue,
     SerializerFunctionWrapHandler,
     ValidationError,
     model_serializer,
@@ -130,6 +131,13 @@ class Attestation(_Predicate):
     """SHA-256 of the value of each tag that shows the verdict."""
     started_at: str
     finished_at: str
+    settings: dict[str, JsonValue] | None = None
+    """How it was sampled and judged (`run_settings.settings_of`); older statements do not say."""
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_said(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        found: dict[str, Any] = dump(self)
+        return {k: found[k] for k in found if k != "settings" or self.settings is not None}
 
 
 class Override(_Predicate):

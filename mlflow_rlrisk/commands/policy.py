@@ -34,10 +34,18 @@ def policy() -> None:
     default=None,
     help="Public key ring. Default: RLRISK_KEY_RING, else key_ring.json in ~/.config/rlrisk.",
 )
-def init(aliases: tuple[str, ...], ring: Path | None) -> int:
+@click.option(
+    "--rl-config",
+    default=None,
+    metavar="SOURCE",
+    help="Settings of the RL run: only what was assessed with them is promoted.",
+)
+def init(aliases: tuple[str, ...], ring: Path | None, rl_config: str | None) -> int:
     """Print a complete default policy: rlrisk policy init > policy.yaml."""
     from mlflow_rlrisk.gate.promotion_policy import parse_policy
+    from mlflow_rlrisk.rl_config import read_rl_config
 
+    settings = {} if rl_config is None else read_rl_config(rl_config).sampling
     chosen = list(aliases or (DEFAULT_ALIAS,))
     template = files("mlflow_rlrisk.gate").joinpath("default_policy.yaml").read_text("utf-8")
     text = template.format(
@@ -45,6 +53,7 @@ def init(aliases: tuple[str, ...], ring: Path | None) -> int:
         rule=_quoted("protected"),
         aliases=", ".join(_quoted(alias) for alias in chosen),
         stages=_quoted(DEFAULT_STAGE),
+        settings=json.dumps(settings),
     )
     parse_policy(text)  # what is printed is usable
     click.echo(text, nl=False)

@@ -22,6 +22,7 @@ from mlflow_rlrisk.attestation import (
     verify_attestation,
     verify_override,
 )
+from mlflow_rlrisk.attestation_envelope import canonical_json
 from mlflow_rlrisk.attestation_keys import to_moment
 from mlflow_rlrisk.content import FileEntry, content_digest
 from mlflow_rlrisk.errors import AttestationError
@@ -232,6 +233,7 @@ def _faults(
     yield from _level_faults(rule, statement)
     for name, requirement in rule.required_metrics.items():
         yield from _metric_faults(name, requirement, statement)
+    yield from _settings_faults(rule, statement)
     for what, value, allowed in (
         ("prompts", statement.prompts_digest, rule.allowed_prompts),
         ("verifier", statement.verifier_digest, rule.allowed_verifiers),
@@ -280,6 +282,17 @@ def _metric_faults(
         side = "at least" if requirement.greater_is_better else "at most"
         text = f"{name} is {metric.value:.4g}, {side} {bar:.4g} is needed"
         yield _refused("metric", text, command=OVERRIDE)
+
+
+def _settings_faults(rule: PromotionRule, statement: Attestation) -> Iterator[Fault]:
+    said = statement.settings or {}
+    for name, wanted in rule.required_settings.items():
+        if name not in said:
+            text = f"its attestation does not say with which {name} it was assessed"
+            yield replace(_refused("settings_unknown", text), outcome=Outcome.INCONCLUSIVE)
+        elif (found := canonical_json(said[name])) != canonical_json(wanted):
+            text = f"it was assessed with {name} {found}, {canonical_json(wanted)} is needed"
+            yield _refused("settings", text)
 
 
 def _meets(value: float, requirement: MetricRequirement) -> bool:

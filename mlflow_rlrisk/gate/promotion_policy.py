@@ -22,6 +22,7 @@ from mlflow_rlrisk.config import PolicyConfig
 from mlflow_rlrisk.errors import ConfigError
 from mlflow_rlrisk.gate.names import matches, readable
 from mlflow_rlrisk.policy import CALIBRATION, policy_of
+from mlflow_rlrisk.run_settings import checked_settings
 from mlflow_rlrisk.yaml_settings import settings_in
 
 POLICY_VARIABLE = "RLRISK_POLICY"
@@ -87,6 +88,9 @@ Alias = Annotated[str, AfterValidator(_checked_alias)]
 NamePattern = Annotated[str, AfterValidator(_checked_pattern)]
 
 
+RunSettings = Annotated[dict[str, Any], AfterValidator(checked_settings)]
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -124,6 +128,9 @@ class PromotionRule(_Section):
     """The riskiest level that is still promoted; ``unknown`` never is."""
     required_metrics: dict[str, MetricRequirement] = {}
     """Bars for attested metrics, by full name such as ``rlrisk/pass_at_8``."""
+    required_settings: RunSettings = {}
+    """Settings that it must have been assessed with, such as ``group_size`` and ``temperature``:
+    those of the RL run. Others may be anything."""
     allowed_keys: list[str] | None = None
     """Ids of keys whose attestations count; null: every valid key of the ring."""
     allowed_prompts: list[str] | None = None

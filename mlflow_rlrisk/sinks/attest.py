@@ -21,6 +21,7 @@ from mlflow_rlrisk.checkpoint_files import find_layout, matter_of
 from mlflow_rlrisk.content import FileEntry, content_digest, hash_folder, text_digest
 from mlflow_rlrisk.errors import AttestationError, SinkError
 from mlflow_rlrisk.model_reference import resolve_reference
+from mlflow_rlrisk.run_settings import settings_of
 from mlflow_rlrisk.sinks.mlflow_store import mlflow_errors
 from mlflow_rlrisk.sinks.verdict import verdict_tags
 
@@ -111,6 +112,7 @@ def attest(
         tags={tag: text_digest(value) for tag, value in tags.items()},
         started_at=source.started_at,
         finished_at=source.finished_at,
+        settings=settings_of(report.config),
     )
     return sign_attestation(attestation, key)
 

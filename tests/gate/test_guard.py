@@ -8,10 +8,11 @@ import pytest
 
 from mlflow_rlrisk.attestation import Place, sign_attestation, sign_override
 from mlflow_rlrisk.attestation_keys import SigningKey, to_text
-from mlflow_rlrisk.config import PolicyConfig
+from mlflow_rlrisk.config import AssessmentConfig, PolicyConfig, SamplingConfig
 from mlflow_rlrisk.content import FileEntry
 from mlflow_rlrisk.gate.guard import Evidence, Verdict, judge
 from mlflow_rlrisk.gate.promotion_policy import Bar, PromotionPolicy, Target
+from mlflow_rlrisk.run_settings import settings_of
 from tests.gate.world import ENTRIES, NOW, PLACE, SIZES, attestation, override_of, ring_of
 
 KEY, OTHER, STRANGER = (SigningKey.generate() for _ in range(3))
@@ -185,6 +186,28 @@ CASES: list[tuple[str, Evidence, dict[str, Any], str, str]] = [
         f"its verifier is {'b' * 64}",
     ),
     (
+        "inconclusive",
+        attested(),
+        {"required_settings": {"group_size": 8}},
+        "settings_unknown",
+        "its attestation does not say with which group_size it was assessed",
+    ),
+    (
+        "block",
+        attested(settings={"group_size": 64, "temperature": 1.0}),
+        {"required_settings": {"temperature": 1, "group_size": 8}},
+        "settings",
+        "it was assessed with group_size 64, 8 is needed",
+    ),
+    (
+        "block",
+        attested(settings={"chat_template_kwargs": {"enable_thinking": 0}}),
+        {"required_settings": {"chat_template_kwargs": {"enable_thinking": False}}},
+        "settings",
+        'it was assessed with chat_template_kwargs {"enable_thinking":0}, '
+        '{"enable_thinking":false} is needed',
+    ),
+    (
         "block",
         attested(),
         {"allowed_judge_tiers": ["A"]},
@@ -320,9 +343,12 @@ def test_values_at_the_bar_are_within_it() -> None:
         allowed_prompts=["a" * 64],
         allowed_verifiers=["b" * 64],
         allowed_judge_tiers=["none"],
+        required_settings={"group_size": 8, "temperature": 1, "stop": ["b", "a"]},
     )
+    config = AssessmentConfig(sampling=SamplingConfig(stop=("a", "b"), num_samples=99))
+    found = attested(risk_level="medium", settings=settings_of(config))
 
-    assert told(verdict(attested(risk_level="medium"), rule)) == ("promote", "proven")
+    assert told(verdict(found, rule)) == ("promote", "proven")
 
 
 def test_every_rule_that_protects_a_place_must_be_satisfied() -> None:

@@ -57,7 +57,7 @@ def assessed(gated: Gated, checkpoint: Path, verifier: str, folder: Path) -> tup
 
 
 @pytest.mark.parametrize(("verifier", "tier"), [("code:tier=B", "B"), ("numeric", "none")])
-def test_a_policy_holds_a_version_to_the_tier_that_graded_it(
+def test_a_policy_holds_a_version_to_the_tier_that_graded_it_and_to_how_it_was_sampled(
     gated: Gated, checkpoint: Path, tmp_path: Path, verifier: str, tier: str
 ) -> None:
     version, report = assessed(gated, checkpoint, verifier, tmp_path)
@@ -80,7 +80,14 @@ def test_a_policy_holds_a_version_to_the_tier_that_graded_it(
     with refused(f"its judge tier is {tier}"):
         gated.store.set_registered_model_alias("prod-a", "champion", "1")
 
-    gated.world.write_policy([rule | {"allowed_judge_tiers": [tier]}])
+    group_size = report.config.group_size
+    gated.world.write_policy([rule | {"required_settings": {"group_size": group_size + 1}}])
+    with refused(f"with group_size {group_size}, {group_size + 1} is needed"):
+        gated.store.set_registered_model_alias("prod-a", "champion", "1")
+
+    drawn = report.config.sampling
+    needed = {"group_size": group_size, "temperature": drawn.temperature, "top_k": drawn.top_k}
+    gated.world.write_policy([rule | {"allowed_judge_tiers": [tier], "required_settings": needed}])
     gated.store.set_registered_model_alias("prod-a", "champion", "1")
 
 
