@@ -48,6 +48,44 @@ VERL: dict[str, Any] = {
     "trainer": {"total_training_steps": 100},
 }
 
+NEMO_RL: dict[str, Any] = {
+    "grpo": {"num_generations_per_prompt": 4, "max_rollout_turns": 1},
+    "policy": {
+        "max_total_sequence_length": 512,
+        "max_grad_norm": 0.5,
+        "generation": {
+            "max_new_tokens": "${policy.max_total_sequence_length}",
+            "temperature": 0.8,
+            "top_p": 0.9,
+            "top_k": None,
+            "stop_token_ids": None,
+            "stop_strings": ["User:"],
+        },
+    },
+    "loss_fn": {"ratio_clip_min": 0.3},
+}
+SKYRL: dict[str, Any] = {
+    "generator": {
+        "n_samples_per_prompt": 5,
+        "max_turns": 1,
+        "chat_template_kwargs": {},
+        "sampling_params": {
+            "max_generate_length": 96,
+            "repetition_penalty": 1.0,
+            "temperature": 0.6,
+            "top_p": 1.0,
+            "min_p": 0.05,
+            "top_k": -1,
+            "stop": None,
+        },
+    },
+    "trainer": {
+        "policy_mini_batch_size": 64,
+        "policy": {"optimizer_config": {"lr": 2e-6, "max_grad_norm": 1.0}},
+        "algorithm": {"eps_clip_low": 0.2},
+    },
+}
+
 
 def written(folder: Path, settings: Any) -> str:
     path = folder / "run.yaml"
@@ -90,6 +128,28 @@ def test_settings_of_verl_are_read_through_their_references(tmp_path: Path) -> N
     # 100 times 512 prompts, in mini-batches of 128, gone through twice
     assert found.lookahead_config() == LookaheadConfig(
         learning_rate=1e-6, run_steps=100 * (512 // 128) * 2, prompts_per_step=128
+    )
+
+
+def test_settings_of_nemo_rl_and_skyrl_are_read_and_the_length_of_the_run_asked_for() -> None:
+    nemo, skyrl = read_rl_config(NEMO_RL), read_rl_config(SKYRL)
+    first, second = nemo.assessment_config(), skyrl.assessment_config()
+
+    assert (nemo.trainer, skyrl.trainer) == ("NeMo-RL", "SkyRL")
+    assert (first.group_size, first.sampling.max_new_tokens) == (4, 512)
+    assert (first.sampling.temperature, first.sampling.top_p) == (0.8, 0.9)
+    assert (first.sampling.top_k, first.sampling.stop) == (0, ("User:",))
+    assert (second.group_size, second.sampling.max_new_tokens) == (5, 96)
+    assert (second.sampling.temperature, second.sampling.min_p) == (0.6, 0.05)
+    assert second.sampling.top_k == 0
+    for run in (nemo, skyrl):
+        with pytest.raises(ConfigError, match=r"learning_rate|run_steps"):
+            run.lookahead_config()
+    assert nemo.lookahead_config(learning_rate=1e-6, run_steps=90) == LookaheadConfig(
+        learning_rate=1e-6, run_steps=90, clip_range=0.3, max_grad_norm=0.5
+    )
+    assert skyrl.lookahead_config(run_steps=90) == LookaheadConfig(
+        learning_rate=2e-6, run_steps=90, prompts_per_step=64
     )
 
 
@@ -156,6 +216,8 @@ def test_parameters_that_verl_logs_are_read(tmp_path: Path) -> None:
         (with_rollout(multi_turn={"enable": True}), "multi_turn.enable"),
         (with_rollout(n=1), "group_size"),
         (with_rollout(temperature="${data.heat}"), "temperature"),
+        (NEMO_RL | {"grpo": {"num_generations_per_prompt": 4, "max_rollout_turns": 3}}, "turns"),
+        (SKYRL | {"generator": {**SKYRL["generator"], "max_turns": 2}}, "generator.max_turns"),
         ({"learning_rate": 1e-6}, "TRL"),
         ([1, 2], "mapping"),
     ],

@@ -27,7 +27,7 @@ RESULT = "lookahead.json"
     "--rl-config",
     default=None,
     metavar="SOURCE",
-    help="Settings of the RL run instead of these three: YAML of TRL or verl, or runs:/<id>.",
+    help="Settings of the RL run instead of these three: YAML of its trainer, or runs:/<id>.",
 )
 @click.option("--steps", type=int, default=8, show_default=True, help="Updates to try.")
 @click.option(

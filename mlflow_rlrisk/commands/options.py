@@ -186,7 +186,7 @@ assessment_options = grouped(
         "--rl-config",
         default=None,
         metavar="SOURCE",
-        help="Settings of the RL run, for every option that is not given: YAML of TRL or verl, or "
+        help="Settings of the RL run, for every option that is not given: YAML of its trainer, or "
         "runs:/<id> of MLflow.",
     ),
     click.option("--group-size", type=int, default=8, show_default=True, help="Of the RL run."),

@@ -1,8 +1,8 @@
 """The settings of an RL run, read from where its trainer has them.
 
-TRL's YAML or JSON of ``GRPOConfig``, verl's composed YAML, or the parameters that either has logged
-to an MLflow run (``runs:/<id>``): what the rollouts are to be sampled with, and what the run's
-first updates are tried with, under this package's names.
+TRL's YAML or JSON of ``GRPOConfig``, the composed YAML of verl, NeMo-RL or SkyRL, or the parameters
+that one of them has logged to an MLflow run (``runs:/<id>``): what the rollouts are to be sampled
+with, and what the run's first updates are tried with, under this package's names.
 """
 
 from collections.abc import Mapping

@@ -1,80 +1,10 @@
-"""What TRL and verl call the settings of an RL run."""
-
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+"""What each trainer calls the settings of an RL run."""
 
 from mlflow_rlrisk.errors import ConfigError
+from mlflow_rlrisk.rl_config.trainer import OPTIONS, TEMPLATE, Settings, Trainer, read
 
-Settings = Mapping[str, Any]
-_OFF = {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
-"""What ``null`` stands for; elsewhere it stands for a value that is not known here."""
-_WHOLE = ("group_size", "max_new_tokens", "top_k", "run_steps", "prompts_per_step")
-_OPTIONS = "generation_kwargs."
 _ROLLOUT, _ACTOR = "actor_rollout_ref.rollout", "actor_rollout_ref.actor"
-_TEMPLATE = "chat_template_kwargs"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trainer:
-    """One trainer's settings.
-
-    Attributes:
-        name: The trainer.
-        marks: Keys, or beginnings of keys, by which its settings are known.
-        sampled: Its keys for each setting of the sampling; the first that is there counts.
-        updated: The same for each setting of the updates.
-        template: Where it has variables for the chat template.
-        only: Keys with the values, in small letters, under which it samples as is done here.
-        length: Updates of the whole run, where that is no single setting.
-    """
-
-    name: str
-    marks: tuple[str, ...]
-    sampled: Mapping[str, tuple[str, ...]]
-    updated: Mapping[str, tuple[str, ...]]
-    template: str
-    only: Mapping[str, tuple[str, ...]]
-    length: Callable[[Settings], int | None]
-
-    def is_of(self, settings: Settings) -> bool:
-        """Whether the settings are this trainer's."""
-        return any(key.startswith(self.marks) for key in settings)
-
-    def sampling(self, settings: Settings) -> dict[str, Any]:
-        """Settings of the sampling under our names.
-
-        Raises:
-            ConfigError: One is no number, or asks for what cannot be done here.
-        """
-        for key in settings:
-            if not self._is_repeatable(key, settings[key]):
-                need = f"{self.name} would sample with it, which cannot be done here"
-                raise ConfigError(key, settings[key], need)
-        found = _read(settings, self.sampled)
-        variables = {
-            key.removeprefix(f"{self.template}."): settings[key]
-            for key in settings
-            if key.startswith(f"{self.template}.")
-        }
-        return found | ({_TEMPLATE: variables} if variables else {})
-
-    def _is_repeatable(self, key: str, value: Any) -> bool:
-        """Whether a setting says nothing of the sampling, or what can be done here as well."""
-        if value is None or any(key in theirs for theirs in self.sampled.values()):
-            return True
-        if key in self.only:
-            return str(value).lower() in self.only[key]
-        return key != self.template and not f"{key}.".startswith(_OPTIONS)
-
-    def run(self, settings: Settings) -> dict[str, Any]:
-        """Settings of the updates under our names.
-
-        Raises:
-            ConfigError: One is no number.
-        """
-        steps = self.length(settings)
-        return _read(settings, self.updated) | ({} if steps is None else {"run_steps": steps})
+_GENERATION, _SKYRL = "policy.generation", "generator.sampling_params"
 
 
 def find_trainer(settings: Settings, source: str) -> Trainer:
@@ -83,46 +13,16 @@ def find_trainer(settings: Settings, source: str) -> Trainer:
     Raises:
         ConfigError: Nobody's that is known.
     """
-    for trainer in (VERL, TRL):
+    for trainer in TRAINERS:
         if trainer.is_of(settings):
             return trainer
-    need = "settings of TRL (num_generations, ...) or verl (actor_rollout_ref, ...) are needed"
+    known = "; ".join(f"{each.name} ({each.marks[0]}...)" for each in TRAINERS)
+    need = f"settings of one of these trainers are needed: {known}"
     raise ConfigError("rl_config", source, need)
 
 
-def _read(settings: Settings, names: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for ours, theirs in names.items():
-        key = next((key for key in theirs if settings.get(key) is not None), None)
-        if key is None:
-            if ours in _OFF and any(each in settings for each in theirs):
-                found[ours] = _OFF[ours]
-            continue
-        value = settings[key]
-        found[ours] = _texts(value) if ours == "stop" else _number(key, value, ours in _WHOLE)
-        if ours == "top_k":
-            found[ours] = max(found[ours], 0)  # -1 is all words, too
-    return found
-
-
-def _number(key: str, value: Any, is_whole: bool) -> float | int:
-    """A number; YAML and MLflow have 1e-6 as a text."""
-    try:
-        number = float(value)
-        if isinstance(value, bool) or (is_whole and number != int(number)):
-            raise ValueError
-    except (TypeError, ValueError, OverflowError):
-        need = "a whole number is needed" if is_whole else "a number is needed"
-        raise ConfigError(key, value, need) from None
-    return int(number) if is_whole else number
-
-
-def _texts(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else value
-
-
 def _trl_length(settings: Settings) -> int | None:
-    steps: int = _read(settings, {"run_steps": ("max_steps",)}).get("run_steps", -1)
+    steps: int = read(settings, {"run_steps": ("max_steps",)}).get("run_steps", -1)
     return steps if steps > 0 else None
 
 
@@ -134,7 +34,7 @@ def _verl_length(settings: Settings) -> int | None:
         "prompts_per_step": (f"{_ACTOR}.ppo_mini_batch_size",),
         "epochs": (f"{_ACTOR}.ppo_epochs",),
     }
-    found = {"epochs": 1, **_read(settings, names)}
+    found = {"epochs": 1, **read(settings, names)}
     if len(found) < len(names) or min(found.values()) <= 0:
         return None
     updates: float = found["sampled"] / found["prompts_per_step"] * found["epochs"]
@@ -144,7 +44,7 @@ def _verl_length(settings: Settings) -> int | None:
 
 def _overridden(name: str) -> tuple[str, ...]:
     """TRL's own setting, which its options of the generation override."""
-    return (_OPTIONS + name, name)
+    return (OPTIONS + name, name)
 
 
 TRL = Trainer(
@@ -158,18 +58,18 @@ TRL = Trainer(
         "min_p": _overridden("min_p"),
         "repetition_penalty": _overridden("repetition_penalty"),
         "max_new_tokens": (
-            f"{_OPTIONS}max_tokens",
-            f"{_OPTIONS}max_new_tokens",
+            f"{OPTIONS}max_tokens",
+            f"{OPTIONS}max_new_tokens",
             "max_completion_length",
         ),
-        "stop": (f"{_OPTIONS}stop", f"{_OPTIONS}stop_strings"),
+        "stop": (f"{OPTIONS}stop", f"{OPTIONS}stop_strings"),
     },
     updated={
         "learning_rate": ("learning_rate",),
         "clip_range": ("epsilon",),
         "max_grad_norm": ("max_grad_norm",),
     },
-    template=_TEMPLATE,
+    template=TEMPLATE,
     only={
         "vllm_structured_outputs_regex": (),
         "vllm_guided_decoding_regex": (),
@@ -203,3 +103,48 @@ VERL = Trainer(
     },
     length=_verl_length,
 )
+
+NEMO_RL = Trainer(
+    name="NeMo-RL",
+    marks=("grpo.num_generations_per_prompt",),
+    sampled={
+        "group_size": ("grpo.num_generations_per_prompt",),
+        "temperature": (f"{_GENERATION}.temperature",),
+        "top_p": (f"{_GENERATION}.top_p",),
+        "top_k": (f"{_GENERATION}.top_k",),
+        "max_new_tokens": (f"{_GENERATION}.max_new_tokens",),
+        "stop": (f"{_GENERATION}.stop_strings",),
+    },
+    updated={"clip_range": ("loss_fn.ratio_clip_min",), "max_grad_norm": ("policy.max_grad_norm",)},
+    template=f"policy.tokenizer.{TEMPLATE}",
+    only={
+        "grpo.max_rollout_turns": ("1",),
+        f"{_GENERATION}.stop_token_ids": ("[]",),
+        f"{_GENERATION}.ignore_eos": ("false",),
+    },
+)
+
+SKYRL = Trainer(
+    name="SkyRL",
+    marks=("generator.n_samples_per_prompt",),
+    sampled={
+        "group_size": ("generator.n_samples_per_prompt",),
+        "temperature": (f"{_SKYRL}.temperature",),
+        "top_p": (f"{_SKYRL}.top_p",),
+        "top_k": (f"{_SKYRL}.top_k",),
+        "min_p": (f"{_SKYRL}.min_p",),
+        "repetition_penalty": (f"{_SKYRL}.repetition_penalty",),
+        "max_new_tokens": (f"{_SKYRL}.max_generate_length",),
+        "stop": (f"{_SKYRL}.stop",),
+    },
+    updated={
+        "learning_rate": ("trainer.policy.optimizer_config.lr",),
+        "prompts_per_step": ("trainer.policy_mini_batch_size",),
+        "clip_range": ("trainer.algorithm.eps_clip_low",),
+        "max_grad_norm": ("trainer.policy.optimizer_config.max_grad_norm",),
+    },
+    template=f"generator.{TEMPLATE}",
+    only={"generator.max_turns": ("1",)},
+)
+
+TRAINERS = (VERL, NEMO_RL, SKYRL, TRL)

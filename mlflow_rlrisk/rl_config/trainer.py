@@ -1,0 +1,112 @@
+"""Settings of one trainer, read under our names."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mlflow_rlrisk.errors import ConfigError
+
+Settings = Mapping[str, Any]
+_OFF = {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
+"""What ``null`` stands for; elsewhere it stands for a value that is not known here."""
+_WHOLE = ("group_size", "max_new_tokens", "top_k", "run_steps", "prompts_per_step")
+OPTIONS = "generation_kwargs."
+TEMPLATE = "chat_template_kwargs"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trainer:
+    """One trainer's settings.
+
+    Attributes:
+        name: The trainer.
+        marks: Keys, or beginnings of keys, by which its settings are known.
+        sampled: Its keys for each setting of the sampling; the first that is there counts.
+        updated: The same for each setting of the updates.
+        template: Where it has variables for the chat template.
+        only: Keys with the values, in small letters, under which it samples as is done here.
+        length: Updates of the whole run, where that is no single setting.
+    """
+
+    name: str
+    marks: tuple[str, ...]
+    sampled: Mapping[str, tuple[str, ...]]
+    updated: Mapping[str, tuple[str, ...]]
+    template: str
+    only: Mapping[str, tuple[str, ...]]
+    length: Callable[[Settings], int | None] = lambda _: None
+
+    def is_of(self, settings: Settings) -> bool:
+        """Whether the settings are this trainer's."""
+        return any(key.startswith(self.marks) for key in settings)
+
+    def sampling(self, settings: Settings) -> dict[str, Any]:
+        """Settings of the sampling under our names.
+
+        Raises:
+            ConfigError: One is no number, or asks for what cannot be done here.
+        """
+        for key in settings:
+            if not self._is_repeatable(key, settings[key]):
+                need = f"{self.name} would sample with it, which cannot be done here"
+                raise ConfigError(key, settings[key], need)
+        found = read(settings, self.sampled)
+        variables = {
+            key.removeprefix(f"{self.template}."): settings[key]
+            for key in settings
+            if key.startswith(f"{self.template}.")
+        }
+        return found | ({TEMPLATE: variables} if variables else {})
+
+    def _is_repeatable(self, key: str, value: Any) -> bool:
+        """Whether a setting says nothing of the sampling, or what can be done here as well."""
+        if value is None or any(key in theirs for theirs in self.sampled.values()):
+            return True
+        if key in self.only:
+            return str(value).lower() in self.only[key]
+        return key != self.template and not f"{key}.".startswith(OPTIONS)
+
+    def run(self, settings: Settings) -> dict[str, Any]:
+        """Settings of the updates under our names.
+
+        Raises:
+            ConfigError: One is no number.
+        """
+        steps = self.length(settings)
+        return read(settings, self.updated) | ({} if steps is None else {"run_steps": steps})
+
+
+def read(settings: Settings, names: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
+    """Settings by our names, from the first of their keys that is set; others are left out.
+
+    Raises:
+        ConfigError: A value is no number.
+    """
+    found: dict[str, Any] = {}
+    for ours, theirs in names.items():
+        key = next((key for key in theirs if settings.get(key) is not None), None)
+        if key is None:
+            if ours in _OFF and any(each in settings for each in theirs):
+                found[ours] = _OFF[ours]
+            continue
+        value = settings[key]
+        found[ours] = _texts(value) if ours == "stop" else _number(key, value, ours in _WHOLE)
+        if ours == "top_k":
+            found[ours] = max(found[ours], 0)  # -1 is all words, too
+    return found
+
+
+def _number(key: str, value: Any, is_whole: bool) -> float | int:
+    """A number; YAML and MLflow have 1e-6 as a text."""
+    try:
+        number = float(value)
+        if isinstance(value, bool) or (is_whole and number != int(number)):
+            raise ValueError
+    except (TypeError, ValueError, OverflowError):
+        need = "a whole number is needed" if is_whole else "a number is needed"
+        raise ConfigError(key, value, need) from None
+    return int(number) if is_whole else number
+
+
+def _texts(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
