@@ -13,6 +13,7 @@ from typing import Any
 from mlflow_rlrisk.errors import ComparabilityError
 from mlflow_rlrisk.metrics_catalogue import PREFIX, pass_at_k_name
 from mlflow_rlrisk.report_record import TEMPLATED, Metric, RiskLevel, RiskReport
+from mlflow_rlrisk.statistics.ranks import TIE_DIGITS
 
 PASS_AT_1 = pass_at_k_name(1)
 HELDOUT = PREFIX + "heldout_nll"
@@ -247,9 +248,9 @@ def rank(reports: Sequence[RiskReport]) -> Comparison:
 
 def _risk(report: RiskReport) -> tuple[int, float]:
     index = report.risk_index
-    return _RISK_ORDER[report.risk_level], math.inf if index is None else index
+    return _RISK_ORDER[report.risk_level], math.inf if index is None else round(index, TIE_DIGITS)
 
 
 def _pass_at_1(report: RiskReport) -> float:
     metric = report.metrics.get(PASS_AT_1)
-    return -math.inf if metric is None else metric.value
+    return -math.inf if metric is None else round(metric.value, TIE_DIGITS)

@@ -9,6 +9,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from mlflow_rlrisk.comparison import rank
 from mlflow_rlrisk.errors import ComparabilityError, ConfigError
 from mlflow_rlrisk.lineage.choice import (
@@ -40,6 +42,7 @@ from mlflow_rlrisk.lineage.table import (
     build_table,
 )
 from mlflow_rlrisk.statistics.bootstrap import PromptBootstrap
+from mlflow_rlrisk.statistics.ranks import TIE_DIGITS
 
 __all__ = [
     "AnswerModes",
@@ -155,7 +158,8 @@ def _ranks(table: LineageTable) -> dict[str, tuple[int, ...]]:
     for name, measure in table.measures.items():
         if name == LENGTH:
             continue
-        goodness = -measure.values if name in (HELDOUT, TRAIN) else measure.values
+        values = np.round(measure.values, TIE_DIGITS)
+        goodness = -values if name in (HELDOUT, TRAIN) else values
         found[name] = tuple(int(1 + (goodness > own).sum()) for own in goodness)
     return found
 

@@ -17,6 +17,7 @@ import numpy as np
 from mlflow_rlrisk.lineage.measures import FloatArray, Measure, blocks_of, estimate
 from mlflow_rlrisk.lineage.table import PASS_AT_1, LineageTable
 from mlflow_rlrisk.statistics.multiple import holm_adjusted
+from mlflow_rlrisk.statistics.ranks import are_opposite
 
 
 class PairOrder(StrEnum):
@@ -174,9 +175,9 @@ def _shares_inverted(
     shares: list[float] = []
     for block in blocks_of(pairs):
         left, right = np.transpose(block)
-        product = base.draws[:, left] - base.draws[:, right]
-        product *= measure.draws[:, left] - measure.draws[:, right]
-        shares += (product < 0.0).mean(axis=0).tolist()
+        by_pass = base.draws[:, left] - base.draws[:, right]
+        by_measure = measure.draws[:, left] - measure.draws[:, right]
+        shares += are_opposite(by_pass, by_measure).mean(axis=0).tolist()
     return shares
 
 

@@ -18,8 +18,6 @@ from mlflow_rlrisk.statistics.groups import critical_success
 
 CORROBORATED = ({"R1", "R4"}, {"R1", "R5"}, {"R2", "R4"}, {"R3", "R4"})
 """Warnings that stop a run together; each alone is of low specificity."""
-MAX_TOKEN_NATS = 100.0
-"""No vocabulary has an entropy near it, nor an e^H that arithmetic would overflow at."""
 UNKNOWN_TRAINER = "no metric of a known trainer is in the log: state --trainer, or see"
 
 
@@ -211,8 +209,6 @@ def _law(tracks: Tracks | None) -> tuple[EntropyLaw | None, str | None]:
         return None, "no entropy is logged that a curve could be drawn through"
     if tracks.is_regularised:
         return None, "an entropy or KL bonus is active: the law holds without one only"
-    if max(entropy.values) > MAX_TOKEN_NATS:
-        return None, f"an entropy of {max(entropy.values):.3g} nats is that of no token"
     reward = tracks.success() or tracks.get("reward")
     if reward is None:
         return None, "no reward is logged"

@@ -122,6 +122,7 @@ from mlflow_rlrisk.statistics.prompt_intervals import (
 )
 from mlflow_rlrisk.statistics.ranks import (
     PairCounts,
+    are_opposite,
     auroc,
     exact_permutation_p,
     kendall_tau_b,
@@ -246,6 +247,7 @@ __all__ = [  # noqa: RUF022  (in reading order)
     "audit_j_interval",
     "PairCounts",
     "pair_counts",
+    "are_opposite",
     "spearman",
     "partial_spearman",
     "kendall_tau_b",

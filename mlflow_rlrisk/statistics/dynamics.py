@@ -22,6 +22,8 @@ LAW_MIN_RATIO = 1.5
 """Highest over lowest entropy: over less the curve cannot be told from a straight line."""
 LAW_MAX_TREND = -0.5
 """Rank correlation of entropy with time: the law describes entropy that is being spent."""
+LAW_MAX_NATS = 100.0
+"""No vocabulary has an entropy near it, nor an e^H that arithmetic would overflow at."""
 TOP_SHARES = (0.0002, 0.002, 0.02, 0.2, 0.5, 1.0)
 """Shares of tokens with the largest covariance, as published (arXiv:2505.22617, table 1)."""
 
@@ -67,8 +69,8 @@ def fit_entropy_law(
         confidence: Level of the ceiling's interval.
 
     Raises:
-        StatisticsError: Fewer than 8 points, an entropy that spans less than a factor 1.5 or
-            does not fall, or shapes that differ.
+        StatisticsError: Fewer than 8 points, an entropy that spans less than a factor 1.5, does
+            not fall or is that of no token, or shapes that differ.
         ConfigError: ``confidence`` is not strictly between 0 and 1.
 
     >>> law = fit_entropy_law(h := np.linspace(1.0, 0.1, 9), 0.55 - 0.12 * np.exp(h))
@@ -111,6 +113,12 @@ def _check_law_input(h: FloatVector, r: FloatVector) -> None:
         raise StatisticsError(
             f"entropy goes from {h.min():.3g} to {h.max():.3g} nats: the entropy law needs a range "
             f"of a factor {LAW_MIN_RATIO:g}"
+        )
+    if h.max() > LAW_MAX_NATS:
+        raise StatisticsError(f"an entropy of {h.max():.3g} nats is that of no token")
+    if np.exp(h.min()) == np.exp(h.max()):
+        raise StatisticsError(
+            f"entropy goes from {h.min():.3g} to {h.max():.3g} nats: too little for e^H to tell"
         )
     trend = spearman(np.arange(h.size), h)
     if trend > LAW_MAX_TREND:

@@ -19,9 +19,15 @@ from mlflow_rlrisk.statistics.counts import FloatVector, IntVector, finite_vecto
 MAX_PERMUTATIONS = 400_000
 """Exact p-values enumerate up to this many orders (9! is below it)."""
 
+TIE_DIGITS = 12
+"""Figures that are equal to so many decimal places tie: means of one total, taken in another order
+of the prompts, differ by rounding."""
+
 _BLOCK = 1 << 14
 _ROUNDING = 1e-12
 """Correlations of two orders this close are one value that was rounded differently."""
+_NO_PRODUCT = 1e-14
+"""Product of two differences of which one is rounding alone."""
 _SMALLEST = float(np.finfo(np.float64).tiny)
 
 
@@ -66,6 +72,20 @@ def pair_counts(x: npt.ArrayLike, y: npt.ArrayLike) -> PairCounts:
     upper = np.triu_indices(first.size, 1)
     order = (_pair_signs(first) * _pair_signs(second))[upper]
     return PairCounts(int((order > 0).sum()), int((order < 0).sum()), int((order == 0).sum()))
+
+
+def are_opposite(one: npt.ArrayLike, other: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+    """Whether two differences have opposite signs; one that is 0 but for rounding has none.
+
+    Args:
+        one: Differences of one measure, any shape.
+        other: Of the other, the same shape.
+
+    >>> are_opposite([0.1, 0.1, 1e-17], [-0.2, 0.2, -0.5])
+    array([ True, False, False])
+    """
+    # A product, for it is one pass over what may be many draws.
+    return np.asarray(np.multiply(one, other) < -_NO_PRODUCT)
 
 
 def spearman(x: npt.ArrayLike, y: npt.ArrayLike, strata: npt.ArrayLike | None = None) -> float:

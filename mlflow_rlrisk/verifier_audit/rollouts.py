@@ -20,7 +20,7 @@ from mlflow_rlrisk.statistics import (
 )
 from mlflow_rlrisk.statistics.confidence import IntervalMethod
 from mlflow_rlrisk.statistics.counts import IntVector
-from mlflow_rlrisk.statistics.intervals import constant_interval
+from mlflow_rlrisk.statistics.intervals import clopper_pearson, constant_interval
 from mlflow_rlrisk.statistics.noise_correction import (
     corrected_group_signal,
     corrected_group_variance,
@@ -67,7 +67,8 @@ def suspicious_labels(
 
     The score is the share of the scored rollouts that give the most frequent wrong answer; it
     is raised half-way to 1 where the second verifier accepts that answer. Shared misconceptions
-    look the same: this is a list for people to review, nothing is dropped.
+    look the same: this is a list for people to review, nothing is dropped. Beside it stands the
+    exact one-sided 95 % limit of the solve rate: how hard a prompt that is no mistake would be.
     """
     found = [each for group in judged if (each := _suspicion(group, judge, second))]
     return sorted(found, key=lambda each: (-each["score"], each["prompt_id"]))
@@ -103,7 +104,7 @@ def _suspicion(each: JudgedGroup, judge: Judge, second: Judge | None) -> dict[st
         "modal_share": share,
         "num_correct": verdicts.count("accepted"),
         "num_scored": len(scored),
-        "solve_rate_upper_95": 1.0 - 0.05 ** (1.0 / len(scored)),
+        "solve_rate_upper_95": clopper_pearson(verdicts.count("accepted"), len(scored), 0.9)[1],
         "second_verifier_accepts": is_accepted if second is not None else None,
         "score": share + (1.0 - share) / 2.0 if is_accepted else share,
     }

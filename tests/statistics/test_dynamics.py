@@ -92,6 +92,8 @@ def test_the_ceiling_of_a_short_log_whose_noise_persists_lies_in_its_interval() 
         (np.linspace(1.0, 0.8, 20), "factor 1.5"),
         (np.linspace(0.1, 1.0, 20), "does not fall"),
         (np.zeros(20), "factor 1.5"),
+        (np.geomspace(1e-17, 1e-19, 9), "too little for e"),
+        (np.linspace(2000.0, 900.0, 9), "that of no token"),
     ],
 )
 def test_the_law_is_refused_where_it_would_mean_nothing(entropy: np.ndarray, message: str) -> None:

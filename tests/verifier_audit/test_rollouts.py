@@ -3,6 +3,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from mlflow_rlrisk.errors import StatisticsError
 from mlflow_rlrisk.records import FinishReason, Grade, GradedGroup, Prompt, Rollout
@@ -60,6 +61,16 @@ def test_labels_are_ranked_by_how_far_the_answers_agree_on_another_one() -> None
     assert (found[0]["modal_answer"], found[0]["modal_share"]) == ("b", 7 / 8)
     assert found[0]["second_verifier_accepts"] is None
     assert found[0]["solve_rate_upper_95"] == pytest.approx(1 - 0.05 ** (1 / 8))
+
+
+def test_the_upper_end_of_a_solve_rate_counts_the_rollouts_that_were_right() -> None:
+    # 3 of 64 are still suspected; the limit of none of 64 is .046, below the rate that was seen.
+    (found,) = suspicious_labels([judged("rare", "x" * 3 + "b" * 61, "x")], JUDGE, None)
+
+    assert found["num_correct"] == 3
+    upper = found["solve_rate_upper_95"]
+    assert stats.binom.cdf(3, 64, upper) == pytest.approx(0.05)
+    assert upper > 3 / 64
 
 
 def test_a_second_verifier_that_accepts_the_modal_answer_raises_the_suspicion() -> None:

@@ -11,6 +11,7 @@ from mlflow_rlrisk.errors import ConfigError, StatisticsError
 from mlflow_rlrisk.evaluate_modules import solve_counts
 from mlflow_rlrisk.statistics import (
     PromptBootstrap,
+    are_opposite,
     kendall_tau_b,
     pair_counts,
     pass_at_k,
@@ -92,8 +93,8 @@ def _checkpoints(
     draws = bootstrap.means(differences)
     mean = differences.mean(axis=0)
     return {
-        "is_inverted": bool(mean[0] * mean[1] < 0.0),
-        "probability_inverted": float(np.mean(draws[:, 0] * draws[:, 1] < 0.0)),
+        "is_inverted": bool(are_opposite(mean[0], mean[1])),
+        "probability_inverted": float(np.mean(are_opposite(draws[:, 0], draws[:, 1]))),
         "pass_at_1_difference": float(mean[0]),
         f"pass_at_{k}_difference": float(mean[1]),
         **values,
