@@ -174,17 +174,21 @@ def rule_states(
     rules = [rule for rule in NEEDS if rule not in ("R9", "R10")]
     states = []
     for rule in rules:
-        state = _state(rule, tracks, alarms, policy)
+        fired = next((a for a in reversed(alarms) if a.rule == rule), None)
+        state = _state(rule, tracks, fired, policy)
         if tracks is not None and state.state != "missing":
-            state = replace(state, series=_series(rule, tracks, names))
+            state = replace(state, series=_series(rule, tracks, names, fired))
         states.append(state)
     return tuple(states)
 
 
-def _series(rule: RuleId, tracks: Tracks, names: Collection[str]) -> str | None:
-    """The trainer's own name of what a rule looks at first."""
-    for name in NEEDS[rule]:
-        if name == "reward" and tracks.facts.success_metric is not None:
+def _series(
+    rule: RuleId, tracks: Tracks, names: Collection[str], fired: Alarm | None
+) -> str | None:
+    """The trainer's own name of what raised the alarm, else of what the rule looks at first."""
+    raised = [] if fired is None else [fired.evidence["series"]]
+    for name in (*raised, *NEEDS[rule]):
+        if name in ("reward", "success") and tracks.facts.success_metric is not None:
             return tracks.facts.success_metric
         found = tracks.adapter.series_of(name, names)
         if found is not None:
@@ -193,29 +197,33 @@ def _series(rule: RuleId, tracks: Tracks, names: Collection[str]) -> str | None:
 
 
 def _state(
-    rule: RuleId, tracks: Tracks | None, alarms: Sequence[Alarm], policy: MonitorPolicy
+    rule: RuleId, tracks: Tracks | None, fired: Alarm | None, policy: MonitorPolicy
 ) -> RuleStatus:
     line = threshold(LINES[rule])
-    base: dict[str, Any] = {
-        "rule": rule,
-        "title": TITLES[rule],
-        "source": line.source,
-        "scope": line.scope,
-    }
-    fired = [alarm for alarm in alarms if alarm.rule == rule]
+    origin = line.source, line.scope
+    if fired is not None:
+        origin = fired.evidence["source"], fired.evidence["scope"]
+    base: dict[str, Any] = {"rule": rule, "title": TITLES[rule]}
+    base |= {"source": origin[0], "scope": origin[1]}
     lacks = tracks is None or _lack(rule, tracks, policy) is not None
-    if lacks and not fired:
+    if lacks and fired is None:
         return RuleStatus(state="missing", **base)
-    measured = None if tracks is None or lacks else _measure(rule, tracks, policy)
-    if measured is None and not fired:
+    raised = None if fired is None else fired.evidence["series"]
+    measured = None if tracks is None or lacks else _measure(rule, tracks, policy, raised)
+    if measured is not None:
+        value, limit, above, crossing = measured
+        margin = value - limit if above else limit - value
+    elif fired is not None:
+        value, limit, crossing = fired.value, fired.threshold, None
+        margin = fired.evidence["margin"]
+    else:
         return RuleStatus(state="pending", **base)
-    value, limit, above, crossing = measured or (fired[-1].value, fired[-1].threshold, True, None)
     return RuleStatus(
-        state="alarm" if fired else "ok",
+        state="ok" if fired is None else "alarm",
         value=value,
         threshold=limit,
-        margin=value - limit if above else limit - value,
-        projected_step=None if fired else crossing,
+        margin=margin,
+        projected_step=crossing if fired is None else None,
         **base,
     )
 
@@ -224,7 +232,10 @@ _Measured = tuple[float, float, bool, int | None]
 """Value, line, whether above it is beyond it, projected step."""
 
 
-def _measure(rule: RuleId, tracks: Tracks, policy: MonitorPolicy) -> _Measured | None:
+def _measure(
+    rule: RuleId, tracks: Tracks, policy: MonitorPolicy, raised: Input | None
+) -> _Measured | None:
+    """What a rule reads at the newest log, of the input that raised its alarm where one stands."""
     if rule == "R1":
         return _measure_drop(tracks, policy)
     if rule == "R2":
@@ -239,11 +250,11 @@ def _measure(rule: RuleId, tracks: Tracks, policy: MonitorPolicy) -> _Measured |
     }
     if rule in simple:
         name, limit, above = simple[rule]
-        track = tracks.get(name)
+        track = tracks.get(name) if raised in (None, name) else None
         crossing = None if track is None or rule == "R5" else _ahead(track, limit)
         return None if track is None else (track.values[-1], limit, above, crossing)
     if rule == "R7":
-        return _measure_mismatch(tracks)
+        return _measure_mismatch(tracks, NEEDS[rule] if raised is None else (raised,))
     if rule == "R8" and (track := tracks.get("length")) is not None:
         before = track.start(policy.drop_from_step)
         if before > 0.0:
@@ -255,10 +266,10 @@ def _ahead(track: Track, limit: float) -> int | None:
     return projected_crossing(track.steps, track.values, limit)
 
 
-def _measure_mismatch(tracks: Tracks) -> _Measured | None:
+def _measure_mismatch(tracks: Tracks, names: Sequence[Input]) -> _Measured | None:
     """The first input that is there, against the nearer end of its band."""
     bands = {name: (low, high) for name, low, high, _ in mismatch_bands()}
-    for name in NEEDS["R7"]:
+    for name in names:
         track = tracks.get(name)
         if track is not None and name not in tracks.undefined:
             value, (low, high) = track.values[-1], bands[name]

@@ -283,6 +283,38 @@ def test_a_mismatch_within_its_band_is_ok_and_says_how_far_the_band_reaches(
     assert (state.threshold, state.margin) == (line, pytest.approx(margin))
 
 
+def test_the_state_of_an_alarm_is_that_of_the_input_that_raised_it() -> None:
+    ratio, kl = "rollout_corr/rollout_is_mean", "rollout_corr/kl"
+    log = [LogRow(step, {ratio: 1.0, kl: 0.5}) for step in range(1, 6)]
+
+    (state,) = [each for each in judge(log).rules if each.state == "alarm"]
+
+    assert (state.rule, state.series, state.value, state.threshold) == ("R7", kl, 0.5, 0.1)
+    assert state.margin == pytest.approx(0.4)
+
+
+def test_a_run_that_diverged_by_its_rewards_shows_no_healthy_gradient_norm_as_alarm() -> None:
+    reward = [0.5] * 5 + [math.nan] * 3
+
+    (state,) = [
+        each
+        for each in judge(rows(reward=reward, grad_norm=[0.3] * 8)).rules
+        if each.state == "alarm"
+    ]
+
+    assert (state.rule, state.series, state.value) == ("R5", "reward", 3.0)
+
+
+def test_an_alarm_below_its_line_stays_beyond_it_when_its_input_ends_in_nan() -> None:
+    judgement = judge(rows(reward=[0.3] * 5 + [0.01] * 10 + [math.nan]))
+
+    state = next(each for each in judgement.rules if each.rule == "R3")
+
+    assert (state.state, state.value) == ("alarm", 0.01)
+    assert state.threshold is not None
+    assert state.margin == pytest.approx(state.threshold - 0.01)
+
+
 def test_long_completions_alarm_only_while_success_falls() -> None:
     length = [100.0] * 15 + [250.0] * 10
     falling, rising = list(np.linspace(0.6, 0.2, 25)), list(np.linspace(0.2, 0.6, 25))
