@@ -99,9 +99,9 @@ def entropy_surge(tracks: Tracks, policy: MonitorPolicy) -> list[Alarm]:
     if track is None or len(track.steps) < 2 or track.steps[-1] > policy.surge_until_step:
         return []
     before = track.start(policy.drop_from_step)
-    run = run_beyond(track, lambda v: v >= policy.entropy_surge * before)
     needed = policy.sustained_logs if tracks.few_groups else 1
-    if before <= 0.0 or len(run) < needed:
+    run = run_beyond(track, lambda v: v >= policy.entropy_surge * before, needed)
+    if before <= 0.0 or not run:
         return []
     first = len(track.steps) - needed
     ratio = track.values[first] / before

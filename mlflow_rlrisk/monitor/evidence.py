@@ -13,8 +13,11 @@ POOLS = (3, 5, 10, 20)
 """Logs whose mean R3 and R4 hold against the line, the smallest pool that suffices."""
 
 
-def run_beyond(track: Track, is_beyond: Callable[[float], bool]) -> list[int]:
-    """Indices of the newest logs, without a break, that are beyond a line."""
+def run_beyond(track: Track, is_beyond: Callable[[float], bool], needed: int = 1) -> list[int]:
+    """Indices of the newest logs, without a break, that are beyond a line; none of too few."""
+    newest = track.values[-needed:]
+    if len(newest) < needed or not all(map(is_beyond, newest)):
+        return []
     first = len(track.values)
     while first and is_beyond(track.values[first - 1]):
         first -= 1

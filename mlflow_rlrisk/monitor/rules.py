@@ -8,6 +8,7 @@ line, ``confirmed_step`` the one at which that was sure.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 from mlflow_rlrisk.monitor.adapters import Input
 from mlflow_rlrisk.monitor.alarms import Alarm, Severity
@@ -76,48 +77,41 @@ def _seconds_of_low_success(tracks: Tracks, step: int, policy: MonitorPolicy) ->
     return seconds
 
 
-def zero_variance(tracks: Tracks, policy: MonitorPolicy) -> list[Alarm]:
-    """R4: most groups, or nearly all, carry no reward difference."""
-    track = tracks.get("zero_variance")
-    if track is None or tracks.facts.batch_scaled:
+def zero_variance(
+    tracks: Tracks, policy: MonitorPolicy, severity: Severity = Severity.WARN
+) -> list[Alarm]:
+    """R4: most groups or, where it is critical, nearly all carry no reward difference."""
+    track, majority = tracks.get("zero_variance"), policy.zero_variance_warn
+    line = majority if severity is Severity.WARN else policy.zero_variance_critical
+    if track is None or tracks.facts.batch_scaled or track.values[-1] < line:
         return []
     seconds = _seconds_of_dead_groups(tracks, track.steps[-1], policy)
-    majority = policy.zero_variance_warn
-    alarms = []
-    for severity, line in (
-        (Severity.WARN, majority),
-        (Severity.CRITICAL, policy.zero_variance_critical),
-    ):
-        if track.values[-1] < line:
-            continue
-        first = (
-            len(track.values) - 1
-            if seconds
-            else pooled_beyond(
-                track,
-                policy,
-                lambda v, line=line: v >= line,  # type: ignore[misc]
-                lambda mean, e, line=line: (  # type: ignore[misc]
-                    mean >= line and mean - e >= majority
-                ),
-            )
+    first = (
+        len(track.values) - 1
+        if seconds
+        else pooled_beyond(
+            track,
+            policy,
+            lambda v: v >= line,
+            lambda mean, e: mean >= line and mean - e >= majority,
         )
-        if first is not None:
-            alarms.append(
-                raise_alarm(
-                    tracks,
-                    "R4",
-                    "zero_variance",
-                    track,
-                    first,
-                    value=track.values[first],
-                    line=line,
-                    severity=severity,
-                    message=f"{track.values[first]:.0%} of the groups carry no reward difference",
-                    confirmed_by=seconds,
-                )
-            )
-    return alarms
+    )
+    if first is None:
+        return []
+    return [
+        raise_alarm(
+            tracks,
+            "R4",
+            "zero_variance",
+            track,
+            first,
+            value=track.values[first],
+            line=line,
+            severity=severity,
+            message=f"{track.values[first]:.0%} of the groups carry no reward difference",
+            confirmed_by=seconds,
+        )
+    ]
 
 
 def _seconds_of_dead_groups(tracks: Tracks, step: int, policy: MonitorPolicy) -> list[str]:
@@ -138,7 +132,7 @@ def no_gradient(tracks: Tracks, policy: MonitorPolicy) -> list[Alarm]:
     track = tracks.get("grad_norm")
     if track is None or not _is_gradient_gone(tracks, track, policy):
         return divergence(tracks, policy)
-    first = _without_gradient(track, policy)[0]
+    first = run_beyond(track, lambda value: value < policy.zero_gradient)[0]
     return [
         raise_alarm(
             tracks,
@@ -162,7 +156,9 @@ def _is_gradient_gone(tracks: Tracks, norm: Track, policy: MonitorPolicy) -> boo
     of dead groups below `MonitorPolicy.zero_variance_critical` is of other groups than the norm,
     which is that of one at least. Where all were dead so far nothing tells how many they are.
     """
-    logs = len(_without_gradient(norm, policy))
+    most = max(GONE_GROUPS, policy.sustained_logs)
+    is_left = [value >= policy.zero_gradient for value in reversed(norm.values[-most:])]
+    logs = is_left.index(True) if any(is_left) else len(is_left)
     share = None if tracks.facts.batch_scaled else tracks.get("zero_variance")
     if not logs or share is None or share.steps[-1] != norm.steps[-1]:
         return logs > 0
@@ -173,17 +169,13 @@ def _is_gradient_gone(tracks: Tracks, norm: Track, policy: MonitorPolicy) -> boo
     return logs * (groups if is_dead else 1) >= GONE_GROUPS
 
 
-def _without_gradient(norm: Track, policy: MonitorPolicy) -> list[int]:
-    return run_beyond(norm, lambda value: value < policy.zero_gradient)
-
-
 def truncation(tracks: Tracks, policy: MonitorPolicy) -> list[Alarm]:
     """R6: too many completions are cut off, several logs in a row."""
     track = tracks.get("truncated")
     if track is None:
         return []
-    run = run_beyond(track, lambda v: v > policy.truncated_share)
-    if len(run) < policy.truncated_logs:
+    run = run_beyond(track, lambda v: v > policy.truncated_share, policy.truncated_logs)
+    if not run:
         return []
     return [
         raise_alarm(
@@ -205,8 +197,12 @@ def mismatch(tracks: Tracks, policy: MonitorPolicy) -> list[Alarm]:
         track = tracks.get(name)
         if track is None:
             continue
-        run = run_beyond(track, lambda v, low=low, high=high: not low <= v <= high)  # type: ignore[misc]
-        if len(run) < policy.sustained_logs:
+        run = run_beyond(
+            track,
+            lambda v, low=low, high=high: not low <= v <= high,  # type: ignore[misc]
+            policy.sustained_logs,
+        )
+        if not run:
             continue
         value = track.values[run[0]]
         line = low if value < low else high
@@ -246,15 +242,15 @@ def length_explosion(tracks: Tracks, policy: MonitorPolicy) -> list[Alarm]:
     track, success = tracks.get("length"), tracks.success()
     if track is None or success is None:
         return []
-    before = track.start(policy.drop_from_step)
-    run = run_beyond(track, lambda v: v > policy.length_growth * before)
-    if len(run) < policy.sustained_logs or before <= 0.0:
-        return []
     recent = success.values[-policy.sustained_logs :]
     mean = sum(recent) / len(recent)
     error = policy.noise_margin * success.noise() / len(recent) ** 0.5
     start = success.start(policy.drop_from_step)
     if mean + error >= start:
+        return []
+    before = track.start(policy.drop_from_step)
+    run = run_beyond(track, lambda v: v > policy.length_growth * before, policy.sustained_logs)
+    if not run or before <= 0.0:
         return []
     ratio = track.values[run[0]] / before
     return [
@@ -273,13 +269,15 @@ def length_explosion(tracks: Tracks, policy: MonitorPolicy) -> list[Alarm]:
     ]
 
 
-RULES: dict[RuleId, Rule] = {
-    "R1": entropy_drop,
-    "R2": entropy_surge,
-    "R3": low_success,
-    "R4": zero_variance,
-    "R5": no_gradient,
-    "R6": truncation,
-    "R7": mismatch,
-    "R8": length_explosion,
+RULES: dict[tuple[RuleId, Severity], Rule] = {
+    ("R1", Severity.WARN): entropy_drop,
+    ("R2", Severity.WARN): entropy_surge,
+    ("R3", Severity.WARN): low_success,
+    ("R4", Severity.WARN): zero_variance,
+    ("R4", Severity.CRITICAL): partial(zero_variance, severity=Severity.CRITICAL),
+    ("R5", Severity.CRITICAL): no_gradient,
+    ("R6", Severity.WARN): truncation,
+    ("R7", Severity.WARN): mismatch,
+    ("R8", Severity.WARN): length_explosion,
 }
+"""What may be raised, once each; what stands is not asked again."""

@@ -9,10 +9,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from mlflow_rlrisk.monitor.adapters import Adapter
-from mlflow_rlrisk.monitor.alarms import Alarm
+from mlflow_rlrisk.monitor.alarms import Alarm, Severity
 from mlflow_rlrisk.monitor.history import History, LogRow
 from mlflow_rlrisk.monitor.judgement import Judgement, summarize_run
-from mlflow_rlrisk.monitor.policy import MonitorPolicy
+from mlflow_rlrisk.monitor.policy import MonitorPolicy, RuleId
 from mlflow_rlrisk.monitor.rules import RULES
 from mlflow_rlrisk.monitor.tracks import RunFacts, Tracks
 from mlflow_rlrisk.monitor.trainers import ADAPTERS, KNOWN, adapter_name, detect
@@ -44,7 +44,7 @@ class _Pass:
 
     tracks: Tracks
     policy: MonitorPolicy
-    alarms: dict[tuple[str, str], Alarm] = field(default_factory=dict)
+    alarms: dict[tuple[RuleId, Severity], Alarm] = field(default_factory=dict)
 
     def extend(self, row: LogRow) -> list[Alarm]:
         values = self.tracks.adapter.read(row.metrics)
@@ -56,13 +56,9 @@ class _Pass:
         if not values:
             return []
         self.tracks.extend(row.step, values)
-        raised = []
-        for rule in RULES.values():
-            for alarm in rule(self.tracks, self.policy):
-                key = (alarm.rule, str(alarm.severity))
-                if key not in self.alarms:
-                    self.alarms[key] = alarm
-                    raised.append(alarm)
+        open_ = [rule for key, rule in RULES.items() if key not in self.alarms]
+        raised = [alarm for rule in open_ for alarm in rule(self.tracks, self.policy)]
+        self.alarms |= {(alarm.rule, alarm.severity): alarm for alarm in raised}
         return raised
 
 
