@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlflow_rlrisk.errors import ComparabilityError
+from mlflow_rlrisk.errors import ComparabilityError, StatisticsError
 from mlflow_rlrisk.evidence import Evidence
 from mlflow_rlrisk.statistics.bootstrap import PromptBootstrap, interval
 from mlflow_rlrisk.statistics.drift import forget_ratio
@@ -148,10 +148,13 @@ def heldout_rises(
 
     Raises:
         ComparabilityError: The profiles are of other examples or tokens.
+        StatisticsError: The smallest loss is 0, on the examples or on a resample of them.
     """
     check_same_experts(profiles)
     least = int(np.argmin([each.loss for each in profiles]))
     floor = profiles[least].loss_draws(num_resamples, seed)
+    if min(profiles[least].loss, floor.min()) <= 0.0:
+        raise StatisticsError("the smallest held-out loss may be 0: nothing is relative to it")
     rises = []
     for place, each in enumerate(profiles):
         if place == least:

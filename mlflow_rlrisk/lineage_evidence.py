@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from mlflow_rlrisk.errors import StatisticsError
 from mlflow_rlrisk.evidence import AssessmentContext, Evidence
 from mlflow_rlrisk.expert_profile import heldout_rises
 from mlflow_rlrisk.lineage import LineageMember
@@ -76,7 +77,8 @@ def with_heldout_rises(assessments: Sequence[Assessment]) -> list[Assessment]:
     """Judge each assessment again beside the lineage's smallest held-out loss.
 
     The rise is paired over the expert examples. It belongs to this lineage, so it is written to
-    the report and not kept as evidence for a later assessment of one version alone.
+    the report and not kept as evidence for a later assessment of one version alone. Where the
+    smallest loss may be 0 no rise is told, and the reason is that loss.
 
     Args:
         assessments: Of one lineage, with a fixed budget.
@@ -91,13 +93,22 @@ def with_heldout_rises(assessments: Sequence[Assessment]) -> list[Assessment]:
     if len(profiles) < len(assessments):
         return list(assessments)
     config = assessments[0].report.config
-    rises = heldout_rises(profiles, config.num_resamples, config.sampling.seed, config.confidence)
-    return [_judged(each, rise) for each, rise in zip(assessments, rises, strict=True)]
+    settings = config.num_resamples, config.sampling.seed, config.confidence
+    try:
+        rises: list[Evidence | None] = [*heldout_rises(profiles, *settings)]
+        floor = None
+    except StatisticsError:
+        least = min(profiles, key=lambda each: each.loss)
+        floor = Evidence(value=least.loss, ci_low=0.0, ci_high=least.loss, source=least.source)
+        rises = [None] * len(profiles)
+    return [_judged(each, rise, floor) for each, rise in zip(assessments, rises, strict=True)]
 
 
-def _judged(assessment: Assessment, rise: Evidence) -> Assessment:
+def _judged(assessment: Assessment, rise: Evidence | None, floor: Evidence | None) -> Assessment:
     report = assessment.report
-    context = replace(assessment.context or AssessmentContext(), heldout_rise=rise)
+    context = replace(
+        assessment.context or AssessmentContext(), heldout_rise=rise, lowest_heldout_loss=floor
+    )
     judged = summarize(
         assessment.statistics,
         config=report.config,

@@ -9,11 +9,14 @@ from mlflow_rlrisk.advice import LEAST_LOSS
 from mlflow_rlrisk.errors import ComparabilityError
 from mlflow_rlrisk.expert_profile import ExpertProfile, heldout_rises, paired_forget_ratio
 from mlflow_rlrisk.lineage import LineageMember, Phase, trace_lineage
-from mlflow_rlrisk.report import RiskLevel
+from mlflow_rlrisk.lineage_evidence import with_heldout_rises
+from mlflow_rlrisk.report import AssessmentContext, RiskLevel
 from mlflow_rlrisk.sinks.lineage_page import render_lineage
 from mlflow_rlrisk.statistics import interval
+from mlflow_rlrisk.wiring import Assessment
 from tests.benchmarks.expert_pairs_coverage import draw
 from tests.lineage.ladders import beta_rates, drawn, member
+from tests.prompt_statistics import report_of
 
 NUM_PROMPTS = 400
 
@@ -115,6 +118,36 @@ def test_a_step_that_speaks_of_a_sibling_names_it() -> None:
         f"v2, which has the best held-out loss of these ({loss['v2']}; here {loss[start or '']})"
     )
     assert f"{start}: weigh it against {named}" in lineage.choice.next_steps
+
+
+@pytest.mark.parametrize("num_lossy", [0, 1])
+def test_a_rise_above_a_loss_that_may_be_nothing_is_undefined_and_ends_no_comparison(
+    num_lossy: int,
+) -> None:
+    # Overtrained versions give a few words a probability that float32 rounds to 1.
+    other = profile(1.0)
+    lossless = replace(other, nll=np.where(np.arange(NUM_PROMPTS) < num_lossy, other.nll, 0.0))
+    statistics = drawn(beta_rates(3.0, 3.0), 16, 0.4, seed=0)
+    assessments = [
+        Assessment(
+            report=report_of(statistics, model=name, context=_losses(found)),
+            statistics=statistics,
+            folder=None,
+            context=_losses(found),
+            expert=found,
+        )
+        for name, found in (("lossless", lossless), ("other", other))
+    ]
+
+    judged = with_heldout_rises(assessments)
+
+    for before, after in zip(assessments, judged, strict=True):
+        assert "needs a positive one" in after.report.not_assessed["gen_loss"]
+        assert after.report.risk_index == before.report.risk_index
+
+
+def _losses(found: ExpertProfile) -> AssessmentContext:
+    return AssessmentContext(heldout_loss=found.evidence(400, 0, 0.95)["heldout_loss"])
 
 
 def test_rises_hold_the_true_one_as_often_as_they_say() -> None:
