@@ -30,6 +30,13 @@ from mlflow_rlrisk.verifier_audit.sample import Rates
 
 SUSPICIOUS_BELOW = 0.05
 """Solve rate below which a label is suspected rather than its prompt hard."""
+_BOUNDS = {
+    "group_signal_fraction": (0.0, 1.0),
+    "expected_group_variance": (0.0, 0.5),
+    "pass_at_1": (0.0, 1.0),
+    "usable_signal": (0.0, 1.0),
+}
+"""Least and most of a prompt; a sample variance of two rewards of 0 and 1 is at most a half."""
 NUM_CORRECTION_RESAMPLES = 200
 """Replicates of the corrected signal; each fits a distribution anew."""
 
@@ -176,7 +183,7 @@ def signal(
     result: dict[str, Any] = {"group_size": group_size, "num_prompts": int(accepted.size)}
     alike = set()  # figures of which all prompts gave the same: resampling shows no spread
     for name, column in raw.items():
-        found = mean_interval(column, bootstrap, bounds=(0.0, 1.0), confidence=confidence)
+        found = mean_interval(column, bootstrap, bounds=_BOUNDS[name], confidence=confidence)
         low, high = found.low, found.high
         result[name] = {"raw": {"value": found.value, "ci_low": low, "ci_high": high}}
         if found.method is IntervalMethod.CONSTANT:
@@ -188,7 +195,7 @@ def signal(
     for name, value in values.items():
         ends = [value, *interval(draws[name], confidence)]
         if name in alike:
-            ends += constant_interval(value, accepted.size, (0.0, 1.0), confidence)
+            ends += constant_interval(value, accepted.size, _BOUNDS[name], confidence)
         entry = {"value": value, "ci_low": min(ends), "ci_high": max(ends)}
         result.setdefault(name, {})["corrected"] = entry
     return result
@@ -199,11 +206,12 @@ def _corrected(
 ) -> dict[str, float]:
     observed = float((accepted / scored).mean())
     success = rogan_gladen(observed, rates.true_positive, rates.false_positive)
+    variance = corrected_group_variance(accepted, scored, group_size, rates).mean()
+    # A small J blows it up, beyond what is estimated where half of all rewards are 1.
+    most = expected_group_variance(scored // 2, scored, group_size).mean()
     values = {
         "group_signal_fraction": corrected_group_signal(accepted, scored, group_size, rates),
-        "expected_group_variance": max(
-            float(corrected_group_variance(accepted, scored, group_size, rates).mean()), 0.0
-        ),
+        "expected_group_variance": float(np.clip(variance, 0.0, most)),
         "pass_at_1": float(success),
     }
     if 0.0 < observed < 1.0:

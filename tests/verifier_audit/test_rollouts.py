@@ -135,6 +135,19 @@ def test_raw_and_corrected_signal_stand_side_by_side() -> None:
     assert "corrected" not in signal(accepted, np.full(300, 16), 8, None, 0.95)["pass_at_1"]
 
 
+def test_a_corrected_variance_is_one_that_rewards_of_0_and_1_can_have() -> None:
+    # 12 of 20 accepted beside 9 of 20: J is .15, whose square made a variance of .84.
+    weak = random_sample_rates(12, 20, 9, 20, 0.95)
+    accepted, scored = np.array([8] * 5), np.full(5, 16)
+
+    found = signal(accepted, scored, 8, weak, 0.95)["expected_group_variance"]
+    perfect = signal(accepted, scored, 8, random_sample_rates(900, 900, 0, 900, 0.95), 0.95)
+
+    assert found["corrected"]["value"] == found["raw"]["value"] == pytest.approx(7 / 8 * 64 / 240)
+    assert found["corrected"]["ci_high"] <= 0.5
+    assert perfect["expected_group_variance"]["corrected"]["value"] == found["raw"]["value"]
+
+
 def test_disagreement_counts_prompts_and_not_texts() -> None:
     pairs = [("a", True)] * 9 + [("a", False)] + [("b", False)]
 
@@ -173,9 +186,9 @@ def test_a_corrected_figure_is_no_surer_than_the_raw_one_where_resampling_shows_
     alike = [each for each in bare if each["raw"]["ci_low"] < each["raw"]["ci_high"]]
     assert len(alike) == 3
     for each in alike:
-        own = each["corrected"]
+        own, raw = each["corrected"], each["raw"]
         assert own["ci_low"] <= own["value"] <= own["ci_high"]
-        assert own["ci_high"] - own["ci_low"] > 0.1
+        assert own["ci_high"] - own["ci_low"] >= raw["ci_high"] - raw["ci_low"] > 0.05
 
 
 @pytest.mark.parametrize("accepted", [(2, 2), (100, 100), (98, 100)])
