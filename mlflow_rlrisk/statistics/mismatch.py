@@ -2,8 +2,9 @@
 
 An engine that samples from another distribution than the trainer differentiates makes every
 policy gradient off-policy. The names are those that trainers log (verl ``rollout_corr/*``,
-ms-swift ``rollout_correction/*``). All of them grow with risk but ``ess`` and the ``is_mean``,
-whose healthy values are near 1; ``log_ppl_diff`` and the ``chi2`` estimates may be negative.
+ms-swift ``rollout_correction/*``). Risk is distance from what equal distributions give: 1 for
+``ess``, ``is_mean`` and ``ppl_ratio``, else 0, to either side for ``kl``, ``log_ppl_diff`` and the
+``chi2`` estimates, which may be negative. The two perplexities say nothing by themselves.
 """
 
 from collections.abc import Sequence
