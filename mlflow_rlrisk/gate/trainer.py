@@ -148,10 +148,10 @@ def _judged(
 def enforced_rules(bar: Bar, model: str, workspace: str, target: Target) -> list[PromotionRule]:
     """The rules that a consumer holds a version to; one that only audits counts as well.
 
-    Where none protects the target, all that speak about the model count; where none does, an
-    attestation is demanded all the same.
+    Where no alias is named, or no rule protects it, all that speak about the model count; where
+    none does, an attestation is demanded all the same.
     """
-    rules = bar.policy.rules_for(model, workspace, target)
+    rules = bar.policy.rules_for(model, workspace, target) if target.name else []
     rules = rules or bar.policy.rules_for_model(model, workspace)
     rules = rules or [PromotionRule(name="default", every_version=True)]
     return [rule.model_copy(update={"mode": "enforce"}) for rule in rules]

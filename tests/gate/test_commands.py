@@ -330,6 +330,20 @@ def test_verify_holds_a_version_to_the_rules_of_the_alias_it_is_read_by(gated: G
             mlflow_rlrisk.verify(model, alias=alias)
 
 
+def test_verify_by_number_asks_every_rule_of_the_model_also_where_one_is_about_every_version(
+    gated: Gated,
+) -> None:
+    rule = {"models": ["prod-*"]}
+    strict = {**rule, "name": "strict", "aliases": ["champion"]}
+    lax = {**rule, "name": "lax", "every_version": True, "required_level": "medium"}
+    gated.world.write_policy([strict, lax])
+    gated.version("prod-a", is_proven=True, risk_level="medium")
+
+    assert mlflow_rlrisk.verify("models:/prod-a/1", alias="scratch") == gated.checkpoint
+    with pytest.raises(PromotionRefusedError, match="by rule 'strict': its risk level is medium"):
+        mlflow_rlrisk.verify("models:/prod-a/1")
+
+
 def test_verify_demands_a_proof_whatever_the_policy_says(
     gated: Gated, rlrisk: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
