@@ -1,8 +1,9 @@
 """A model reference becomes a source: a local folder, or an artifact URI to download.
 
-Knows MLflow's names: versions, aliases, LoggedModels, run artifacts. A version's ``model_id`` is
-empty in open-source registries, so the LoggedModel is found through the version's ``source``, and
-copies of versions (``models:/name/version`` as source) are followed to their end.
+Knows MLflow's names: versions, aliases, LoggedModels, run artifacts, and finds the very files that
+MLflow would load by them. A version's ``model_id`` is empty in open-source registries, so the
+LoggedModel is found through the version's ``source``, and copies of versions
+(``models:/name/version`` as source) are followed to their end.
 """
 
 import re
@@ -10,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-from urllib.parse import unquote, urlparse
+from typing import Any, NamedTuple
+from urllib.parse import urlparse
 
 from mlflow_rlrisk.errors import ModelReferenceError
 
@@ -23,8 +24,12 @@ _MODEL = re.compile(rf"models:/{_NAME}")
 _VERSION = re.compile(rf"models:/{_NAME}/(?P<version>[0-9]+)")
 _ALIAS = re.compile(rf"models:/{_NAME}@(?P<alias>[^/@:%\\]+)")
 _LOGGED = re.compile(r"models:/(?P<model_id>m-[A-Za-z0-9]+)")
-_RUN = re.compile(r"runs:/(?P<run_id>[A-Za-z0-9]+)/(?P<path>[^%\\]+)")
+_RUN = re.compile(r"runs:/(?P<run_id>[A-Za-z0-9]+)/(?P<path>[^%\\?#]+)")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
+MIXED = (
+    "the run has files there and a LoggedModel of that name, and MLflow loads a mixture of both: "
+    "log them under different names"
+)
 FORMS = "a local folder, models:/name/version, models:/name@alias, models:/m-<id>, runs:/<id>/path"
 
 
@@ -239,23 +244,28 @@ def _follow(uri: str, known: ModelSource, copies_left: int) -> ModelSource:
         return _logged_model(client, match["model_id"], known)
     if match := _ALIAS.fullmatch(uri):
         found = client.get_model_version_by_alias(match["name"], match["alias"])
-        return _version(found, replace(known, alias=match["alias"]), copies_left)
+        return _version(client, found, replace(known, alias=match["alias"]), copies_left)
     if match := _VERSION.fullmatch(uri):
-        return _version(
-            client.get_model_version(match["name"], match["version"]), known, copies_left
-        )
+        found = client.get_model_version(match["name"], match["version"])
+        return _version(client, found, known, copies_left)
     if match := _RUN.fullmatch(uri):
         return _run_artifact(client, match["run_id"], match["path"].strip("/"), known)
     raise ModelReferenceError(f"model={known.reference!r}: {uri!r} has no known form; {FORMS}")
 
 
-def _version(found: Any, known: ModelSource, copies_left: int) -> ModelSource:
+def _version(client: Any, found: Any, known: ModelSource, copies_left: int) -> ModelSource:
     if known.registered_name is None:  # a copy keeps the name and version that were asked for
         known = replace(known, registered_name=found.name, version=str(found.version))
     known = replace(known, run_id=known.run_id or found.run_id or None)
-    if found.source.startswith(("models:/", "runs:/")):
-        return _follow(found.source, known, copies_left - 1)
-    return _at(found.source, known)
+    source = str(found.source)
+    if copied := _VERSION.fullmatch(source):
+        location = client.get_model_version_download_uri(found.name, found.version)
+        # Where its original was replaced by another of the name, its own files stay where they are.
+        if location != client.get_model_version_download_uri(copied["name"], copied["version"]):
+            source = location
+    if source.startswith(("models:/", "runs:/")):
+        return _follow(source, known, copies_left - 1)
+    return _at(source, known)
 
 
 def _logged_model(client: Any, model_id: str, known: ModelSource) -> ModelSource:
@@ -267,31 +277,56 @@ def _logged_model(client: Any, model_id: str, known: ModelSource) -> ModelSource
 def _run_artifact(client: Any, run_id: str, path: str, known: ModelSource) -> ModelSource:
     run = client.get_run(run_id)
     known = replace(known, run_id=run_id)
-    outputs = run.outputs.model_outputs if run.outputs else ()
-    logged = [_logged_or_none(client, each.model_id) for each in outputs]
-    named = [model for model in logged if model is not None and model.name == path]
-    if named:  # a run that logs every checkpoint under one name: MLflow means the newest
-        newest = max(named, key=lambda model: model.creation_timestamp)
-        return _logged_model(client, newest.model_id, known)
-    return _at(f"{run.info.artifact_uri.rstrip('/')}/{path}", known)
+    folder = f"{run.info.artifact_uri.rstrip('/')}/{path}"
+    beside = logged_beside(client, run.info.experiment_id, run_id, path)
+    if beside is None or not _holds_files(beside.location, known):
+        return _at(folder, known)
+    if _holds_files(folder, known):
+        raise ModelReferenceError(f"model={known.reference!r}: {MIXED}")
+    if "/" in path:
+        return _at(beside.location, known)
+    return _logged_model(client, beside.model_id, known)
 
 
-def _logged_or_none(client: Any, model_id: str) -> Any:
-    """The LoggedModel; ``None`` where it was deleted: the run goes on naming it."""
-    from mlflow.exceptions import MlflowException
+class Beside(NamedTuple):
+    """Files of a LoggedModel that MLflow loads together with those at a path of its run."""
+
+    model_id: str
+    location: str
+
+
+def logged_beside(client: Any, experiment_id: str, run_id: str, path: str) -> Beside | None:
+    """What a path in a run means of the run's LoggedModels: of several of one name the newest."""
+    name, _, rest = path.partition("/")
+    token = None
+    while True:
+        page = client.search_logged_models(
+            experiment_ids=[experiment_id], filter_string=f"name = {quoted(name)}", page_token=token
+        )
+        for each in page:
+            if each.source_run_id == run_id:
+                location = f"{each.artifact_location.rstrip('/')}/{rest}".rstrip("/")
+                return Beside(each.model_id, location)
+        if not (token := page.token):
+            return None
+
+
+def _holds_files(location: str, known: ModelSource) -> bool:
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
     try:
-        return client.get_logged_model(model_id)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        return None
+        return bool(get_artifact_repository(location).list_artifacts())
+    except Exception as error:  # MLflow's, or one of the store's client library
+        need = f"{location} cannot be listed: {str(error) or type(error).__name__}"
+        raise ModelReferenceError(f"model={known.reference!r}: {need}") from error
 
 
 def _at(location: str, known: ModelSource) -> ModelSource:
+    from mlflow.utils.file_utils import local_file_uri_to_path
+
     parts = urlparse(location)
     if parts.scheme in ("", "file"):
-        path = Path(unquote(parts.path) if parts.scheme else location)
+        path = Path(local_file_uri_to_path(location))  # type: ignore[no-untyped-call]
         if not _is_folder(path, known.reference):
             raise ModelReferenceError(f"model={known.reference!r}: its artifacts are gone ({path})")
         return replace(known, local_path=path)

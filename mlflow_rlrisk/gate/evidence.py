@@ -2,7 +2,8 @@
 
 A copy (``models:/name/version`` as source) shares the artifacts of the version it was made from;
 where it carries no attestation of its own, that of the original speaks for it, under the
-original's name. A renamed model keeps what was signed under the names it had before.
+original's name and while both lie in one place. A renamed model keeps what was signed under the
+names it had before.
 """
 
 import base64
@@ -67,7 +68,7 @@ def gather(
         names += [name for name in former_names(speaker.name) if name not in names]
     files, fault = None, "not asked for"
     if with_files:
-        files, fault = _files(registry, version, place)
+        files, fault = _files(registry, version)
     report = str(version.tags.get(REPORT_TAG) or speaker.tags.get(REPORT_TAG) or "")
     return Evidence(
         place=place,
@@ -92,8 +93,8 @@ def _speaker(registry: Registry, version: Any) -> Any:
     for _ in range(MAX_COPIES + 1):  # the copies, and what they are of
         original = original_of(str(version.source))
         source = None if original is None else _version(registry, *original)
-        if source is None:
-            return version
+        if source is None or _location(registry, source) != _location(registry, version):
+            return version  # nor does one that has taken the name of the original
         own = version.tags.get(ATTESTATION_TAG)
         is_own = own is not None and own != source.tags.get(ATTESTATION_TAG)
         # What was copied along stays the original's, also once that has a newer one.
@@ -130,11 +131,15 @@ def _names_itself(envelope: str | None, name: str, version: str | None = None) -
         return False
 
 
-def _files(registry: Registry, version: Any, place: Place) -> tuple[dict[str, int] | None, str]:
+def _location(registry: Registry, version: Any) -> str:
+    """Where the artifacts of a version lie."""
+    known = getattr(version, "artifact_location", None)
+    return known or registry.get_model_version_download_uri(version.name, version.version)
+
+
+def _files(registry: Registry, version: Any) -> tuple[dict[str, int] | None, str]:
     try:
-        location = getattr(version, "artifact_location", None)
-        location = location or registry.get_model_version_download_uri(place.model, place.version)
-        return list_sizes(location), ""
+        return list_sizes(_location(registry, version)), ""
     except Exception as error:  # noqa: BLE001  any store may raise anything; unknown files refuse
         return None, fault_of(error)
 

@@ -8,9 +8,10 @@ import os
 import posixpath
 from collections.abc import Iterator
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from mlflow_rlrisk.errors import CheckpointError
+from mlflow_rlrisk.model_reference import MIXED, logged_beside
 
 MAX_FILES = 10_000
 """A version with more files is no checkpoint; listing it would hold up the server."""
@@ -27,6 +28,8 @@ def list_sizes(location: str) -> dict[str, int]:
         CheckpointError: There are too many, or the store does not tell a size.
         Exception: Whatever the artifact store raises; the caller refuses then.
     """
+    if location.startswith("runs:/"):
+        return _sizes_of_run(location)
     stored = _resolved(location)
     top = _local_folder(stored)
     listing = partial(_within, top) if top is not None else partial(_told, _repository(stored))
@@ -80,13 +83,9 @@ def _local_folder(location: str) -> str | None:
 
 
 def _resolved(location: str) -> str:
-    """Where a location is stored: that of a run, and what this server keeps for its clients."""
+    """Where a location is stored: also of what this server keeps for its clients."""
     from mlflow.server.constants import ARTIFACTS_DESTINATION_ENV_VAR
-    from mlflow.tracking import get_tracking_uri
-    from mlflow.utils.workspace_context import get_request_workspace
 
-    if location.startswith("runs:/"):
-        location = _below_run(location, get_tracking_uri(), get_request_workspace())
     destination = os.environ.get(ARTIFACTS_DESTINATION_ENV_VAR)
     if destination is not None and location.startswith("mlflow-artifacts:"):
         from mlflow.server import handlers
@@ -97,10 +96,40 @@ def _resolved(location: str) -> str:
     return location
 
 
+def _sizes_of_run(location: str) -> dict[str, int]:
+    """What MLflow loads from a path of a run, where no LoggedModel comes to lie over it."""
+    from mlflow import MlflowClient
+    from mlflow.tracking import get_tracking_uri
+    from mlflow.utils.workspace_context import get_request_workspace
+
+    tracking_uri = get_tracking_uri()
+    run = _run(location, tracking_uri, get_request_workspace())
+    own = list_sizes(run.location)
+    beside = logged_beside(MlflowClient(tracking_uri), run.experiment_id, run.run_id, run.path)
+    if own and beside is not None and list_sizes(beside.location):
+        raise CheckpointError(MIXED)
+    return own
+
+
+class _Run(NamedTuple):
+    """What a path of a run means; set when the run is made, and never changed by MLflow."""
+
+    run_id: str
+    path: str
+    experiment_id: str
+    location: str
+
+
 @lru_cache(maxsize=1024)
-def _below_run(location: str, tracking_uri: str, workspace: str | None) -> str:
-    """Where a run's artifacts lie: set when the run is made, and never changed by MLflow."""
+def _run(location: str, tracking_uri: str, workspace: str | None) -> _Run:
     del workspace  # a run is found in its own only
+    from mlflow import MlflowClient
     from mlflow.store.artifact.runs_artifact_repo import RunsArtifactRepository
 
-    return str(RunsArtifactRepository.get_underlying_uri(location, tracking_uri))
+    run_id, path = RunsArtifactRepository.parse_runs_uri(location)
+    return _Run(
+        run_id=run_id,
+        path=path or "",
+        experiment_id=MlflowClient(tracking_uri).get_run(run_id).info.experiment_id,
+        location=str(RunsArtifactRepository.get_underlying_uri(location, tracking_uri)),
+    )
