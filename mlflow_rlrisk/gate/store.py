@@ -135,7 +135,8 @@ class _GatedStore(SqlAlchemyStore):
                     name, version, stage, archive_existing_versions
                 )
 
-        return self._as_judged("transition_stage", name, _number(version), admit, move)
+        about = None if archive_existing_versions else _number(version)  # who else is in the stage
+        return self._as_judged("transition_stage", name, about, admit, move)
 
     def create_model_version(
         self,

@@ -131,6 +131,27 @@ def test_a_version_that_took_the_place_of_the_proven_one_after_the_decision_is_j
     assert [each.outcome for each in gated.entries()] == ["block"]
 
 
+def test_a_version_that_came_into_the_stage_after_the_decision_is_judged_before_it_is_archived(
+    gated: Gated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gated.world.write_policy([{"name": "shelf", "models": ["prod-*"], "stages": ["Archived"]}])
+    gated.version("prod-a"), gated.version("prod-a")
+    overtaking(
+        monkeypatch,
+        "admit_archiving",
+        lambda _: gated.plain.transition_model_version_stage("prod-a", "1", "Staging", False),
+    )
+
+    with refused("stage 'Archived' of 'prod-a' version 1 is blocked"):
+        gated.store.transition_model_version_stage("prod-a", "2", "Staging", True)
+
+    held = gated.plain.get_registered_model("prod-a").latest_versions
+    assert sorted((each.version, each.current_stage) for each in held) == [
+        (1, "Staging"),
+        (2, "None"),
+    ]
+
+
 def test_a_copy_holds_the_files_of_the_version_that_was_judged(
     gated: Gated, monkeypatch: pytest.MonkeyPatch
 ) -> None:
