@@ -24,7 +24,7 @@ _MODEL = re.compile(rf"models:/{_NAME}")
 _VERSION = re.compile(rf"models:/{_NAME}/(?P<version>[0-9]+)")
 _ALIAS = re.compile(rf"models:/{_NAME}@(?P<alias>[^/@:%\\]+)")
 _LOGGED = re.compile(r"models:/(?P<model_id>m-[A-Za-z0-9]+)")
-_RUN = re.compile(r"runs:/(?P<run_id>[A-Za-z0-9]+)/(?P<path>[^%\\?#]+)")
+_RUN = re.compile(r"runs:/(?P<run_id>[A-Za-z0-9]+)/(?P<path>[^%\\?#\t\r\n]+)")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 MIXED = (
     "the run has files there and a LoggedModel of that name, and MLflow loads a mixture of both: "
@@ -297,12 +297,15 @@ class Beside(NamedTuple):
 
 def logged_beside(client: Any, experiment_id: str, run_id: str, path: str) -> Beside | None:
     """What a path in a run means of the run's LoggedModels: of several of one name the newest."""
+    from mlflow.utils.uri import is_databricks_uri
+
     name, _, rest = path.partition("/")
+    wanted = f"name = {quoted(name)}"
+    if not is_databricks_uri(client.tracking_uri):  # type: ignore[no-untyped-call]  # knows no runs
+        wanted += f" AND source_run_id = {quoted(run_id)}"
     token = None
     while True:
-        page = client.search_logged_models(
-            experiment_ids=[experiment_id], filter_string=f"name = {quoted(name)}", page_token=token
-        )
+        page = client.search_logged_models([experiment_id], wanted, page_token=token)
         for each in page:
             if each.source_run_id == run_id:
                 location = f"{each.artifact_location.rstrip('/')}/{rest}".rstrip("/")

@@ -10,6 +10,7 @@ from typing import Any
 import mlflow
 import pytest
 from mlflow.entities import LoggedModelOutput
+from mlflow.store.artifact.runs_artifact_repo import RunsArtifactRepository
 
 import mlflow_rlrisk
 from mlflow_rlrisk.attestation import ATTESTATION_TAG
@@ -202,9 +203,11 @@ def test_a_percent_escape_in_a_local_source_leads_where_it_leads_mlflow(
     assert [each.action for each in reconciled(gated)] == ["removed"]
 
 
-@pytest.mark.parametrize("more", ["?x", "#x"])
+@pytest.mark.parametrize("more", ["?x", "#x", "\t", "\n"])
 def test_what_mlflow_leaves_out_of_a_path_of_a_run_is_refused(gated: Gated, more: str) -> None:
     checkpoint_folder(gated.checkpoint.parent / gated.run_id / "artifacts" / f"model{more}")
 
+    reference = f"runs:/{gated.run_id}/model{more}"
+    assert RunsArtifactRepository.parse_runs_uri(reference) == (gated.run_id, "model")
     with pytest.raises(ModelReferenceError, match="has no known form"):
-        resolve_reference(f"runs:/{gated.run_id}/model{more}")
+        resolve_reference(reference)
