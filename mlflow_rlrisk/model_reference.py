@@ -260,12 +260,23 @@ def _version(client: Any, found: Any, known: ModelSource, copies_left: int) -> M
     source = str(found.source)
     if copied := _VERSION.fullmatch(source):
         location = client.get_model_version_download_uri(found.name, found.version)
-        # Where its original was replaced by another of the name, its own files stay where they are.
-        if location != client.get_model_version_download_uri(copied["name"], copied["version"]):
+        # Where its original is gone, or another one of the name, its files stay where they are.
+        if location != _location_or_none(client, **copied.groupdict()):
             source = location
     if source.startswith(("models:/", "runs:/")):
         return _follow(source, known, copies_left - 1)
     return _at(source, known)
+
+
+def _location_or_none(client: Any, name: str, version: str) -> str | None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return str(client.get_model_version_download_uri(name, version))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
 
 
 def _logged_model(client: Any, model_id: str, known: ModelSource) -> ModelSource:

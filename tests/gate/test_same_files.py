@@ -104,6 +104,17 @@ def test_a_copy_whose_original_was_replaced_is_assessed_and_proven_by_its_own_fi
     assert loaded("models:/prod-a@champion") == hash_folder(other)
 
 
+def test_a_copy_with_a_proof_of_its_own_outlives_its_original(gated: Gated) -> None:
+    versions_of(gated, "dev-a", gated.source)
+    attested(gated, versions_of(gated, "prod-a", "models:/dev-a/1"))
+    gated.client.delete_registered_model("dev-a")
+
+    promote(gated)
+
+    assert hash_folder(mlflow_rlrisk.verify("models:/prod-a@champion")) == gated.files
+    assert [each.action for each in reconciled(gated)] == ["kept"]
+
+
 def test_a_copy_stays_proven_where_its_original_was_made_anew_of_the_same_files(
     gated: Gated,
 ) -> None:
