@@ -9,8 +9,9 @@ One place that cannot be looked at keeps nobody from looking at the others.
 """
 
 import logging
+import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+HASH_AGAIN_S = 3600.0
+"""How long a hash counts of local files that look unchanged: a mapped file can be written to
+without its times moving, and a disk can fail."""
 _PROMPTS = "tags.`mlflow.prompt.is_prompt` = 'true'"
 """Anybody may mark a model as a prompt, and MLflow then leaves it out of searches."""
 
@@ -68,11 +72,22 @@ class Finding:
 
 
 class Reconciler:
-    """Re-hashes what protected aliases point to; remembers hashes of unchanged local files."""
+    """Re-hashes what protected aliases point to; for a while local files count that look unchanged.
 
-    def __init__(self, client: "MlflowClient", log: AuditLog | None) -> None:
-        self._client, self._log = client, log
-        self._hashed: dict[Path, tuple[object, tuple[FileEntry, ...]]] = {}
+    Args:
+        client: The registry.
+        log: Where findings go; without one nothing is restored.
+        clock: Seconds of a clock that nobody sets.
+    """
+
+    def __init__(
+        self,
+        client: "MlflowClient",
+        log: AuditLog | None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._client, self._log, self._clock = client, log, clock
+        self._hashed: dict[Path, tuple[object, float, tuple[FileEntry, ...]]] = {}
 
     def run(self, bar: Bar) -> list[Finding]:
         """Look once at every protected alias and stage of the registry, in all its workspaces.
@@ -255,11 +270,11 @@ class Reconciler:
             for path in sorted(source.local_path.rglob("*"))
             for stat in [path.lstat()]
         ]
-        known = self._hashed.get(source.local_path)
-        if known is None or known[0] != stamp:
-            known = (stamp, hash_folder(source.local_path))
+        now, known = self._clock(), self._hashed.get(source.local_path)
+        if known is None or known[0] != stamp or now - known[1] >= HASH_AGAIN_S:
+            known = (stamp, now, hash_folder(source.local_path))
             self._hashed[source.local_path] = known
-        return known[1]
+        return known[2]
 
     def _last_good(self, bar: Bar, model: Any, target: Target, broken: str) -> str | None:
         """The version that was let in last, apart from the broken one, and is still proven."""

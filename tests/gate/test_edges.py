@@ -235,6 +235,27 @@ def test_content_is_hashed_again_only_when_it_has_changed(
     assert reconciler.run(bar)[0].action == "removed"
 
 
+def test_files_that_look_unchanged_are_hashed_again_after_an_hour(
+    gated: Gated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A write through a memory map need not move a file's times."""
+    gated.version("prod-a", is_proven=True)
+    gated.plain.set_registered_model_alias("prod-a", "champion", "1")
+    bar, now = PolicySource(gated.world.policy_path).current(), [100.0]
+    reconciler = Reconciler(gated.client, None, clock=lambda: now[0])
+    changed = [gated.files[0]._replace(sha256="0" * 64), *gated.files[1:]]
+    found = []
+
+    for moment in (100.0, 3699.0, 3700.0):
+        now[0] = moment
+        found.append(reconciler.run(bar)[0].action)
+        monkeypatch.setattr(
+            "mlflow_rlrisk.gate.reconcile.hash_folder", lambda _: tuple(sorted(changed))
+        )
+
+    assert found == ["kept", "kept", "removed"]
+
+
 def test_every_page_of_models_is_looked_at_and_what_cannot_be_changed_is_told(
     gated: Gated, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
