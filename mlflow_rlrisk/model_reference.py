@@ -1,9 +1,9 @@
 """A model reference becomes a source: a local folder, or an artifact URI to download.
 
-Knows MLflow's names: versions, aliases, LoggedModels, run artifacts, and finds the very files that
-MLflow would load by them. A version's ``model_id`` is empty in open-source registries, so the
-LoggedModel is found through the version's ``source``, and copies of versions
-(``models:/name/version`` as source) are followed to their end.
+Knows MLflow's names: versions, aliases, LoggedModels, run artifacts. A version's ``model_id`` is
+empty in open-source registries, so the LoggedModel is found through the version's ``source``, and
+copies of versions (``models:/name/version`` as source) are followed to their end, while that still
+has their files. No store is asked for files here: whoever resolves may have to refuse it first.
 """
 
 import re
@@ -26,10 +26,6 @@ _ALIAS = re.compile(rf"models:/{_NAME}@(?P<alias>[^/@:%\\]+)")
 _LOGGED = re.compile(r"models:/(?P<model_id>m-[A-Za-z0-9]+)")
 _RUN = re.compile(r"runs:/(?P<run_id>[A-Za-z0-9]+)/(?P<path>[^%\\?#\t\r\n]+)")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
-MIXED = (
-    "the run has files there and a LoggedModel of that name, and MLflow loads a mixture of both: "
-    "log them under different names"
-)
 FORMS = "a local folder, models:/name/version, models:/name@alias, models:/m-<id>, runs:/<id>/path"
 
 
@@ -288,15 +284,10 @@ def _logged_model(client: Any, model_id: str, known: ModelSource) -> ModelSource
 def _run_artifact(client: Any, run_id: str, path: str, known: ModelSource) -> ModelSource:
     run = client.get_run(run_id)
     known = replace(known, run_id=run_id)
-    folder = f"{run.info.artifact_uri.rstrip('/')}/{path}"
     beside = logged_beside(client, run.info.experiment_id, run_id, path)
-    if beside is None or not _holds_files(beside.location, known):
-        return _at(folder, known)
-    if _holds_files(folder, known):
-        raise ModelReferenceError(f"model={known.reference!r}: {MIXED}")
-    if "/" in path:
-        return _at(beside.location, known)
-    return _logged_model(client, beside.model_id, known)
+    if beside is not None and "/" not in path:
+        return _logged_model(client, beside.model_id, known)
+    return _at(f"{run.info.artifact_uri.rstrip('/')}/{path}", known)
 
 
 class Beside(NamedTuple):
@@ -323,16 +314,6 @@ def logged_beside(client: Any, experiment_id: str, run_id: str, path: str) -> Be
                 return Beside(each.model_id, location)
         if not (token := page.token):
             return None
-
-
-def _holds_files(location: str, known: ModelSource) -> bool:
-    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
-    try:
-        return bool(get_artifact_repository(location).list_artifacts())
-    except Exception as error:  # MLflow's, or one of the store's client library
-        need = f"{location} cannot be listed: {str(error) or type(error).__name__}"
-        raise ModelReferenceError(f"model={known.reference!r}: {need}") from error
 
 
 def _at(location: str, known: ModelSource) -> ModelSource:

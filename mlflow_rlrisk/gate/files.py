@@ -11,7 +11,7 @@ from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 from mlflow_rlrisk.errors import CheckpointError
-from mlflow_rlrisk.model_reference import MIXED, logged_beside
+from mlflow_rlrisk.model_reference import logged_beside
 
 MAX_FILES = 10_000
 """A version with more files is no checkpoint; listing it would hold up the server."""
@@ -107,7 +107,10 @@ def _sizes_of_run(location: str) -> dict[str, int]:
     own = list_sizes(run.location)
     beside = logged_beside(MlflowClient(tracking_uri), run.experiment_id, run.run_id, run.path)
     if own and beside is not None and list_sizes(beside.location):
-        raise CheckpointError(MIXED)
+        raise CheckpointError(
+            "the run has files there and a LoggedModel of that name, and MLflow loads a mixture of "
+            "both: log them under different names"
+        )
     return own
 
 
