@@ -50,6 +50,10 @@ class Gatekeeper:
     workspace: Callable[[], str]
     clock: Callable[[], datetime] = field(default=utc_now)
 
+    def protects(self, name: str, target: Target) -> bool:
+        """Whether a rule protects this alias or stage of a model."""
+        return bool(self.source.current().policy.rules_for(name, self.workspace(), target))
+
     def admit(self, action: str, name: str, version: str, target: Target) -> Entry | None:
         """Let a version take an alias or a stage, or raise.
 

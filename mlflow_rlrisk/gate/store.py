@@ -135,7 +135,10 @@ class _GatedStore(SqlAlchemyStore):
                     name, version, stage, archive_existing_versions
                 )
 
-        about = None if archive_existing_versions else _number(version)  # who else is in the stage
+        about: str | None = _number(version)
+        with refusing("transition_stage"):
+            if archive_existing_versions and self.gatekeeper.protects(name, _ARCHIVED):
+                about = None  # it depends on who else is in the stage
         return self._as_judged("transition_stage", name, about, admit, move)
 
     def create_model_version(
