@@ -185,13 +185,7 @@ CASES: list[tuple[str, Evidence, dict[str, Any], str, str]] = [
         "verifier_not_allowed",
         f"its verifier is {'b' * 64}",
     ),
-    (
-        "inconclusive",
-        attested(),
-        {"required_settings": {"group_size": 8}},
-        "settings_unknown",
-        "its attestation does not say with which group_size it was assessed",
-    ),
+    ("inconclusive", attested(), {"required_settings": {"top_k": 0}}, "settings_unknown", "top_k"),
     (
         "block",
         attested(settings={"group_size": 64, "temperature": 1.0}),
@@ -204,8 +198,7 @@ CASES: list[tuple[str, Evidence, dict[str, Any], str, str]] = [
         attested(settings={"chat_template_kwargs": {"enable_thinking": 0}}),
         {"required_settings": {"chat_template_kwargs": {"enable_thinking": False}}},
         "settings",
-        'it was assessed with chat_template_kwargs {"enable_thinking":0}, '
-        '{"enable_thinking":false} is needed',
+        '{"enable_thinking":0}, {"enable_thinking":false} is needed',
     ),
     (
         "block",
