@@ -21,7 +21,8 @@ from gunicorn.glogging import Logger
 from mlflow_rlrisk import ConfigError
 from service.assessment_table import AssessmentTable
 from service.database import open_database
-from service.deps import LOOPBACK, Dependencies
+from service.deps import Dependencies
+from service.listening import check_address, check_port
 from service.logs import log_as_json
 from service.registry import RegistryReader
 from service.restarts import Pauses
@@ -68,8 +69,8 @@ def serve(
     """Run until SIGTERM or SIGINT; returns the exit code.
 
     Raises:
-        ConfigError: The settings are unusable, a key cannot be read, or the address is not
-            loopback and no token exists.
+        ConfigError: The settings are unusable, a key cannot be read, the port is taken, or the
+            address is not loopback and no token exists.
     """
     settings = load_settings(config)
     log_as_json(settings.log_level)
@@ -90,6 +91,7 @@ def serve(
     if role == "api":
         _Gunicorn(settings, host, port, processes, threads).run()
         return 0
+    check_port(host, port)
     listens: dict[str, str | int] = {
         "host": host,
         "port": port,
@@ -143,23 +145,6 @@ def _commands(
         "worker": [*common, "--role", "worker", *named],
         "api": [*common, "--role", "api", *api],
     }
-
-
-def check_address(settings: ServiceSettings, host: str) -> None:
-    """Refuse to be reachable from elsewhere while everybody is let in.
-
-    Raises:
-        ConfigError: ``host`` is not loopback and there is no valid token.
-    """
-    if host in (*LOOPBACK, "::1"):
-        return
-    engine = open_database(settings.database)
-    try:
-        if not TokenTable(engine).has_valid(time.time()):
-            need = "beyond loopback a token is needed; make one: rlrisk tokens create"
-            raise ConfigError("host", host, need)
-    finally:
-        engine.dispose()
 
 
 def application(settings: ServiceSettings, threads: int) -> Flask:

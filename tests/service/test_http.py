@@ -3,13 +3,16 @@
 import itertools
 import json
 import re
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
+from service.listening import check_port
 from service.problems import SLUGS
 from service.tokens import Scope
 from tests.service.running_service import COMMAND, Client, running_service, write_settings
@@ -125,6 +128,32 @@ def test_beyond_loopback_without_a_token_it_refuses_to_start(tmp_path: Path, reg
 
     assert done.returncode == 2
     assert "beyond loopback a token is needed" in done.stderr
+
+
+def test_on_a_port_that_another_program_has_it_refuses_to_start(
+    tmp_path: Path, registry: str
+) -> None:
+    config = write_settings(tmp_path, registry)
+    hasty = f"import service.listening; service.listening.PATIENCE_S = 0.5; {COMMAND}"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        command = [sys.executable, "-c", hasty, "serve", "--config", str(config), "--port", port]
+
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    assert done.returncode == 2
+    assert f"port={port}: no service can listen there on 127.0.0.1" in done.stderr
+    assert "gunicorn" not in done.stderr  # nothing of it was started
+
+
+def test_a_port_that_is_freed_in_time_is_taken(caplog: pytest.LogCaptureFixture) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as before:
+        port = before.getsockname()[1]
+        threading.Timer(0.5, before.close).start()
+
+        check_port("127.0.0.1", port)
+
+    assert f"port {port} on 127.0.0.1 is taken" in caplog.text
 
 
 @pytest.mark.parametrize(
