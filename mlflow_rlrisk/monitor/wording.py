@@ -125,8 +125,9 @@ def _law_lines(judgement: Judgement) -> list[str]:
     law = judgement.entropy_law
     if law is None:
         return [f"law      R = -a e^H + b is not fitted: {judgement.entropy_law_refused}"]
+    sign = "-" if law.b < 0 else "+"
     return [
-        f"law      R = -{law.a:.3g} e^H + {law.b:.3g}: ceiling {law.ceiling:.3g} "
+        f"law      R = {-law.a:.3g} e^H {sign} {abs(law.b):.3g}: ceiling {law.ceiling:.3g} "
         f"[{law.ceiling_low:.3g}, {law.ceiling_high:.3g}] at no entropy ({law.num_points} logs)"
     ]
 
