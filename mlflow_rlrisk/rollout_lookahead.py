@@ -71,6 +71,11 @@ def look_ahead_from(
     checkpoint = open_checkpoint(reference, allow_pickle=allow_pickle)
     _refuse_other(stored.digests, checkpoint)
     config = inputs.config
+    places = inputs.prompt_places()
+    groups = [each for each in stored_groups(folder, inputs, None) if _num_scored(each)]
+    groups.sort(key=lambda each: places[each.prompt.id])
+    num_full = sum(_num_scored(each) // config.group_size for each in groups)
+    settings.require_groups(num_full // 2, config.group_size)  # before the weights are loaded
     loaded = load_model(
         checkpoint,
         AssessmentConfig(device=device, dtype="float32", allow_pickle=allow_pickle),
@@ -78,9 +83,6 @@ def look_ahead_from(
     tokenizer = load_tokenizer(checkpoint, loaded.get_input_embeddings().weight.shape[0])
     stop_ids, fillers = all_stop_ids(checkpoint, tokenizer), pad_ids(checkpoint, tokenizer)
     encoder = PromptEncoder(checkpoint, tokenizer, sampling=stored.sampling, stop_ids=stop_ids)
-    places = inputs.prompt_places()
-    groups = [each for each in stored_groups(folder, inputs, None) if _num_scored(each)]
-    groups.sort(key=lambda each: places[each.prompt.id])
     groups, num_cut = without_padding(groups, stop_ids, fillers)
     found = look_ahead(
         loaded,

@@ -227,6 +227,15 @@ def test_the_report_says_at_which_settings_of_the_run_the_updates_were_tried(
     assert found.evidence().source in part.measure
 
 
+def test_too_few_groups_are_refused_before_the_weights_are_loaded(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mlflow_rlrisk.rollout_lookahead.load_model", None)  # may not be called
+
+    with pytest.raises(InsufficientRolloutsError, match="need 1600 groups"):
+        look_ahead_from(folder, RUN.model_copy(update={"prompts_per_step": 400}), device="cpu")
+
+
 def test_what_does_not_fit_is_refused(folder: Path, tmp_path: Path) -> None:
     other = write_llama(tmp_path / "other", seed=5)
 
