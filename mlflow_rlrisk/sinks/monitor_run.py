@@ -123,7 +123,8 @@ def record_outcome(
 
     found = registered_version(reference)
     if found is None:
-        raise SinkError(f"{reference}: an outcome is recorded on a registered version")
+        need = "an outcome is recorded on a registered version: models:/name/version or @alias"
+        raise SinkError(f"{reference}: {need}")
     client = mlflow.MlflowClient()
     name, version = found.name, str(found.version)
     entry = {"run": run, "recorded_at": _now(), **outcome.to_dict()}

@@ -144,7 +144,8 @@ def _spec_of(function: Callable[..., Any]) -> str:
     if not isinstance(name, str) or not isinstance(module, str) or "<" in name:
         raise VerifierError(
             f"{function!r} cannot be imported by a worker process; "
-            "a function at the top level of a file or module is needed"
+            "a function or class at the top level of a file or module is needed, "
+            "or the name of an object there: path/to/file.py:name"
         )
     if module != "__main__":
         return f"{module}:{name}"
