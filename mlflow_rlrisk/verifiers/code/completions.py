@@ -55,7 +55,8 @@ def program_of(
     text = _answered(completion)
     if not text.strip():
         return None
-    head = prompt if entry_point and _defines(prompt, entry_point) else ""
+    whole = _with_body(prompt)
+    head = prompt if entry_point and _defines(whole, entry_point) else ""
     lead, blocks = _taken_apart(text)
     if lead.strip() and (not blocks or not blocks[0].label):
         begun = head if _goes_on(head, lead, entry_point) else _open_block(prompt)
@@ -64,7 +65,7 @@ def program_of(
     blocks = [block for block in blocks if block.code.strip()]
     code = _best(blocks, entry_point, is_script) if blocks else lead if lead.strip() else text
     if head and _parses(code):
-        return f"{head}\n{code}"
+        return f"{whole}\n{code}"
     return head + code if head and _parses(head + code) else code
 
 
@@ -139,6 +140,15 @@ def _open_block(prompt: str) -> str | None:
         if (fence := _fence_at(line, inside)) is not None:
             inside, start = (fence, position) if inside is None else (None, 0)
     return None if inside is None else prompt[start:]
+
+
+def _with_body(prompt: str) -> str:
+    """The prompt; where it ends before the first line of a function, with such a line."""
+    if _parses(prompt):
+        return prompt
+    begun = prompt.rstrip()
+    last = begun.rpartition("\n")[2]
+    return f"{begun}\n{last[: len(last) - len(last.lstrip())]} pass\n"
 
 
 def _goes_on(head: str, lead: str, entry_point: str | None) -> bool:

@@ -27,6 +27,12 @@ FUNCTIONS = {
         "    return n + 1\n```\nThis works.\n",
         "Write f.\n```python\ndef f(n):\n",
     ),
+    "the prompt's head, without a docstring": ("    return n + 1\n", "K = 1\n\n\ndef f(n):\n"),
+    "the prompt's head, with a comment": ("    return n + 1\n", "def f(n):  # one\n    # more\n"),
+    "the prompt's imports, without a docstring": (
+        "```python\ndef f(n: Optional[int]):\n    return n + 1\n```",
+        "from typing import Optional\n\n\ndef f(\n    n: Optional[int],\n):\n",
+    ),
     "the prompt's head, with a fence behind": ("    return n + 1\n```", HEAD),
     "the prompt's head, in a block": ("```python\n    return n + 1\n```", HEAD),
     "the end of thinking that the prompt began": (
