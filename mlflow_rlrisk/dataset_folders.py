@@ -35,7 +35,7 @@ def saved_rows(path: Path) -> Iterator[dict[str, Any]] | None:
     """
     head = path / "dataset_dict.json"
     if head.is_file():
-        splits = [str(split) for split in _json(head).get("splits", [])]
+        splits = _saved_splits(head)
         if len(splits) != 1:
             raise PromptSetError(_several(path, splits))
         path = path / splits[0]
@@ -69,7 +69,10 @@ def data_files(path: Path) -> tuple[Path, ...]:
                 raise PromptSetError(_several(path, splits))
             return _complete(path, files)
     if wanted is not None:
-        raise PromptSetError(f"{path}: no such file")
+        head = folder / "dataset_dict.json"
+        splits = _saved_splits(head) if head.is_file() else []
+        need = f"split; there are {', '.join(splits)}" if splits else "file"
+        raise PromptSetError(f"{path}: no such {need}")
     raise PromptSetError(
         f"{path}: no dataset in this folder; save_to_disk writes one, and files "
         f"{', '.join(SUFFIXES)} are one"
@@ -98,6 +101,10 @@ def _split(file: Path) -> str:
 def _several(path: Path, splits: list[str]) -> str:
     named = ", ".join(f"{path}/{split}" for split in splits) or "none"
     return f"{path} holds several splits; name one: {named}"
+
+
+def _saved_splits(head: Path) -> list[str]:
+    return [str(split) for split in _json(head).get("splits", [])]
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -125,10 +125,15 @@ def test_a_prompt_set_without_prompts_cannot_be_built() -> None:
 
 
 def test_a_chat_without_a_template_is_refused(setup: Setup) -> None:
-    chat = [{"prompt": [{"role": "user", "content": "1+1="}], "answer": "2"}]
+    user = [{"role": "user", "content": "1+1="}]
+    chat = [{"prompt": user, "answer": "2"}]
+    with_system = [{"prompt": [{"role": "system", "content": "Be brief."}, *user], "answer": "2"}]
 
-    with pytest.raises(CheckpointError, match="no chat template"):
-        setup.assess("one", chat)
+    for prompts in (chat, with_system):
+        with pytest.raises(
+            CheckpointError, match="is a chat and the tokenizer has no chat template"
+        ):
+            setup.assess("one", prompts)
 
 
 def test_a_prompt_that_stands_twice_counts_once(setup: Setup) -> None:

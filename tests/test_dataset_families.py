@@ -211,6 +211,8 @@ def test_a_folder_with_several_splits_asks_for_one(tmp_path: Path) -> None:
 
     with pytest.raises(PromptSetError, match=r"several splits; name one: .*/both/train"):
         load_prompts(tmp_path / "both")
+    with pytest.raises(PromptSetError, match=r"both/tst: no such split; there are train, test"):
+        load_prompts(tmp_path / "both" / "tst")
 
     for folder in ("both/test", "one"):
         loaded = load_prompts(tmp_path / folder)

@@ -149,8 +149,10 @@ class PromptEncoder:
                 # Templates change what they keep: some cut "/no_think" out of it, some quote it.
                 other = [*turns]
                 other[place] = {**turns[place], "content": f"{turns[place]['content']}."}
-                rendered = self._templated(other, f"prompt {prompt.id}", add_generation_prompt=True)
-                return rendered == self._render(prompt)[0]
+                kept = self._render(prompt)[0]
+                return kept == self._templated(
+                    other, f"prompt {prompt.id}", add_generation_prompt=True
+                )
         return False
 
     def _render(self, prompt: Prompt) -> tuple[str, bool]:

@@ -12,6 +12,7 @@ from mlflow_rlrisk.config import AssessmentConfig, SamplingConfig
 from mlflow_rlrisk.errors import ConfigError, SamplerError
 from mlflow_rlrisk.records import Message, Prompt, Rollout
 from mlflow_rlrisk.samplers import load_sampler
+from mlflow_rlrisk.samplers.endpoint.options import read_options
 from mlflow_rlrisk.samplers.openai import OpenAISampler
 from tests.samplers.toy_endpoint import ToyModel, served, write_checkpoint
 from tests.tiny_models import CHAT_TEMPLATE
@@ -352,3 +353,20 @@ def test_weights_that_cannot_be_compared_are_not_called_checked(folder: Path) ->
 def test_an_unusable_option_is_named(folder: Path, options: dict[str, Any], fault: str) -> None:
     with pytest.raises(ConfigError, match=fault):
         OpenAISampler(folder, _config("http://h/v1", options=options))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"base_ur": "http://host/v1", "model": "toy"}, "backend_option.base_ur=.*unknown"),
+        ({"base_url": "http://host/v1"}, "backend_option.model=None: a value is needed"),
+        ({"base_url": " ", "model": "toy"}, "backend_option.base_url=None: a value is needed"),
+    ],
+)
+def test_a_misspelt_option_is_named_before_one_that_is_missing(
+    options: dict[str, str], message: str
+) -> None:
+    config = AssessmentConfig(backend="openai", backend_options=options)
+
+    with pytest.raises(ConfigError, match=message):
+        read_options(config, "models:/coder-sft/3")

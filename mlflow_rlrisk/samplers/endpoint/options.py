@@ -78,9 +78,9 @@ def read_options(config: AssessmentConfig, reference: str) -> EndpointOptions:
     if reference.startswith(REFERENCE_PREFIX):
         given.setdefault("model", reference.removeprefix(REFERENCE_PREFIX))
     for name in ("base_url", "model"):
-        if not str(given.get(name, "")).strip():
-            raise ConfigError(f"backend_option.{name}", given.get(name), "the endpoint needs it")
-        given[name] = str(given[name])  # a model may be named 7
+        value = given.pop(name, None)
+        if value is not None and str(value).strip():
+            given[name] = str(value)  # a model may be named 7
     try:
         options = EndpointOptions(**given)
     except ConfigError as error:
