@@ -259,7 +259,7 @@ class PolicySource:
             read[place] = _bytes(*place)
             return read[place]
 
-        policy = parse_policy(take(self.path.name, POLICY_VARIABLE))
+        policy = parse_policy(take(self.path.name, POLICY_VARIABLE), str(self.path))
         bar = _bar(policy, take(policy.key_ring, "key_ring"), self._risk_policy(policy, take))
         self._cached = (read, bar)
         return bar
@@ -271,7 +271,7 @@ class PolicySource:
         settings, folder = policy.risk_policy, self.path.parent
         if isinstance(settings, str):
             folder = (folder / settings).parent
-            settings = settings_in(take(settings, "risk_policy"), "risk_policy")
+            settings = settings_in(take(settings, "risk_policy"), "risk_policy", settings)
         if isinstance(named := settings.get(CALIBRATION), str):
             take(folder.absolute() / named, CALIBRATION)
         return policy_of(settings, folder)
@@ -294,14 +294,14 @@ def _bar(policy: PromotionPolicy, ring: bytes, risk: PolicyConfig) -> Bar:
     return Bar(policy, KeyRing.parse(ring), risk.digest(), digest)
 
 
-def parse_policy(text: str | bytes) -> PromotionPolicy:
-    """Read a policy file's text.
+def parse_policy(text: str | bytes, place: str = "file") -> PromotionPolicy:
+    """Read the text of a policy file, which stands at ``place``.
 
     Raises:
         ConfigError: It is no YAML mapping, repeats a key, or a setting is unknown or unusable.
     """
     try:
-        return PromotionPolicy.model_validate(settings_in(text, POLICY_VARIABLE))
+        return PromotionPolicy.model_validate(settings_in(text, POLICY_VARIABLE, place))
     except ValidationError as error:
         faults = error.errors()  # a name that is not known explains one that is missing
         first = next((each for each in faults if each["type"] == "extra_forbidden"), faults[0])

@@ -62,3 +62,13 @@ def test_a_risk_policy_that_no_assessment_could_have_is_refused(
         PolicySource(world.policy_path).current()
 
     assert refused.value.field == named
+
+
+@pytest.mark.parametrize("broken", ["policy.yaml", "risk.yaml"])
+def test_a_file_that_is_no_yaml_is_named(tmp_path: Path, broken: str) -> None:
+    world = World.make(tmp_path, RULES, risk_policy="risk.yaml")
+    (tmp_path / "risk.yaml").write_text("low_below: 0.3\n")
+    (tmp_path / broken).write_text("{")
+
+    with pytest.raises(ConfigError, match=rf"='[^']*{broken}': cannot be read, it is no YAML"):
+        PolicySource(world.policy_path).current()
