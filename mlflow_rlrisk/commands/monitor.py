@@ -69,7 +69,7 @@ _reading_options = grouped(
 @click.option(
     "--on-alarm",
     default=None,
-    help="Command for each alarm: the alarm as JSON on its standard input, RLRISK_* set.",
+    help="Command, without a shell, for each alarm: JSON on its standard input, RLRISK_* set.",
 )
 @click.option("--report", default=None, help="What was predicted: report.json or models:/...")
 @click.option("--read-only", is_flag=True, help="Write no tags and no chart to the MLflow run.")
