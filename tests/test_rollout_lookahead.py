@@ -348,7 +348,7 @@ def test_half_a_run_or_a_model_without_files_is_a_misuse(model: Path) -> None:
     served = CliRunner().invoke(assess_command, ["endpoint:x", *base[1:], *whole])
 
     assert half.exit_code == 2
-    assert "needed together" in half.output
+    assert "--rl-steps, or --rl-config, are needed" in half.output
     assert served.exit_code == 2
     assert "needs the files" in served.output
 
