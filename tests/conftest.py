@@ -8,6 +8,11 @@ from pathlib import Path
 import pytest
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Long texts name no test: those with a key of this process differ in each worker of xdist."""
+    return argname if isinstance(val, str | bytes) and len(val) > 80 else None
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _mlflow_points_nowhere_afterwards() -> Iterator[None]:
     """MLflow keeps store and experiment for the process; the next module has other ones."""
