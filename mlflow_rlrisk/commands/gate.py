@@ -19,7 +19,7 @@ from mlflow_rlrisk.commands.output import (
     tell,
     tell_refusal,
 )
-from mlflow_rlrisk.errors import PromotionRefusedError
+from mlflow_rlrisk.errors import ConfigError, PromotionRefusedError
 
 if TYPE_CHECKING:
     from mlflow_rlrisk.gate.promotion_policy import Target
@@ -45,6 +45,12 @@ def gate() -> None:
 @click.argument("model")
 @target_options
 @click.option("--every-version", is_flag=True, help="May it be a version of its model at all?")
+@click.option(
+    "--protected",
+    "must_be_protected",
+    is_flag=True,
+    help="Misuse where no rule protects the place: a misspelt name lets nothing pass.",
+)
 @gate_policy_option
 @json_option
 def check(
@@ -52,6 +58,7 @@ def check(
     alias: str | None,
     stage: str | None,
     every_version: bool,
+    must_be_protected: bool,
     policy: str | None,
     as_json: bool,
 ) -> int:
@@ -61,12 +68,15 @@ def check(
     the alias now. Changes nothing and needs no plugin in the server.
     """
     from mlflow_rlrisk.gate.client import check as judge
+    from mlflow_rlrisk.gate.guard import UNPROTECTED
 
     target = _target(alias, stage, every_version=every_version)
     try:
         verdict = judge(model, target, policy)
     except PromotionRefusedError as error:
         return tell_refusal(error, model, as_json=as_json)
+    if must_be_protected and verdict.reason == UNPROTECTED:
+        raise ConfigError(target.kind, target.name or None, verdict.message)
     found = {
         "model": model,
         "target": target.key,

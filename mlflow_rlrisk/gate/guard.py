@@ -38,6 +38,8 @@ from mlflow_rlrisk.policy import Outcome
 
 _SEVERITY = {"low": 0, "medium": 1, "high": 2}
 SCORE = "rlrisk assess {model} --prompts FILE --verifier VERIFIER --register --sign"
+UNPROTECTED = "unprotected"
+"""Reason of a verdict on a place that no rule is about."""
 NEW_VERSION = "(new)"
 """Stands for the number of a version that does not exist yet."""
 _ELSEWHERE = Place(registry="", workspace="", model="ANOTHER-MODEL", version="VERSION")
@@ -137,7 +139,7 @@ def judge_under(
     """
     if not rules:
         text = f"rlrisk gate: no rule protects {_what(evidence, target)}"
-        return Verdict(outcome=Outcome.PROMOTE, reason="unprotected", message=text)
+        return Verdict(outcome=Outcome.PROMOTE, reason=UNPROTECTED, message=text)
     verdicts = [_judge_one(rule, bar, evidence, target, now) for rule in rules]
     return min(verdicts, key=lambda verdict: (verdict.allows, verdict.reason == "proven"))
 

@@ -79,3 +79,14 @@ def test_every_key_that_is_given_signs_along(gated: Gated, rlrisk: Any, tmp_path
     assert rlrisk("gate", "promote", "prod-a/1", "--alias", "champion")[0] == 0
     missing = ["--key", str(tmp_path / "none.pem"), "--co-sign"]
     assert rlrisk(*override, *first, *missing)[0] == 2  # nothing is signed by the others
+
+
+def test_a_misspelt_alias_is_misuse_where_a_protected_one_is_meant(
+    gated: Gated, rlrisk: Any
+) -> None:
+    gated.version("prod-a")
+    check = ["gate", "check", "models:/prod-a/1", "--policy", str(gated.world.policy_path)]
+
+    assert rlrisk(*check, "--alias", "champoin")[0] == 0  # as the gate, which it does not concern
+    assert rlrisk(*check, "--alias", "champoin", "--protected")[0] == 2
+    assert rlrisk(*check, "--alias", "champion", "--protected")[0] == 10
