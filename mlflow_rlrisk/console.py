@@ -66,7 +66,9 @@ class ConsoleObserver:
         self._started = 0.0
 
     def stage(self, name: str) -> None:
-        """Close the bar when sampling is over."""
+        """Close the bar when sampling is over; say where nothing is to be done."""
+        if name == "recall":
+            say("finished    before, with the same bytes and settings: nothing is started")
         if name != "sample" and self._bar is not None:
             self._bar.close()
             self._bar = None

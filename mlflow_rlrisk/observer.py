@@ -46,7 +46,10 @@ class Observer(Protocol):
     """Receives the progress of an assessment; it must not raise."""
 
     def stage(self, name: str) -> None:
-        """A stage begins: ``open``, ``preflight``, ``expert data``, ``load``, ``sample``, ..."""
+        """A stage begins: ``open``, ``preflight``, ``expert data``, ``load``, ``sample``, ...
+
+        ``recall`` instead of the second to fourth: the answer was kept.
+        """
 
     def planned(self, plan: Plan) -> None:
         """Everything is understood; sampling begins after this returns."""

@@ -229,6 +229,7 @@ def _store(folder: Path | None, inputs: AssessmentInputs, stack: ExitStack) -> R
 
 def _answered(before: Finished, started: str, command: str, watch: Observer) -> Assessment:
     """What was finished before, as the answer to this command."""
+    watch.stage("recall")
     watch.planned(before.plan)
     watch.stage("sample")
     for each in before.statistics:
