@@ -82,9 +82,12 @@ def database_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return migrated_database(tmp_path_factory.mktemp("template"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def quick_disk() -> Iterator[None]:
-    """Spare every commit to SQLite the wait for the disk; nobody cuts the power here."""
+    """Spare every commit to SQLite the wait for the disk; nobody cuts the power here.
+
+    Not for longer: with it a file that is no database fails to connect, and MLflow tries for 100 s.
+    """
 
     def hurry(connection: Any, _: object) -> None:
         if isinstance(connection, sqlite3.Connection):
