@@ -178,6 +178,50 @@ def test_what_trl_itself_has_is_read_as_it_samples(tmp_path: Path) -> None:
         assert config.sampling.stop == ("User:",)
 
 
+@pytest.mark.parametrize("length", [{}, {"generator/sampling_params/stop/list_len": 2}])
+def test_lists_and_booleans_that_a_trainer_logs_one_by_one_are_read(
+    length: dict[str, int], tmp_path: Path
+) -> None:
+    # "False" is true to a template, and stop strings that nobody finds end nothing.
+    import mlflow
+
+    stop = ["User:", "</a>"]
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+    with mlflow.start_run() as run:
+        mlflow.log_params(
+            {
+                "generator/n_samples_per_prompt": 4,
+                "generator/chat_template_kwargs/enable_thinking": False,
+                "generator/chat_template_kwargs/budget": 7,
+                "generator/sampling_params/temperature": 1.0,
+                "generator/sampling_params/max_generate_length": 9,
+                **{f"generator/sampling_params/stop/{k}": text for k, text in enumerate(stop)},
+                **length,
+            }
+        )
+
+    sampling = read_rl_config(f"runs:/{run.info.run_id}").assessment_config().sampling
+
+    assert set(sampling.stop) == set(stop)
+    assert sampling.chat_template_kwargs["enable_thinking"] is False
+    assert sampling.chat_template_kwargs["budget"] == 7
+
+
+def test_stop_tokens_that_nemo_rl_logs_one_by_one_are_refused_as_in_its_file(
+    tmp_path: Path,
+) -> None:
+    import mlflow
+
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+    with mlflow.start_run() as run:
+        mlflow.log_params(
+            {"grpo.num_generations_per_prompt": 4, "policy.generation.stop_token_ids.0": 128009}
+        )
+
+    with pytest.raises(ConfigError, match=r"policy\.generation\.stop_token_ids"):
+        read_rl_config(f"runs:/{run.info.run_id}")
+
+
 def test_parameters_that_verl_logs_are_read(tmp_path: Path) -> None:
     import mlflow
 
@@ -216,6 +260,10 @@ def test_parameters_that_verl_logs_are_read(tmp_path: Path) -> None:
         (with_rollout(multi_turn={"enable": True}), "multi_turn.enable"),
         (with_rollout(n=1), "group_size"),
         (with_rollout(temperature="${data.heat}"), "temperature"),
+        (with_rollout(top_p="${data.nucleus}"), "rollout.top_p.*refers"),
+        (TRL | {"chat_template_kwargs": "${common.variables}"}, "chat_template_kwargs.*refers"),
+        (TRL | {"generation_kwargs": "${learning_rates}"}, "generation_kwargs.*refers"),
+        (TRL | {"generation_kwargs": {"stop": "${missing}"}}, "generation_kwargs.stop.*refers"),
         (NEMO_RL | {"grpo": {"num_generations_per_prompt": 4, "max_rollout_turns": 3}}, "turns"),
         (SKYRL | {"generator": {**SKYRL["generator"], "max_turns": 2}}, "generator.max_turns"),
         ({"learning_rate": 1e-6}, "TRL"),
@@ -238,6 +286,14 @@ def test_what_a_trainer_changed_its_mind_about_has_to_stand_somewhere(name: str)
         run.assessment_config()
 
     run.assessment_config(**{ours.get(name, name): 2})
+
+
+def test_settings_that_hold_themselves_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("num_generations: 8\nmore: &more\n  again: *more\n", encoding="utf-8")
+
+    with pytest.raises(ConfigError, match=r"run\.yaml.*never end"):
+        read_rl_config(path)
 
 
 def test_a_run_that_is_not_there_and_a_source_of_no_kind_are_named(tmp_path: Path) -> None:

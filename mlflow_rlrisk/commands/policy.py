@@ -44,8 +44,9 @@ def init(aliases: tuple[str, ...], ring: Path | None, rl_config: str | None) -> 
     """Print a complete default policy: rlrisk policy init > policy.yaml."""
     from mlflow_rlrisk.gate.promotion_policy import parse_policy
     from mlflow_rlrisk.rl_config import read_rl_config
+    from mlflow_rlrisk.run_settings import checked_settings
 
-    settings = {} if rl_config is None else read_rl_config(rl_config).sampling
+    settings = {} if rl_config is None else checked_settings(read_rl_config(rl_config).sampling)
     chosen = list(aliases or (DEFAULT_ALIAS,))
     template = files("mlflow_rlrisk.gate").joinpath("default_policy.yaml").read_text("utf-8")
     text = template.format(
@@ -53,7 +54,7 @@ def init(aliases: tuple[str, ...], ring: Path | None, rl_config: str | None) -> 
         rule=_quoted("protected"),
         aliases=", ".join(_quoted(alias) for alias in chosen),
         stages=_quoted(DEFAULT_STAGE),
-        settings=json.dumps(settings),
+        settings=yaml.safe_dump(settings, default_flow_style=True, width=math.inf).strip(),
     )
     parse_policy(text)  # what is printed is usable
     click.echo(text, nl=False)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlflow_rlrisk.errors import ConfigError
+from mlflow_rlrisk.rl_config.sources import is_reference
 
 Settings = Mapping[str, Any]
 _OFF = {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
@@ -46,10 +47,13 @@ class Trainer:
         Raises:
             ConfigError: One is no number, or asks for what cannot be done here.
         """
-        for key in settings:
-            if not self._is_repeatable(key, settings[key]):
+        for key, value in settings.items():
+            if is_reference(value) and self._is_sampled(key):
+                need = "what it refers to is no value in these settings"
+                raise ConfigError(key, value, f"{need}: {self.name}'s composed ones have it")
+            if not self._is_repeatable(key, value):
                 need = f"{self.name} would sample with it, which cannot be done here"
-                raise ConfigError(key, settings[key], need)
+                raise ConfigError(key, value, need)
         found = read(settings, self.sampled)
         variables = {
             key.removeprefix(f"{self.template}."): settings[key]
@@ -57,6 +61,10 @@ class Trainer:
             if key.startswith(f"{self.template}.")
         }
         return found | ({TEMPLATE: variables} if variables else {})
+
+    def _is_sampled(self, key: str) -> bool:
+        is_known = any(key in theirs for theirs in self.sampled.values())
+        return is_known or f"{key}.".startswith((OPTIONS, f"{self.template}."))
 
     def _is_repeatable(self, key: str, value: Any) -> bool:
         """Whether a setting says nothing of the sampling, or what can be done here as well."""

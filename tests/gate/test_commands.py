@@ -90,14 +90,16 @@ def test_the_default_policy_is_complete_and_usable(rlrisk: Any, tmp_path: Path) 
     assert (beyond.rules[0].aliases, beyond.key_ring) == ([far[3]], far[1])
     (tmp_path / "grpo.yaml").write_text(
         "num_generations: 4\ntemperature: 0.9\nmax_completion_length: 64\n"
-        "generation_kwargs: {stop: ['</a>: #x']}\n"
+        "generation_kwargs: {stop: ['</a>: #x', '\N{PARTY POPPER}']}\nmin_p: 0.00001\n",
+        encoding="utf-8",
     )
     run = parse_policy(rlrisk("policy", "init", "--rl-config", str(tmp_path / "grpo.yaml"))[1])
     assert run.rules[0].required_settings == {
         "group_size": 4,
         "temperature": 0.9,
         "max_new_tokens": 64,
-        "stop": ["</a>: #x"],
+        "stop": ["</a>: #x", "\N{PARTY POPPER}"],
+        "min_p": 0.00001,
     }
     for unusable in (" ", "", "rl-*", "b:c"):  # it would protect nothing
         assert rlrisk("policy", "init", "--protect", unusable) == (2, "")
