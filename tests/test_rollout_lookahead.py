@@ -340,17 +340,24 @@ def test_assess_in_python_looks_ahead_at_once_or_refuses_before_it_samples(
             assess(tmp_path / "nowhere", PROMPTS, out_dir=tmp_path / "b", **ask | {"config": cut})
 
 
-def test_half_a_run_or_a_model_without_files_is_a_misuse(model: Path) -> None:
+def test_half_a_run_or_a_model_without_files_is_a_misuse(model: Path, tmp_path: Path) -> None:
     base = [str(model), "--prompts", "p.jsonl", "--verifier", "exact"]
     whole = ["--rl-learning-rate", "1e-6", "--rl-steps", "400"]
 
     half = CliRunner().invoke(assess_command, [*base, "--rl-steps", "400"])
     served = CliRunner().invoke(assess_command, ["endpoint:x", *base[1:], *whole])
+    (tmp_path / "run.yaml").write_text(
+        "num_generations: 4\ntemperature: 1.0\nmax_completion_length: 9\n"
+        "learning_rate: 0.01\nmax_steps: 40\n"
+    )
+    described = ["--rl-config", str(tmp_path / "run.yaml"), "--lookahead", "--backend", "replay"]
+    replayed = CliRunner().invoke(assess_command, [*base, *described])
 
     assert half.exit_code == 2
     assert "--rl-steps, or --rl-config, are needed" in half.output
-    assert served.exit_code == 2
-    assert "needs the files" in served.output
+    for each in (served, replayed):
+        assert each.exit_code == 2
+        assert "trying the first updates needs the files" in each.output
 
 
 @pytest.mark.mlflow

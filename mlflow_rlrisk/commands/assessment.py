@@ -64,10 +64,11 @@ def assess(
     out = settings.pop("out")
     folders = {"out_dir": out} if out else {"out_root": DEFAULT_OUT}
     run = run_of(settings)
-    wanted = [name for name, each in (("mismatch", is_mismatch_wanted), ("rl-steps", run)) if each]
+    said = (("--mismatch", is_mismatch_wanted), ("trying the first updates", run))
+    wanted = [name for name, each in said if each]
     if wanted and (settings["backend"] == "replay" or model.startswith("endpoint:")):
         need = "needs the files of the checkpoint that is sampled"
-        raise click.UsageError(f"--{wanted[0]} {need}")
+        raise click.UsageError(f"{wanted[0]} {need}")
     if wanted:
         from mlflow_rlrisk.mismatch_evidence import require_same_weights, require_scorable
 
