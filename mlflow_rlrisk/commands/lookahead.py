@@ -12,6 +12,7 @@ from mlflow_rlrisk.commands.output import OK, tell
 
 if TYPE_CHECKING:
     from mlflow_rlrisk.lookahead import Lookahead
+    from mlflow_rlrisk.rl_config import RLConfig
     from mlflow_rlrisk.statistics.reweighting import GapClosed
 
 RESULT = "lookahead.json"
@@ -64,7 +65,9 @@ def lookahead(
     if rl_config is None:
         run = LookaheadConfig(**given)
     else:
-        run = read_rl_config(rl_config).lookahead_config(**given)
+        described = read_rl_config(rl_config)
+        run = described.lookahead_config(**given)
+        _say_what_differs(described, Path(folder))
     with console.progress("first updates") as shown:
         found = look_ahead_from(
             Path(folder),
@@ -77,6 +80,17 @@ def lookahead(
     write_lookahead(Path(folder), found)
     tell(found.to_dict(), *lookahead_lines(found), as_json=as_json)
     return OK
+
+
+def _say_what_differs(described: "RLConfig", folder: Path) -> None:
+    """The rollouts are those that are there, in their groups, whatever the run will sample."""
+    from mlflow_rlrisk.assessment_inputs import AssessmentInputs
+    from mlflow_rlrisk.run_settings import checked_settings, settings_of
+
+    assessed = settings_of(AssessmentInputs.load(folder).config)
+    for name, wanted in checked_settings(described.sampling).items():
+        if assessed[name] != wanted:
+            console.say(f"not the run  {name}={assessed[name]} in {folder}, the run has {wanted}")
 
 
 def write_lookahead(folder: Path, found: "Lookahead | None") -> None:

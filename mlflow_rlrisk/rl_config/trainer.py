@@ -49,8 +49,8 @@ class Trainer:
         """
         for key, value in settings.items():
             if is_reference(value) and self._is_sampled(key):
-                need = "what it refers to is no value in these settings"
-                raise ConfigError(key, value, f"{need}: {self.name}'s composed ones have it")
+                need = "what it refers to is no value in these settings; give them resolved"
+                raise ConfigError(key, value, need)
             if not self._is_repeatable(key, value):
                 need = f"{self.name} would sample with it, which cannot be done here"
                 raise ConfigError(key, value, need)
