@@ -4,11 +4,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mlflow_rlrisk.config import SamplingConfig
 from mlflow_rlrisk.errors import ConfigError
 from mlflow_rlrisk.rl_config.sources import is_reference
 
 Settings = Mapping[str, Any]
-_OFF = {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
+_OFF = {
+    name: SamplingConfig.model_fields[name].default
+    for name in ("top_p", "top_k", "min_p", "repetition_penalty")
+}
 """What ``null`` stands for; elsewhere it stands for a value that is not known here."""
 _WHOLE = ("group_size", "max_new_tokens", "top_k", "run_steps", "prompts_per_step")
 OPTIONS = "generation_kwargs."
@@ -48,11 +52,7 @@ class Trainer:
             ConfigError: One is no number, or asks for what cannot be done here.
         """
         for key, value in settings.items():
-            if is_reference(value) and self._is_sampled(key):
-                need = "what it refers to is no value in these settings; give them resolved"
-                raise ConfigError(key, value, need)
-            if not self._is_repeatable(key, value):
-                need = f"{self.name} would sample with it, which cannot be done here"
+            if value is not None and (need := self._fault(key, value)) is not None:
                 raise ConfigError(key, value, need)
         found = read(settings, self.sampled)
         variables = {
@@ -62,17 +62,18 @@ class Trainer:
         }
         return found | ({TEMPLATE: variables} if variables else {})
 
-    def _is_sampled(self, key: str) -> bool:
-        is_known = any(key in theirs for theirs in self.sampled.values())
-        return is_known or f"{key}.".startswith((OPTIONS, f"{self.template}."))
-
-    def _is_repeatable(self, key: str, value: Any) -> bool:
-        """Whether a setting says nothing of the sampling, or what can be done here as well."""
-        if value is None or any(key in theirs for theirs in self.sampled.values()):
-            return True
+    def _fault(self, key: str, value: Any) -> str | None:
+        """Why it cannot be sampled with such a setting; ``None`` where it says nothing of that."""
+        is_read = any(key in theirs for theirs in self.sampled.values())
+        is_read = is_read or key.startswith(f"{self.template}.")
+        is_other = key == self.template or f"{key}.".startswith(OPTIONS)
+        if is_reference(value) and (is_read or is_other):
+            return "what it refers to is no value in these settings; give them resolved"
         if key in self.only:
-            return str(value).lower() in self.only[key]
-        return key != self.template and not f"{key}.".startswith(OPTIONS)
+            is_other = str(value).lower() not in self.only[key]
+        if is_other and not is_read:
+            return f"{self.name} would sample with it, which cannot be done here"
+        return None
 
     def run(self, settings: Settings) -> dict[str, Any]:
         """Settings of the updates under our names.
