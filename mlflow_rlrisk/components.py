@@ -244,6 +244,8 @@ class Quantities:
         label = "held-out SFT loss above the lineage's lowest, relative"
         if self._context.heldout_rise is not None:
             return self._given(self._context.heldout_rise, label)
+        if self._context.heldout_rise_undefined is not None:
+            return self._context.heldout_rise_undefined
         loss = self._given(self._context.heldout_loss, "held-out SFT loss")
         lowest = self._given(self._context.lowest_heldout_loss, "lowest held-out SFT loss")
         if isinstance(loss, str):

@@ -78,6 +78,7 @@ class AssessmentContext:
         sft_rl_overlap: Share of the RL prompts that occur in the SFT data.
         heldout_rise: Relative rise of that loss above the lineage's smallest, paired over the
             same examples; taken instead of the quotient of the two above.
+        heldout_rise_undefined: Why a lineage's losses tell no such rise.
         expert_phi: Mean p (1 - p) of the expert's tokens.
         expert_mastered: Share of the expert's tokens with p above .95.
         expert_disruptive: Share of the expert's tokens with p below .05.
@@ -98,6 +99,7 @@ class AssessmentContext:
     verifier_youden_j: Evidence | None = None
     sft_rl_overlap: Evidence | None = None
     heldout_rise: Evidence | None = None
+    heldout_rise_undefined: str | None = None
     expert_phi: Evidence | None = None
     expert_mastered: Evidence | None = None
     expert_disruptive: Evidence | None = None

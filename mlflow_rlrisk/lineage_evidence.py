@@ -78,7 +78,7 @@ def with_heldout_rises(assessments: Sequence[Assessment]) -> list[Assessment]:
 
     The rise is paired over the expert examples. It belongs to this lineage, so it is written to
     the report and not kept as evidence for a later assessment of one version alone. Where the
-    smallest loss may be 0 no rise is told, and the reason is that loss.
+    smallest loss may be 0 no rise is told, and why.
 
     Args:
         assessments: Of one lineage, with a fixed budget.
@@ -96,18 +96,18 @@ def with_heldout_rises(assessments: Sequence[Assessment]) -> list[Assessment]:
     settings = config.num_resamples, config.sampling.seed, config.confidence
     try:
         rises: list[Evidence | None] = [*heldout_rises(profiles, *settings)]
-        floor = None
-    except StatisticsError:
-        least = min(profiles, key=lambda each: each.loss)
-        floor = Evidence(value=least.loss, ci_low=0.0, ci_high=least.loss, source=least.source)
-        rises = [None] * len(profiles)
-    return [_judged(each, rise, floor) for each, rise in zip(assessments, rises, strict=True)]
+        why = None
+    except StatisticsError as error:
+        rises, why = [None] * len(profiles), str(error)
+    return [_judged(each, rise, why) for each, rise in zip(assessments, rises, strict=True)]
 
 
-def _judged(assessment: Assessment, rise: Evidence | None, floor: Evidence | None) -> Assessment:
+def _judged(assessment: Assessment, rise: Evidence | None, undefined: str | None) -> Assessment:
     report = assessment.report
     context = replace(
-        assessment.context or AssessmentContext(), heldout_rise=rise, lowest_heldout_loss=floor
+        assessment.context or AssessmentContext(),
+        heldout_rise=rise,
+        heldout_rise_undefined=undefined,
     )
     judged = summarize(
         assessment.statistics,

@@ -26,8 +26,8 @@ _INSTEAD = {
 
 _GRADED_AS = "lookahead_graded_as"
 """Rewards and groups of the first updates (`graded_as`); folders of before do not have it."""
-_NAMES = frozenset(each.name for each in fields(AssessmentContext)) - {"expected_prompts_digest"}
-_NAMES |= {_GRADED_AS}
+_OF_OTHERS = {"expected_prompts_digest", "heldout_rise_undefined"}  # the RL run's, a lineage's
+_NAMES = {each.name for each in fields(AssessmentContext)} - _OF_OTHERS | {_GRADED_AS}
 
 
 def graded_as(verifier_digest: str, config: AssessmentConfig) -> str:
