@@ -114,7 +114,7 @@ test: check pytest pytest-vllm
 # Not part of test: tracing costs more than a minute there.
 gate-coverage: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/gate -n $(WORKERS) --dist loadgroup --cov=mlflow_rlrisk --cov-branch --cov-report=
-	$(BIN)/coverage report -m --fail-under=100 --include='mlflow_rlrisk/gate/*,mlflow_rlrisk/attestation*'
+	$(BIN)/coverage report -m --fail-under=100 --include='mlflow_rlrisk/gate/*,mlflow_rlrisk/attestation/*'
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m tests.benchmarks.passk

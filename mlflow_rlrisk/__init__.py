@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     )
     from mlflow_rlrisk.errors import ConfigError, ModelReferenceError, RLRiskError
     from mlflow_rlrisk.gate.trainer import verify
+    from mlflow_rlrisk.lookahead.stored_rollouts import look_ahead_from
     from mlflow_rlrisk.model_reference import ModelSource, resolve_reference
     from mlflow_rlrisk.monitor.follow import judge_source
     from mlflow_rlrisk.monitor.sources import MlflowRunSource
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from mlflow_rlrisk.prompts import PromptSet, load_prompts
     from mlflow_rlrisk.report import RiskReport
     from mlflow_rlrisk.rl_config import RLConfig, read_rl_config
-    from mlflow_rlrisk.rollout_lookahead import look_ahead_from
     from mlflow_rlrisk.sinks.html import render
     from mlflow_rlrisk.sinks.mlflow_run import log_report
     from mlflow_rlrisk.sinks.monitor_run import log_judgement
@@ -60,7 +60,7 @@ _HOME = {
     "log_checkpoint": "sinks.registry",
     "log_judgement": "sinks.monitor_run",
     "log_report": "sinks.mlflow_run",
-    "look_ahead_from": "rollout_lookahead",
+    "look_ahead_from": "lookahead.stored_rollouts",
     "read_rl_config": "rl_config",
     "render": "sinks.html",
     "resolve_reference": "model_reference",

@@ -1,7 +1,7 @@
 """The front door: assess a checkpoint, or judge stored rollouts again.
 
 Importing it costs nothing, so that the package can offer both functions by name; the stages are
-wired in ``wiring.py``, which is loaded at the first call.
+wired in ``assessment/wiring.py``, which is loaded at the first call.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mlflow_rlrisk.assessment.observer import Observer
     from mlflow_rlrisk.config import AssessmentConfig, LookaheadConfig, PolicyConfig
     from mlflow_rlrisk.evidence import AssessmentContext
-    from mlflow_rlrisk.observer import Observer
     from mlflow_rlrisk.report_record import RiskReport
 
 LOOKAHEAD = "look ahead"
@@ -60,7 +60,7 @@ def assess(
     Raises:
         RLRiskError: Something cannot be used or failed; each says what is needed.
     """
-    from mlflow_rlrisk.wiring import run_assessment
+    from mlflow_rlrisk.assessment.wiring import run_assessment
 
     if lookahead is not None:
         _refuse_lookahead(model, config, out_dir)
@@ -82,7 +82,7 @@ def assess(
     )
     if lookahead is None:
         return assessment.report
-    from mlflow_rlrisk.rollout_lookahead import with_lookahead
+    from mlflow_rlrisk.lookahead.stored_rollouts import with_lookahead
 
     if observer is not None:
         observer.stage(LOOKAHEAD)
@@ -132,7 +132,7 @@ def rescore(
         RolloutStoreError: Rollouts or grades are missing or damaged.
         RLRiskError: The verifier cannot be used.
     """
-    from mlflow_rlrisk.wiring import rescore_stored
+    from mlflow_rlrisk.assessment.wiring import rescore_stored
 
     return rescore_stored(
         folder,

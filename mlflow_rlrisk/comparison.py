@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mlflow_rlrisk.errors import ComparabilityError
-from mlflow_rlrisk.metrics_catalogue import PREFIX, pass_at_k_name
+from mlflow_rlrisk.metrics.catalogue import PREFIX, pass_at_k_name
 from mlflow_rlrisk.report_record import TEMPLATED, Metric, RiskLevel, RiskReport
 from mlflow_rlrisk.statistics.ranks import TIE_DIGITS
 

@@ -306,7 +306,7 @@ DEFAULT_COMPONENTS: dict[str, ComponentConfig] = {
     "mismatch": ComponentConfig(ok=0.01, bad=0.1, weight=0.4),
     "lookahead": ComponentConfig(ok=0.5, bad=0.0, weight=0.0),
 }
-"""The documented, uncalibrated index; source and scope of each stand in ``thresholds.py``."""
+"""The documented, uncalibrated index; source and scope of each stand in ``thresholds``."""
 
 
 class CalibrationUse(Settings):

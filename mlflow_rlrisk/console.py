@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlflow_rlrisk.observer import Plan
+from mlflow_rlrisk.assessment.observer import Plan
 from mlflow_rlrisk.records import PromptStatistics
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mlflow_rlrisk.errors import PromptSetError
+from mlflow_rlrisk.metrics.success_columns import success_counts, undefined_success_reason
 from mlflow_rlrisk.records import PromptStatistics
 from mlflow_rlrisk.statistics.shares import band_probability
-from mlflow_rlrisk.success_columns import success_counts, undefined_success_reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,9 +25,9 @@ from mlflow.models.evaluation import EvaluationResult, ModelEvaluator
 from mlflow_rlrisk.evaluator_settings import Settings, known_keys
 
 if TYPE_CHECKING:
+    from mlflow_rlrisk.assessment.wiring import Assessment
     from mlflow_rlrisk.model_reference import ModelSource
     from mlflow_rlrisk.sinks.mlflow_run import LoggedReport
-    from mlflow_rlrisk.wiring import Assessment
 
 logger = logging.getLogger(__name__)
 
@@ -179,13 +179,13 @@ def _is_registered(settings: Settings, source: "ModelSource") -> bool:
 
 
 def _assess(settings: Settings, source: "ModelSource", dataset: Any, folder: Path) -> "Assessment":
+    from mlflow_rlrisk.assessment.observer import SilentObserver
+    from mlflow_rlrisk.assessment.wiring import run_assessment
     from mlflow_rlrisk.console import ConsoleObserver, progress
     from mlflow_rlrisk.evidence import AssessmentContext
-    from mlflow_rlrisk.observer import SilentObserver
+    from mlflow_rlrisk.lookahead.stored_rollouts import with_lookahead
     from mlflow_rlrisk.overlap import overlap_evidence, overlap_with
     from mlflow_rlrisk.prompts import load_prompts
-    from mlflow_rlrisk.rollout_lookahead import with_lookahead
-    from mlflow_rlrisk.wiring import run_assessment
 
     prompts, context = dataset, None
     if settings.sft_data is not None:

@@ -3,16 +3,16 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from mlflow_rlrisk.assessment.wiring import REPORT, Assessment
 from mlflow_rlrisk.errors import StatisticsError
 from mlflow_rlrisk.evidence import AssessmentContext, Evidence
-from mlflow_rlrisk.expert_profile import heldout_rises
+from mlflow_rlrisk.experts.profile import heldout_rises
 from mlflow_rlrisk.lineage import LineageMember
 from mlflow_rlrisk.lineage.scaling import Context, Rescaling, TokenLogprobs, find_rescalings
 from mlflow_rlrisk.records import UNKNOWN_TOKEN
 from mlflow_rlrisk.report import summarize
-from mlflow_rlrisk.rollout_shards import write_text_atomically
-from mlflow_rlrisk.rollout_store import RolloutStore
-from mlflow_rlrisk.wiring import REPORT, Assessment
+from mlflow_rlrisk.rollouts.shards import write_text_atomically
+from mlflow_rlrisk.rollouts.store import RolloutStore
 
 MAX_PROMPTS, MAX_DEPTH = 50, 6
 """Prompts and first tokens of each answer that are compared; equal answers part early."""

@@ -2,21 +2,21 @@
 
 from dataclasses import replace
 
-from mlflow_rlrisk.checkpoint_files import find_layout, read_config
-from mlflow_rlrisk.config import AssessmentConfig
-from mlflow_rlrisk.errors import ConfigError
-from mlflow_rlrisk.model_reference import resolve_reference
-from mlflow_rlrisk.rescored_rollouts import (
+from mlflow_rlrisk.assessment.rescored import (
     quantization,
     refuse_other_weights,
     refuse_unscorable,
     rescore_mismatch,
 )
-from mlflow_rlrisk.rollout_shards import write_text_atomically
+from mlflow_rlrisk.assessment.wiring import REPORT, Assessment, rescore_stored
+from mlflow_rlrisk.checkpoint.files import find_layout, read_config
+from mlflow_rlrisk.config import AssessmentConfig
+from mlflow_rlrisk.errors import ConfigError
+from mlflow_rlrisk.model_reference import resolve_reference
+from mlflow_rlrisk.rollouts.shards import write_text_atomically
 from mlflow_rlrisk.samplers.openai import OpenAISampler
 from mlflow_rlrisk.samplers.ray_options import RayOptions
 from mlflow_rlrisk.train_inference_mismatch import MismatchReport
-from mlflow_rlrisk.wiring import REPORT, Assessment, rescore_stored
 
 
 def require_scorable(model: str, config: AssessmentConfig) -> None:

@@ -221,7 +221,7 @@ class RiskReport:
         risk_level: The verdict.
         reasons: Sentences with figures and the source of the line that was crossed.
         next_steps: What to do; at least one whenever the level is not ``low``.
-        metrics: Aggregates by full name; see ``metrics_catalogue.py``.
+        metrics: Aggregates by full name; see ``metrics/catalogue.py``.
         undefined: Why a metric is absent, by full name.
         level_probabilities: Share of bootstrap replicates that come out at each level; empty
             when the level is ``unknown``.

@@ -15,12 +15,12 @@ import numpy.typing as npt
 
 from mlflow_rlrisk.errors import StatisticsError
 from mlflow_rlrisk.evidence import Evidence
+from mlflow_rlrisk.forward.teacher_forced import TeacherForcedScorer, TokenScores
 from mlflow_rlrisk.records import Prompt, Rollout, RolloutGroup
 from mlflow_rlrisk.report_record import Metric
 from mlflow_rlrisk.statistics.bootstrap import PromptBootstrap
 from mlflow_rlrisk.statistics.mismatch import LogprobMismatch, logprob_mismatch, mismatch_sums
 from mlflow_rlrisk.statistics.prompt_intervals import ratio_interval
-from mlflow_rlrisk.teacher_forced import TeacherForcedScorer, TokenScores
 
 TRAINER_NAMES = {
     "kl": "rollout_corr/kl",

@@ -10,7 +10,7 @@ from functools import partial
 
 from mlflow_rlrisk import ConfigError, ModelReferenceError, RLRiskError, resolve_reference
 from mlflow_rlrisk.attestation import sign_override
-from mlflow_rlrisk.attestation_keys import SigningKey
+from mlflow_rlrisk.attestation.keys import SigningKey
 from mlflow_rlrisk.errors import AttestationError, CheckpointError
 from mlflow_rlrisk.gate.client import load_bar
 from mlflow_rlrisk.gate.overrides import draw_up

@@ -103,7 +103,7 @@ def serve(
 
 def _check_keys(role: Role, signing_keys: Sequence[Path]) -> None:
     """Find out at the start whether the keys can be used, and by whom."""
-    from mlflow_rlrisk.attestation_keys import SigningKey
+    from mlflow_rlrisk.attestation.keys import SigningKey
 
     if role == "signer" and not signing_keys:
         raise ConfigError("signing_key", None, "a signer needs --signing-key FILE")

@@ -23,7 +23,7 @@ from typing import Any
 from sqlalchemy.exc import SQLAlchemyError
 
 from mlflow_rlrisk import ConfigError
-from mlflow_rlrisk.attestation_keys import SigningKey
+from mlflow_rlrisk.attestation.keys import SigningKey
 from service.database import open_database
 from service.settings import ServiceSettings
 from service.signer_client import check_peer, default_socket, read_line, short_address

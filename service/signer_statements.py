@@ -23,7 +23,7 @@ from mlflow_rlrisk import (
     load_prompts,
     resolve_reference,
 )
-from mlflow_rlrisk.attestation_keys import SigningKey
+from mlflow_rlrisk.attestation.keys import SigningKey
 from mlflow_rlrisk.errors import AttestationError, ReportError
 from mlflow_rlrisk.gate.client import registry_name
 from mlflow_rlrisk.sinks.attest import attest

@@ -4,12 +4,12 @@ from typing import Any
 
 import numpy as np
 
-from mlflow_rlrisk.aggregate import Aggregates
-from mlflow_rlrisk.components import CORE, STARVED, Quantities, assess_components
 from mlflow_rlrisk.config import AssessmentConfig, PolicyConfig
 from mlflow_rlrisk.evidence import AssessmentContext
+from mlflow_rlrisk.metrics.aggregate import Aggregates
 from mlflow_rlrisk.report import Metric
 from mlflow_rlrisk.risk import Judgement, judge
+from mlflow_rlrisk.risk.components import CORE, STARVED, Quantities, assess_components
 
 HEALTHY = {
     "starvation": 0.95,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import integrate, special, stats
 
-from mlflow_rlrisk.budget import is_decided, plan_rounds
+from mlflow_rlrisk.assessment.budget import is_decided, plan_rounds
 from mlflow_rlrisk.config import AssessmentConfig, PolicyConfig, SamplingConfig
 from mlflow_rlrisk.report import Provenance, RiskReport, summarize
 from tests.prompt_statistics import DIGESTS, prompts

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from mlflow_rlrisk.assessment_inputs import AssessmentInputs
+from mlflow_rlrisk.assessment.inputs import AssessmentInputs
 from mlflow_rlrisk.calibration import CalibrationRecord
 from mlflow_rlrisk.errors import RLRiskError, StatisticsError
 from mlflow_rlrisk.evidence import AssessmentContext, Evidence
 from mlflow_rlrisk.report_record import RiskReport
-from mlflow_rlrisk.rollout_store import RolloutStore
-from mlflow_rlrisk.stored_evidence import with_stored_evidence
+from mlflow_rlrisk.rollouts.evidence import with_stored_evidence
+from mlflow_rlrisk.rollouts.store import RolloutStore
 
 READERS: dict[str, Callable[[Path], object]] = {
     "inputs.json": AssessmentInputs.load,

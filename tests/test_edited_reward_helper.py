@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from mlflow_rlrisk.assessment.wiring import Assessment, run_assessment
 from mlflow_rlrisk.comparison import check_comparable
 from mlflow_rlrisk.errors import ComparabilityError
 from mlflow_rlrisk.verifiers.process import WorkerProcess
-from mlflow_rlrisk.wiring import Assessment, run_assessment
 from tests.tiny_assessments import quick, sums, timeless
 from tests.tiny_models import write_llama
 

@@ -13,16 +13,16 @@ import pytest
 from click.testing import CliRunner
 
 from mlflow_rlrisk.assess import assess, rescore
-from mlflow_rlrisk.assessment_inputs import AssessmentInputs
+from mlflow_rlrisk.assessment.inputs import AssessmentInputs
+from mlflow_rlrisk.assessment.rescored import open_rollouts, rescore_mismatch
 from mlflow_rlrisk.commands.assessment import assess as assess_command
 from mlflow_rlrisk.commands.mismatch import mismatch
 from mlflow_rlrisk.config import AssessmentConfig, SamplingConfig
 from mlflow_rlrisk.errors import ComparabilityError, ConfigError, RolloutStoreError, StatisticsError
 from mlflow_rlrisk.mismatch_evidence import require_same_weights, require_scorable
 from mlflow_rlrisk.records import RolloutGroup
-from mlflow_rlrisk.rescored_rollouts import open_rollouts, rescore_mismatch
-from mlflow_rlrisk.rollout_store import RolloutStore
-from mlflow_rlrisk.stored_evidence import EVIDENCE
+from mlflow_rlrisk.rollouts.evidence import EVIDENCE
+from mlflow_rlrisk.rollouts.store import RolloutStore
 from mlflow_rlrisk.train_inference_mismatch import MismatchReport
 from tests.tiny_models import close_prompts, write_llama
 

@@ -9,7 +9,7 @@ import click
 import pytest
 
 from mlflow_rlrisk.cli import cli
-from mlflow_rlrisk.metrics_catalogue import CATALOGUE
+from mlflow_rlrisk.metrics.catalogue import CATALOGUE
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -13,9 +13,9 @@ import pytest
 from click.testing import CliRunner
 
 from mlflow_rlrisk.checkpoint import open_checkpoint
+from mlflow_rlrisk.checkpoint.safetensors_header import read_header
 from mlflow_rlrisk.cli import cli
 from mlflow_rlrisk.errors import CheckpointError, ConfigError
-from mlflow_rlrisk.safetensors_header import read_header
 from mlflow_rlrisk.samplers.endpoint.vllm_server import server_command
 from mlflow_rlrisk.samplers.vllm_recorder.in_band import IN_BAND
 from tests.tiny_assessments import is_running, start_rlrisk

@@ -42,8 +42,8 @@ from examples.study.tasks import TASKS
 from examples.study.verdicts import level_now
 from mlflow_rlrisk.assess import assess
 from mlflow_rlrisk.demo.train import single_thread
-from mlflow_rlrisk.luck import AGREEMENT
 from mlflow_rlrisk.report_record import Metric, RiskLevel
+from mlflow_rlrisk.risk.luck import AGREEMENT
 from mlflow_rlrisk.statistics import auroc
 
 HEADROOM_FROM = 4.0

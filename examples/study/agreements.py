@@ -13,8 +13,8 @@ from typing_extensions import TypedDict
 
 from examples.study.predictors import RESULTS, report_of
 from examples.study.rows import PairRow
-from mlflow_rlrisk.luck import AGREEMENT
 from mlflow_rlrisk.report_record import Metric
+from mlflow_rlrisk.risk.luck import AGREEMENT
 
 FILE = "agreement.jsonl"
 

@@ -23,8 +23,8 @@ from mlflow_rlrisk.assess import assess, rescore
 from mlflow_rlrisk.config import LookaheadConfig
 from mlflow_rlrisk.demo.train import single_thread
 from mlflow_rlrisk.errors import StatisticsError
-from mlflow_rlrisk.rollout_lookahead import look_ahead_from
-from mlflow_rlrisk.stored_evidence import keep_evidence
+from mlflow_rlrisk.lookahead.stored_rollouts import look_ahead_from
+from mlflow_rlrisk.rollouts.evidence import keep_evidence
 
 FILE = "lookahead.jsonl"
 STEPS = 8

@@ -13,14 +13,14 @@ from examples.study.agreements import agreement_of
 from examples.study.predictors import report_of
 from examples.study.rows import PairRow
 from examples.study.scoring import PRIMARY, Study
-from mlflow_rlrisk.aggregate import aggregate
-from mlflow_rlrisk.components import Quantities, assess_components
 from mlflow_rlrisk.config import PolicyConfig
 from mlflow_rlrisk.evidence import AssessmentContext
-from mlflow_rlrisk.luck import AGREEMENT, luck_line
+from mlflow_rlrisk.metrics.aggregate import aggregate
 from mlflow_rlrisk.records import PromptStatistics
 from mlflow_rlrisk.report_record import Metric, RiskLevel, RiskReport
 from mlflow_rlrisk.risk import Judgement, judge
+from mlflow_rlrisk.risk.components import Quantities, assess_components
+from mlflow_rlrisk.risk.luck import AGREEMENT, luck_line
 
 NO_LUCK = {"low_agreement_from": 0.0, "low_headroom_from": 0.0}
 """The lines of what may be luck, not asked for: the rules until the eleventh test."""

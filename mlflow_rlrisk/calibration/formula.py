@@ -8,9 +8,9 @@ import hashlib
 import json
 from collections.abc import Mapping
 
-from mlflow_rlrisk.components import reading_of
 from mlflow_rlrisk.config import ComponentConfig
 from mlflow_rlrisk.errors import StatisticsError
+from mlflow_rlrisk.risk.components import reading_of
 from mlflow_rlrisk.statistics.severity import noisy_or, ramp
 
 RULE = (

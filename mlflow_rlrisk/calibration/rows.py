@@ -14,8 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from mlflow_rlrisk.calibration.formula import index_of
 from mlflow_rlrisk.config import ComponentConfig
 from mlflow_rlrisk.errors import ConfigError, PromptSetError, StatisticsError
-from mlflow_rlrisk.metrics_catalogue import spec_of
-from mlflow_rlrisk.prompt_sources import parse_json
+from mlflow_rlrisk.metrics.catalogue import spec_of
+from mlflow_rlrisk.prompts.sources import parse_json
 
 FAILED_RULE = (
     "half of the checkpoint's runs or more failed; a run failed where it is recorded as failed or "

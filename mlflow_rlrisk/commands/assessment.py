@@ -14,12 +14,12 @@ from mlflow_rlrisk.commands.signing import Signer, find_signer, signing_options
 from mlflow_rlrisk.result_lines import report_lines
 
 if TYPE_CHECKING:
+    from mlflow_rlrisk.assessment.wiring import Assessment
     from mlflow_rlrisk.config import LookaheadConfig
     from mlflow_rlrisk.evidence import AssessmentContext
     from mlflow_rlrisk.policy import Decision
     from mlflow_rlrisk.prompts import PromptSet
     from mlflow_rlrisk.report import RiskReport
-    from mlflow_rlrisk.wiring import Assessment
 
 DEFAULT_OUT = "rlrisk-out"
 
@@ -121,7 +121,7 @@ def assess_one(
     lookahead: "LookaheadConfig | None" = None,
 ) -> "Assessment":
     """Assess MODEL with the options of the command line, showing the progress."""
-    from mlflow_rlrisk.wiring import run_assessment
+    from mlflow_rlrisk.assessment.wiring import run_assessment
 
     prompts, context = _inputs(settings["prompts"], settings["mapping"], settings["sft_data"])
     observer = console.ConsoleObserver()
@@ -162,7 +162,7 @@ def _compared(assessment: "Assessment", as_json: bool) -> "Assessment":
 def _looked_ahead(assessment: "Assessment", run: "LookaheadConfig", as_json: bool) -> "Assessment":
     """The assessment judged with the run's first updates, which are printed."""
     from mlflow_rlrisk.commands.lookahead import lookahead_lines, write_lookahead
-    from mlflow_rlrisk.rollout_lookahead import with_lookahead
+    from mlflow_rlrisk.lookahead.stored_rollouts import with_lookahead
 
     with console.progress("first updates") as shown:
         judged, found = with_lookahead(assessment, run, shown)
@@ -195,7 +195,7 @@ def _inputs(
 
 def write_page(assessment: "Assessment") -> str:
     """Render the report page and put it beside the rollouts."""
-    from mlflow_rlrisk.rollout_shards import write_text_atomically
+    from mlflow_rlrisk.rollouts.shards import write_text_atomically
     from mlflow_rlrisk.sinks.html import render
     from mlflow_rlrisk.sinks.kept_figures import render_beside
 

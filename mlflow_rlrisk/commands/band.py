@@ -40,12 +40,12 @@ def band(
     Every column is kept as it came. An equally large control that was not filtered is written
     to NAME.control.jsonl: without it the filter's own effect cannot be told.
     """
-    from mlflow_rlrisk.assessment_inputs import AssessmentInputs
+    from mlflow_rlrisk.assessment.inputs import AssessmentInputs
+    from mlflow_rlrisk.assessment.stored import stored_groups
     from mlflow_rlrisk.difficulty_band import select_band
     from mlflow_rlrisk.measure import measure
-    from mlflow_rlrisk.prompt_sources import JSON_SUFFIXES
-    from mlflow_rlrisk.rollout_shards import write_text_atomically
-    from mlflow_rlrisk.stored_assessment import stored_groups
+    from mlflow_rlrisk.prompts.sources import JSON_SUFFIXES
+    from mlflow_rlrisk.rollouts.shards import write_text_atomically
 
     target = Path(out)
     if target.suffix.lower() not in JSON_SUFFIXES:

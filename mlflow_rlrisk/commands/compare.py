@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlflow_rlrisk import console
+from mlflow_rlrisk.checkpoint.safetensors_header import unique_keys
 from mlflow_rlrisk.commands.assessment import DEFAULT_OUT, assess_one, check_writable, write_page
 from mlflow_rlrisk.commands.options import assessment_options, json_option
 from mlflow_rlrisk.commands.output import OK, tell
 from mlflow_rlrisk.commands.siblings import place_of, refuse_rounds, refuse_unlike
 from mlflow_rlrisk.errors import ConfigError
 from mlflow_rlrisk.result_lines import comparison_lines, lineage_lines
-from mlflow_rlrisk.safetensors_header import unique_keys
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from mlflow_rlrisk.assessment.wiring import Assessment
     from mlflow_rlrisk.lineage import LineageReport
-    from mlflow_rlrisk.wiring import Assessment
 
 
 @click.command()
@@ -205,7 +205,7 @@ def _trace(
 
 
 def _write(root: Path, lineage: "LineageReport", page: str) -> None:
-    from mlflow_rlrisk.rollout_shards import write_text_atomically
+    from mlflow_rlrisk.rollouts.shards import write_text_atomically
 
     text = json.dumps(lineage.to_dict(), ensure_ascii=False, allow_nan=False)
     write_text_atomically(root / "lineage.json", text)

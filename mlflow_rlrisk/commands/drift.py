@@ -14,8 +14,8 @@ from mlflow_rlrisk.commands.siblings import place_of, refuse_rounds, refuse_unli
 from mlflow_rlrisk.result_lines import drift_lines
 
 if TYPE_CHECKING:
-    from mlflow_rlrisk.expert_profile import ExpertProfile
-    from mlflow_rlrisk.wiring import Assessment
+    from mlflow_rlrisk.assessment.wiring import Assessment
+    from mlflow_rlrisk.experts.profile import ExpertProfile
 
 
 @click.command()
@@ -50,8 +50,8 @@ def drift(
     the reward with the largest change that the divergence allows; drift.html in --out draws it.
     """
     from mlflow_rlrisk.checkpoint import open_checkpoint
-    from mlflow_rlrisk.drift_measurement import measure_drift
-    from mlflow_rlrisk.rollout_shards import write_text_atomically
+    from mlflow_rlrisk.drift.measurement import measure_drift
+    from mlflow_rlrisk.rollouts.shards import write_text_atomically
     from mlflow_rlrisk.sinks.drift_page import render_drift
 
     if register:
@@ -89,9 +89,9 @@ def _profile(
     base: str, settings: dict[str, Any], measured: "Assessment", root: Path
 ) -> "ExpertProfile":
     """How the base sees the expert data, under the settings of the assessments."""
+    from mlflow_rlrisk.assessment.expert_scoring import expert_profile, store_profile
     from mlflow_rlrisk.checkpoint import open_checkpoint
-    from mlflow_rlrisk.expert_examples import load_expert
-    from mlflow_rlrisk.expert_scoring import expert_profile, store_profile
+    from mlflow_rlrisk.experts.examples import load_expert
 
     console.say(f"score expert data with {base}")
     checkpoint = open_checkpoint(base, allow_pickle=settings["allow_pickle"])

@@ -130,7 +130,7 @@ def override(model: str, alias: str | None, stage: str | None, as_json: bool, **
 
     Bound to the content, the alias and the time; never lifts a signature that does not hold.
     """
-    from mlflow_rlrisk.attestation_keys import SigningKey, key_path
+    from mlflow_rlrisk.attestation.keys import SigningKey, key_path
     from mlflow_rlrisk.gate import overrides
     from mlflow_rlrisk.gate.client import load_bar
 

@@ -9,7 +9,7 @@ import click
 from mlflow_rlrisk.commands.options import json_option
 from mlflow_rlrisk.commands.output import INCONCLUSIVE, OK, tell
 from mlflow_rlrisk.errors import ConfigError, PromptSetError
-from mlflow_rlrisk.prompt_sources import parse_json
+from mlflow_rlrisk.prompts.sources import parse_json
 
 MAX_SOURCE_BYTES = 8 << 20
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from mlflow_rlrisk.attestation_keys import (
+from mlflow_rlrisk.attestation.keys import (
     KeyRing,
     PublicKey,
     SigningKey,

@@ -58,8 +58,8 @@ def lookahead(
     float32: 16 bytes a parameter.
     """
     from mlflow_rlrisk.config import LookaheadConfig
+    from mlflow_rlrisk.lookahead.stored_rollouts import look_ahead_from
     from mlflow_rlrisk.rl_config import read_rl_config
-    from mlflow_rlrisk.rollout_lookahead import look_ahead_from
 
     given = {name: value for name, value in settings.items() if value is not None}
     if rl_config is None:
@@ -84,7 +84,7 @@ def lookahead(
 
 def _say_what_differs(described: "RLConfig", folder: Path) -> None:
     """The rollouts are those that are there, in their groups, whatever the run will sample."""
-    from mlflow_rlrisk.assessment_inputs import AssessmentInputs
+    from mlflow_rlrisk.assessment.inputs import AssessmentInputs
     from mlflow_rlrisk.run_settings import checked_settings, settings_of
 
     assessed = settings_of(AssessmentInputs.load(folder).config)
@@ -95,7 +95,7 @@ def _say_what_differs(described: "RLConfig", folder: Path) -> None:
 
 def write_lookahead(folder: Path, found: "Lookahead | None") -> None:
     """Put the figures beside the rollouts; without any, take away those of a run before."""
-    from mlflow_rlrisk.rollout_shards import write_text_atomically
+    from mlflow_rlrisk.rollouts.shards import write_text_atomically
 
     if found is None:
         (folder / RESULT).unlink(missing_ok=True)

@@ -51,7 +51,7 @@ def mismatch(rollouts: str, model: str | None, as_json: bool, **settings: Any) -
     MODEL defaults to the one that was assessed. An assessment's folder keeps the figure, and
     `rlrisk rescore` and `rlrisk assess` count it; `rlrisk assess --mismatch` does both at once.
     """
-    from mlflow_rlrisk.rescored_rollouts import rescore_mismatch
+    from mlflow_rlrisk.assessment.rescored import rescore_mismatch
 
     source = Path(rollouts)
     report = rescore_mismatch(source, model, **settings)
@@ -63,7 +63,7 @@ def mismatch(rollouts: str, model: str | None, as_json: bool, **settings: Any) -
 
 def write_mismatch(folder: Path, report: "MismatchReport") -> None:
     """Put the comparison beside the rollouts."""
-    from mlflow_rlrisk.rollout_shards import write_text_atomically
+    from mlflow_rlrisk.rollouts.shards import write_text_atomically
 
     text = json.dumps(report.to_dict(), ensure_ascii=False, allow_nan=False)
     write_text_atomically(folder / RESULT, text)

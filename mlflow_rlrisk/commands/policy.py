@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import yaml
 
-from mlflow_rlrisk.attestation_keys import ring_path
+from mlflow_rlrisk.attestation.keys import ring_path
 from mlflow_rlrisk.commands.output import OK
 
 DEFAULT_ALIAS = "rl-ready"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mlflow_rlrisk import console
-from mlflow_rlrisk.attestation_keys import KEY_VARIABLE, SigningKey, key_path
+from mlflow_rlrisk.attestation.keys import KEY_VARIABLE, SigningKey, key_path
 from mlflow_rlrisk.commands.options import grouped, key_option
 from mlflow_rlrisk.content import plain_files
 from mlflow_rlrisk.errors import AttestationError

@@ -17,7 +17,7 @@ from mlflow_rlrisk.demo.make_data import EXPERT
 from mlflow_rlrisk.demo.tokenizer import load_tokenizer
 from mlflow_rlrisk.demo.train import read_examples, shuffled_epochs, single_thread, train_epoch
 from mlflow_rlrisk.errors import ConfigError
-from mlflow_rlrisk.rollout_shards import write_text_atomically
+from mlflow_rlrisk.rollouts.shards import write_text_atomically
 
 DEPTHS = (1, 5, 25, 125)
 """Epochs over the expert set."""

@@ -16,7 +16,7 @@ from mlflow_rlrisk.demo.make_data import RL
 from mlflow_rlrisk.demo.task import MAX_NEW_TOKENS, reward
 from mlflow_rlrisk.demo.tokenizer import load_tokenizer
 from mlflow_rlrisk.demo.train import single_thread
-from mlflow_rlrisk.rollout_shards import write_text_atomically
+from mlflow_rlrisk.rollouts.shards import write_text_atomically
 
 GROUP_SIZE = 8
 PROMPTS_PER_STEP = 32

@@ -17,7 +17,7 @@ from mlflow_rlrisk.demo.make_data import RL
 from mlflow_rlrisk.demo.task import MAX_NEW_TOKENS
 from mlflow_rlrisk.errors import ReportError
 from mlflow_rlrisk.report_record import RiskReport
-from mlflow_rlrisk.rollout_shards import write_text_atomically
+from mlflow_rlrisk.rollouts.shards import write_text_atomically
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion

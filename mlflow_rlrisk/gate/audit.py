@@ -9,7 +9,7 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from mlflow_rlrisk.attestation_keys import to_text
+from mlflow_rlrisk.attestation.keys import to_text
 from mlflow_rlrisk.errors import AuditError
 from mlflow_rlrisk.gate.audit_entries import GENESIS, Entry, Recorded, checked_chain
 from mlflow_rlrisk.gate.audit_tables import HEAD, LOG, append_last, prepare

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from mlflow_rlrisk.attestation_envelope import canonical_json
+from mlflow_rlrisk.attestation.envelope import canonical_json
 from mlflow_rlrisk.errors import AuditError
 
 GENESIS = "0" * 64

@@ -10,7 +10,7 @@ from dataclasses import asdict, fields
 
 import sqlalchemy as sa
 
-from mlflow_rlrisk.attestation_envelope import canonical_json
+from mlflow_rlrisk.attestation.envelope import canonical_json
 from mlflow_rlrisk.errors import AuditError
 from mlflow_rlrisk.gate.audit_entries import GENESIS, Entry, chained
 

@@ -22,8 +22,8 @@ from mlflow_rlrisk.attestation import (
     verify_attestation,
     verify_override,
 )
-from mlflow_rlrisk.attestation_envelope import canonical_json
-from mlflow_rlrisk.attestation_keys import to_moment
+from mlflow_rlrisk.attestation.envelope import canonical_json
+from mlflow_rlrisk.attestation.keys import to_moment
 from mlflow_rlrisk.content import FileEntry, content_digest
 from mlflow_rlrisk.errors import AttestationError
 from mlflow_rlrisk.gate.promotion_policy import (

@@ -19,8 +19,8 @@ from mlflow_rlrisk.attestation import (
     sign_override,
     verify_override,
 )
-from mlflow_rlrisk.attestation_envelope import add_signature
-from mlflow_rlrisk.attestation_keys import SigningKey, to_text
+from mlflow_rlrisk.attestation.envelope import add_signature
+from mlflow_rlrisk.attestation.keys import SigningKey, to_text
 from mlflow_rlrisk.content import FileEntry, hash_folder
 from mlflow_rlrisk.errors import AttestationError, ConfigError
 from mlflow_rlrisk.gate.client import find_version, mlflow_refusals, place_of

@@ -16,8 +16,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from mlflow_rlrisk.attestation_envelope import canonical_json
-from mlflow_rlrisk.attestation_keys import KeyRing
+from mlflow_rlrisk.attestation.envelope import canonical_json
+from mlflow_rlrisk.attestation.keys import KeyRing
 from mlflow_rlrisk.config import PolicyConfig
 from mlflow_rlrisk.errors import ConfigError
 from mlflow_rlrisk.gate.names import matches, readable

@@ -12,7 +12,7 @@ from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 
-from mlflow_rlrisk.attestation_keys import ring_path
+from mlflow_rlrisk.attestation.keys import ring_path
 from mlflow_rlrisk.content import FileEntry, hash_folder
 from mlflow_rlrisk.errors import CheckpointError, ModelReferenceError, PromotionRefusedError
 from mlflow_rlrisk.gate.client import (

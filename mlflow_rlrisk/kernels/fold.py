@@ -8,9 +8,10 @@ Keeping ``t`` relative to ``m`` loses no digits where logits are large (Milakov 
 
 import functools
 import logging
-import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
+
+from mlflow_rlrisk.kernels.powers_of_two import BITS
 
 if TYPE_CHECKING:
     import torch
@@ -22,9 +23,6 @@ Fold = Callable[
 
 LOWEST = -1e4
 """Distance to the maximum, nats, that stands for a masked logit: ``exp`` of it is exactly 0."""
-
-BITS = 1.0 / math.log(2.0)
-"""Bits in a nat. Powers of 2 cost half of what exponentials do on a CPU."""
 
 logger = logging.getLogger(__name__)
 

@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from mlflow_rlrisk.advice import LEAST_LOSS, MOST_SOLVED
 from mlflow_rlrisk.comparison import Comparison, RankedReport
 from mlflow_rlrisk.lineage.measures import Measure
 from mlflow_rlrisk.lineage.pairs import Pair, PairOrder
 from mlflow_rlrisk.lineage.scaling import Rescaling
 from mlflow_rlrisk.lineage.table import ENTROPY, HELDOUT, PASS_AT_1, SIGNAL, LineageTable
-from mlflow_rlrisk.metrics_catalogue import PREFIX
+from mlflow_rlrisk.metrics.catalogue import PREFIX
 from mlflow_rlrisk.report import RiskLevel
+from mlflow_rlrisk.report.advice import LEAST_LOSS, MOST_SOLVED
 
 MAX_STEPS = 3
 """Steps that are told of the best pass@1, where another version is to start from."""

@@ -15,11 +15,11 @@ import numpy as np
 
 from mlflow_rlrisk.lineage.measures import Estimate, FloatArray, mean_estimate
 from mlflow_rlrisk.lineage.table import LineageMember
+from mlflow_rlrisk.metrics.success_columns import success_counts
 from mlflow_rlrisk.statistics.bootstrap import PromptBootstrap
 from mlflow_rlrisk.statistics.counts import IntVector
 from mlflow_rlrisk.statistics.multiple import fisher_p_values, holm_adjusted
 from mlflow_rlrisk.statistics.passk import pass_at_k
-from mlflow_rlrisk.success_columns import success_counts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

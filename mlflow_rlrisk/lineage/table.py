@@ -12,17 +12,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from mlflow_rlrisk.columns import PromptColumns
 from mlflow_rlrisk.comparison import check_comparable
 from mlflow_rlrisk.errors import ComparabilityError
-from mlflow_rlrisk.expert_profile import ExpertProfile, check_same_experts
+from mlflow_rlrisk.experts.profile import ExpertProfile, check_same_experts
 from mlflow_rlrisk.lineage.measures import Measure
-from mlflow_rlrisk.metrics_catalogue import PREFIX, pass_at_k_name
+from mlflow_rlrisk.metrics.catalogue import PREFIX, pass_at_k_name
+from mlflow_rlrisk.metrics.columns import PromptColumns
+from mlflow_rlrisk.metrics.sampling_columns import add_sampling_columns
+from mlflow_rlrisk.metrics.success_columns import add_success_columns
 from mlflow_rlrisk.records import PromptStatistics
 from mlflow_rlrisk.report import RiskReport
-from mlflow_rlrisk.sampling_columns import add_sampling_columns
 from mlflow_rlrisk.statistics.bootstrap import PromptBootstrap, jackknife_ratios
-from mlflow_rlrisk.success_columns import add_success_columns
 
 PASS_AT_1 = pass_at_k_name(1)
 ENTROPY = PREFIX + "token_entropy"

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mlflow_rlrisk import dataset_folders
 from mlflow_rlrisk.errors import PromptSetError
-from mlflow_rlrisk.prompt_schemas import chat_from_text
-from mlflow_rlrisk.prompt_sources import JSON_SUFFIXES, PARQUET_SUFFIXES, parse_json, read_table
+from mlflow_rlrisk.prompts import dataset_folders
+from mlflow_rlrisk.prompts.schemas import chat_from_text
+from mlflow_rlrisk.prompts.sources import JSON_SUFFIXES, PARQUET_SUFFIXES, parse_json, read_table
 from mlflow_rlrisk.records import Message, Prompt
 
 COLUMNS = (

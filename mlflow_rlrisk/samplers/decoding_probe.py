@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlflow_rlrisk.errors import CheckpointError
-from mlflow_rlrisk.forward_probe import distance, largest_distance, probe_ids
+from mlflow_rlrisk.forward.probe import distance, largest_distance, probe_ids
 from mlflow_rlrisk.samplers.decoding import DecodedStep, Decoder, Wave
 from mlflow_rlrisk.samplers.token_choice import TokenChooser
 

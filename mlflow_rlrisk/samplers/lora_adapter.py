@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlflow_rlrisk.checkpoint_files import hash_files
+from mlflow_rlrisk.checkpoint.files import hash_files
+from mlflow_rlrisk.checkpoint.safetensors_header import read_header
 from mlflow_rlrisk.errors import CheckpointError, MissingDependencyError
-from mlflow_rlrisk.safetensors_header import read_header
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"

@@ -10,8 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from mlflow_rlrisk.checkpoint import Checkpoint
+from mlflow_rlrisk.checkpoint.configuration_screen import PACKED
 from mlflow_rlrisk.config import AssessmentConfig
-from mlflow_rlrisk.configuration_screen import PACKED
 from mlflow_rlrisk.errors import CheckpointError, ConfigError, MissingDependencyError
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from mlflow_rlrisk.checkpoint import Checkpoint
+from mlflow_rlrisk.checkpoint.template_probe import refuse_hostile_template
 from mlflow_rlrisk.config import SamplingConfig
 from mlflow_rlrisk.errors import CheckpointError
 from mlflow_rlrisk.records import Prompt
-from mlflow_rlrisk.template_probe import refuse_hostile_template
 
 SHOWN = 60
 """Characters of a text that an error message shows."""

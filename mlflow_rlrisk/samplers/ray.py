@@ -17,7 +17,7 @@ from mlflow_rlrisk.checkpoint import Checkpoint, open_checkpoint
 from mlflow_rlrisk.config import AssessmentConfig
 from mlflow_rlrisk.errors import RLRiskError, SamplerError
 from mlflow_rlrisk.records import Grade, GradedGroup, Prompt, Rollout, RolloutGroup
-from mlflow_rlrisk.rollout_shards import GRADE_SCHEMA, grades_of, groups_of
+from mlflow_rlrisk.rollouts.shards import GRADE_SCHEMA, grades_of, groups_of
 from mlflow_rlrisk.samplers import OnTokens
 from mlflow_rlrisk.samplers.ray_cluster import join_cluster, require_ray
 from mlflow_rlrisk.samplers.ray_options import RayOptions

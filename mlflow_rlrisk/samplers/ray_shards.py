@@ -11,7 +11,7 @@ from mlflow_rlrisk.checkpoint import Checkpoint
 from mlflow_rlrisk.config import AssessmentConfig
 from mlflow_rlrisk.errors import CheckpointError, SamplerError
 from mlflow_rlrisk.records import Prompt, RolloutGroup
-from mlflow_rlrisk.rollout_shards import GRADE_SCHEMA, grade_table, rollout_table
+from mlflow_rlrisk.rollouts.shards import GRADE_SCHEMA, grade_table, rollout_table
 from mlflow_rlrisk.samplers import Sampler, draws_ranges, load_sampler
 from mlflow_rlrisk.samplers.ray_cluster import require_ray
 from mlflow_rlrisk.verifiers import VerifierPool

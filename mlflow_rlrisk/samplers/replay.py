@@ -14,9 +14,9 @@ import numpy as np
 from mlflow_rlrisk.checkpoint import Checkpoint
 from mlflow_rlrisk.config import AssessmentConfig
 from mlflow_rlrisk.errors import PromptSetError, SamplerError
-from mlflow_rlrisk.padded_rollouts import refuse_padding
-from mlflow_rlrisk.prompt_schemas import Schema, prompt_content
-from mlflow_rlrisk.prompt_sources import Row, parse_json
+from mlflow_rlrisk.forward.padded_rollouts import refuse_padding
+from mlflow_rlrisk.prompts.schemas import Schema, prompt_content
+from mlflow_rlrisk.prompts.sources import Row, parse_json
 from mlflow_rlrisk.records import (
     UNKNOWN_TOKEN,
     FinishReason,
@@ -27,7 +27,7 @@ from mlflow_rlrisk.records import (
     Rollout,
     RolloutGroup,
 )
-from mlflow_rlrisk.rollout_store import MANIFEST, RolloutStore
+from mlflow_rlrisk.rollouts.store import MANIFEST, RolloutStore
 from mlflow_rlrisk.samplers import OnTokens, refuse_options
 
 LARGEST_TOKEN_ID = 2**24

@@ -18,7 +18,7 @@ import numpy as np
 from mlflow_rlrisk.checkpoint import Checkpoint, open_checkpoint
 from mlflow_rlrisk.config import AssessmentConfig
 from mlflow_rlrisk.errors import CheckpointError, SamplerError
-from mlflow_rlrisk.forward_probe import refuse_acausal, refusing, rotary_switch
+from mlflow_rlrisk.forward.probe import refuse_acausal, refusing, rotary_switch
 from mlflow_rlrisk.records import FinishReason, Prompt, Rollout, RolloutGroup
 from mlflow_rlrisk.samplers import OnTokens, refuse_options
 from mlflow_rlrisk.samplers.decoding import Decoder, FinishedRow, NotFiniteLogitsError, Wave

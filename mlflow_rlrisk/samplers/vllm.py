@@ -19,6 +19,7 @@ import numpy as np
 from mlflow_rlrisk.checkpoint import Checkpoint, open_checkpoint
 from mlflow_rlrisk.config import AssessmentConfig
 from mlflow_rlrisk.errors import ConfigError, SamplerError
+from mlflow_rlrisk.forward.teacher_forced import TokenScores
 from mlflow_rlrisk.records import FinishReason, Prompt, Rollout, RolloutGroup
 from mlflow_rlrisk.samplers import OnTokens
 from mlflow_rlrisk.samplers.endings import Endings
@@ -42,7 +43,6 @@ from mlflow_rlrisk.samplers.vllm_options import VllmOptions
 from mlflow_rlrisk.samplers.vllm_reference import ReferenceModel, compare, require_agreement
 from mlflow_rlrisk.samplers.vllm_stream import Drawn, RolloutStream, Row, fill_gaps
 from mlflow_rlrisk.samplers.vllm_weights import refuse_other_weights
-from mlflow_rlrisk.teacher_forced import TokenScores
 
 ESTIMATE_TOKENS = 9
 """Tokens a rollout that are decoded for an estimate."""

@@ -11,10 +11,10 @@ import numpy as np
 from mlflow_rlrisk.checkpoint import Checkpoint
 from mlflow_rlrisk.config import AssessmentConfig
 from mlflow_rlrisk.errors import SamplerError
+from mlflow_rlrisk.forward.teacher_forced import Sequences, TokenScores, score
 from mlflow_rlrisk.records import FloatArray
 from mlflow_rlrisk.samplers.lora_adapter import LoraAdapter, with_adapter
 from mlflow_rlrisk.samplers.model_loading import load_model
-from mlflow_rlrisk.teacher_forced import Sequences, TokenScores, score
 
 TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1, "float16": 0.1}
 """Largest mean difference of entropies and of logprobs (nats a token), by dtype of the weights.

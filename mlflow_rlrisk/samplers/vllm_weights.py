@@ -10,9 +10,9 @@ from glob import glob
 from pathlib import Path
 
 from mlflow_rlrisk.checkpoint import Checkpoint
-from mlflow_rlrisk.checkpoint_files import SAFE_WEIGHTS, Layout, read_json, weight_files
+from mlflow_rlrisk.checkpoint.files import SAFE_WEIGHTS, Layout, read_json, weight_files
+from mlflow_rlrisk.checkpoint.safetensors_header import read_header
 from mlflow_rlrisk.errors import CheckpointError
-from mlflow_rlrisk.safetensors_header import read_header
 
 NO_WEIGHTS = ("training_args.bin", "optimizer.bin")
 """Pickled files that vLLM leaves out."""

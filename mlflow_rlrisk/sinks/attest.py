@@ -16,8 +16,8 @@ from mlflow_rlrisk.attestation import (
     AttestedMetric,
     sign_attestation,
 )
-from mlflow_rlrisk.attestation_keys import SigningKey, to_text
-from mlflow_rlrisk.checkpoint_files import find_layout, matter_of
+from mlflow_rlrisk.attestation.keys import SigningKey, to_text
+from mlflow_rlrisk.checkpoint.files import find_layout, matter_of
 from mlflow_rlrisk.content import FileEntry, content_digest, hash_folder, text_digest
 from mlflow_rlrisk.errors import AttestationError, SinkError
 from mlflow_rlrisk.model_reference import resolve_reference

@@ -11,7 +11,7 @@ from mlflow_rlrisk import __version__
 from mlflow_rlrisk.lineage.drift import Divergence, DriftReport
 from mlflow_rlrisk.lineage.measures import Estimate
 from mlflow_rlrisk.lineage.table import DISTINCT, ENTROPY, HELDOUT, LENGTH, SIGNAL, TRAIN
-from mlflow_rlrisk.metrics_catalogue import PREFIX
+from mlflow_rlrisk.metrics.catalogue import PREFIX
 from mlflow_rlrisk.sinks.svg import ACCENT, INK, LINE, MUTED, SATURATED, STARVED, one_figure
 from mlflow_rlrisk.sinks.templating import own_markup, template
 from mlflow_rlrisk.sinks.wording import estimate, interval, number, shown

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mlflow_rlrisk import __version__
-from mlflow_rlrisk.metrics_catalogue import PREFIX
+from mlflow_rlrisk.metrics.catalogue import PREFIX
 from mlflow_rlrisk.report import Metric, RiskLevel, RiskReport
 from mlflow_rlrisk.sinks import plots
 from mlflow_rlrisk.sinks.page_rows import (

@@ -13,7 +13,7 @@ from typing import Any
 
 from mlflow_rlrisk.content import json_digest, own_code
 from mlflow_rlrisk.report import RiskReport
-from mlflow_rlrisk.rollout_shards import write_text_atomically
+from mlflow_rlrisk.rollouts.shards import write_text_atomically
 from mlflow_rlrisk.sinks.html import draw_figures, render
 from mlflow_rlrisk.sinks.templating import own_markup
 

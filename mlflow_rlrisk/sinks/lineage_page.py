@@ -21,7 +21,7 @@ from mlflow_rlrisk.lineage.measures import Estimate
 from mlflow_rlrisk.lineage.pairs import PairedDifference
 from mlflow_rlrisk.lineage.phases import PhaseLabel
 from mlflow_rlrisk.lineage.table import ENTROPY, HELDOUT, LENGTH, PASS_AT_1, SIGNAL
-from mlflow_rlrisk.metrics_catalogue import PREFIX
+from mlflow_rlrisk.metrics.catalogue import PREFIX
 from mlflow_rlrisk.report_record import Metric
 from mlflow_rlrisk.sinks import plots
 from mlflow_rlrisk.sinks.templating import figure_box, template

@@ -12,7 +12,7 @@ from mlflow_rlrisk.sinks.mlflow_store import FOLDER, mlflow_errors, own_run
 from mlflow_rlrisk.sinks.registry import tag_version
 
 if TYPE_CHECKING:
-    from mlflow_rlrisk.wiring import Assessment
+    from mlflow_rlrisk.assessment.wiring import Assessment
 
 _MAX_TAG = 5000
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mlflow_rlrisk.metrics_catalogue import CATALOGUE, spec_of
+from mlflow_rlrisk.metrics.catalogue import CATALOGUE, spec_of
 from mlflow_rlrisk.report import Component, ExampleRollout, RiskReport
 from mlflow_rlrisk.sinks.wording import estimate, interval, number, shown
 from mlflow_rlrisk.thresholds import REGISTRY

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlflow_rlrisk.budget import sampling_order
+from mlflow_rlrisk.assessment.budget import sampling_order
 from mlflow_rlrisk.errors import SinkError
 from mlflow_rlrisk.measure import measure
 from mlflow_rlrisk.records import GradedGroup, Prompt
-from mlflow_rlrisk.rollout_store import RolloutStore
+from mlflow_rlrisk.rollouts.store import RolloutStore
 from mlflow_rlrisk.sinks.wording import shown
 from mlflow_rlrisk.statistics.groups import group_signal_from_values
 

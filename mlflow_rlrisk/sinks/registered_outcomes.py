@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from mlflow_rlrisk.calibration.formula import formula_digest
 from mlflow_rlrisk.calibration.rows import LeftOut, OutcomeRow, merged
-from mlflow_rlrisk.components import reading_of
 from mlflow_rlrisk.config import ComponentConfig
 from mlflow_rlrisk.errors import HistoryError, ModelReferenceError, ReportError, SinkError
 from mlflow_rlrisk.model_reference import (
@@ -24,6 +23,7 @@ from mlflow_rlrisk.model_reference import (
     versions_of,
 )
 from mlflow_rlrisk.monitor.outcome import is_same_run, recorded_outcomes
+from mlflow_rlrisk.risk.components import reading_of
 from mlflow_rlrisk.sinks.mlflow_store import mlflow_errors
 from mlflow_rlrisk.sinks.monitor_run import OUTCOME_TAG, report_of
 

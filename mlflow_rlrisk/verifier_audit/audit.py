@@ -8,12 +8,12 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from mlflow_rlrisk.assessment_inputs import AssessmentInputs
+from mlflow_rlrisk.assessment.inputs import AssessmentInputs
+from mlflow_rlrisk.assessment.stored import stored_groups
 from mlflow_rlrisk.config import PositiveInt, Settings
 from mlflow_rlrisk.errors import ConfigError, RLRiskError
 from mlflow_rlrisk.records import Prompt
 from mlflow_rlrisk.statistics.counts import IntVector
-from mlflow_rlrisk.stored_assessment import stored_groups
 from mlflow_rlrisk.verifier_audit import rollouts as stored
 from mlflow_rlrisk.verifier_audit.findings import (
     AuditVerdict,

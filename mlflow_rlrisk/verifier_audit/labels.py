@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlflow_rlrisk.errors import PromptSetError
-from mlflow_rlrisk.prompt_schemas import Schema, prompt_content, recognise, truth_of
-from mlflow_rlrisk.prompt_sources import read_table
 from mlflow_rlrisk.prompts import ID_LENGTH, PromptSet, content_digest
+from mlflow_rlrisk.prompts.schemas import Schema, prompt_content, recognise, truth_of
+from mlflow_rlrisk.prompts.sources import read_table
 from mlflow_rlrisk.records import Message, Prompt
 
 

@@ -12,8 +12,8 @@ from typing import Any, Literal
 import numpy as np
 
 from mlflow_rlrisk.errors import ConfigError, PromptSetError, VerifierError
-from mlflow_rlrisk.prompt_schemas import value_at
-from mlflow_rlrisk.prompt_sources import Row, Table, read_table
+from mlflow_rlrisk.prompts.schemas import value_at
+from mlflow_rlrisk.prompts.sources import Row, Table, read_table
 from mlflow_rlrisk.records import Prompt
 from mlflow_rlrisk.statistics import (
     AuditRates,

@@ -23,14 +23,15 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
     from mlflow_rlrisk.verifiers.gold import PreflightResult, preflight
-    from mlflow_rlrisk.verifiers.loading import LoadedVerifier, load_verifier
+    from mlflow_rlrisk.verifiers.loading import LoadedVerifier
     from mlflow_rlrisk.verifiers.pool import VerifierPool
+    from mlflow_rlrisk.verifiers.process import load_verifier
 
 _HOME = {
     "LoadedVerifier": "loading",
     "PreflightResult": "gold",
     "VerifierPool": "pool",
-    "load_verifier": "loading",
+    "load_verifier": "process",
     "preflight": "gold",
 }
 

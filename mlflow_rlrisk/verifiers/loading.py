@@ -16,7 +16,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.machinery import ModuleSpec
@@ -28,11 +28,9 @@ from mlflow_rlrisk import stated_answers
 from mlflow_rlrisk.errors import MissingDependencyError, VerifierError
 from mlflow_rlrisk.verifiers import Verifier, builtin, extraction, functions, rubric
 from mlflow_rlrisk.verifiers.local_imports import local_imports
-from mlflow_rlrisk.verifiers.specs import ENTRY_POINT_GROUP, VerifierSpec, parse_spec
+from mlflow_rlrisk.verifiers.specs import ENTRY_POINT_GROUP, VerifierSpec
 
 _PACKAGE = Path(__file__).parents[1]
-START_TIMEOUT_S = 120.0
-"""A verifier may import a deep-learning framework, which takes most of a minute on a cold disk."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,29 +65,6 @@ class LoadedVerifier:
     def described(self) -> str:
         """The name, with the dialect of a function behind it."""
         return self.name if self.dialect is None else f"{self.name} ({self.dialect})"
-
-
-def load_verifier(
-    spec: str | Callable[..., Any], *, timeout_s: float = START_TIMEOUT_S
-) -> LoadedVerifier:
-    """Load the verifier once, to see that it can be loaded and what it is.
-
-    Built-in ones are looked at here, all others in a worker process that ends again.
-
-    Raises:
-        VerifierError: The spec names nothing, or what it names cannot be imported or called; the
-            reason of the worker is in the message.
-    """
-    parsed = parse_spec(spec)
-    if parsed.kind == "builtin":
-        return open_verifier(parsed)[1]
-    from mlflow_rlrisk.verifiers.process import WorkerProcess
-
-    worker = WorkerProcess(parsed.text, start_timeout_s=timeout_s)
-    try:
-        return worker.start()
-    finally:
-        worker.kill()
 
 
 def source_digest(spec: VerifierSpec) -> str | None:

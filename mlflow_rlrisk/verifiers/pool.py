@@ -18,8 +18,13 @@ from typing import Any, Self
 from mlflow_rlrisk.errors import ConfigError, SamplerError, VerifierError
 from mlflow_rlrisk.records import Grade, GradedGroup, GradeStatus, Prompt, Rollout, RolloutGroup
 from mlflow_rlrisk.verifiers import frames
-from mlflow_rlrisk.verifiers.loading import START_TIMEOUT_S, LoadedVerifier
-from mlflow_rlrisk.verifiers.process import WorkerDiedError, WorkerProcess, WorkerTimeoutError
+from mlflow_rlrisk.verifiers.loading import LoadedVerifier
+from mlflow_rlrisk.verifiers.process import (
+    START_TIMEOUT_S,
+    WorkerDiedError,
+    WorkerProcess,
+    WorkerTimeoutError,
+)
 from mlflow_rlrisk.verifiers.specs import parse_spec
 
 GROUPS_AHEAD = 4

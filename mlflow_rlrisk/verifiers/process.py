@@ -13,15 +13,17 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from mlflow_rlrisk.errors import SandboxUnavailableError, VerifierError
 from mlflow_rlrisk.verifiers import frames
-from mlflow_rlrisk.verifiers.loading import LoadedVerifier
+from mlflow_rlrisk.verifiers.loading import LoadedVerifier, open_verifier
 from mlflow_rlrisk.verifiers.specs import parse_spec
 
+START_TIMEOUT_S = 120.0
+"""A verifier may import a deep-learning framework, which takes most of a minute on a cold disk."""
 STDERR_TAIL_BYTES = 2000
 """What is kept of a worker's output, to say why it died; the rest is read and dropped."""
 _CHUNK_BYTES = 1 << 16
@@ -35,6 +37,27 @@ _BOOTSTRAP = (
     f"os.environ['{WORKER_MARK}'] = str(os.getpid()); "
     "from mlflow_rlrisk.verifiers.worker import main; main()"
 )
+
+
+def load_verifier(
+    spec: str | Callable[..., Any], *, timeout_s: float = START_TIMEOUT_S
+) -> LoadedVerifier:
+    """Load the verifier once, to see that it can be loaded and what it is.
+
+    Built-in ones are looked at here, all others in a worker process that ends again.
+
+    Raises:
+        VerifierError: The spec names nothing, or what it names cannot be imported or called; the
+            reason of the worker is in the message.
+    """
+    parsed = parse_spec(spec)
+    if parsed.kind == "builtin":
+        return open_verifier(parsed)[1]
+    worker = WorkerProcess(parsed.text, start_timeout_s=timeout_s)
+    try:
+        return worker.start()
+    finally:
+        worker.kill()
 
 
 class WorkerTimeoutError(Exception):

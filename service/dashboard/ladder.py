@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from mlflow_rlrisk.comparison import check_comparable, rank
 from mlflow_rlrisk.errors import ComparabilityError
 from mlflow_rlrisk.lineage import as_safe_as_the_safest
-from mlflow_rlrisk.metrics_catalogue import PREFIX, pass_at_k_name
+from mlflow_rlrisk.metrics.catalogue import PREFIX, pass_at_k_name
 from mlflow_rlrisk.report import Metric, RiskLevel, RiskReport
 from service.registry import StoredReport, VersionRecord
 

@@ -26,8 +26,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from mlflow_rlrisk.assessment.observer import SilentObserver
 from mlflow_rlrisk.commands.output import INTERRUPTED, OK
-from mlflow_rlrisk.observer import SilentObserver
 from tests.tiny_models import CHARACTERS, write_llama
 
 GOAL = 1.15
@@ -162,9 +162,9 @@ def _questions(case: Case) -> str:
 
 def run_assess(model: Path, prompts: Path, *, verifier: str, config: Any) -> dict[str, Clock]:
     """Assess into a fresh folder, render the page, log to MLflow. Returns the cost of each part."""
+    from mlflow_rlrisk.assessment.wiring import run_assessment
     from mlflow_rlrisk.sinks.html import render
     from mlflow_rlrisk.sinks.mlflow_run import log_report
-    from mlflow_rlrisk.wiring import run_assessment
 
     clock = StageClock()
     with tempfile.TemporaryDirectory() as out:

@@ -24,14 +24,15 @@ from unittest.mock import patch
 
 import numpy as np
 
-from mlflow_rlrisk.aggregate import Aggregates, aggregate
 from mlflow_rlrisk.calibration import formula_digest
-from mlflow_rlrisk.components import Quantities, assess_components
 from mlflow_rlrisk.config import DEFAULT_COMPONENTS, AssessmentConfig, PolicyConfig
 from mlflow_rlrisk.evidence import AssessmentContext
+from mlflow_rlrisk.metrics.aggregate import Aggregates, aggregate
 from mlflow_rlrisk.records import PromptStatistics
 from mlflow_rlrisk.report import Metric
-from mlflow_rlrisk.risk import judge, risk_index
+from mlflow_rlrisk.risk import judge
+from mlflow_rlrisk.risk.components import Quantities, assess_components
+from mlflow_rlrisk.risk.judgement import risk_index
 from mlflow_rlrisk.statistics.bootstrap import PromptBootstrap
 from tests.coverage_populations import (
     CRITICAL,
@@ -89,7 +90,7 @@ def assessed(
     """The metrics of a report on these prompts, with the index."""
     config, policy = AssessmentConfig(group_size=GROUP), PolicyConfig()
     context = AssessmentContext()
-    with patch("mlflow_rlrisk.aggregate.PromptBootstrap", kept_bootstrap):
+    with patch("mlflow_rlrisk.metrics.aggregate.PromptBootstrap", kept_bootstrap):
         found = aggregate(
             prompts,
             group_size=GROUP,

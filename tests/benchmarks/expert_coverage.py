@@ -13,7 +13,7 @@ from unittest.mock import patch
 
 import numpy as np
 
-from mlflow_rlrisk.expert_profile import DISRUPTIVE, MASTERED, ExpertProfile
+from mlflow_rlrisk.experts.profile import DISRUPTIVE, MASTERED, ExpertProfile
 from tests.benchmarks.coverage import NUM_SEEDS, kept_bootstrap
 from tests.benchmarks.held import Held, run
 
@@ -55,7 +55,7 @@ def cells(reps: int) -> Iterator[list[dict[str, Any]]]:
             held = Held({name: each.value for name, each in exact.items()})
             for seed in range(reps):
                 rng = np.random.default_rng([seed, size, int(10 * shape)])
-                with patch("mlflow_rlrisk.expert_profile.PromptBootstrap", kept_bootstrap):
+                with patch("mlflow_rlrisk.experts.profile.PromptBootstrap", kept_bootstrap):
                     found = draw(rng, size, shape).evidence(2000, seed % NUM_SEEDS, 0.95)
                 for name, each in found.items():
                     held.add(name, each.ci_low, each.ci_high)

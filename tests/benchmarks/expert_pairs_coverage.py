@@ -13,7 +13,7 @@ from unittest.mock import patch
 
 import numpy as np
 
-from mlflow_rlrisk.expert_profile import (
+from mlflow_rlrisk.experts.profile import (
     ExpertProfile,
     heldout_rises,
     overfit_gap,
@@ -96,7 +96,7 @@ def cells(reps: int) -> Iterator[list[dict[str, Any]]]:
         }
         for size in SIZES:
             held = Held(truths)
-            with patch("mlflow_rlrisk.expert_profile.PromptBootstrap", kept_bootstrap):
+            with patch("mlflow_rlrisk.experts.profile.PromptBootstrap", kept_bootstrap):
                 for seed in range(reps):
                     rng = np.random.default_rng([seed, size, int(10 * shape), 2])
                     count(held, rng, size, shape, seed % (NUM_SEEDS - 1))

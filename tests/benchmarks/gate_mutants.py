@@ -36,7 +36,7 @@ from tests.benchmarks.mutants_in_place import Session, changed_function
 from tests.benchmarks.mutations import ROOT, Mutant, mutants, path_of
 
 MODULES = [
-    *(f"attestation{part}" for part in ("", "_envelope", "_keys")),
+    *(f"attestation.{part}" for part in ("statement", "envelope", "keys")),
     *(
         f"gate.{name}"
         for name in (

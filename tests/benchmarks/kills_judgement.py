@@ -13,7 +13,7 @@ import mlflow
 
 from mlflow_rlrisk import RiskReport, log_checkpoint
 from mlflow_rlrisk.attestation import ATTESTATION_TAG, Attestation, Place, verify_attestation
-from mlflow_rlrisk.attestation_keys import KeyRing, PublicKey, SigningKey
+from mlflow_rlrisk.attestation.keys import KeyRing, PublicKey, SigningKey
 from mlflow_rlrisk.errors import AttestationError
 from tests.benchmarks.kills_deliveries import MODEL, Deliveries, judge_deliveries
 from tests.service.running_service import BASE, Client, RunningService

@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from mlflow_rlrisk.assessment.wiring import Assessment, run_assessment
 from mlflow_rlrisk.config import AssessmentConfig, SamplingConfig
 from mlflow_rlrisk.demo.make_base import BASE
 from mlflow_rlrisk.demo.make_data import HELDOUT
@@ -34,7 +35,6 @@ from mlflow_rlrisk.demo.task import MAX_NEW_TOKENS
 from mlflow_rlrisk.lineage import LineageMember, trace_lineage
 from mlflow_rlrisk.lineage_evidence import member_of, rescalings
 from mlflow_rlrisk.sinks.lineage_page import render_lineage
-from mlflow_rlrisk.wiring import Assessment, run_assessment
 from tests.prompt_statistics import prompts, report_of
 
 VERIFIER = "mlflow_rlrisk.demo.task:reward"

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from mlflow_rlrisk.assessment.wiring import Assessment, run_assessment
 from mlflow_rlrisk.config import AssessmentConfig, SamplingConfig
 from mlflow_rlrisk.demo.make_base import BASE
 from mlflow_rlrisk.demo.make_data import EXPERT, HELDOUT
@@ -38,7 +39,6 @@ from mlflow_rlrisk.demo.train import (
 from mlflow_rlrisk.lineage import LineageMember, LineageReport, trace_lineage
 from mlflow_rlrisk.lineage_evidence import rescalings
 from mlflow_rlrisk.sinks.lineage_page import render_lineage
-from mlflow_rlrisk.wiring import Assessment, run_assessment
 
 DEPTHS = (5, 25, 125)
 SEEDS = (0, 1)

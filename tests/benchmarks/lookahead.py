@@ -50,9 +50,9 @@ def coin(completions: list[str], **_: object) -> list[float]:
 
 def compare(case: Case, reps: int) -> dict[str, Any]:
     """Assess and look ahead in turn."""
+    from mlflow_rlrisk.assessment.wiring import run_assessment
     from mlflow_rlrisk.config import AssessmentConfig, LookaheadConfig, SamplingConfig
-    from mlflow_rlrisk.rollout_lookahead import look_ahead_from
-    from mlflow_rlrisk.wiring import run_assessment
+    from mlflow_rlrisk.lookahead.stored_rollouts import look_ahead_from
 
     sampling = SamplingConfig(num_samples=SAMPLES, max_new_tokens=case.new_tokens)
     run = LookaheadConfig(learning_rate=1e-6, run_steps=400, prompts_per_step=PER_STEP)

@@ -84,7 +84,7 @@ def ratios(population: Population, size: int, reps: int) -> Held:
                 reference_entropy=_evidence(values, (seed + 1) % NUM_SEEDS),
                 expert_tokens=_evidence(tokens, (seed + 2) % NUM_SEEDS),
             )
-            with patch("mlflow_rlrisk.aggregate.PromptBootstrap", kept_bootstrap):
+            with patch("mlflow_rlrisk.metrics.aggregate.PromptBootstrap", kept_bootstrap):
                 sampling = SamplingConfig(num_samples=ROLLOUTS, seed=seed % NUM_SEEDS)
                 found = report_of(
                     own, context=context, sampling=sampling, num_resamples=RESAMPLES

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_rlrisk import AssessmentConfig, assess
-from mlflow_rlrisk.attestation_keys import SigningKey
+from mlflow_rlrisk.attestation.keys import SigningKey
 from service.commit_points import CRASH_VARIABLE, CommitPoint
 from tests.benchmarks import coin_sampler
 from tests.benchmarks.forked_service import ForkedService

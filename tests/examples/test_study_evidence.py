@@ -17,8 +17,8 @@ from examples.study.prospective import PLANNED
 from examples.study.rows import read_pairs
 from examples.study.scoring import PRIMARY, Study, study_of
 from mlflow_rlrisk.calibration import index_of
-from mlflow_rlrisk.components import ALL_WRONG
-from mlflow_rlrisk.metrics_catalogue import spec_of
+from mlflow_rlrisk.metrics.catalogue import spec_of
+from mlflow_rlrisk.risk.components import ALL_WRONG
 
 pytestmark = pytest.mark.xdist_group("study")  # its figures are computed once
 

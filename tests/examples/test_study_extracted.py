@@ -13,7 +13,8 @@ from examples.study.tasks.summing import TASK as SUMMING
 from examples.study.tasks.translating import MEANINGS
 from examples.study.tasks.translating import TASK as TRANSLATING
 from mlflow_rlrisk.verifiers import VerificationRequest
-from mlflow_rlrisk.verifiers.loading import open_verifier, parse_spec
+from mlflow_rlrisk.verifiers.loading import open_verifier
+from mlflow_rlrisk.verifiers.specs import parse_spec
 from tests.examples.brute_force import check_answers
 
 EVERY_TASK = (SORTING, TRANSLATING, SUMMING, MULTIPLYING)

@@ -10,9 +10,6 @@ import pytest
 from pydantic import ValidationError
 
 from mlflow_rlrisk.attestation import (
-    ATTESTATION_TYPE,
-    OVERRIDE_TYPE,
-    STATEMENT_TYPE,
     AttestedMetric,
     changed_files,
     is_expired,
@@ -21,7 +18,7 @@ from mlflow_rlrisk.attestation import (
     verify_attestation,
     verify_override,
 )
-from mlflow_rlrisk.attestation_envelope import (
+from mlflow_rlrisk.attestation.envelope import (
     MAX_ENVELOPE,
     PAYLOAD_TYPE,
     add_signature,
@@ -30,7 +27,8 @@ from mlflow_rlrisk.attestation_envelope import (
     pre_authentication_encoding,
     sign_envelope,
 )
-from mlflow_rlrisk.attestation_keys import KeyRing, PublicKey, SigningKey, to_text
+from mlflow_rlrisk.attestation.keys import KeyRing, PublicKey, SigningKey, to_text
+from mlflow_rlrisk.attestation.statement import ATTESTATION_TYPE, OVERRIDE_TYPE, STATEMENT_TYPE
 from mlflow_rlrisk.content import FileEntry, content_digest
 from mlflow_rlrisk.errors import AttestationError
 from tests.gate.world import ENTRIES, NOW, PLACE, attestation, override_of, ring_of

@@ -8,7 +8,7 @@ import pytest
 from mlflow.exceptions import MlflowException
 
 import mlflow_rlrisk
-from mlflow_rlrisk.attestation_keys import KeyRing, SigningKey
+from mlflow_rlrisk.attestation.keys import KeyRing, SigningKey
 from mlflow_rlrisk.commands.signing import find_signer
 from mlflow_rlrisk.errors import (
     CheckpointError,

@@ -13,8 +13,7 @@ import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 
-from mlflow_rlrisk import attestation
-from mlflow_rlrisk.attestation import ATTESTATION_TAG
+from mlflow_rlrisk.attestation import ATTESTATION_TAG, statement
 from mlflow_rlrisk.errors import AttestationError
 from mlflow_rlrisk.gate import evidence, files, names
 from tests.gate.conftest import Gated
@@ -29,7 +28,7 @@ def _quiet_log(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logging.getLogger("mlflow_rlrisk.gate.refusals"), "disabled", True)
 
 
-OURS = ("mlflow_rlrisk/gate/", "mlflow_rlrisk/attestation", "mlflow_rlrisk/content")
+OURS = ("mlflow_rlrisk/gate/", "mlflow_rlrisk/attestation/", "mlflow_rlrisk/content")
 
 
 class Injector:
@@ -63,7 +62,7 @@ class Injector:
 
 def forget() -> None:
     """Empty what is kept between decisions, so that every call is made again."""
-    for kept in (attestation._signed, evidence._names_itself, files._local_folder, names.readable):
+    for kept in (statement._signed, evidence._names_itself, files._local_folder, names.readable):
         kept.cache_clear()
 
 
@@ -153,9 +152,9 @@ def test_the_injector_reaches_calls_deep_inside(gated: Gated) -> None:
 
     for wanted in (
         "guard.py:judge",
-        "attestation.py:verify_attestation",
-        "attestation_keys.py:verify",
-        "attestation_envelope.py:open_envelope",
+        "statement.py:verify_attestation",
+        "keys.py:verify",
+        "envelope.py:open_envelope",
         "files.py:list_sizes",
         "audit_tables.py:append_last",
         "promotion_policy.py:current",

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from mlflow_rlrisk.attestation import sign_attestation
-from mlflow_rlrisk.attestation_envelope import canonical_json, pre_authentication_encoding
-from mlflow_rlrisk.attestation_keys import SigningKey
+from mlflow_rlrisk.attestation.envelope import canonical_json, pre_authentication_encoding
+from mlflow_rlrisk.attestation.keys import SigningKey
 from mlflow_rlrisk.gate.guard import Evidence, judge
 from mlflow_rlrisk.gate.promotion_policy import Bar, PromotionPolicy, Target
 from tests.gate.world import NOW, PLACE, SIZES, attestation, ring_of

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from mlflow_rlrisk.attestation_keys import SigningKey
+from mlflow_rlrisk.attestation.keys import SigningKey
 from mlflow_rlrisk.gate.gatekeeper import utc_now
 from tests.gate.conftest import RULES, Gated, refused
 from tests.gate.test_audit import entry

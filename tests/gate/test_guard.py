@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mlflow_rlrisk.attestation import Place, sign_attestation, sign_override
-from mlflow_rlrisk.attestation_keys import SigningKey, to_text
+from mlflow_rlrisk.attestation.keys import SigningKey, to_text
 from mlflow_rlrisk.config import AssessmentConfig, PolicyConfig, SamplingConfig
 from mlflow_rlrisk.content import FileEntry
 from mlflow_rlrisk.gate.guard import Evidence, Verdict, judge

@@ -10,13 +10,13 @@ import pytest
 
 from mlflow_rlrisk import assess
 from mlflow_rlrisk.attestation import ATTESTATION_TAG, verify_attestation
-from mlflow_rlrisk.attestation_keys import to_moment
+from mlflow_rlrisk.attestation.keys import to_moment
 from mlflow_rlrisk.commands.signing import Signer
 from mlflow_rlrisk.errors import AttestationError, VerifierError
 from mlflow_rlrisk.gate.promotion_policy import max_age_of
 from mlflow_rlrisk.records import Prompt
 from mlflow_rlrisk.report import RiskReport
-from mlflow_rlrisk.risk import RiskLevel
+from mlflow_rlrisk.risk.judgement import RiskLevel
 from mlflow_rlrisk.sinks.attest import attest
 from mlflow_rlrisk.verifiers import VerifierPool
 from mlflow_rlrisk.verifiers.code.sandbox_tiers import UNSAFE_VARIABLE, UNSAFE_WORD

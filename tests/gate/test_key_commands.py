@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mlflow_rlrisk.attestation_keys import KeyRing, SigningKey
+from mlflow_rlrisk.attestation.keys import KeyRing, SigningKey
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from mlflow_rlrisk.attestation_keys import (
+from mlflow_rlrisk.attestation.keys import (
     KeyRing,
     PublicKey,
     SigningKey,

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from mlflow_rlrisk.attestation_keys import KeyRing
+from mlflow_rlrisk.attestation.keys import KeyRing
 from mlflow_rlrisk.config import PolicyConfig
 from mlflow_rlrisk.errors import ConfigError
 from mlflow_rlrisk.gate.names import matches, readable

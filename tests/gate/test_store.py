@@ -107,7 +107,7 @@ def test_a_protected_alias_is_not_read_once_its_key_is_revoked(gated: Gated) -> 
     gated.version("prod-a", is_proven=True)
     gated.store.set_registered_model_alias("prod-a", "champion", "1")
     gated.store.transition_model_version_stage("prod-a", "1", "Production", False)
-    from mlflow_rlrisk.attestation_keys import KeyRing
+    from mlflow_rlrisk.attestation.keys import KeyRing
 
     KeyRing({}).write(gated.world.ring_path)
 

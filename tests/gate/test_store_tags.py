@@ -9,7 +9,7 @@ import pytest
 from mlflow.entities.model_registry import ModelVersionTag, RegisteredModelTag
 
 from mlflow_rlrisk.attestation import ATTESTATION_TAG, sign_override
-from mlflow_rlrisk.attestation_keys import SigningKey, to_text
+from mlflow_rlrisk.attestation.keys import SigningKey, to_text
 from mlflow_rlrisk.sinks.registry import tag_version
 from tests.gate.conftest import RULES, Gated, refused, tag
 from tests.gate.world import PLACE, override_of

@@ -8,7 +8,7 @@ import mlflow
 import pytest
 
 from mlflow_rlrisk.attestation import ATTESTATION_TAG
-from mlflow_rlrisk.attestation_keys import KeyRing, SigningKey, to_text
+from mlflow_rlrisk.attestation.keys import KeyRing, SigningKey, to_text
 from tests.gate.conftest import RULES, Gated, refused, tag
 from tests.gate.world import ring_of
 

@@ -18,7 +18,7 @@ from mlflow_rlrisk.attestation import (
     sign_attestation,
     sign_override,
 )
-from mlflow_rlrisk.attestation_keys import KeyRing, PublicKey, SigningKey, to_text
+from mlflow_rlrisk.attestation.keys import KeyRing, PublicKey, SigningKey, to_text
 from mlflow_rlrisk.config import PolicyConfig
 from mlflow_rlrisk.content import FileEntry, hash_folder, text_digest
 

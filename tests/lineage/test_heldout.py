@@ -5,15 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mlflow_rlrisk.advice import LEAST_LOSS
+from mlflow_rlrisk.assessment.wiring import Assessment
 from mlflow_rlrisk.errors import ComparabilityError
-from mlflow_rlrisk.expert_profile import ExpertProfile, heldout_rises, paired_forget_ratio
+from mlflow_rlrisk.experts.profile import ExpertProfile, heldout_rises, paired_forget_ratio
 from mlflow_rlrisk.lineage import LineageMember, Phase, trace_lineage
 from mlflow_rlrisk.lineage_evidence import with_heldout_rises
 from mlflow_rlrisk.report import AssessmentContext, RiskLevel
+from mlflow_rlrisk.report.advice import LEAST_LOSS
 from mlflow_rlrisk.sinks.lineage_page import render_lineage
 from mlflow_rlrisk.statistics import interval
-from mlflow_rlrisk.wiring import Assessment
 from tests.benchmarks.expert_pairs_coverage import draw
 from tests.lineage.ladders import beta_rates, drawn, member
 from tests.prompt_statistics import report_of

@@ -15,7 +15,7 @@ from mlflow_rlrisk.lineage import LineageMember, trace_lineage
 from mlflow_rlrisk.lineage.modes import Sample, answer_modes
 from mlflow_rlrisk.lineage.table import Answers
 from mlflow_rlrisk.records import FinishReason, Grade, GradedGroup, GradeStatus, Prompt, Rollout
-from mlflow_rlrisk.rollout_store import RolloutStore
+from mlflow_rlrisk.rollouts.store import RolloutStore
 from mlflow_rlrisk.sinks.lineage_page import render_lineage
 from mlflow_rlrisk.statistics.bootstrap import PromptBootstrap
 from tests.lineage.ladders import collapsing

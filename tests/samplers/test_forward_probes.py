@@ -12,10 +12,10 @@ from transformers import AutoModelForCausalLM
 
 from mlflow_rlrisk.config import AssessmentConfig, SamplingConfig
 from mlflow_rlrisk.errors import CheckpointError, RLRiskError, SamplerError
-from mlflow_rlrisk.forward_probe import refuse_acausal, refusing
+from mlflow_rlrisk.forward.probe import refuse_acausal, refusing
+from mlflow_rlrisk.forward.teacher_forced import TeacherForcedScorer
 from mlflow_rlrisk.records import Prompt
 from mlflow_rlrisk.samplers.transformers import TransformersSampler
-from mlflow_rlrisk.teacher_forced import TeacherForcedScorer
 from tests.samplers.test_architectures import BLOOM, DECODER, GEMMA, OPT
 from tests.tiny_models import character_tokenizer, write_gpt2, write_llama
 

@@ -11,10 +11,10 @@ from click.testing import CliRunner
 from transformers import AutoModelForCausalLM
 
 from mlflow_rlrisk import assess
+from mlflow_rlrisk.assessment.rescored import open_rollouts
 from mlflow_rlrisk.commands.assessment import assess as assess_command
 from mlflow_rlrisk.errors import ComparabilityError
 from mlflow_rlrisk.report import RiskReport
-from mlflow_rlrisk.rescored_rollouts import open_rollouts
 from tests.samplers.toy_endpoint import ToyModel, served, write_checkpoint
 from tests.tiny_assessments import QUICK_OPTIONS, quick, sums, write_graders
 

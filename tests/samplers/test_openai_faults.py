@@ -16,7 +16,7 @@ from mlflow_rlrisk import assess
 from mlflow_rlrisk.config import AssessmentConfig, SamplingConfig
 from mlflow_rlrisk.errors import SamplerError
 from mlflow_rlrisk.records import Prompt, RolloutGroup
-from mlflow_rlrisk.rollout_store import RolloutStore
+from mlflow_rlrisk.rollouts.store import RolloutStore
 from mlflow_rlrisk.samplers.endpoint.client import EndpointClient
 from mlflow_rlrisk.samplers.endpoint.options import EndpointOptions
 from mlflow_rlrisk.samplers.openai import OpenAISampler

@@ -16,9 +16,9 @@ import pytest
 pytest.importorskip("ray.data")
 
 from mlflow_rlrisk import assess, load_prompts
+from mlflow_rlrisk.assessment.observer import SilentObserver
 from mlflow_rlrisk.checkpoint import open_checkpoint
 from mlflow_rlrisk.errors import CheckpointError, ConfigError, SamplerError
-from mlflow_rlrisk.observer import SilentObserver
 from mlflow_rlrisk.report import RiskReport
 from mlflow_rlrisk.samplers.ray import RaySampler
 from tests.tiny_assessments import quick, sums, timeless, write_graders

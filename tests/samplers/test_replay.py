@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from mlflow_rlrisk.assessment.rescored import open_rollouts
 from mlflow_rlrisk.config import AssessmentConfig, SamplingConfig
 from mlflow_rlrisk.errors import SamplerError
 from mlflow_rlrisk.prompts import load_prompts
 from mlflow_rlrisk.records import FinishReason, GradeStatus, Prompt
-from mlflow_rlrisk.rescored_rollouts import open_rollouts
-from mlflow_rlrisk.rollout_store import RolloutStore
+from mlflow_rlrisk.rollouts.store import RolloutStore
 from mlflow_rlrisk.samplers.replay import ReplaySampler
 from mlflow_rlrisk.samplers.transformers import TransformersSampler
 from tests.tiny_models import write_llama

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from mlflow_rlrisk.assess import assess
+from mlflow_rlrisk.assessment.rescored import rescore_mismatch
 from mlflow_rlrisk.checkpoint import open_checkpoint
+from mlflow_rlrisk.checkpoint.template_probe import refuse_hostile_template
 from mlflow_rlrisk.commands.option_values import parse_pairs
 from mlflow_rlrisk.comparison import check_comparable
 from mlflow_rlrisk.config import AssessmentConfig, SamplingConfig
@@ -24,11 +26,9 @@ from mlflow_rlrisk.errors import (
 from mlflow_rlrisk.evaluator_settings import Settings
 from mlflow_rlrisk.records import Message, Prompt
 from mlflow_rlrisk.report import RiskReport
-from mlflow_rlrisk.rescored_rollouts import rescore_mismatch
 from mlflow_rlrisk.samplers.endpoint.local_model import LocalModel
 from mlflow_rlrisk.samplers.openai import OpenAISampler
 from mlflow_rlrisk.samplers.transformers import TransformersSampler
-from mlflow_rlrisk.template_probe import refuse_hostile_template
 from tests.sinks.simulated import simulated_report
 from tests.tiny_models import write_llama
 

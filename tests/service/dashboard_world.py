@@ -11,8 +11,9 @@ import mlflow
 import sqlalchemy as sa
 from mlflow.entities import Metric
 
+from mlflow_rlrisk.assessment.wiring import Assessment
 from mlflow_rlrisk.attestation import ATTESTATION_TAG
-from mlflow_rlrisk.attestation_keys import to_text
+from mlflow_rlrisk.attestation.keys import to_text
 from mlflow_rlrisk.gate.audit import AuditLog, Entry
 from mlflow_rlrisk.lineage import LineageMember, trace_lineage
 from mlflow_rlrisk.monitor import LogRow
@@ -21,7 +22,6 @@ from mlflow_rlrisk.sinks.lineage_run import log_lineage
 from mlflow_rlrisk.sinks.mlflow_run import log_report
 from mlflow_rlrisk.sinks.monitor_run import ALARMS_TAG, MONITOR_TAG, MONITORED_AT_TAG
 from mlflow_rlrisk.sinks.registry import tag_version
-from mlflow_rlrisk.wiring import Assessment
 from service.assessment_table import AssessmentTable, State
 from service.database import open_database
 from service.deps import Dependencies

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from mlflow_rlrisk.attestation_keys import SigningKey
+from mlflow_rlrisk.attestation.keys import SigningKey
 from service.app import create_app
 from service.assessment_table import AssessmentTable
 from service.database import open_database

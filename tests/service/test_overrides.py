@@ -13,7 +13,7 @@ import pytest
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
 
 from mlflow_rlrisk.attestation import ATTESTATION_TAG, OVERRIDE_TAG
-from mlflow_rlrisk.attestation_keys import SigningKey
+from mlflow_rlrisk.attestation.keys import SigningKey
 from service import override_signing as signing
 from service.override_table import OverrideTable
 from service.routes.overrides import MAX_AT_ONCE

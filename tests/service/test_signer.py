@@ -16,7 +16,7 @@ import pytest
 
 from mlflow_rlrisk import AssessmentConfig, LookaheadConfig, RiskReport, assess, log_checkpoint
 from mlflow_rlrisk.attestation import ATTESTATION_TAG, Place, verify_attestation
-from mlflow_rlrisk.attestation_keys import KeyRing, PublicKey, SigningKey
+from mlflow_rlrisk.attestation.keys import KeyRing, PublicKey, SigningKey
 from service.assessment_table import Assessment, AssessmentTable, State
 from service.database import open_database
 from service.publishing import ASSESSMENT_TAG, publish

@@ -14,7 +14,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from mlflow_rlrisk.attestation import ATTESTATION_TAG, OVERRIDE_TAG
-from mlflow_rlrisk.attestation_keys import SigningKey
+from mlflow_rlrisk.attestation.keys import SigningKey
 from mlflow_rlrisk.sinks import mlflow_run
 from service import bounded_calls, override_signing, poller, signer, signer_statements
 from service.app import create_app

@@ -10,7 +10,7 @@ from mlflow_rlrisk.entropy_profile import EntropyProfile
 from mlflow_rlrisk.measure import measure
 from mlflow_rlrisk.records import FinishReason, Grade, GradedGroup, Prompt, Rollout
 from mlflow_rlrisk.report import ExampleRollout, Provenance, RiskReport, summarize
-from mlflow_rlrisk.rollout_store import RolloutStore
+from mlflow_rlrisk.rollouts.store import RolloutStore
 from mlflow_rlrisk.sinks.registry import log_checkpoint
 
 HOSTILE = (

@@ -9,6 +9,7 @@ import mlflow
 import pytest
 from mlflow.entities import LoggedModelInput
 
+from mlflow_rlrisk.assessment.wiring import Assessment
 from mlflow_rlrisk.commands.compare import _recorded_base, _references, _series
 from mlflow_rlrisk.errors import ModelReferenceError
 from mlflow_rlrisk.lineage import trace_lineage
@@ -22,7 +23,6 @@ from mlflow_rlrisk.sinks.html import render
 from mlflow_rlrisk.sinks.lineage_page import render_lineage
 from mlflow_rlrisk.sinks.lineage_run import log_lineage
 from mlflow_rlrisk.sinks.registry import log_checkpoint
-from mlflow_rlrisk.wiring import Assessment
 from tests.lineage.ladders import collapsing
 
 

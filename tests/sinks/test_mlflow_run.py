@@ -9,7 +9,7 @@ from mlflow.utils.validation import _validate_metric_name, _validate_tag_name
 from mlflow_rlrisk.errors import SinkError
 from mlflow_rlrisk.records import Grade, GradedGroup
 from mlflow_rlrisk.report import RiskReport
-from mlflow_rlrisk.rollout_store import RolloutStore
+from mlflow_rlrisk.rollouts.store import RolloutStore
 from mlflow_rlrisk.sinks import mlflow_run
 from mlflow_rlrisk.sinks.mlflow_run import check_writable, log_report, metric_values, report_params
 from mlflow_rlrisk.sinks.prompt_table import prompt_table

@@ -3,7 +3,6 @@
 Rows are logits of one step, ``[R, V]``. Nothing here waits for the device.
 """
 
-import math
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from mlflow_rlrisk.kernels.powers_of_two import BITS, LOWEST
 from mlflow_rlrisk.samplers.vllm_recorder import UID
 
 if TYPE_CHECKING:
@@ -21,12 +21,6 @@ Indices = npt.NDArray[np.int64]
 TILE_ELEMENTS = {"cpu": 2**19, "cuda": 2**23}
 """Logits worked on together: 2 MB stay in the cache, 32 MB fill a GPU. vLLM does not see this
 memory when it measures how much it may use."""
-
-LOWEST = -200.0
-"""Stands for a masked word's -inf: its power of 2 is 0 in float32 as well, its product no NaN."""
-
-BITS = 1.0 / math.log(2.0)
-"""Bits in a nat. Powers of 2 cost half of what exponentials do on a CPU."""
 
 BLOCK = 2**16
 """Records that are drained at once: 1 MB."""

@@ -11,7 +11,7 @@ import torch
 import triton
 import triton.language as tl
 
-from mlflow_rlrisk.samplers.vllm_recorder.core import BITS, LOWEST
+from mlflow_rlrisk.kernels.powers_of_two import BITS, LOWEST
 
 LANES = 4096
 """Logits of a row that are read together."""
