@@ -8,7 +8,7 @@ from flask import current_app, g, request
 
 from service.deps import Dependencies
 from service.problems import Problem
-from service.tokens import ANYBODY, Caller, Scope
+from service.tables.tokens import ANYBODY, Caller, Scope
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from service.assessment_table import AssessmentTable
-    from service.registry import RegistryReader
-    from service.signer_protocol import Signer
-    from service.tokens import TokenTable
+    from service.registry.reader import RegistryReader
+    from service.signing.protocol import Signer
+    from service.tables.assessments import AssessmentTable
+    from service.tables.tokens import TokenTable
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 """Where everybody may be let in."""

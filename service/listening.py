@@ -6,10 +6,10 @@ import socket
 import time
 
 from mlflow_rlrisk import ConfigError
-from service.database import open_database
 from service.deps import LOOPBACK
 from service.settings import ServiceSettings
-from service.tokens import TokenTable
+from service.tables.opening import open_database
+from service.tables.tokens import TokenTable
 
 logger = logging.getLogger(__name__)
 

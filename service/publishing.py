@@ -15,21 +15,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlflow_rlrisk import RiskReport, RLRiskError, log_report, tag_version
-from service.assessment_table import Assessment, AssessmentTable, State
-from service.bounded_calls import timed
 from service.commit_points import CommitPoint, reached
 from service.problems import without_paths
-from service.sampling_process import forget
+from service.registry.bounded_calls import timed
+from service.registry.upstream import is_gone, point_mlflow
+from service.sampling.process import forget
 from service.settings import ServiceSettings
-from service.signer_protocol import Signer, SignerRefusedError, SignerUnavailableError
-from service.upstream import is_gone, point_mlflow
+from service.signing.protocol import (
+    ASSESSMENT_TAG,
+    Signer,
+    SignerRefusedError,
+    SignerUnavailableError,
+)
+from service.tables.assessments import Assessment, AssessmentTable, State
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 logger = logging.getLogger(__name__)
 
-ASSESSMENT_TAG = "rlrisk.assessment_id"
 ATTESTATION_ARTIFACT = "rlrisk/attestation.json"
 ADVISORY = ("weights_declared",)
 """Refusals of the signer after which the verdict is worth showing, as advice."""

@@ -16,8 +16,8 @@ from pydantic import (
 )
 
 from mlflow_rlrisk import SamplingConfig
-from service.assessment_table import Assessment, State
-from service.override_table import OverrideRow
+from service.tables.assessments import Assessment, State
+from service.tables.overrides import OverrideRow
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,128}$")]
 Reference = Annotated[str, Field(min_length=1, max_length=1024)]

@@ -19,17 +19,17 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
 
 from mlflow_rlrisk import ConfigError
-from service.assessment_table import AssessmentTable
-from service.database import open_database
 from service.deps import Dependencies
 from service.listening import check_address, check_port
 from service.logs import log_as_json
-from service.registry import RegistryReader
+from service.registry.reader import RegistryReader
+from service.registry.upstream import point_mlflow, wait_briefly
 from service.restarts import Pauses
 from service.settings import ServiceSettings, load_settings
-from service.signer_client import SOCKET_VARIABLE, default_socket, signer_of
-from service.tokens import TokenTable
-from service.upstream import point_mlflow, wait_briefly
+from service.signing.client import SOCKET_VARIABLE, default_socket, signer_of
+from service.tables.assessments import AssessmentTable
+from service.tables.opening import open_database
+from service.tables.tokens import TokenTable
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ def serve(
     _bound_mlflow()
     _check_keys(role, signing_keys)
     if role == "signer":
-        from service.signer import run_signer
+        from service.signing.signer import run_signer
 
         run_signer(settings, signing_keys)
         _leave()

@@ -27,17 +27,17 @@ from dbos import error as dbos_errors
 from sqlalchemy import make_url
 
 from mlflow_rlrisk import ConfigError
-from service.assessment_table import OPEN, AssessmentTable, State
 from service.commit_points import CommitPoint, reached
-from service.database import open_database
-from service.poller import Poller
 from service.publishing import publish
-from service.sandboxes import watch
-from service.scoring import Scorer
+from service.sampling.sandboxes import watch
+from service.sampling.scoring import Scorer
 from service.settings import ServiceSettings
-from service.signer_client import signer_of
-from service.signer_protocol import Signer
-from service.worker_presence import gone, say_alive
+from service.signing.client import signer_of
+from service.signing.protocol import Signer
+from service.tables.assessments import OPEN, AssessmentTable, State
+from service.tables.opening import open_database
+from service.tables.worker_presence import gone, say_alive
+from service.triggering.poller import Poller
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from mlflow_rlrisk.commands.output import OK, print_json, tell
 from mlflow_rlrisk.errors import ConfigError, MissingDependencyError
 
 if TYPE_CHECKING:
-    from service.tokens import TokenTable
+    from service.tables.tokens import TokenTable
 
 DAY_S = 86400.0
 
@@ -87,9 +87,9 @@ def list_(config: str, as_json: bool) -> int:
 
 def _table(config: str) -> "TokenTable":
     try:
-        from service.database import open_database
         from service.settings import load_settings
-        from service.tokens import TokenTable
+        from service.tables.opening import open_database
+        from service.tables.tokens import TokenTable
     except ModuleNotFoundError as error:
         raise MissingDependencyError("the scoring service", "service") from error
     return TokenTable(open_database(load_settings(config).database))

@@ -34,7 +34,7 @@ def register(config: str, url: str, as_json: bool) -> int:
     """
     try:
         from service.settings import load_settings
-        from service.webhooks_registration import register as run
+        from service.triggering.registration import register as run
     except ModuleNotFoundError as error:
         raise MissingDependencyError("the scoring service", "service") from error
     found = run(load_settings(config), url)

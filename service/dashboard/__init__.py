@@ -34,12 +34,12 @@ from service.dashboard.version_view import (
     warnings,
 )
 from service.deps import Dependencies
-from service.override_table import OverrideTable
 from service.problems import Problem, answer_to, without_paths
-from service.registry import RegistryReader
-from service.rl_runs import rl_runs
-from service.stored_lineage import StoredLineage
-from service.tokens import ANYBODY, Scope
+from service.registry.reader import RegistryReader
+from service.registry.rl_runs import rl_runs
+from service.registry.stored_lineage import StoredLineage
+from service.tables.overrides import OverrideTable
+from service.tables.tokens import ANYBODY, Scope
 
 logger = logging.getLogger(__name__)
 

@@ -3,8 +3,8 @@
 from typing import Any
 
 from mlflow_rlrisk.sinks.wording import estimate
-from service.assessment_table import Assessment
 from service.schemas import AssessmentView
+from service.tables.assessments import Assessment
 
 
 def job_row(row: Assessment) -> dict[str, Any]:

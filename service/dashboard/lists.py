@@ -2,11 +2,17 @@
 
 from typing import Any
 
-from service.override_table import OverrideRow, OverrideState
 from service.problems import without_paths
-from service.registry import ASSESSED_TAG, ModelPage, ModelSummary, RegistryReader, VersionRecord
+from service.registry.reader import (
+    ASSESSED_TAG,
+    ModelPage,
+    ModelSummary,
+    RegistryReader,
+    VersionRecord,
+)
+from service.registry.version_levels import versions_of
 from service.schemas import moment
-from service.version_levels import versions_of
+from service.tables.overrides import OverrideRow, OverrideState
 
 VERSIONS_SHOWN = 6
 _CHIPS = {OverrideState.SIGNED: "out-promote", OverrideState.FAILED: "out-block"}

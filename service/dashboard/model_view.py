@@ -8,8 +8,8 @@ from mlflow_rlrisk.sinks.plots import ladder_figure
 from mlflow_rlrisk.sinks.wording import estimate, interval
 from service.dashboard.ladder import INDEX, PASS_AT_1, SIGNAL, Ladder, Rung
 from service.dashboard.page import own_figure
-from service.registry import ASSESSED_TAG
-from service.stored_lineage import StoredLineage
+from service.registry.reader import ASSESSED_TAG
+from service.registry.stored_lineage import StoredLineage
 
 _SINGLE = (
     "Each interval is that version's alone; rlrisk compare pairs the prompts and says which "

@@ -11,9 +11,9 @@ from mlflow_rlrisk.attestation import ATTESTATION_TAG
 from mlflow_rlrisk.report import RiskReport
 from mlflow_rlrisk.sinks.html import render_body
 from service.dashboard.page import own_figure
-from service.gate_evidence import AttestationState
 from service.problems import without_paths
-from service.registry import StoredReport, VersionRecord
+from service.registry.gate_evidence import AttestationState
+from service.registry.reader import StoredReport, VersionRecord
 
 logger = logging.getLogger(__name__)
 

@@ -6,17 +6,11 @@ from flask import Blueprint, Response, request, url_for
 from spectree import Response as Answers
 
 from mlflow_rlrisk import RiskReport, render
-from service.assessment_table import (
-    Assessment,
-    KeyConflictError,
-    QueueFullError,
-    State,
-)
 from service.auth import caller, dependencies, requires
 from service.openapi import API
 from service.problems import Problem, without_paths
-from service.references import check_form
-from service.sandboxes import fault_of, judges
+from service.registry.references import check_form
+from service.sampling.sandboxes import fault_of, judges
 from service.schemas import (
     AssessmentPage,
     AssessmentRequest,
@@ -26,7 +20,13 @@ from service.schemas import (
 )
 from service.settings import ServiceSettings
 from service.submission import body_digest, resolved
-from service.tokens import TRIGGERED, Scope
+from service.tables.assessments import (
+    Assessment,
+    KeyConflictError,
+    QueueFullError,
+    State,
+)
+from service.tables.tokens import TRIGGERED, Scope
 
 _KEY = re.compile(r"[!-~]{1,128}")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")

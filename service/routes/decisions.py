@@ -16,16 +16,16 @@ from flask import Blueprint, Response
 from sqlalchemy import URL
 
 from mlflow_rlrisk import PolicyConfig, RiskReport, decide
-from service.assessment_table import Assessment
 from service.auth import dependencies, requires
 from service.metrics import ServiceMetrics
 from service.openapi import body_of, documented
 from service.problems import FieldFault, Problem
-from service.references import NAMES, alias_of, version_of
+from service.registry.references import NAMES, alias_of, version_of
+from service.registry.standing import RegistryStanding, Standing
 from service.schemas import DecisionRequest, DecisionView
 from service.settings import DEFAULT_POLICY, ServiceSettings
-from service.standing import RegistryStanding, Standing
-from service.tokens import Scope
+from service.tables.assessments import Assessment
+from service.tables.tokens import Scope
 from service.unchanged import Unchanged
 
 CACHE_SIZE = 1024

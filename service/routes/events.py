@@ -11,14 +11,14 @@ from collections.abc import Iterator
 from flask import Blueprint
 from werkzeug.wrappers import Response
 
-from service.assessment_table import AssessmentTable
 from service.auth import dependencies, requires
 from service.openapi import API
 from service.problems import Problem
 from service.routes.assessments import visible
 from service.schemas import AssessmentView
 from service.streams import stopping
-from service.tokens import Scope
+from service.tables.assessments import AssessmentTable
+from service.tables.tokens import Scope
 
 POLL_S = 0.5
 BEAT_S = 5.0

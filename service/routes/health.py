@@ -10,13 +10,13 @@ from spectree import Response as Answers
 from sqlalchemy.exc import SQLAlchemyError
 
 from service.auth import dependencies
-from service.database import is_writable
 from service.metrics import ServiceMetrics
 from service.openapi import API
-from service.sandboxes import fault_of, judges
+from service.sampling.sandboxes import fault_of, judges
 from service.schemas import Health
 from service.settings import ServiceSettings
-from service.worker_presence import living
+from service.tables.database import is_writable
+from service.tables.worker_presence import living
 
 OK, NOT_CONFIGURED = "ok", "not configured"
 

@@ -7,7 +7,7 @@ from service.auth import caller, dependencies, requires
 from service.openapi import API
 from service.problems import Problem
 from service.schemas import AssessmentView, ModelQuery, ModelView
-from service.tokens import Scope
+from service.tables.tokens import Scope
 
 
 def blueprint() -> Blueprint:

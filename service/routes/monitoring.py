@@ -8,13 +8,13 @@ from spectree import Response as Answers
 from mlflow_rlrisk import ConfigError, MlflowRunSource, RLRiskError, judge_source, log_judgement
 from mlflow_rlrisk.monitor import Judgement, MonitorSettings, RunFacts
 from service.auth import caller, requires
-from service.bounded_calls import timed
 from service.openapi import API
 from service.problems import FieldFault, Problem, without_paths
+from service.registry.bounded_calls import timed
+from service.registry.upstream import RETRY, mlflow_problems, point_mlflow
 from service.schemas import JudgementView, MonitorRequest
 from service.settings import ServiceSettings
-from service.tokens import Scope
-from service.upstream import RETRY, mlflow_problems, point_mlflow
+from service.tables.tokens import Scope
 
 _RUN = re.compile(r"[0-9a-f]{32}")
 

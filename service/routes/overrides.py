@@ -21,16 +21,16 @@ from mlflow_rlrisk.gate.client import load_bar, place_of
 from mlflow_rlrisk.gate.overrides import attach, check_terms
 from mlflow_rlrisk.gate.promotion_policy import Bar, Target
 from service.auth import caller, dependencies, requires
-from service.bounded_calls import timed
 from service.openapi import API
-from service.override_table import OverrideRow, OverrideTable
 from service.problems import FieldFault, Problem, without_paths
-from service.references import NAMES, version_of
+from service.registry.bounded_calls import timed
+from service.registry.references import NAMES, version_of
+from service.registry.upstream import RETRY, mlflow_problems, point_mlflow
 from service.schemas import OverridePage, OverrideRequest, OverrideView, PageQuery
 from service.settings import ServiceSettings
-from service.signer_protocol import SignerRefusedError, SignerUnavailableError
-from service.tokens import Scope
-from service.upstream import RETRY, mlflow_problems, point_mlflow
+from service.signing.protocol import SignerRefusedError, SignerUnavailableError
+from service.tables.overrides import OverrideRow, OverrideTable
+from service.tables.tokens import Scope
 
 MAX_AT_ONCE = 2
 """Each hashes a whole checkpoint."""

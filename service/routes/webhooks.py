@@ -18,9 +18,9 @@ from service.openapi import API
 from service.problems import FieldFault, Problem
 from service.schemas import DeliveryView
 from service.settings import ServiceSettings
-from service.triggers import load_triggers
-from service.webhooks import EVENTS, MlflowEvent, Secrets, check_signature
-from service.webhooks_table import DeliveryTable, Hint
+from service.tables.deliveries import DeliveryTable, Hint
+from service.triggering.triggers import load_triggers
+from service.triggering.webhooks import EVENTS, MlflowEvent, Secrets, check_signature
 
 MAX_BODY = 256 * 1024
 DEFAULT_WORKSPACE = "default"

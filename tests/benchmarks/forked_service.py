@@ -22,8 +22,9 @@ from service import serve as module
 from tests.service.running_service import RunningService
 
 PRELOADED = (
-    *("mlflow", "mlflow.artifacts", "dbos", "service.worker", "service.signer", "service.app"),
-    *("service.dashboard", "service.override_signing", "mlflow_rlrisk.sinks.attest"),
+    *("mlflow", "mlflow.artifacts", "dbos"),
+    *("service.worker", "service.signing.signer", "service.app"),
+    *("service.dashboard", "service.signing.overrides", "mlflow_rlrisk.sinks.attest"),
     *("mlflow_rlrisk.sinks.html", "mlflow_rlrisk.sinks.plots", "mlflow_rlrisk.sinks.prompt_table"),
     *("matplotlib.figure", "pandas", "pyarrow.parquet", "gunicorn.workers.gthread"),
     "mlflow.store.artifact.mlflow_artifacts_repo",
@@ -112,7 +113,7 @@ class ForkedService(RunningService):
     def pids_of(self, role: str) -> list[int]:
         """Processes of a role that live; of the API, the one that watches first."""
         if role == "child":
-            return self.pids("service.child")
+            return self.pids("service.sampling.child")
         assert self.process is not None
         parents = _parents()
         found = []

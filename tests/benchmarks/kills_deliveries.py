@@ -19,8 +19,8 @@ import sqlalchemy as sa
 from mlflow.webhooks.delivery import _generate_hmac_signature
 
 from mlflow_rlrisk import resolve_reference
-from service.database import open_database
 from service.settings import load_settings
+from service.tables.opening import open_database
 from tests.service.running_service import Client
 
 MODEL = "chains-told"

@@ -27,10 +27,10 @@ import mlflow
 
 import tests.service.running_service
 from mlflow_rlrisk import decide, log_checkpoint
-from service.assessment_table import AssessmentTable, State
-from service.database import open_database
 from service.settings import load_settings
-from service.tokens import Scope, TokenTable
+from service.tables.assessments import AssessmentTable, State
+from service.tables.opening import open_database
+from service.tables.tokens import Scope, TokenTable
 from tests.mlflow_server import migrated_database, mlflow_server, pointed_at, sqlite_store
 from tests.service.running_service import (
     BASE,

@@ -36,14 +36,14 @@ import service.routes.events
 from mlflow_rlrisk import log_checkpoint
 from mlflow_rlrisk.gate.promotion_policy import POLICY_VARIABLE
 from service.app import create_app
-from service.assessment_table import AssessmentTable
-from service.database import open_database
 from service.deps import Dependencies
 from service.problems import MEDIA_TYPE, SLUGS, TYPE_ROOT, ProblemDocument
-from service.registry import RegistryReader
+from service.registry.reader import RegistryReader
 from service.settings import load_settings
-from service.signer_protocol import SignerRefusedError
-from service.tokens import Scope, TokenTable
+from service.signing.protocol import SignerRefusedError
+from service.tables.assessments import AssessmentTable
+from service.tables.opening import open_database
+from service.tables.tokens import Scope, TokenTable
 from tests.benchmarks.service_decisions import MODEL, NUM_VERSIONS, decided
 from tests.gate.world import World
 from tests.mlflow_server import migrated_database, sqlite_store

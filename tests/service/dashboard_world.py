@@ -22,12 +22,12 @@ from mlflow_rlrisk.sinks.lineage_run import log_lineage
 from mlflow_rlrisk.sinks.mlflow_run import log_report
 from mlflow_rlrisk.sinks.monitor_run import ALARMS_TAG, MONITOR_TAG, MONITORED_AT_TAG
 from mlflow_rlrisk.sinks.registry import tag_version
-from service.assessment_table import AssessmentTable, State
-from service.database import open_database
 from service.deps import Dependencies
-from service.override_table import OverrideTable
-from service.registry import RegistryReader
-from service.tokens import TokenTable
+from service.registry.reader import RegistryReader
+from service.tables.assessments import AssessmentTable, State
+from service.tables.opening import open_database
+from service.tables.overrides import OverrideTable
+from service.tables.tokens import TokenTable
 from tests.gate.world import World, checkpoint_folder, entries_of
 from tests.lineage.ladders import collapsing
 from tests.monitor.histories import HealthyRun, collapsing_rows

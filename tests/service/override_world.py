@@ -5,14 +5,14 @@ from typing import Any
 
 from mlflow_rlrisk.attestation.keys import SigningKey
 from service.app import create_app
-from service.assessment_table import AssessmentTable
-from service.database import open_database
 from service.deps import Dependencies
-from service.override_signing import signed_override
-from service.override_table import OverrideTable
 from service.settings import ServiceSettings, load_settings
-from service.signer_protocol import Signer, SignerUnavailableError
-from service.tokens import Scope, TokenTable
+from service.signing.overrides import signed_override
+from service.signing.protocol import Signer, SignerUnavailableError
+from service.tables.assessments import AssessmentTable
+from service.tables.opening import open_database
+from service.tables.overrides import OverrideTable
+from service.tables.tokens import Scope, TokenTable
 from tests.gate.conftest import Gated
 from tests.service.running_service import write_settings
 

@@ -10,14 +10,15 @@ import pytest
 
 from mlflow_rlrisk import ConfigError, RiskReport, log_checkpoint
 from service.app import create_app
-from service.assessment_table import AssessmentTable, KeyConflictError, QueueFullError, State
 from service.dashboard.job_view import job_row
-from service.database import open_database
 from service.deps import Dependencies
-from service.publishing import ASSESSMENT_TAG, publish
-from service.scoring import Scorer
+from service.publishing import publish
+from service.registry.upstream import AwayError
+from service.sampling.scoring import Scorer
 from service.settings import Limits, ServiceSettings, load_settings
-from service.upstream import AwayError
+from service.signing.protocol import ASSESSMENT_TAG
+from service.tables.assessments import AssessmentTable, KeyConflictError, QueueFullError, State
+from service.tables.opening import open_database
 from tests.mlflow_server import pointed_at
 from tests.service.running_service import BASE, write_settings
 from tests.sinks.simulated import simulated_report
@@ -131,9 +132,9 @@ def test_pages_hold_everything_once_also_what_was_accepted_at_the_same_time(
     jobs: AssessmentTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A clock that is set back, or is coarse, gives two rows the same time.
-    monkeypatch.setattr("service.assessment_table.time.time", lambda: 1000.1)
+    monkeypatch.setattr("service.tables.assessments.time.time", lambda: 1000.1)
     same = {submit(jobs) for _ in range(3)}
-    monkeypatch.setattr("service.assessment_table.time.time", lambda: 1000.2)
+    monkeypatch.setattr("service.tables.assessments.time.time", lambda: 1000.2)
     newest = submit(jobs)
     settings = load_settings(write_settings(tmp_path, "http://127.0.0.1:9"))
     client = create_app(settings, Dependencies(jobs=jobs)).test_client()
@@ -166,9 +167,9 @@ def test_the_report_of_what_was_accepted_last_decides_whatever_the_clock_says(
         jobs.finish(job, begun.fence, State.SUCCEEDED, report="{}", risk_level=level)
         return job
 
-    monkeypatch.setattr("service.assessment_table.time.time", lambda: 2.0e9)
+    monkeypatch.setattr("service.tables.assessments.time.time", lambda: 2.0e9)
     older = assessed("low")
-    monkeypatch.setattr("service.assessment_table.time.time", lambda: 1.9e9)
+    monkeypatch.setattr("service.tables.assessments.time.time", lambda: 1.9e9)
     newer, last = assessed("high"), submit(jobs)
 
     latest = jobs.latest_report("m", "1")
@@ -260,7 +261,7 @@ def away(*_: object, **__: object) -> None:
 def test_a_clock_that_is_set_forward_ends_no_wait_for_mlflow(
     jobs: AssessmentTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.scoring.in_time", away)
+    monkeypatch.setattr("service.sampling.scoring.in_time", away)
     settings = settings_of("http://127.0.0.1:9", tmp_path)
     settings = settings.model_copy(update={"limits": Limits(min_free_disk_bytes=0)})
     scorer, job = Scorer(jobs, settings, lambda: False), submit(jobs)

@@ -7,8 +7,9 @@ import pytest
 import sqlalchemy as sa
 
 from mlflow_rlrisk import ConfigError
-from service.database import METADATA, open_database
 from service.settings import ServiceSettings
+from service.tables.database import METADATA
+from service.tables.opening import open_database
 from tests.postgresql import postgresql_server
 
 

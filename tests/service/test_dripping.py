@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from mlflow_rlrisk import ModelSource
-from service import bounded_calls
-from service.assessment_table import AssessmentTable, State
-from service.database import open_database
-from service.intake import fetch
-from service.scoring import Scorer
+from service.registry import bounded_calls
+from service.registry.upstream import AwayError, in_time, point_mlflow
+from service.sampling.intake import fetch
+from service.sampling.scoring import Scorer
 from service.settings import Limits, load_settings
-from service.upstream import AwayError, in_time, point_mlflow
+from service.tables.assessments import AssessmentTable, State
+from service.tables.opening import open_database
 from tests.service.running_service import write_settings
 
 REQUEST = {"model": "models:/m/1", "prompt_set": "heldout", "verifier": "chains"}

@@ -18,15 +18,16 @@ import sqlalchemy as sa
 from flask import Flask
 from flask.testing import FlaskClient
 
-import service.standing
+import service.registry.standing
 from service.app import create_app
-from service.assessment_table import AssessmentTable, State
-from service.database import open_database, write
 from service.deps import Dependencies
 from service.publishing import publish
-from service.scoring import Scorer
+from service.registry.upstream import WAITS
+from service.sampling.scoring import Scorer
 from service.settings import Limits, PromptSetSettings, ServiceSettings
-from service.upstream import WAITS
+from service.tables.assessments import AssessmentTable, State
+from service.tables.database import write
+from service.tables.opening import open_database
 from tests.benchmarks.service_decisions import MODEL, decided
 from tests.mlflow_server import pointed_at, sqlite_store
 from tests.service.dashboard_world import register
@@ -169,7 +170,7 @@ def remote(address: str, tmp_path_factory: pytest.TempPathFactory) -> Flask:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in WAITS:
         monkeypatch.setenv(name, "1")
-    monkeypatch.setattr(service.standing, "ANSWER_LIMIT_S", 1.0)
+    monkeypatch.setattr(service.registry.standing, "ANSWER_LIMIT_S", 1.0)
 
 
 @pytest.mark.parametrize("name", FAULTS)
@@ -255,7 +256,7 @@ def test_callers_share_a_reading_but_never_one_from_before_they_asked(
     def ask() -> None:
         answers.append(decide(remote.test_client()))
 
-    monkeypatch.setattr(service.standing, "ANSWER_LIMIT_S", 10.0)
+    monkeypatch.setattr(service.registry.standing, "ANSWER_LIMIT_S", 10.0)
     for name in WAITS:
         monkeypatch.setenv(name, "10")
     assert decide(remote.test_client()) == (200, "promote")
@@ -276,7 +277,7 @@ def test_callers_share_a_reading_but_never_one_from_before_they_asked(
 def test_a_locked_database_is_503_and_a_full_one_507_and_both_recover(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.database.LOCK_LIMIT_S", 0.2)
+    monkeypatch.setattr("service.tables.opening.LOCK_LIMIT_S", 0.2)
     app = application(tmp_path, "sqlite:///nowhere.db")
     engine, caller = app.extensions["rlrisk"].jobs.engine, app.test_client()
     body = {"model": "models:/" + "a" * 200 + "/1", "prompt_set": "p", "verifier": "v"}

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.mlflow
 OPEN = """
 import sys
 from service.settings import load_settings
-from service.upstream import point_mlflow
+from service.registry.upstream import point_mlflow
 client = point_mlflow(load_settings(sys.argv[1]))
 assert client.search_experiments() and not client.search_registered_models()
 """

@@ -75,7 +75,7 @@ def filled(folder: Path) -> Iterator[None]:
 def no_file_grows(service: RunningService) -> Iterator[None]:
     """Worker and sampling process cannot write beyond 4 KiB of any file: errno ``EFBIG``."""
     most = resource.RLIM_INFINITY
-    pids = [*service.pids("--role worker"), *service.pids("service.child")]
+    pids = [*service.pids("--role worker"), *service.pids("service.sampling.child")]
     for pid in pids:
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (4096, most))
     try:

@@ -14,7 +14,7 @@ import pytest
 
 from service.listening import check_port
 from service.problems import SLUGS
-from service.tokens import Scope
+from service.tables.tokens import Scope
 from tests.service.running_service import COMMAND, Client, running_service, write_settings
 
 pytestmark = pytest.mark.xdist_group("http")  # its server is started once
@@ -29,9 +29,9 @@ def config(tmp_path_factory: pytest.TempPathFactory, registry: str) -> Path:
 
 @pytest.fixture(scope="module")
 def tokens(config: Path) -> Mapping[str, str]:
-    from service.database import open_database
     from service.settings import load_settings
-    from service.tokens import TokenTable
+    from service.tables.opening import open_database
+    from service.tables.tokens import TokenTable
 
     table = TokenTable(open_database(load_settings(config).database))
     made = {str(scope): table.create(str(scope), [scope])[0] for scope in Scope}

@@ -164,14 +164,14 @@ def test_cancelling_ends_the_sampling_process(service: RunningService) -> None:
     client = Client(service.url)
     body = {"model": str(BASE), "prompt_set": "heldout", "verifier": "slow"}
     asked = client.ask("POST", "/v1/assessments", body).json["id"]
-    wait_for(lambda: service.pids("service.child"))
+    wait_for(lambda: service.pids("service.sampling.child"))
     folder = service.config.parent / "rlrisk-service" / "assessments" / asked
     assert folder.is_dir()
 
     answer = client.ask("DELETE", f"/v1/assessments/{asked}").json
 
     assert answer["state"] == "cancelled"
-    wait_for(lambda: not service.pids("service.child"))
+    wait_for(lambda: not service.pids("service.sampling.child"))
     assert client.wait(asked)["state"] == "cancelled"
     assert runs_of(asked) == []
     wait_for(lambda: not folder.exists())  # a checkpoint may have been fetched into it
@@ -210,7 +210,7 @@ def test_kill_9_of_api_worker_and_child_loses_nothing_and_publishes_once(
     client = Client(service.url)
     asked = [client.assess("models:/chains-sft/1").json["id"] for _ in range(2)]
 
-    for word in ("service.child", "--role worker", "--role api", "service.child"):
+    for word in ("service.sampling.child", "--role worker", "--role api", "service.sampling.child"):
         wait_for(lambda word=word: service.pids(word))
         for pid in service.pids(word):
             os.kill(pid, signal.SIGKILL)

@@ -13,12 +13,12 @@ from flask.testing import FlaskClient
 
 from mlflow_rlrisk import AssessmentConfig, ConfigError, LookaheadConfig, RiskReport, assess
 from service.app import create_app
-from service.assessment_table import Assessment, AssessmentTable, State
-from service.database import open_database
 from service.deps import Dependencies
-from service.scoring import Scorer
+from service.sampling.scoring import Scorer
 from service.settings import ServiceSettings, TriggerSettings, load_settings
-from service.triggers import load_triggers
+from service.tables.assessments import Assessment, AssessmentTable, State
+from service.tables.opening import open_database
+from service.triggering.triggers import load_triggers
 from tests.service.running_service import ASSESSMENT, BASE, VERIFIER, write_settings
 
 RUN = LookaheadConfig(
@@ -162,7 +162,7 @@ def children(folder: str) -> list[int]:
             line = (entry / "cmdline").read_bytes().decode()
         except (OSError, ValueError):
             continue
-        if "service.child" in line and folder in line:
+        if "service.sampling.child" in line and folder in line:
             found.append(int(entry.name))
     return found
 
@@ -257,7 +257,7 @@ def test_updates_that_take_long_end_when_they_are_cancelled_or_at_the_wall(
             jobs.cancel(job.id)
         return time.monotonic() + (1e6 if jobs.left and not is_cancelled else 0.0)
 
-    monkeypatch.setattr("service.sampling_process.time", SimpleNamespace(monotonic=later))
+    monkeypatch.setattr("service.sampling.process.time", SimpleNamespace(monotonic=later))
 
     assert Scorer(jobs, settings, lambda: False).score(job.id)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from service.scoring import Scorer
+from service.sampling.scoring import Scorer
 from tests.service.running_service import BASE
 from tests.service.test_lookaheads import SAMPLING, body, browser, settings_of, table
 

@@ -14,12 +14,12 @@ from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
 
 from mlflow_rlrisk.attestation import ATTESTATION_TAG, OVERRIDE_TAG
 from mlflow_rlrisk.attestation.keys import SigningKey
-from service import override_signing as signing
-from service.override_table import OverrideTable
 from service.routes.overrides import MAX_AT_ONCE
-from service.signer_client import SocketSigner, default_socket
-from service.signer_protocol import SignerRefusedError
-from service.tokens import Scope
+from service.signing import overrides as signing
+from service.signing.client import SocketSigner, default_socket
+from service.signing.protocol import SignerRefusedError
+from service.tables.overrides import OverrideTable
+from service.tables.tokens import Scope
 from tests.gate.conftest import RULES, Gated, refused
 from tests.gate.world import World as Gate
 from tests.gate.world import checkpoint_folder, entries_of, ring_of

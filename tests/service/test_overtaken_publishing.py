@@ -11,8 +11,9 @@ import pytest
 import service.publishing
 from mlflow_rlrisk import RiskReport, log_checkpoint
 from mlflow_rlrisk.report import RiskLevel
-from service.assessment_table import AssessmentTable
-from service.publishing import ASSESSMENT_TAG, publish
+from service.publishing import publish
+from service.signing.protocol import ASSESSMENT_TAG
+from service.tables.assessments import AssessmentTable
 from tests.service.running_service import BASE
 from tests.service.test_assessment_table import finished, jobs, settings_of
 from tests.sinks.simulated import simulated_report

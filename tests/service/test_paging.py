@@ -7,11 +7,11 @@ import pytest
 from flask.testing import FlaskClient
 
 from service.app import create_app
-from service.assessment_table import AssessmentTable
-from service.database import open_database
 from service.deps import Dependencies
-from service.override_table import OverrideTable
 from service.settings import load_settings
+from service.tables.assessments import AssessmentTable
+from service.tables.opening import open_database
+from service.tables.overrides import OverrideTable
 from tests.service.running_service import write_settings
 from tests.service.test_assessment_table import submit
 
@@ -62,7 +62,7 @@ def test_page_by_page_everything_comes_once_the_newest_first(
     word, make = LISTS[path]
     older = [make(jobs) for _ in range(4)]
     with monkeypatch.context() as frozen:  # a coarse clock gives several the same time
-        frozen.setattr("service.override_table.time.time", lambda: 2e9)
+        frozen.setattr("service.tables.overrides.time.time", lambda: 2e9)
         same = [make(jobs) for _ in range(3)]
     made = [*older, *same]
 

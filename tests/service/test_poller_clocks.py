@@ -7,10 +7,10 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from service.assessment_table import AssessmentTable
-from service.database import open_database
-from service.poller import Poller
 from service.settings import ServiceSettings, load_settings
+from service.tables.assessments import AssessmentTable
+from service.tables.opening import open_database
+from service.triggering.poller import Poller
 from tests.mlflow_server import sqlite_store
 from tests.service.running_service import write_settings
 from tests.service.test_triggers import TRIGGERS, make, models
@@ -39,11 +39,11 @@ def test_a_worker_whose_clock_is_ahead_of_the_registrys_sees_every_new_version(
     jobs: AssessmentTable,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("service.poller.OVERLAP_MS", 0)
+    monkeypatch.setattr("service.triggering.poller.OVERLAP_MS", 0)
     make(registry, "old", 1)
     hour_ns, right = 3600 * 10**9, time.time_ns
     with monkeypatch.context() as wrong:
-        wrong.setattr("service.poller.time.time_ns", lambda: right() + hour_ns)
+        wrong.setattr("service.triggering.poller.time.time_ns", lambda: right() + hour_ns)
         Poller(settings, jobs, "a").look()
         time.sleep(0.002)
         make(registry, "sft-a", 1)
@@ -65,7 +65,7 @@ def test_a_lease_of_a_clock_that_was_wrong_keeps_nobody_from_looking(
 ) -> None:
     tomorrow = time.time() + 24 * 3600
     with monkeypatch.context() as wrong:
-        wrong.setattr("service.poller_state.time.time", lambda: tomorrow)
+        wrong.setattr("service.tables.poller_state.time.time", lambda: tomorrow)
         Poller(settings, jobs, "a").turn()
     make(registry, "sft-a")
 

@@ -14,14 +14,14 @@ from flask.testing import FlaskClient
 from mlflow.webhooks.delivery import _generate_hmac_signature
 
 from mlflow_rlrisk import ConfigError
-from service import assessment_table
 from service.app import create_app
-from service.assessment_table import Assessment, AssessmentTable, State
-from service.database import open_database
 from service.deps import Dependencies
-from service.override_table import OverrideTable
 from service.settings import load_settings
-from service.webhooks import DELIVERY, SIGNATURE, TIMESTAMP
+from service.tables import assessments as assessment_table
+from service.tables.assessments import Assessment, AssessmentTable, State
+from service.tables.opening import open_database
+from service.tables.overrides import OverrideTable
+from service.triggering.webhooks import DELIVERY, SIGNATURE, TIMESTAMP
 from tests.postgresql import postgresql
 from tests.service.running_service import write_settings
 from tests.service.test_assessment_table import submit
@@ -217,7 +217,7 @@ def test_a_lock_that_others_hold_is_503_and_what_waited_can_be_sent_again(
     engine: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A PostgreSQL left to itself waits for ever, and a thread of the API with it.
-    monkeypatch.setattr("service.database.LOCK_LIMIT_S", 0.2)
+    monkeypatch.setattr("service.tables.opening.LOCK_LIMIT_S", 0.2)
     own = open_database(engine.url.render_as_string(hide_password=False))
     settings = load_settings(write_settings(tmp_path, "http://127.0.0.1:9"))
     caller = create_app(settings, Dependencies(jobs=AssessmentTable(own))).test_client()
@@ -264,7 +264,7 @@ def test_a_key_that_a_clock_brings_back_twice_gives_the_newest(
 ) -> None:
     now, day = time.time(), 24 * 3600.0
     clock = {"now": now}
-    monkeypatch.setattr("service.assessment_table.time.time", lambda: clock["now"])
+    monkeypatch.setattr("service.tables.assessments.time.time", lambda: clock["now"])
     first = submit(jobs, key="k")
     clock["now"] = now + 8 * day  # the key has ended
     second = submit(jobs, key="k")

@@ -6,13 +6,13 @@ import pytest
 
 from mlflow_rlrisk import ConfigError, ModelSource
 from service.app import create_app
-from service.assessment_table import AssessmentTable
-from service.database import open_database
 from service.deps import Dependencies
 from service.problems import Problem
-from service.references import check_form, refusal_of_source
+from service.registry.references import check_form, refusal_of_source
 from service.settings import ServiceSettings, load_settings
-from service.tokens import TokenTable
+from service.tables.assessments import AssessmentTable
+from service.tables.opening import open_database
+from service.tables.tokens import TokenTable
 from tests.service.running_service import write_settings
 
 RUN = "runs:/" + "0" * 32

@@ -9,7 +9,7 @@ import pytest
 from mlflow_rlrisk import ConfigError
 from mlflow_rlrisk.doctor import WEBHOOK_SETTINGS, examine, is_healthy
 from service.settings import ServiceSettings, load_settings
-from service.webhooks_registration import register
+from service.triggering.registration import register
 from tests.mlflow_server import sqlite_store
 from tests.service.running_service import write_settings
 
@@ -25,7 +25,7 @@ def settings(
     more = {"webhook_secret_file": "webhook.secret"}
     with sqlite_store(database, tmp_path / "store") as uri:
         client = mlflow.MlflowClient(uri, uri)
-        monkeypatch.setattr("service.webhooks_registration.point_mlflow", lambda _: client)
+        monkeypatch.setattr("service.triggering.registration.point_mlflow", lambda _: client)
         yield load_settings(write_settings(tmp_path, "http://mlflow.internal", **more))
 
 

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from mlflow_rlrisk import AssessmentConfig, ConfigError, LookaheadConfig, PolicyConfig
-from service.assessment_table import Assessment, AssessmentTable
-from service.child import NICENESS, OUT_OF_MEMORY
-from service.database import open_database
-from service.gpu_claim import Claim, claimed, devices_here, num_needed
-from service.sampling_process import run_child
-from service.scoring import Scorer
+from service.sampling.child import NICENESS, OUT_OF_MEMORY
+from service.sampling.gpu_claim import Claim, claimed, devices_here, num_needed
+from service.sampling.process import run_child
+from service.sampling.scoring import Scorer
 from service.settings import ServiceSettings, load_settings
+from service.tables.assessments import Assessment, AssessmentTable
+from service.tables.opening import open_database
 from tests.benchmarks import coin_sampler
 from tests.service.running_service import ASSESSMENT, BASE, write_settings
 
@@ -227,7 +227,7 @@ def test_after_two_halvings_it_fails_and_says_why(
         sizes.append(given[1]["config"]["batch_size"])
         return {"error": {"code": OUT_OF_MEMORY, "message": "CUDA out of memory"}}
 
-    monkeypatch.setattr("service.scoring.run_child", no_room)
+    monkeypatch.setattr("service.sampling.scoring.run_child", no_room)
 
     done = scored(hungry(tmp_path, monkeypatch, largest=1))
 
@@ -248,7 +248,7 @@ def test_where_an_update_finds_no_memory_no_smaller_batch_is_tried(
         started.append(given[1]["config"]["batch_size"])
         return run_child(*given, **named)
 
-    monkeypatch.setattr("service.scoring.run_child", counted)
+    monkeypatch.setattr("service.sampling.scoring.run_child", counted)
 
     done = scored(settings, lookahead="grpo")
 

@@ -13,12 +13,12 @@ from mlflow_rlrisk.errors import SandboxUnavailableError
 from mlflow_rlrisk.verifiers import load_verifier
 from mlflow_rlrisk.verifiers.code.sandbox import landlock
 from service.app import create_app
-from service.assessment_table import AssessmentTable
-from service.database import open_database
 from service.deps import Dependencies
-from service.sandboxes import watch
+from service.sampling.sandboxes import watch
 from service.settings import load_settings
-from service.worker_presence import say_alive
+from service.tables.assessments import AssessmentTable
+from service.tables.opening import open_database
+from service.tables.worker_presence import say_alive
 from tests.service.running_service import write_settings
 
 pytestmark = pytest.mark.skipif(landlock.abi() == 0, reason="tier B needs Landlock")

@@ -17,13 +17,13 @@ import pytest
 from mlflow_rlrisk import AssessmentConfig, LookaheadConfig, RiskReport, assess, log_checkpoint
 from mlflow_rlrisk.attestation import ATTESTATION_TAG, Place, verify_attestation
 from mlflow_rlrisk.attestation.keys import KeyRing, PublicKey, SigningKey
-from service.assessment_table import Assessment, AssessmentTable, State
-from service.database import open_database
-from service.publishing import ASSESSMENT_TAG, publish
+from service.publishing import publish
 from service.settings import ServiceSettings, load_settings
-from service.signer_client import SocketSigner, check_peer, short_address
-from service.signer_protocol import SignerRefusedError, SignerUnavailableError
-from service.signer_statements import DIGEST_TAG, Statements
+from service.signing.client import SocketSigner, check_peer, short_address
+from service.signing.protocol import ASSESSMENT_TAG, SignerRefusedError, SignerUnavailableError
+from service.signing.statements import DIGEST_TAG, Statements
+from service.tables.assessments import Assessment, AssessmentTable, State
+from service.tables.opening import open_database
 from tests.service.running_service import (
     ASSESSMENT,
     BASE,

@@ -8,11 +8,11 @@ import pytest
 from flask.testing import FlaskClient
 
 from service.app import create_app
-from service.assessment_table import AssessmentTable
-from service.database import open_database
 from service.deps import Dependencies
 from service.serve import GRACE_S
 from service.settings import load_settings
+from service.tables.assessments import AssessmentTable
+from service.tables.opening import open_database
 from tests.service.running_service import Client, running_service, write_settings
 from tests.service.test_assessment_table import submit
 

@@ -16,16 +16,16 @@ from sqlalchemy.exc import OperationalError
 
 from mlflow_rlrisk import ConfigError
 from service.app import create_app
-from service.assessment_table import AssessmentTable, State
-from service.database import open_database
 from service.deps import Dependencies
-from service.poller import Poller
-from service.poller_state import LEASE_S
 from service.settings import ServiceSettings, load_settings
-from service.tokens import Scope, TokenTable
-from service.triggers import load_triggers
-from service.webhooks import MAX_AGE_S
-from service.webhooks_table import DeliveryTable
+from service.tables.assessments import AssessmentTable, State
+from service.tables.deliveries import DeliveryTable
+from service.tables.opening import open_database
+from service.tables.poller_state import LEASE_S
+from service.tables.tokens import Scope, TokenTable
+from service.triggering.poller import Poller
+from service.triggering.triggers import load_triggers
+from service.triggering.webhooks import MAX_AGE_S
 from tests.mlflow_server import sqlite_store
 from tests.service.running_service import write_settings
 
@@ -270,7 +270,7 @@ def test_a_full_queue_delays_and_loses_nothing(
     app: Flask,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("service.poller.REST_S", 0.0)
+    monkeypatch.setattr("service.triggering.poller.REST_S", 0.0)
     make(registry, "sft-a", 6)
     _Delivery(event(name="sft-a", version="1")).send(app.test_client())
     poller = Poller(settings.model_copy(update={"poll_interval_s": 1e-6}), jobs, "a")
@@ -292,8 +292,8 @@ def test_the_look_reads_page_by_page_and_ends_where_the_last_one_began(
     jobs: AssessmentTable,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("service.poller.PAGE", 2)
-    monkeypatch.setattr("service.poller.OVERLAP_MS", 0)
+    monkeypatch.setattr("service.triggering.poller.PAGE", 2)
+    monkeypatch.setattr("service.triggering.poller.OVERLAP_MS", 0)
     roomy = settings.limits.model_copy(update={"max_open": 99, "max_open_per_token": 99})
     settings = settings.model_copy(update={"limits": roomy})
     poller = Poller(settings, jobs, "a")
@@ -331,7 +331,7 @@ def test_another_worker_looks_when_the_first_is_gone(
     assert models(jobs) == []
 
     later = time.time() + LEASE_S + 1
-    monkeypatch.setattr("service.poller_state.time.time", lambda: later)
+    monkeypatch.setattr("service.tables.poller_state.time.time", lambda: later)
     Poller(settings, jobs, "b").turn()
 
     assert models(jobs) == ["models:/sft-a/1"]
@@ -359,7 +359,7 @@ def test_a_trigger_that_asks_for_what_nobody_may_is_refused_at_the_start(
 def test_four_workers_that_all_look_at_once_start_nothing_twice(
     registry: mlflow.MlflowClient, settings: ServiceSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.poller.PollerState.is_mine", lambda _: True)
+    monkeypatch.setattr("service.triggering.poller.PollerState.is_mine", lambda _: True)
     make(registry, "sft-a", 4)
     tables = [AssessmentTable(open_database(settings.database)) for _ in range(4)]
     workers = [Thread(target=Poller(settings, table, "x").turn) for table in tables]

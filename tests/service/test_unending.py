@@ -16,21 +16,25 @@ from flask.testing import FlaskClient
 from mlflow_rlrisk.attestation import ATTESTATION_TAG, OVERRIDE_TAG
 from mlflow_rlrisk.attestation.keys import SigningKey
 from mlflow_rlrisk.sinks import mlflow_run
-from service import bounded_calls, override_signing, poller, signer, signer_statements
 from service.app import create_app
-from service.assessment_table import AssessmentTable, State
-from service.bounded_calls import LateError, bounded, num_under_way, timed
-from service.database import open_database
 from service.deps import Dependencies
-from service.override_signing import signed_override
-from service.override_table import OverrideTable
-from service.poller import Poller
-from service.publishing import ASSESSMENT_TAG, publish
-from service.registry import RegistryReader
+from service.publishing import publish
+from service.registry import bounded_calls
+from service.registry.bounded_calls import LateError, bounded, num_under_way, timed
+from service.registry.reader import RegistryReader
 from service.settings import ServiceSettings, load_settings
-from service.signer_protocol import SignerRefusedError
-from service.signer_statements import Statements
-from service.tokens import TokenTable
+from service.signing import overrides as override_signing
+from service.signing import signer
+from service.signing import statements as signer_statements
+from service.signing.overrides import signed_override
+from service.signing.protocol import ASSESSMENT_TAG, SignerRefusedError
+from service.signing.statements import Statements
+from service.tables.assessments import AssessmentTable, State
+from service.tables.opening import open_database
+from service.tables.overrides import OverrideTable
+from service.tables.tokens import TokenTable
+from service.triggering import poller
+from service.triggering.poller import Poller
 from tests.gate.conftest import RULES
 from tests.gate.world import World as Gate
 from tests.gate.world import checkpoint_folder

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from mlflow_rlrisk.verifiers import load_verifier
-from service import sampling_process, sandboxes
-from service.gpu_claim import Claim
+from service.sampling import process as sampling_process
+from service.sampling import sandboxes
+from service.sampling.gpu_claim import Claim
+from service.sampling.verifier_digest import verifier_digest
 from service.settings import ServiceSettings
-from service.verifier_digest import verifier_digest
 
 
 def test_a_changed_file_or_helper_beside_it_is_another_verifier_without_a_restart(

@@ -12,11 +12,11 @@ import mlflow
 import pytest
 
 from mlflow_rlrisk import log_checkpoint
-from service.assessment_table import AssessmentTable
-from service.database import open_database
 from service.settings import load_settings
+from service.tables.assessments import AssessmentTable
+from service.tables.opening import open_database
+from service.tables.worker_presence import gone, say_alive
 from service.worker import STOP_LIMIT_S
-from service.worker_presence import gone, say_alive
 from tests.mlflow_server import sqlite_store
 from tests.postgresql import postgresql_server
 from tests.service.running_service import (
@@ -67,11 +67,11 @@ def _check(api: RunningService, config: Path) -> None:
     first.start()
     body = {"model": "models:/chains-sft/1", "prompt_set": "heldout", "verifier": "slow"}
     asked = client.ask("POST", "/v1/assessments", body).json["id"]
-    wait_for(lambda: api.pids("service.child"))
+    wait_for(lambda: api.pids("service.sampling.child"))
     assert first.process is not None
     os.kill(first.process.pid, signal.SIGKILL)
     first.process.wait()
-    wait_for(lambda: not api.pids("service.child"))  # it ends with its worker
+    wait_for(lambda: not api.pids("service.sampling.child"))  # it ends with its worker
 
     second.start()
     try:
@@ -103,7 +103,7 @@ def test_a_worker_that_is_told_to_stop_ends_and_the_next_goes_on_with_what_it_ra
         with running_service(config) as service:
             client = Client(service.url)
             asked = client.assess("models:/chains-sft/1", verifier="slow").json["id"]
-            wait_for(lambda: service.pids("service.child"))
+            wait_for(lambda: service.pids("service.sampling.child"))
             assert service.process is not None
 
             service.process.terminate()

@@ -13,9 +13,9 @@ from werkzeug.serving import make_server
 import service.dashboard
 import service.dashboard.page
 from service.app import create_app
-from service.assessment_table import State
 from service.settings import load_settings
-from service.tokens import Scope
+from service.tables.assessments import State
+from service.tables.tokens import Scope
 from tests.service.dashboard.addresses import address
 from tests.service.dashboard.chromium import (
     SCHEMES,

@@ -1,0 +1,1 @@
+"""What the service must not lose, in one database: a module for each table."""
