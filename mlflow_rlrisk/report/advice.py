@@ -4,30 +4,22 @@ Each step answers one finding. Where the evidence does not suffice, the step say
 is missing and how much of it.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 
 from mlflow_rlrisk.config import AssessmentConfig, PolicyConfig
-from mlflow_rlrisk.errors import InsufficientRolloutsError
 from mlflow_rlrisk.metrics.catalogue import PREFIX
-from mlflow_rlrisk.metrics.success_columns import success_counts
 from mlflow_rlrisk.records import PromptStatistics
+from mlflow_rlrisk.report.prompts_needed import prompts_needed
+from mlflow_rlrisk.report.signal_steps import SHALLOWER, signal_steps
 from mlflow_rlrisk.report_record import Component, Metric, RiskLevel
 from mlflow_rlrisk.risk import Judgement, Veto
 from mlflow_rlrisk.risk.components import HEADROOM, NO_LOOKAHEAD, SIGNAL, AssessedComponents
 from mlflow_rlrisk.risk.gaps import Gap, GapKind
 from mlflow_rlrisk.risk.luck import AGREEMENT
-from mlflow_rlrisk.statistics.beta_binomial import BetaBinomialFit, beta_signal, fit_beta_binomial
 from mlflow_rlrisk.statistics.groups import (
-    LARGEST_GROUP,
     critical_success,
-    smallest_group_size,
 )
 from mlflow_rlrisk.statistics.severity import ramp
-from mlflow_rlrisk.thresholds import threshold
-
-MOST_PROMPTS_ADVISED = 100_000
-"""Beyond it "sample more prompts" is no advice: the value lies on the line."""
 
 _NO_STEP_UP_TO = {"uncovered": 0.05}
 """Graded to its very end; so little of it is no finding to act on."""
@@ -35,11 +27,6 @@ _NO_STEP_UP_TO = {"uncovered": 0.05}
 MOST_SOLVED = "assess the sibling with the best pass@64 as the starting point"
 LEAST_LOSS = "assess the sibling with the lowest held-out SFT loss"
 """A lineage knows the siblings and names them instead."""
-
-_SHALLOWER = (
-    "assess a shallower checkpoint of the same SFT run (rlrisk compare): "
-    "depth often narrows what is sampled"
-)
 
 
 def next_steps(
@@ -60,7 +47,7 @@ def next_steps(
     steps += [_to_assess(name, assessed.not_assessed[name]) for name in judgement.lacking]
     severe = sorted(assessed.components, key=lambda part: part.order)
     if Veto.SIGNAL in judgement.vetoes:
-        steps += _for_signal(metrics, statistics, config)
+        steps += signal_steps(metrics, statistics, config)
     if Veto.VERIFIER in judgement.vetoes:
         steps.append(_AUDIT)
     short = judgement.short_of
@@ -73,9 +60,9 @@ def next_steps(
         if is_rare or part.q > _NO_STEP_UP_TO.get(part.name, 0.0):
             steps += _for_component(part, metrics, statistics, config, policy)
     if SIGNAL in metrics and metrics[SIGNAL].ci_low < policy.low_signal_from:
-        steps += _for_signal(metrics, statistics, config)
-    if judgement.level is not RiskLevel.UNKNOWN:
-        steps += _to_resolve(judgement, severe, metrics[SIGNAL], policy)
+        steps += signal_steps(metrics, statistics, config)
+    if judgement.level is RiskLevel.MEDIUM and judgement.index is not None:
+        steps += prompts_needed(judgement.index, short, severe, metrics[SIGNAL], policy)
     if not steps:
         steps.append("assess more prompts: the intervals decide the level, not the estimates")
     return tuple(dict.fromkeys(steps))
@@ -164,7 +151,7 @@ def _for_component(
     policy: PolicyConfig,
 ) -> list[str]:
     if part.name == "starvation":
-        return _for_signal(metrics, statistics, config)
+        return signal_steps(metrics, statistics, config)
     if part.name == "truncation":
         return [_longer(config)]
     if part.name == "lookahead":
@@ -184,8 +171,8 @@ def _for_component(
         ]
     return [
         {
-            "entropy_abs": _SHALLOWER,
-            "entropy_rel": _SHALLOWER,
+            "entropy_abs": SHALLOWER,
+            "entropy_rel": SHALLOWER,
             "uncovered": f"mix in easier prompts: {1.0 - part.x:.0%} of these are not solved in "
             f"{part.measure.removeprefix('pass@')} tries",
             "coverage": MOST_SOLVED,
@@ -208,137 +195,9 @@ def _for_lookahead(part: Component, metrics: Mapping[str, Metric], policy: Polic
     )
 
 
-def _for_signal(
-    metrics: Mapping[str, Metric],
-    statistics: Sequence[PromptStatistics],
-    config: AssessmentConfig,
-) -> list[str]:
-    """What brings more groups with a reward difference."""
-    steps: list[str] = []
-    wrong = metrics.get(PREFIX + "frac_all_wrong")
-    correct = metrics.get(PREFIX + "frac_all_correct")
-    if wrong is not None and correct is not None:
-        if correct.value > wrong.value:
-            steps.append(
-                f"replace prompts that are always solved by harder ones: {correct.value:.0%} of "
-                f"groups of {config.group_size} are all correct"
-            )
-        else:
-            steps.append(
-                f"mix in prompts that are sometimes solved: {wrong.value:.0%} of groups of "
-                f"{config.group_size} are all wrong"
-            )
-        # Neither end outweighs the other twice: the prompts are split, not just too hard or easy.
-        if 2.0 * min(wrong.value, correct.value) > max(wrong.value, correct.value):
-            steps.append(_SHALLOWER)
-    steps += _group_size_step(statistics, config)
-    signal = metrics[SIGNAL].value
-    if signal > 0.0:
-        steps.append(
-            f"reckon with {1.0 / signal:.1f} times the rollouts if groups without signal are "
-            "sampled again (dynamic sampling)"
-        )
-    return steps
-
-
-def _group_size_step(statistics: Sequence[PromptStatistics], config: AssessmentConfig) -> list[str]:
-    fit = beta_fit(statistics)
-    if fit is None:
-        return []
-    target = threshold("group_size.target_signal").values["value"]
-    if fit.is_misfit and not (fit.zero_inflated or fit.one_inflated):
-        return [
-            "do not count on larger groups: these prompts are of several kinds, so the "
-            "Beta-binomial fit cannot say what size would carry signal"
-        ]
-    if not fit.can_extrapolate:
-        return [
-            "do not count on larger groups: too many prompts are always wrong or always correct "
-            "for the Beta-binomial fit to say what size would carry signal"
-        ]
-    wanted = smallest_group_size(lambda size: float(beta_signal(fit.alpha, fit.beta, size)), target)
-    if wanted is None:
-        return [
-            f"do not count on larger groups: by the Beta-binomial fit none up to {LARGEST_GROUP} "
-            f"brings the group signal to {target:g}"
-        ]
-    if wanted <= config.group_size:
-        return []
-    return [
-        f"groups of {wanted} would bring the expected group signal to {target:g} by the "
-        f"Beta-binomial fit, at {wanted / config.group_size:.1f} times the rollouts per prompt"
-    ]
-
-
-def beta_fit(statistics: Sequence[PromptStatistics]) -> BetaBinomialFit | None:
-    """Beta-binomial fit over the prompts, to say what signal other groups would carry.
-
-    ``None`` where success or the fit is undefined, and where rewards tell more apart than
-    success: their signal does not follow from solve rates.
-    """
-    counts = success_counts(statistics)
-    if counts is None or not rewards_are_success(statistics):
-        return None
-    try:
-        return fit_beta_binomial(*counts)
-    except InsufficientRolloutsError:
-        return None
-
-
-def rewards_are_success(statistics: Sequence[PromptStatistics]) -> bool:
-    """True when rewards take two values at most, and the higher one is success."""
-    values = {reward for each in statistics for reward in each.rewards}
-    if len(values) < 2:
-        return True
-    highest = max(values)
-    return len(values) == 2 and all(
-        each.rewards.count(highest) == each.num_correct for each in statistics
-    )
-
-
 def _longer(config: AssessmentConfig) -> str:
     limit = config.sampling.max_new_tokens
     return (
         f"raise --max-new-tokens above {limit} here and in the RL run, or find out why answers "
         "do not end (stop token, template, loops)"
-    )
-
-
-def _to_resolve(
-    judgement: Judgement, components: Sequence[Component], signal: Metric, policy: PolicyConfig
-) -> list[str]:
-    """How many prompts would put an interval on one side of its decision line."""
-    steps = []
-    index = judgement.index
-    if index is not None and judgement.level is RiskLevel.MEDIUM:
-        for line in (policy.low_below, policy.high_from):
-            if index.ci_low < line <= index.ci_high:
-                half = max(index.value - index.ci_low, index.ci_high - index.value)
-                steps.append(_resolve("the risk index", index.value, line, half, index.num_prompts))
-    num_prompts = index.num_prompts if index is not None else 0
-    short = judgement.short_of
-    if short is not None and short.line <= short.metric.ci_high:
-        half = (short.metric.ci_high - short.metric.ci_low) / 2.0
-        steps.append(_resolve(short.measure, short.metric.value, short.line, half, num_prompts))
-    lines = (policy.low_signal_from, policy.veto_signal_below)
-    crossed = [line for line in lines if signal.ci_low < line <= signal.ci_high]
-    if crossed and judgement.level is RiskLevel.MEDIUM:
-        half = (signal.ci_high - signal.ci_low) / 2.0
-        steps.append(_resolve("group signal", signal.value, crossed[0], half, num_prompts))
-    for part in components:
-        if part.straddles and judgement.level is RiskLevel.MEDIUM:
-            line = part.ok + policy.max_component * (part.bad - part.ok)
-            half = (part.x_high - part.x_low) / 2.0
-            steps.append(_resolve(part.measure, part.x, line, half, num_prompts))
-    return steps
-
-
-def _resolve(what: str, value: float, line: float, half_width: float, num_prompts: int) -> str:
-    distance = abs(value - line)
-    wanted = math.inf if distance == 0.0 else num_prompts * (half_width / distance) ** 2
-    if wanted > MOST_PROMPTS_ADVISED:
-        return f"{what} lies on its decision line {line:.3g}: more prompts will not separate them"
-    return (
-        f"need about {max(math.ceil(wanted), num_prompts + 1)} prompts (now {num_prompts}) to "
-        f"tell {what} {value:.3g} from the line {line:.3g}"
     )

@@ -8,7 +8,7 @@ from mlflow_rlrisk.metrics.aggregate import Aggregates
 from mlflow_rlrisk.metrics.catalogue import PREFIX
 from mlflow_rlrisk.metrics.success_columns import success_counts
 from mlflow_rlrisk.records import PromptStatistics
-from mlflow_rlrisk.report.advice import beta_fit, rewards_are_success
+from mlflow_rlrisk.report.signal_steps import beta_fit, rewards_are_success
 from mlflow_rlrisk.report_record import Provenance
 from mlflow_rlrisk.risk.components import ENTROPY, SIGNAL
 from mlflow_rlrisk.statistics.beta_binomial import beta_signal
