@@ -12,7 +12,7 @@ from mlflow_rlrisk.errors import ComparabilityError
 from mlflow_rlrisk.lineage import as_safe_as_the_safest
 from mlflow_rlrisk.metrics.catalogue import PREFIX, pass_at_k_name
 from mlflow_rlrisk.report import Metric, RiskLevel, RiskReport
-from service.registry.reader import StoredReport, VersionRecord
+from service.registry.records import StoredReport, VersionRecord
 
 PASS_AT_1 = pass_at_k_name(1)
 SIGNAL = f"{PREFIX}group_signal_fraction"

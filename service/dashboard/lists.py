@@ -3,13 +3,8 @@
 from typing import Any
 
 from service.problems import without_paths
-from service.registry.reader import (
-    ASSESSED_TAG,
-    ModelPage,
-    ModelSummary,
-    RegistryReader,
-    VersionRecord,
-)
+from service.registry.reader import ASSESSED_TAG, RegistryReader
+from service.registry.records import ModelPage, ModelSummary, VersionRecord
 from service.registry.version_levels import versions_of
 from service.schemas import moment
 from service.tables.overrides import OverrideRow, OverrideState

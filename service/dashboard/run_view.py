@@ -8,7 +8,7 @@ from mlflow_rlrisk.monitor.wording import live_line
 from mlflow_rlrisk.sinks.monitor_run import judgement_chart
 from mlflow_rlrisk.sinks.wording import estimate
 from service.dashboard.page import own_figure
-from service.registry.reader import WatchedRun
+from service.registry.records import WatchedRun
 
 
 def run_values(run: WatchedRun) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from mlflow_rlrisk.sinks.html import render_body
 from service.dashboard.page import own_figure
 from service.problems import without_paths
 from service.registry.gate_evidence import AttestationState
-from service.registry.reader import StoredReport, VersionRecord
+from service.registry.records import StoredReport, VersionRecord
 
 logger = logging.getLogger(__name__)
 

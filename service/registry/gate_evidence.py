@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
     from mlflow_rlrisk.gate.audit import AuditLog, Recorded
-    from service.registry.reader import VersionRecord
+    from service.registry.records import VersionRecord
 
 State = Literal["none", "unchecked", "proven", "expired", "refused"]
 

@@ -10,31 +10,34 @@ looks for Spark, which can deadlock with MLflow's import hooks.
 """
 
 import re
-import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from cachetools import TTLCache
 
-from mlflow_rlrisk.errors import ModelReferenceError, ReportError, RLRiskError, SinkError
+from mlflow_rlrisk.errors import ModelReferenceError, RLRiskError
 from mlflow_rlrisk.gate.evidence import original_of
-from mlflow_rlrisk.report import RiskLevel, RiskReport
+from mlflow_rlrisk.report import RiskReport
+from service.registry.answers import answers, read_artifact
 from service.registry.bounded_calls import timed
 from service.registry.gate_evidence import GateReader
+from service.registry.records import (
+    ModelPage,
+    StoredReport,
+    VersionRecord,
+    WatchedRun,
+    aliases_of,
+    record_of,
+    summary_of,
+)
 from service.registry.stored_lineage import StoredLineage, parse_lineage
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
-    from mlflow_rlrisk.monitor import Judgement
 
 REPORT_TAG = "rlrisk.report_uri"
-LEVEL_TAG = "rlrisk.risk_level"
 ASSESSED_TAG = "rlrisk.assessed_at"
 PARENT_RUN_TAG = "mlflow.parentRunId"
 MAX_REPORT_BYTES = 32 * 2**20
@@ -52,75 +55,6 @@ _REPORT = re.compile(
     r"runs:/(?P<run>[A-Za-z0-9]{1,64})/(?P<folder>rlrisk(?:/[\w-]+)*)/report\.html"
 )
 _RUN_ID = re.compile(r"[A-Za-z0-9]{1,64}")
-_ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VersionRecord:
-    """A registered version, as the registry knows it; every text is foreign."""
-
-    name: str
-    version: str
-    workspace: str = "default"
-    description: str = ""
-    source: str = ""
-    run_id: str = ""
-    created_at: datetime
-    tags: Mapping[str, str] = field(default_factory=dict)
-    aliases: tuple[str, ...] = ()
-
-    @property
-    def level(self) -> RiskLevel | None:
-        """The level that its tag claims; ``None`` where there is none or it is no level."""
-        claimed = self.tags.get(LEVEL_TAG)
-        return RiskLevel(claimed) if claimed in list(RiskLevel) else None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelSummary:
-    """A registered model with its newest version."""
-
-    name: str
-    description: str
-    updated_at: datetime
-    newest: VersionRecord | None
-    aliases: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelPage:
-    """Some registered models, and what asks for the rest."""
-
-    models: tuple[ModelSummary, ...]
-    next_token: str | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredReport:
-    """The report of a version, or why there is none.
-
-    Attributes:
-        report: What was stored; ``None`` where nothing usable was.
-        run_id: The run that holds it.
-        problem: Why there is no report, or why it is not the version's own.
-        is_assessed: False where the version names no report at all.
-    """
-
-    report: RiskReport | None
-    run_id: str | None
-    problem: str | None
-    is_assessed: bool = True
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WatchedRun:
-    """An RL run and what the monitor says of it."""
-
-    run_id: str
-    name: str
-    status: str
-    is_finished: bool
-    judgement: "Judgement"
 
 
 class RegistryReader:
@@ -164,7 +98,7 @@ class RegistryReader:
             found = self.client.search_registered_models(
                 max_results=MODELS_A_PAGE, order_by=["name"], page_token=page_token
             )
-            return ModelPage(models=tuple(map(_summary, found)), next_token=found.token or None)
+            return ModelPage(models=tuple(map(summary_of, found)), next_token=found.token or None)
 
     def versions(self, name: str) -> tuple[VersionRecord, ...]:
         """Versions of a model, ascending; the newest `MAX_VERSIONS` where there are more.
@@ -176,7 +110,7 @@ class RegistryReader:
         quote = '"' if "'" in name else "'"
         found: list[ModelVersion] = []
         with answers(f"model {name!r}"):
-            aliases = _aliases(self.client.get_registered_model(name).aliases)
+            aliases = aliases_of(self.client.get_registered_model(name).aliases)
             token = None
             while len(found) < MAX_VERSIONS:
                 page = self.client.search_model_versions(
@@ -199,7 +133,7 @@ class RegistryReader:
             SinkError: The registry does not answer.
         """
         with answers(f"version {version} of {name!r}"):
-            aliases = _aliases(self.client.get_registered_model(name).aliases)
+            aliases = aliases_of(self.client.get_registered_model(name).aliases)
             found = self.client.get_model_version(name, version)
             return record_of(found, aliases.get(str(found.version), ()))
 
@@ -280,10 +214,12 @@ class RegistryReader:
         return value
 
     def _read_report(self, run_id: str, path: str) -> RiskReport:
-        return RiskReport.from_json(self._artifact(run_id, path, MAX_REPORT_BYTES))
+        return RiskReport.from_json(read_artifact(self.client, run_id, path, MAX_REPORT_BYTES))
 
     def _lineage_of(self, run_id: str) -> StoredLineage:
-        return parse_lineage(self._artifact(run_id, "rlrisk/lineage.json", MAX_LINEAGE_BYTES))
+        return parse_lineage(
+            read_artifact(self.client, run_id, "rlrisk/lineage.json", MAX_LINEAGE_BYTES)
+        )
 
     def _parent(self, run_id: str) -> str | None:
         with answers(f"run {run_id}"):
@@ -293,92 +229,6 @@ class RegistryReader:
                 return None
             files = self.client.list_artifacts(parent, "rlrisk")
         return parent if any(each.path == "rlrisk/lineage.json" for each in files) else None
-
-    def _artifact(self, run_id: str, path: str, limit: int) -> str:
-        """The text of a run's artifact.
-
-        Raises:
-            SinkError: It cannot be fetched.
-            ReportError: It is too large or no text.
-        """
-        folder = path.rpartition("/")[0]
-        try:
-            sizes = {
-                each.path: each.file_size for each in self.client.list_artifacts(run_id, folder)
-            }
-            if path not in sizes:
-                raise SinkError(f"run {run_id} has no {path}: it was deleted or never written")
-            if (sizes[path] or 0) > limit:
-                raise ReportError(
-                    f"{path} of run {run_id} has {sizes[path]:,} bytes; {limit:,} fit"
-                )
-            with tempfile.TemporaryDirectory(prefix="rlrisk-") as private:
-                local = Path(self.client.download_artifacts(run_id, path, private))
-                return local.read_bytes()[: limit + 1].decode("utf-8")
-        except RLRiskError:
-            raise
-        except UnicodeDecodeError as error:
-            raise ReportError(f"{path} of run {run_id} is no UTF-8 text") from error
-        except Exception as error:
-            text = f"{path} of run {run_id} cannot be fetched: {type(error).__name__}"
-            raise SinkError(text) from error
-
-
-@contextmanager
-def answers(what: str) -> Iterator[None]:
-    """Tell what is not there from a server that does not answer."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        yield
-    except MlflowException as error:
-        if error.error_code in _ABSENT:
-            raise ModelReferenceError(f"{what}: {error.message}") from error
-        raise SinkError(f"{what}: MLflow does not answer ({error.error_code})") from error
-    except Exception as error:  # an answer of another kind fails anywhere in its client
-        raise SinkError(f"{what}: MLflow does not answer ({type(error).__name__})") from error
-
-
-def _summary(model: Any) -> ModelSummary:
-    return ModelSummary(
-        name=model.name,
-        description=model.description or "",
-        updated_at=_moment(model.last_updated_timestamp),
-        newest=_newest(model),
-        aliases=dict(model.aliases or {}),
-    )
-
-
-def _newest(model: Any) -> VersionRecord | None:
-    """The newest of the versions that a listing brings, one a stage."""
-    found = sorted(model.latest_versions or (), key=lambda each: int(each.version))
-    if not found:
-        return None
-    aliases = _aliases(model.aliases)
-    return record_of(found[-1], aliases.get(str(found[-1].version), ()))
-
-
-def _aliases(by_alias: Mapping[str, Any] | None) -> dict[str, tuple[str, ...]]:
-    """Aliases by version."""
-    found: dict[str, tuple[str, ...]] = {}
-    for alias, version in sorted((by_alias or {}).items()):
-        found[str(version)] = (*found.get(str(version), ()), alias)
-    return found
-
-
-def record_of(found: "ModelVersion", aliases: tuple[str, ...]) -> VersionRecord:
-    """A version of the client as a record."""
-    return VersionRecord(
-        name=found.name,
-        version=str(found.version),
-        workspace=getattr(found, "workspace", None) or "default",
-        description=found.description or "",
-        source=found.source or "",
-        run_id=found.run_id or "",
-        created_at=_moment(found.creation_timestamp),
-        tags=dict(found.tags or {}),
-        aliases=aliases,
-    )
 
 
 def _misfit(report: RiskReport, version: VersionRecord) -> str | None:
@@ -393,7 +243,3 @@ def _misfit(report: RiskReport, version: VersionRecord) -> str | None:
         f"Its report is about version {source.version} of {source.registered_name!r}, of which it "
         "is no copy."
     )
-
-
-def _moment(milliseconds: int | None) -> datetime:
-    return datetime.fromtimestamp((milliseconds or 0) / 1000, UTC)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from mlflow_rlrisk.monitor.trainers import detect
 from mlflow_rlrisk.sinks.monitor_run import ALARMS_TAG, MONITOR_TAG, MONITORED_AT_TAG
-from service.registry.reader import answers
+from service.registry.answers import answers
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

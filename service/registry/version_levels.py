@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from service.registry.reader import VersionRecord, answers, record_of
+from service.registry.answers import answers
+from service.registry.records import VersionRecord, record_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 
 from service.dashboard.ladder import build_ladder
-from service.registry.reader import StoredReport, VersionRecord
+from service.registry.records import StoredReport, VersionRecord
 from tests.lineage.ladders import beta_rates, drawn, member
 
 

@@ -19,7 +19,7 @@ from werkzeug.datastructures import Headers
 from mlflow_rlrisk.errors import ModelReferenceError, SinkError
 from service.app import create_app
 from service.deps import Dependencies
-from service.registry.reader import StoredReport, VersionRecord
+from service.registry.records import StoredReport, VersionRecord
 from service.settings import load_settings
 from tests.service.dashboard.addresses import address, application, every_page
 from tests.service.dashboard_world import (
