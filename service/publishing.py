@@ -27,7 +27,8 @@ from service.signing.protocol import (
     SignerRefusedError,
     SignerUnavailableError,
 )
-from service.tables.assessments import Assessment, AssessmentTable, State
+from service.tables.assessment_rows import Assessment, State
+from service.tables.assessments import AssessmentTable
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -16,7 +16,7 @@ from pydantic import (
 )
 
 from mlflow_rlrisk import SamplingConfig
-from service.tables.assessments import Assessment, State
+from service.tables.assessment_rows import Assessment, State
 from service.tables.overrides import OverrideRow
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,128}$")]

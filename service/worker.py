@@ -34,7 +34,8 @@ from service.sampling.scoring import Scorer
 from service.settings import ServiceSettings
 from service.signing.client import signer_of
 from service.signing.protocol import Signer
-from service.tables.assessments import OPEN, AssessmentTable, State
+from service.tables.assessment_rows import OPEN, State
+from service.tables.assessments import AssessmentTable
 from service.tables.opening import open_database
 from service.tables.worker_presence import gone, say_alive
 from service.triggering.poller import Poller

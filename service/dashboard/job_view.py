@@ -4,7 +4,7 @@ from typing import Any
 
 from mlflow_rlrisk.sinks.wording import estimate
 from service.schemas import AssessmentView
-from service.tables.assessments import Assessment
+from service.tables.assessment_rows import Assessment
 
 
 def job_row(row: Assessment) -> dict[str, Any]:

@@ -20,12 +20,7 @@ from service.schemas import (
 )
 from service.settings import ServiceSettings
 from service.submission import body_digest, resolved
-from service.tables.assessments import (
-    Assessment,
-    KeyConflictError,
-    QueueFullError,
-    State,
-)
+from service.tables.assessment_rows import Assessment, KeyConflictError, QueueFullError, State
 from service.tables.tokens import TRIGGERED, Scope
 
 _KEY = re.compile(r"[!-~]{1,128}")

@@ -24,7 +24,7 @@ from service.registry.references import NAMES, alias_of, version_of
 from service.registry.standing import RegistryStanding, Standing
 from service.schemas import DecisionRequest, DecisionView
 from service.settings import DEFAULT_POLICY, ServiceSettings
-from service.tables.assessments import Assessment
+from service.tables.assessment_rows import Assessment
 from service.tables.tokens import Scope
 from service.unchanged import Unchanged
 

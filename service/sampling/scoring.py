@@ -41,7 +41,8 @@ from service.sampling.process import (
     run_child,
 )
 from service.settings import ServiceSettings
-from service.tables.assessments import Assessment, AssessmentTable, State
+from service.tables.assessment_rows import Assessment, State
+from service.tables.assessments import AssessmentTable
 
 logger = logging.getLogger(__name__)
 

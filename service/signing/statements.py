@@ -35,7 +35,8 @@ from service.sampling.verifier_digest import verifier_digest
 from service.settings import ServiceSettings
 from service.signing.client import ANSWER_LIMIT_S
 from service.signing.protocol import ASSESSMENT_TAG, SignerRefusedError
-from service.tables.assessments import Assessment, AssessmentTable, State
+from service.tables.assessment_rows import Assessment, State
+from service.tables.assessments import AssessmentTable
 from service.tables.attestations import AttestationTable
 
 if TYPE_CHECKING:

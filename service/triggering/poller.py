@@ -18,7 +18,8 @@ from service.problems import Problem
 from service.registry.bounded_calls import timed
 from service.registry.upstream import point_mlflow
 from service.settings import ServiceSettings
-from service.tables.assessments import AssessmentTable, QueueFullError
+from service.tables.assessment_rows import QueueFullError
+from service.tables.assessments import AssessmentTable
 from service.tables.deliveries import DeliveryTable, Hint
 from service.tables.poller_state import PollerState
 from service.triggering.registration import tell_state

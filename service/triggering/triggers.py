@@ -18,7 +18,8 @@ from service.registry.references import check_form
 from service.schemas import AssessmentRequest, SamplingRequest
 from service.settings import ServiceSettings, TriggerSettings
 from service.submission import resolved
-from service.tables.assessments import Assessment, AssessmentTable
+from service.tables.assessment_rows import Assessment
+from service.tables.assessments import AssessmentTable
 from service.tables.tokens import TRIGGERED
 from service.triggering.webhooks import ALIAS_SET, CREATED, TAG_SET
 

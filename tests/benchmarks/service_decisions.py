@@ -28,7 +28,8 @@ import mlflow
 import tests.service.running_service
 from mlflow_rlrisk import decide, log_checkpoint
 from service.settings import load_settings
-from service.tables.assessments import AssessmentTable, State
+from service.tables.assessment_rows import State
+from service.tables.assessments import AssessmentTable
 from service.tables.opening import open_database
 from service.tables.tokens import Scope, TokenTable
 from tests.mlflow_server import migrated_database, mlflow_server, pointed_at, sqlite_store

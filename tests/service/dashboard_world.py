@@ -24,7 +24,8 @@ from mlflow_rlrisk.sinks.monitor_run import ALARMS_TAG, MONITOR_TAG, MONITORED_A
 from mlflow_rlrisk.sinks.registry import tag_version
 from service.deps import Dependencies
 from service.registry.reader import RegistryReader
-from service.tables.assessments import AssessmentTable, State
+from service.tables.assessment_rows import State
+from service.tables.assessments import AssessmentTable
 from service.tables.opening import open_database
 from service.tables.overrides import OverrideTable
 from service.tables.tokens import TokenTable

@@ -17,7 +17,8 @@ from service.registry.upstream import AwayError
 from service.sampling.scoring import Scorer
 from service.settings import Limits, ServiceSettings, load_settings
 from service.signing.protocol import ASSESSMENT_TAG
-from service.tables.assessments import AssessmentTable, KeyConflictError, QueueFullError, State
+from service.tables.assessment_rows import KeyConflictError, QueueFullError, State
+from service.tables.assessments import AssessmentTable
 from service.tables.opening import open_database
 from tests.mlflow_server import pointed_at
 from tests.service.running_service import BASE, write_settings

@@ -16,7 +16,8 @@ from service.registry.upstream import AwayError, in_time, point_mlflow
 from service.sampling.intake import fetch
 from service.sampling.scoring import Scorer
 from service.settings import Limits, load_settings
-from service.tables.assessments import AssessmentTable, State
+from service.tables.assessment_rows import State
+from service.tables.assessments import AssessmentTable
 from service.tables.opening import open_database
 from tests.service.running_service import write_settings
 

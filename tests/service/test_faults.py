@@ -25,7 +25,8 @@ from service.publishing import publish
 from service.registry.upstream import WAITS
 from service.sampling.scoring import Scorer
 from service.settings import Limits, PromptSetSettings, ServiceSettings
-from service.tables.assessments import AssessmentTable, State
+from service.tables.assessment_rows import State
+from service.tables.assessments import AssessmentTable
 from service.tables.database import write
 from service.tables.opening import open_database
 from tests.benchmarks.service_decisions import MODEL, decided

@@ -16,7 +16,8 @@ from service.app import create_app
 from service.deps import Dependencies
 from service.sampling.scoring import Scorer
 from service.settings import ServiceSettings, TriggerSettings, load_settings
-from service.tables.assessments import Assessment, AssessmentTable, State
+from service.tables.assessment_rows import Assessment, State
+from service.tables.assessments import AssessmentTable
 from service.tables.opening import open_database
 from service.triggering.triggers import load_triggers
 from tests.service.running_service import ASSESSMENT, BASE, VERIFIER, write_settings

@@ -18,7 +18,8 @@ from service.app import create_app
 from service.deps import Dependencies
 from service.settings import load_settings
 from service.tables import assessments as assessment_table
-from service.tables.assessments import Assessment, AssessmentTable, State
+from service.tables.assessment_rows import Assessment, State
+from service.tables.assessments import AssessmentTable
 from service.tables.opening import open_database
 from service.tables.overrides import OverrideTable
 from service.triggering.webhooks import DELIVERY, SIGNATURE, TIMESTAMP

@@ -18,7 +18,8 @@ from service.sampling.gpu_claim import Claim, claimed, devices_here, num_needed
 from service.sampling.process import run_child
 from service.sampling.scoring import Scorer
 from service.settings import ServiceSettings, load_settings
-from service.tables.assessments import Assessment, AssessmentTable
+from service.tables.assessment_rows import Assessment
+from service.tables.assessments import AssessmentTable
 from service.tables.opening import open_database
 from tests.benchmarks import coin_sampler
 from tests.service.running_service import ASSESSMENT, BASE, write_settings

@@ -22,7 +22,8 @@ from service.settings import ServiceSettings, load_settings
 from service.signing.client import SocketSigner, check_peer, short_address
 from service.signing.protocol import ASSESSMENT_TAG, SignerRefusedError, SignerUnavailableError
 from service.signing.statements import DIGEST_TAG, Statements
-from service.tables.assessments import Assessment, AssessmentTable, State
+from service.tables.assessment_rows import Assessment, State
+from service.tables.assessments import AssessmentTable
 from service.tables.opening import open_database
 from tests.service.running_service import (
     ASSESSMENT,

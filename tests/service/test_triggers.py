@@ -18,7 +18,8 @@ from mlflow_rlrisk import ConfigError
 from service.app import create_app
 from service.deps import Dependencies
 from service.settings import ServiceSettings, load_settings
-from service.tables.assessments import AssessmentTable, State
+from service.tables.assessment_rows import State
+from service.tables.assessments import AssessmentTable
 from service.tables.deliveries import DeliveryTable
 from service.tables.opening import open_database
 from service.tables.poller_state import LEASE_S

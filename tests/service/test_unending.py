@@ -29,7 +29,8 @@ from service.signing import statements as signer_statements
 from service.signing.overrides import signed_override
 from service.signing.protocol import ASSESSMENT_TAG, SignerRefusedError
 from service.signing.statements import Statements
-from service.tables.assessments import AssessmentTable, State
+from service.tables.assessment_rows import State
+from service.tables.assessments import AssessmentTable
 from service.tables.opening import open_database
 from service.tables.overrides import OverrideTable
 from service.tables.tokens import TokenTable

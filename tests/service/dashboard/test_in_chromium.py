@@ -14,7 +14,7 @@ import service.dashboard
 import service.dashboard.page
 from service.app import create_app
 from service.settings import load_settings
-from service.tables.assessments import State
+from service.tables.assessment_rows import State
 from service.tables.tokens import Scope
 from tests.service.dashboard.addresses import address
 from tests.service.dashboard.chromium import (
