@@ -17,7 +17,7 @@ from mlflow_rlrisk import ConfigError
 from service.app import create_app
 from service.deps import Dependencies
 from service.settings import load_settings
-from service.tables import assessments as assessment_table
+from service.tables import assessment_rows
 from service.tables.assessment_rows import Assessment, State
 from service.tables.assessments import AssessmentTable
 from service.tables.opening import open_database
@@ -66,7 +66,7 @@ def begin_while(
 ) -> Assessment | None:
     """Begin an assessment; ``other`` happens once it was looked at, or as soon as it can."""
     looked, did = Event(), Event()
-    look = assessment_table._find
+    look = assessment_rows.find
 
     def then_let_other(connection: sa.Connection, *args: str, **named: bool) -> Assessment | None:
         found = look(connection, *args, **named)
@@ -80,7 +80,7 @@ def begin_while(
         other()
         did.set()
 
-    monkeypatch.setattr(assessment_table, "_find", then_let_other)
+    monkeypatch.setattr(assessment_rows, "find", then_let_other)
     with ThreadPoolExecutor(1) as pool:
         ended = pool.submit(after_look)
         begun = jobs.begin(job, max_attempts=3)
