@@ -10,7 +10,7 @@ from mlflow_rlrisk.monitor.alarms import Alarm
 from mlflow_rlrisk.monitor.evidence import raise_alarm, run_beyond
 from mlflow_rlrisk.monitor.policy import BASELINE_HALF_WIDTH, MonitorPolicy
 from mlflow_rlrisk.monitor.tracks import Track, Tracks
-from mlflow_rlrisk.monitor.trends import end_value, value_at
+from mlflow_rlrisk.monitor.trends import end_value, line_through, value_at
 
 BASELINE_REACH = 10
 """R1's start must be logged within this many steps of where it belongs."""
@@ -90,6 +90,20 @@ def _drop_alarm(
     )
 
 
+def _surge_baseline(track: Track, policy: MonitorPolicy) -> float:
+    """What entropy rose from: the median of the first logs, or less where they rise already.
+
+    Of a rise that begins with the run that median is half way up; the line through its first logs
+    tells where it began, if it rises by more than their noise.
+    """
+    middle = track.start(policy.drop_from_step)
+    first = max(bisect_right(track.steps, policy.drop_from_step), policy.sustained_logs)
+    line = line_through(track.steps[:first], track.values[:first])
+    if line is None or line.slope <= policy.noise_margin * line.slope_error:
+        return middle
+    return min(middle, max(line.at(track.steps[0]), min(track.values[:first])))
+
+
 def entropy_surge(tracks: Tracks, policy: MonitorPolicy) -> list[Alarm]:
     """R2: entropy at twice its start or more, early in the run.
 
@@ -98,8 +112,8 @@ def entropy_surge(tracks: Tracks, policy: MonitorPolicy) -> list[Alarm]:
     track = tracks.comparable_entropy()
     if track is None or len(track.steps) < 2 or track.steps[-1] > policy.surge_until_step:
         return []
-    before = track.start(policy.drop_from_step)
     needed = policy.sustained_logs if tracks.few_groups else 1
+    before = _surge_baseline(track, policy)
     run = run_beyond(track, lambda v: v >= policy.entropy_surge * before, needed)
     if before <= 0.0 or not run:
         return []

@@ -53,7 +53,8 @@ class MonitorPolicy(Settings):
     sustained_logs: PositiveInt = 3
     """Consecutive logs beyond a line before R1, R3, R4, R7 and R8 alarm; of NaN before R5 does."""
     noise_margin: Annotated[float, Field(ge=0.0)] = 3.0
-    """R3, R4: standard errors by which the mean must lie beyond the line."""
+    """R3, R4: standard errors by which the mean must lie beyond the line. R2: by which the first
+    logs must rise for the start to lie below their median."""
     stop_on: tuple[RuleId, ...] = ()
     """Of R1 to R8, those that stop a run on their own; critical alarms and corroborated ones always
     do."""
