@@ -19,7 +19,12 @@ if TYPE_CHECKING:
         SamplingConfig,
         Settings,
     )
-    from mlflow_rlrisk.errors import ConfigError, ModelReferenceError, RLRiskError
+    from mlflow_rlrisk.errors import (
+        ConfigError,
+        ModelReferenceError,
+        PromotionRefusedError,
+        RLRiskError,
+    )
     from mlflow_rlrisk.gate.trainer import verify
     from mlflow_rlrisk.lookahead.stored_rollouts import look_ahead_from
     from mlflow_rlrisk.model_reference import ModelSource, resolve_reference
@@ -46,6 +51,7 @@ _HOME = {
     "ModelReferenceError": "errors",
     "ModelSource": "model_reference",
     "PolicyConfig": "config",
+    "PromotionRefusedError": "errors",
     "PromptSet": "prompts",
     "RLConfig": "rl_config",
     "RLRiskCallback": "trl_callback",
@@ -99,6 +105,7 @@ __all__ = [  # noqa: RUF022  (in reading order)
     "RLRiskError",
     "ConfigError",
     "ModelReferenceError",
+    "PromotionRefusedError",
 ]
 
 

@@ -148,6 +148,10 @@ class PromotionRefusedError(RLRiskError, PermissionError):
     """The gate refuses. ``outcome`` is ``block`` or ``inconclusive``, ``reason`` a stable word."""
 
     code = "promotion_refused"
+    BEGINNING = "rlrisk gate:"
+    """How every sentence of the gate begins."""
+    UNDECIDED = "it could not be decided"
+    """What it says where it refuses because of a fault; the reason is ``undecided`` then."""
 
     def __init__(self, outcome: str, reason: str, message: str) -> None:
         super().__init__(outcome, reason, message)
@@ -155,6 +159,17 @@ class PromotionRefusedError(RLRiskError, PermissionError):
 
     def __str__(self) -> str:
         return self.message
+
+    @classmethod
+    def told_in(cls, text: str) -> "PromotionRefusedError | None":
+        """The refusal of the gate that a message of MLflow tells, if it does."""
+        start = text.find(cls.BEGINNING)
+        if start < 0:
+            return None
+        sentence = text[start:]
+        outcome = "inconclusive" if " is inconclusive " in sentence else "block"
+        reason = "undecided" if cls.UNDECIDED in sentence else "registry"
+        return cls(outcome, reason, sentence)
 
 
 class AuditError(RLRiskError, RuntimeError):

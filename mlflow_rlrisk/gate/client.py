@@ -22,14 +22,11 @@ from mlflow_rlrisk.gate.promotion_policy import (
     Target,
 )
 from mlflow_rlrisk.model_reference import quoted
-from mlflow_rlrisk.policy import Outcome
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 REGISTRY_VARIABLE = "RLRISK_REGISTRY"
-REFUSAL = "rlrisk gate:"
-"""How every refusal of the gate begins."""
 
 _MODEL = re.compile(
     r"(?:models:/)?(?P<name>[^/@:%\\]+)(?:/(?P<version>[0-9]+)|@(?P<alias>[^/@:%\\]+))?"
@@ -159,17 +156,6 @@ class mlflow_refusals:  # noqa: N801  (used as a context manager function)
 
         if isinstance(error, MlflowException):
             text = str(error.message)
-            if refusal := as_refusal(text):
+            if refusal := PromotionRefusedError.told_in(text):
                 raise refusal from error
             raise ModelReferenceError(f"model={self._model!r}: {text}") from error
-
-
-def as_refusal(text: str) -> PromotionRefusedError | None:
-    """The refusal of the gate that a message of MLflow tells, if it does."""
-    start = text.find(REFUSAL)
-    if start < 0:
-        return None
-    sentence = text[start:]
-    is_inconclusive = " is inconclusive " in sentence
-    outcome = Outcome.INCONCLUSIVE if is_inconclusive else Outcome.BLOCK
-    return PromotionRefusedError(str(outcome), "registry", sentence)

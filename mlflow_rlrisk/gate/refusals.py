@@ -24,5 +24,8 @@ def refusing(action: str) -> Iterator[None]:
     except Exception as error:  # fail closed: what could not be decided is refused
         logger.exception("rlrisk gate: %s could not be decided", action)
         what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        text = f"rlrisk gate: '{action}' is refused, it could not be decided ({what})"
+        text = (
+            f"{PromotionRefusedError.BEGINNING} '{action}' is refused, "
+            f"{PromotionRefusedError.UNDECIDED} ({what})"
+        )
         raise MlflowException(text, error_code=PERMISSION_DENIED) from error

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from mlflow_rlrisk.attestation import ATTESTATION_TAG
-from mlflow_rlrisk.errors import ConfigError
-from mlflow_rlrisk.gate.client import REFUSAL
+from mlflow_rlrisk.errors import ConfigError, PromotionRefusedError
 from mlflow_rlrisk.gate.promotion_policy import Bar, PromotionRule, Target
 
 if TYPE_CHECKING:
@@ -228,7 +227,7 @@ def _creating(
 
 def _refused(name: str, move: Callable[[], object]) -> Move:
     answer = _answer(move)
-    passed = answer is not None and REFUSAL in answer
+    passed = answer is not None and PromotionRefusedError.told_in(answer) is not None
     return Move(name=name, is_allowed=False, passed=passed, message=answer or "it went through")
 
 

@@ -16,7 +16,6 @@ from mlflow_rlrisk.attestation.keys import ring_path
 from mlflow_rlrisk.content import FileEntry, hash_folder
 from mlflow_rlrisk.errors import CheckpointError, ModelReferenceError, PromotionRefusedError
 from mlflow_rlrisk.gate.client import (
-    as_refusal,
     load_bar,
     mlflow_refusals,
     place_of,
@@ -113,8 +112,8 @@ def _resolved(model_uri: str) -> ModelSource:
     try:
         return resolve_reference(model_uri)
     except ModelReferenceError as error:
-        if refusal := as_refusal(str(error)):  # the registry itself refuses to hand it out
-            raise refusal from error
+        if refusal := PromotionRefusedError.told_in(str(error)):
+            raise refusal from error  # the registry itself refuses to hand it out
         raise
 
 

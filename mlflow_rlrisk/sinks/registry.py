@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from mlflow_rlrisk.attestation import ATTESTATION_TAG
-from mlflow_rlrisk.errors import ModelReferenceError, SinkError
+from mlflow_rlrisk.errors import ModelReferenceError, PromotionRefusedError, SinkError
 from mlflow_rlrisk.model_reference import refuse_unnameable
 from mlflow_rlrisk.sinks.mlflow_store import mlflow_errors
 from mlflow_rlrisk.sinks.verdict import (
@@ -50,9 +50,6 @@ TRAINER_STATE = (
     "__pycache__",
 )
 """Names a trainer leaves beside the weights: pickles of up to twice their size, and no model."""
-
-GATE_REFUSAL = "rlrisk gate:"
-"""How a refusal of the promotion gate begins."""
 
 MAX_DESCRIPTION = 4000
 """SQL registries keep 5000 characters."""
@@ -239,7 +236,7 @@ def tag_version(
             _set_version_tags(client, known, {**signed, **tags})
             _describe(client, known, verdict_markdown(report, report_uri, MAX_DESCRIPTION))
         except MlflowException as error:
-            if attestation is not None or GATE_REFUSAL not in str(error.message):
+            if attestation is not None or not PromotionRefusedError.told_in(str(error.message)):
                 raise
             logger.warning("the verdict is advisory, version %s keeps its tags: %s", version, error)
             is_shown = False

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import sqlalchemy as sa
 
+from mlflow_rlrisk import PromotionRefusedError
 from service.problems import Problem
 from service.registry.bounded_calls import bounded
 from service.registry.upstream import mlflow_problems
@@ -88,6 +89,7 @@ class RegistryStanding:
 
         Raises:
             Problem: ``not-found`` or ``upstream``.
+            PromotionRefusedError: The registry's gate does not hand it out.
         """
 
         def read() -> str:
@@ -130,7 +132,7 @@ class _Reading:
         self.lock = threading.Lock()
         self.began = float("-inf")
         self.value: Any = None
-        self.problem: Problem | None = None
+        self.problem: Problem | PromotionRefusedError | None = None
 
 
 class _SharedReadings:
@@ -163,7 +165,7 @@ def _read(reading: _Reading, read: Callable[[], Any]) -> None:
     reading.value, reading.problem = None, None
     try:
         reading.value = read()
-    except Problem as problem:
+    except (Problem, PromotionRefusedError) as problem:
         reading.problem = problem
 
 

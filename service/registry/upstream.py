@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from mlflow_rlrisk import RLRiskError
+from mlflow_rlrisk import PromotionRefusedError, RLRiskError
 from service.problems import Problem, without_paths
 from service.registry.bounded_calls import LateError, bounded
 from service.settings import ServiceSettings
@@ -58,7 +58,11 @@ def _open_databases(tracking_uri: str, registry_uri: str, data_dir: str) -> None
 
 @contextmanager
 def mlflow_problems() -> Iterator[None]:
-    """Turn what MLflow answers into ``not-found`` or ``upstream``."""
+    """Turn what MLflow answers into ``not-found`` or ``upstream``.
+
+    Raises:
+        PromotionRefusedError: The registry's gate refuses.
+    """
     from mlflow.exceptions import MlflowException
 
     try:
@@ -68,6 +72,8 @@ def mlflow_problems() -> Iterator[None]:
     except MlflowException as error:
         if error.error_code in _ABSENT:
             raise Problem("not-found", without_paths(str(error.message))[:500]) from error
+        if (refusal := _refusal(error)) is not None:
+            raise refusal from error
         logger.warning("MLflow does not answer: %s", error)
         raise Problem("upstream", headers=RETRY) from error
     except Exception as error:
@@ -111,8 +117,16 @@ def mlflow_may_be_away() -> Iterator[None]:
         raise AwayError(f"it talks nonsense: {type(error).__name__}: {error}") from error
 
 
+def _refusal(error: "MlflowException") -> PromotionRefusedError | None:
+    """What the registry's gate decided, if it did; of one that cannot decide more can be hoped."""
+    found = PromotionRefusedError.told_in(str(error.message))
+    return None if found is None or found.reason == "undecided" else found
+
+
 def _is_about_the_thing(error: "MlflowException") -> bool:
     """Whether MLflow itself refuses; a page that is missing says the same, but in no JSON."""
+    if _refusal(error) is not None:
+        return True
     is_page = error.message.startswith("API request to ") and not hasattr(error, "json")
     return error.error_code in _ABSENT and not is_page
 

@@ -15,11 +15,11 @@ from typing import Self
 from flask import Blueprint, Response
 from sqlalchemy import URL
 
-from mlflow_rlrisk import PolicyConfig, RiskReport, decide
+from mlflow_rlrisk import PolicyConfig, PromotionRefusedError, RiskReport, decide
 from service.auth import dependencies, requires
 from service.metrics import ServiceMetrics
 from service.openapi import body_of, documented
-from service.problems import FieldFault, Problem
+from service.problems import FieldFault, Problem, without_paths
 from service.registry.references import NAMES, alias_of, version_of
 from service.registry.standing import RegistryStanding, Standing
 from service.schemas import DecisionRequest, DecisionView
@@ -104,7 +104,10 @@ def blueprint(settings: ServiceSettings, metrics: ServiceMetrics, database: URL)
                 pointer="/policy", code="unknown_name", message=f"known: {sorted(bench.policies)}"
             )
             raise Problem("invalid-field", errors=[fault])
-        answer = _decide(bench, *_version(bench.standing, asked.model), asked.policy)
+        try:
+            answer = _decide(bench, *_version(bench.standing, asked.model), asked.policy)
+        except PromotionRefusedError as error:  # an alias whose proof no longer holds
+            answer = _Answer.of(_refused(asked, bench.policies[asked.policy], error))
         metrics.decided(answer.outcome)
         return Response(answer.body, mimetype="application/json")
 
@@ -141,17 +144,31 @@ def _decide(bench: _Bench, name: str, version: str, policy: str) -> _Answer:
 
 
 def _unassessed(reference: str, policy_name: str, policy: PolicyConfig) -> DecisionView:
-    return DecisionView(
-        model=reference,
-        outcome="inconclusive",
-        reasons=["the service has no report of this version"],
-        next_steps=["assess it: POST /v1/assessments"],
-        policy=policy_name,
-        policy_digest=policy.digest(),
-        report_digest=None,
-        assessment_id=None,
-        risk_level=None,
-    )
+    said = {
+        "outcome": "inconclusive",
+        "reasons": ["the service has no report of this version"],
+        "next_steps": ["assess it: POST /v1/assessments"],
+    }
+    return _without_report(reference, policy_name, policy, said)
+
+
+def _refused(
+    asked: DecisionRequest, policy: PolicyConfig, error: PromotionRefusedError
+) -> DecisionView:
+    said = {
+        "outcome": error.outcome,
+        "reasons": [without_paths(str(error))],
+        "next_steps": ["assess the version by its number: POST /v1/assessments"],
+    }
+    return _without_report(asked.model, asked.policy, policy, said)
+
+
+def _without_report(
+    reference: str, policy_name: str, policy: PolicyConfig, said: Mapping[str, object]
+) -> DecisionView:
+    empty = dict.fromkeys(("report_digest", "assessment_id", "risk_level"))
+    about = {"model": reference, "policy": policy_name, "policy_digest": policy.digest()}
+    return DecisionView.model_validate({**empty, **about, **said})
 
 
 def _objection(standing: Standing | None, judged: _Judged, found: Assessment) -> str | None:
