@@ -46,6 +46,7 @@ def create_app(settings: ServiceSettings, deps: Dependencies) -> Flask:
         deps: Database, tokens, registry, clock.
     """
     app = _Application(__name__, static_folder=None)
+    app.url_map.merge_slashes = False  # a doubled slash is another address, not a page elsewhere
     app.config["MAX_CONTENT_LENGTH"] = settings.limits.max_body_bytes
     app.config["TRUSTED_HOSTS"] = _hosts(settings, deps)
     app.extensions["rlrisk"] = deps

@@ -24,6 +24,16 @@ _OWN_KINDS: dict[str, dict[str, Any]] = {
     "report": {"application/json": {"type": "object"}, "text/html": {"type": "string"}},
 }
 """Last word of a path -> media types and schemas of its 200."""
+KEY_HEADER, KEY_PATTERN = "Idempotency-Key", "^[!-~]{1,128}$"
+_KEY = {
+    "name": KEY_HEADER,
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string", "pattern": KEY_PATTERN},
+    "description": "The same key and body again: the same assessment.",
+}
+_OWN_PARAMETERS: dict[str, list[dict[str, Any]]] = {"post__v1_assessments": [_KEY]}
+"""Operation -> headers that it reads itself."""
 
 
 def _refuse(_request: Any, _response: Any, error: Any, _instance: Any, _adapter: Any) -> None:
@@ -116,6 +126,7 @@ def document(app: Flask) -> dict[str, Any]:
         titles.setdefault(status, []).append(slug)
     for path, operations in found["paths"].items():
         for operation in operations.values():
+            operation["parameters"] += _OWN_PARAMETERS.get(operation["operationId"], [])
             operation["responses"] |= _not_by_a_model(path)
             operation["responses"].pop("422", None)
             for status in (*_ALWAYS, *(() if path in _OPEN_PATHS else _CHECKED)):

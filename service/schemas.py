@@ -23,6 +23,8 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,128}$")]
 Reference = Annotated[str, Field(min_length=1, max_length=1024)]
 NO_NULL = r"^[^\x00]*$"
 """PostgreSQL keeps no text with U+0000."""
+BARE_NAME = r"^[^\x00/:]*$"
+"""MLflow takes neither ``/`` nor ``:`` in a name."""
 
 TemplateVariables = Annotated[
     dict[
@@ -211,8 +213,8 @@ class AssessmentPage(_Page):
 class ListQuery(PageQuery):
     """What to list."""
 
-    model: Annotated[str, Field(min_length=1, max_length=256, pattern=NO_NULL)] | None = None
-    """Name of a registered model."""
+    model: Annotated[str, Field(min_length=1, max_length=256, pattern=BARE_NAME)] | None = None
+    """Name of a registered model, not a reference to one."""
     state: State | None = None
     limit: Annotated[int, Field(ge=1, le=200)] = 50
 

@@ -7,7 +7,7 @@ from spectree import Response as Answers
 
 from mlflow_rlrisk import RiskReport, render
 from service.auth import caller, dependencies, requires
-from service.openapi import API
+from service.openapi import API, KEY_HEADER, KEY_PATTERN
 from service.problems import Problem, without_paths
 from service.registry.references import check_form
 from service.sampling.sandboxes import fault_of, judges
@@ -23,7 +23,7 @@ from service.submission import body_digest, resolved
 from service.tables.assessment_rows import Assessment, KeyConflictError, QueueFullError, State
 from service.tables.tokens import TRIGGERED, Scope
 
-_KEY = re.compile(r"[!-~]{1,128}")
+_KEY = re.compile(KEY_PATTERN)
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 MIN_RETRY_S, MAX_RETRY_S = 5, 3600
 REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -108,9 +108,9 @@ def visible(assessment_id: str) -> Assessment:
 
 
 def _submit(settings: ServiceSettings, asked: AssessmentRequest) -> tuple[Assessment, bool]:
-    key = request.headers.get("Idempotency-Key")
+    key = request.headers.get(KEY_HEADER)
     if key is not None and not _KEY.fullmatch(key):
-        raise Problem("bad-request", "Idempotency-Key: 1 to 128 visible ASCII characters")
+        raise Problem("bad-request", f"{KEY_HEADER}: 1 to 128 visible ASCII characters")
     limits, jobs = settings.limits, dependencies().jobs
     owner, digest = caller().id, body_digest(asked)
     try:
