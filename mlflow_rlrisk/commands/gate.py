@@ -136,7 +136,8 @@ def override(model: str, alias: str | None, stage: str | None, as_json: bool, **
 
     target = _target(alias, stage, every_version=given["every_version"])
     bar = load_bar(given["policy"])
-    keys = [SigningKey.load(path) for path in given["key_files"] or (key_path(),)]
+    loaded = [SigningKey.load(path) for path in given["key_files"] or (key_path(),)]
+    keys = list({key.key_id: key for key in loaded}.values())  # one given twice signs once
     if not given["co_sign"] and given["reason"] is None:
         raise click.UsageError("Missing option '--reason'.")
     try:
@@ -280,7 +281,8 @@ def _reconcile_once(reconciler: Any, bar_now: Callable[[], Any], as_json: bool) 
         for each in findings:
             where = f"@{each.alias}" if each.alias else f" in stage {each.stage}"
             where += "" if each.workspace == "default" else f" of workspace {each.workspace}"
-            line = f"{each.action:<9} {each.model}{where} ({each.version}) {each.message}"
+            now = f", now {each.restored_to}" if each.restored_to else ""
+            line = f"{each.action:<9} {each.model}{where} ({each.version}{now}) {each.message}"
             click.echo(one_line(line))
         click.echo(f"{len(findings)} protected aliases and stages")
     actions = {each.action for each in findings}

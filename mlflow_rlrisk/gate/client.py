@@ -6,6 +6,7 @@ plugin runs, the server decides again.
 
 import os
 import re
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from mlflow_rlrisk.attestation import Place
@@ -138,7 +139,9 @@ def promote(model: str, target: Target) -> str:
         if target.kind == "alias":
             client.set_registered_model_alias(version.name, target.name, version.version)
         else:
-            client.transition_model_version_stage(version.name, version.version, target.name)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # stages are on their way out
+                client.transition_model_version_stage(version.name, version.version, target.name)
     return f"{version.name}/{version.version}"
 
 

@@ -230,7 +230,10 @@ def _faults(
     if not now - to_moment(statement.issued_at) <= max_age_of(rule):
         yield _refused("too_old", f"its attestation is older than {rule.max_age}")
     if statement.policy_digest != bar.risk_policy_digest:
-        text = f"it was assessed under risk policy '{statement.policy}', not under the current one"
+        text = (
+            f"it was assessed under risk policy '{statement.policy}', not under the current one, "
+            "risk_policy of the gate (--policy of rlrisk assess)"
+        )
         yield _refused("policy_changed", text)
     yield from _level_faults(rule, statement)
     for name, requirement in rule.required_metrics.items():

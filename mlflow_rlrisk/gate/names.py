@@ -19,8 +19,12 @@ _LOOK_LATIN = str.maketrans(
     "аеорсухіјѕԁԛԝһӏкмтвнгп"  # Cyrillic
     "αβεζμνιοκρτυχωγσς"  # Greek
     "ɑɡɩıĸɾ‐‑‒–—―−"  # Latin letters and dashes that pass for others
-    "ᴀʙᴄᴅᴇꜰɢʜɪᴊᴋʟᴍɴᴏᴘʀꜱᴛᴜᴠᴡʏᴢ",  # small capitals
-    "aeopcyxijsdqwhikmtbhrnabezmviokptuxwyccagiikr-------abcdefghijklmnoprstuvwyz",
+    "ᴀʙᴄᴅᴇꜰɢʜɪᴊᴋʟᴍɴᴏᴘʀꜱᴛᴜᴠᴡʏᴢ"  # small capitals
+    "ƀđɇǥħɨɉłøɍŧɏƶ"  # letters with a stroke, which no Unicode form takes off
+    "օսհոցզ",  # Armenian
+    "aeopcyxijsdqwhikmtbhrnabezmviokptuxwyccagiikr-------abcdefghijklmnoprstuvwyz"
+    "bdeghijlortyz"
+    "ouhngq",
 )
 
 

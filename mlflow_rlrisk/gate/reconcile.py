@@ -66,6 +66,11 @@ class Finding:
     message: str
     workspace: str
 
+    @property
+    def told(self) -> str:
+        """What was done, and who holds the place now."""
+        return f"{self.action} {self.restored_to}" if self.restored_to else self.action
+
     def to_dict(self) -> dict[str, Any]:
         """The finding as JSON values."""
         return {name: getattr(self, name) for name in self.__slots__}
@@ -300,7 +305,7 @@ class Reconciler:
             action="reconcile",
             outcome=str(verdict.outcome),
             reason=verdict.reason,
-            message=f"{finding.action} {finding.restored_to or ''}: {verdict.message}",
+            message=f"{finding.told}: {verdict.message}",
             workspace=finding.workspace,
             model=finding.model,
             version=finding.version,

@@ -1,6 +1,7 @@
 """What the commands of the gate tell: logs that nobody forges, commands that can be run."""
 
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -90,3 +91,38 @@ def test_a_misspelt_alias_is_misuse_where_a_protected_one_is_meant(
     assert rlrisk(*check, "--alias", "champoin")[0] == 0  # as the gate, which it does not concern
     assert rlrisk(*check, "--alias", "champoin", "--protected")[0] == 2
     assert rlrisk(*check, "--alias", "champion", "--protected")[0] == 10
+
+
+def test_a_key_that_is_given_twice_signs_once(gated: Gated, rlrisk: Any) -> None:
+    gated.world.write_policy(RULES, override={"required_signatures": 2})
+    gated.version("prod-a")
+    key = ["--key", str(gated.world.key_path)]
+
+    override = ["gate", "override", "prod-a/1", "--alias", "champion", "--reason", "x"]
+    code, out = rlrisk(*override, *key, *key)
+
+    assert (code, "1 of 2 signatures" in out) == (0, True)
+    assert rlrisk("gate", "promote", "prod-a/1", "--alias", "champion")[0] == 10
+
+
+def test_a_stage_is_given_without_a_word_of_mlflows_about_stages(gated: Gated, rlrisk: Any) -> None:
+    gated.version("prod-a", is_proven=True)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        assert rlrisk("gate", "promote", "prod-a/1", "--stage", "production")[0] == 0
+
+
+def test_reconcile_says_who_holds_the_alias_now(gated: Gated, rlrisk: Any) -> None:
+    first, second = (gated.version("prod-a", is_proven=True) for _ in range(2))
+    for each in (first, second):
+        gated.store.set_registered_model_alias("prod-a", "champion", each.version)
+    reconcile = ["gate", "reconcile", "--registry-store-uri", gated.uri]
+
+    gated.attest(second, risk_level="high")
+    assert rlrisk(*reconcile)[1].startswith("restored  prod-a@champion (2, now 1) rlrisk gate:")
+    assert gated.entries()[-1].message.startswith("restored 1: rlrisk gate:")
+
+    gated.attest(first, risk_level="high")
+    assert rlrisk(*reconcile)[1].startswith("removed   prod-a@champion (1) rlrisk gate:")
+    assert gated.entries()[-1].message.startswith("removed: rlrisk gate:")

@@ -133,7 +133,7 @@ CASES: list[tuple[str, Evidence, dict[str, Any], str, str]] = [
         attested(policy_digest="0" * 64),
         {},
         "policy_changed",
-        "it was assessed under risk policy 'default', not under the current one",
+        "under risk policy 'default', not under the current one, risk_policy of the gate (--policy",
     ),
     ("inconclusive", attested(risk_level="unknown"), {}, "unknown", "does not suffice"),
     (

@@ -47,6 +47,8 @@ RULES = [{"name": "r", "aliases": ["rl-ready"]}]
         "champıon",
         "ᴄʜᴀᴍᴘɪᴏɴ",
         "CHA\u039c\u03a1\u0399\u039fN",
+        "cħampɨøn",
+        "champi\u0585\u0578",
     ],
 )
 def test_what_reads_like_a_protected_name_is_one(spelling: str) -> None:
