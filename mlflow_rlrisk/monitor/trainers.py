@@ -310,6 +310,10 @@ def detect(names: Iterable[str]) -> Adapter | None:
 
 
 def hint(adapter: Adapter, name: Input) -> str:
-    """Which setting of the trainer brings a missing input."""
-    own = adapter.hints.get(name) or _INPUT_HINTS.get(name)
-    return own or f"{adapter.name} does not log it, or the log was cut"
+    """Which setting of the trainer brings a missing input, or under which name it is logged."""
+    if own := adapter.hints.get(name) or _INPUT_HINTS.get(name):
+        return own
+    names = " or ".join(" and ".join(reading.names) for reading in adapter.readings.get(name, ()))
+    if not names:
+        return f"{adapter.name} does not log it"
+    return f"{adapter.name} logs it as {names}, which this log does not have"

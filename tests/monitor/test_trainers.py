@@ -281,6 +281,14 @@ def test_a_missing_metric_names_the_flag_that_brings_it() -> None:
         assert hint(adapter, "zero_variance")
 
 
+def test_a_missing_metric_that_the_trainer_logs_is_named() -> None:
+    said = hint(ADAPTERS["trl"], "truncated")
+
+    assert said == "trl logs it as completions/clipped_ratio, which this log does not have"
+    assert "verl logs it as response_length/mean, which" in hint(ADAPTERS["verl"], "length")
+    assert hint(ADAPTERS["skyrl"], "truncated") == "skyrl does not log it"
+
+
 @pytest.mark.parametrize(
     ("spelling", "name"),
     [("TRL", "trl"), ("nemo_rl", "nemo-rl"), ("prime-rl", "prime-rl"), ("swift", "ms-swift")],
