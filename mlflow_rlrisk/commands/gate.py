@@ -34,6 +34,7 @@ target_options = grouped(
     click.option("--alias", default=None, help="Alias that the version shall have."),
 )
 """Where a version wants to go."""
+STAGES = ("None", "Staging", "Production", "Archived")
 
 
 @click.group()
@@ -293,11 +294,18 @@ def _reconcile_once(reconciler: Any, bar_now: Callable[[], Any], as_json: bool) 
 
 def _target(alias: str | None, stage: str | None, *, every_version: bool | None = None) -> "Target":
     """Where to; ``every_version`` is ``None`` for a command without that option."""
+    from mlflow_rlrisk.gate.names import readable
     from mlflow_rlrisk.gate.promotion_policy import Target
 
     if [alias is not None, stage is not None, bool(every_version)].count(True) != 1:
         more = "" if every_version is None else " or --every-version"
         raise click.UsageError(f"one of --alias or --stage{more} is needed")
-    if every_version:
-        return Target("version")
-    return Target("stage", stage) if alias is None else Target("alias", alias)  # type: ignore[arg-type]
+    if alias is not None:
+        if not readable(alias):  # such as a variable of a pipeline that is not set
+            raise ConfigError("alias", alias, "no version can have an alias without a name")
+        return Target("alias", alias)
+    if stage is not None:
+        if readable(stage) not in map(readable, STAGES):
+            raise ConfigError("stage", stage, f"MLflow's are {', '.join(STAGES)}")
+        return Target("stage", stage)
+    return Target("version")

@@ -94,7 +94,8 @@ def _holder(client: "MlflowClient", name: str, target: Target | None) -> str:
     else:
         held = []
     if len(held) != 1:
-        raise ModelReferenceError(f"model={name!r}: name a version; {len(held)} have {target}")
+        how_many = "" if target is None else f"; {len(held)} have {target}"
+        raise ModelReferenceError(f"model={name!r}: name a version{how_many}")
     return str(held[0])
 
 

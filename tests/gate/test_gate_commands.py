@@ -126,3 +126,22 @@ def test_reconcile_says_who_holds_the_alias_now(gated: Gated, rlrisk: Any) -> No
     gated.attest(first, risk_level="high")
     assert rlrisk(*reconcile)[1].startswith("removed   prod-a@champion (1) rlrisk gate:")
     assert gated.entries()[-1].message.startswith("removed: rlrisk gate:")
+
+
+def test_a_place_that_cannot_be_is_misuse_not_a_place_that_nothing_protects(
+    gated: Gated, rlrisk: Any
+) -> None:
+    # A variable that is not set, in a pipeline: exit code 0 would let the version pass.
+    gated.version("prod-a")
+
+    for command in ("check", "promote"):
+        for place in (
+            ["--alias", ""],
+            ["--alias", " \u200b"],
+            ["--stage", ""],
+            ["--stage", "Prod"],
+        ):
+            assert rlrisk("gate", command, "models:/prod-a/1", *place)[0] == 2
+    assert rlrisk("gate", "check", "models:/prod-a/1", "--stage", "production")[0] == 10
+    assert rlrisk("gate", "promote", "models:/prod-a/1", "--stage", "none")[0] == 0
+    assert rlrisk("gate", "promote", "prod-a", "--alias", "champion")[0] == 1
