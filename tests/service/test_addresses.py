@@ -7,10 +7,10 @@ import pytest
 from flask.testing import FlaskClient
 
 from service.app import create_app
-from service.assessment_table import AssessmentTable
-from service.database import open_database
 from service.deps import Dependencies
 from service.settings import load_settings
+from service.tables.assessments import AssessmentTable
+from service.tables.database import open_database
 from tests.service.running_service import write_settings
 
 
