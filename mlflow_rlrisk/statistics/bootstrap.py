@@ -180,8 +180,7 @@ def interval(draws: npt.ArrayLike, confidence: float = 0.95) -> tuple[float, flo
     >>> interval([0.0, 1.0, 2.0, 3.0, 4.0], confidence=0.5)
     (1.0, 3.0)
     """
-    tail = (1.0 - check_open_unit("confidence", confidence)) / 2.0
-    low, high = np.quantile(finite_vector("draws", draws), [tail, 1.0 - tail])
+    low, high = intervals(finite_vector("draws", draws), confidence)
     return float(low), float(high)
 
 

@@ -123,6 +123,22 @@ def finite_array(name: str, values: npt.ArrayLike) -> FloatVector:
     return array
 
 
+def unit_array(name: str, values: npt.ArrayLike) -> FloatVector:
+    """Check an array of probabilities or shares, of any shape.
+
+    Raises:
+        StatisticsError: As `finite_array`, or a value lies outside ``[0, 1]``.
+
+    >>> unit_array("success", [0, 1.0])
+    array([0., 1.])
+    """
+    array = finite_array(name, values)
+    outside = array[(array < 0.0) | (array > 1.0)]
+    if outside.size:
+        raise StatisticsError(f"{name}={outside[0]}: must lie in [0, 1]")
+    return array
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class CountPairs:
     """The distinct ``(num_correct, num_scored)`` pairs of a prompt set.

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlflow_rlrisk.errors import StatisticsError
-from mlflow_rlrisk.statistics.counts import FloatVector, finite_vector
+from mlflow_rlrisk.statistics.counts import FloatVector, finite_vector, unit_array
 from mlflow_rlrisk.statistics.intervals import clopper_pearson
 
 
@@ -90,7 +90,7 @@ def reliability_bins(
     values, counts = np.unique(predicted, return_counts=True)
     # A value goes to the bin in which the middle of its rows falls.
     middles = np.cumsum(counts) - counts / 2.0
-    bin_of_value = np.minimum((middles / predicted.size * num_bins).astype(int), num_bins - 1)
+    bin_of_value = (middles / predicted.size * num_bins).astype(int)
     bins = bin_of_value[np.searchsorted(values, predicted)]
     return tuple(_bin(predicted[bins == each], labels[bins == each]) for each in np.unique(bins))
 
@@ -153,14 +153,11 @@ def decision_curve(
 def _checked(
     probabilities: npt.ArrayLike, is_positive: npt.ArrayLike
 ) -> tuple[FloatVector, FloatVector]:
-    predicted = finite_vector("probabilities", probabilities)
+    predicted = unit_array("probabilities", finite_vector("probabilities", probabilities))
     labels = np.asarray(is_positive)
-    if labels.dtype != np.bool_ or labels.shape != predicted.shape or predicted.size == 0:
+    if labels.dtype != np.bool_ or labels.shape != predicted.shape:
         raise StatisticsError(
             f"is_positive is {labels.dtype}{labels.shape}: one boolean for each of "
             f"{predicted.shape}"
         )
-    outside = predicted[(predicted < 0.0) | (predicted > 1.0)]
-    if outside.size:
-        raise StatisticsError(f"probabilities holds {outside[0]}: must lie in [0, 1]")
     return predicted, labels.astype(float)

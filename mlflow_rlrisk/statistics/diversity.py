@@ -168,8 +168,8 @@ def answer_entropy(
         coverage = _coverage(multiplicity, totals, answers)
         covered = coverage[answers.row] * share
         seen = -np.expm1(totals[answers.row] * np.log1p(-np.minimum(covered, _BELOW_ONE)))
-        return answers.sums(-covered * np.log(covered) / seen) + 0.0
-    plugin = answers.sums(-share * np.log(share)) + 0.0
+        return answers.sums(-covered * np.log(covered) / seen)
+    plugin = answers.sums(-share * np.log(share))
     if method == "plugin":
         return plugin
     if method == "miller_madow":

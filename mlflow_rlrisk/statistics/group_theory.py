@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlflow_rlrisk.errors import ConfigError, StatisticsError
-from mlflow_rlrisk.statistics.counts import FloatVector, check_at_least, finite_array
+from mlflow_rlrisk.statistics.counts import FloatVector, check_at_least, unit_array
 
 LARGEST_GROUP = 4096
 """`smallest_group_size` stops looking here; larger groups are no advice anybody can follow."""
@@ -38,7 +38,7 @@ def true_signal(success: npt.ArrayLike, group_size: int) -> FloatVector:
     array([0. , 0.5])
     """
     size = check_at_least("group_size", group_size, 2)
-    p = _probabilities("success", success)
+    p = unit_array("success", success)
     with np.errstate(divide="ignore"):  # log1p(-1) = -inf is meant: its power is 0
         some_wrong = -np.expm1(size * np.log1p(-p))
     return np.asarray(some_wrong - p**size)[()]
@@ -55,7 +55,7 @@ def true_group_variance(success: npt.ArrayLike, group_size: int, ddof: int = 0) 
     """
     size = check_at_least("group_size", group_size, 2)
     share, whole = variance_factor(size, ddof)
-    p = _probabilities("success", success)
+    p = unit_array("success", success)
     return np.asarray(p * (1.0 - p) * share / whole)[()]
 
 
@@ -169,11 +169,3 @@ def variance_factor(group_size: int, ddof: int) -> tuple[int, int]:
     if ddof not in (0, 1):
         raise ConfigError("ddof", ddof, "must be 0 or 1")
     return (group_size - 1, group_size) if ddof == 0 else (1, 1)
-
-
-def _probabilities(name: str, values: npt.ArrayLike) -> FloatVector:
-    p = finite_array(name, values)
-    outside = (p < 0.0) | (p > 1.0)
-    if outside.any():
-        raise StatisticsError(f"{name}={p[outside][0]}: must lie in [0, 1]")
-    return p

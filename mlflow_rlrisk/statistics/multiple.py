@@ -5,7 +5,13 @@ import numpy.typing as npt
 from scipy.special import gammaln
 
 from mlflow_rlrisk.errors import StatisticsError
-from mlflow_rlrisk.statistics.counts import CountPairs, FloatVector, IntVector, finite_vector
+from mlflow_rlrisk.statistics.counts import (
+    CountPairs,
+    FloatVector,
+    IntVector,
+    finite_vector,
+    unit_array,
+)
 
 _AS_LIKELY = 1e-9
 """Relative difference of two chances that rounding alone makes: they count as equal."""
@@ -29,11 +35,7 @@ def holm_adjusted(p_values: npt.ArrayLike) -> FloatVector:
     >>> holm_adjusted([0.01, 0.04, 0.03])
     array([0.03, 0.06, 0.06])
     """
-    given = finite_vector("p_values", p_values)
-    if ((given < 0.0) | (given > 1.0)).any():
-        raise StatisticsError(
-            f"p_values holds {given[(given < 0.0) | (given > 1.0)][0]}: must lie in [0, 1]"
-        )
+    given = unit_array("p_values", finite_vector("p_values", p_values))
     order = np.argsort(given, kind="stable")
     steps = given[order] * np.arange(given.size, 0, -1)
     adjusted = np.empty_like(given)

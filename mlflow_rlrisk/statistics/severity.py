@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlflow_rlrisk.errors import ConfigError, StatisticsError
-from mlflow_rlrisk.statistics.counts import FloatVector, finite_array
+from mlflow_rlrisk.statistics.counts import FloatVector, finite_array, unit_array
 
 
 def ramp(values: npt.ArrayLike, ok: float, bad: float) -> FloatVector:
@@ -54,15 +54,10 @@ def noisy_or(severities: npt.ArrayLike, weights: npt.ArrayLike) -> FloatVector:
     >>> round(float(noisy_or([0.5, 0.25, 0.0], [0.9, 0.6, 0.4])), 4)
     0.5325
     """
-    severity = finite_array("severities", severities)
-    weight = finite_array("weights", weights)
+    severity, weight = unit_array("severities", severities), unit_array("weights", weights)
     if weight.ndim != 1 or severity.ndim == 0 or severity.shape[-1] != weight.size:
         raise StatisticsError(
             f"severities has shape {severity.shape}, weights {weight.shape}: "
             "one weight for each component of the last axis is needed"
         )
-    for name, array in (("severities", severity), ("weights", weight)):
-        outside = array[(array < 0.0) | (array > 1.0)]
-        if outside.size:
-            raise StatisticsError(f"{name} holds {outside[0]}: must lie in [0, 1]")
     return np.asarray(1.0 - np.prod(1.0 - weight * severity, axis=-1))

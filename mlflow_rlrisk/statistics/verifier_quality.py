@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from mlflow_rlrisk.errors import StatisticsError
 from mlflow_rlrisk.statistics.bootstrap import interval
-from mlflow_rlrisk.statistics.counts import FloatVector, check_at_least, finite_array
+from mlflow_rlrisk.statistics.counts import FloatVector, check_at_least, unit_array
 from mlflow_rlrisk.statistics.intervals import wilson
 
 
@@ -46,7 +46,9 @@ def youden_j(true_positive: npt.ArrayLike, false_positive: npt.ArrayLike) -> Flo
     >>> youden_j(0.75, 0.25)
     np.float64(0.5)
     """
-    return (_rate("true_positive", true_positive) - _rate("false_positive", false_positive))[()]
+    return (
+        unit_array("true_positive", true_positive) - unit_array("false_positive", false_positive)
+    )[()]
 
 
 def observed_success(
@@ -59,8 +61,8 @@ def observed_success(
     >>> observed_success(0.0, 0.75, 0.25)
     np.float64(0.25)
     """
-    false = _rate("false_positive", false_positive)
-    return np.asarray(false + youden_j(true_positive, false) * _rate("success", success))[()]
+    false = unit_array("false_positive", false_positive)
+    return np.asarray(false + youden_j(true_positive, false) * unit_array("success", success))[()]
 
 
 def rogan_gladen(
@@ -77,11 +79,13 @@ def rogan_gladen(
     >>> rogan_gladen(0.5, 0.75, 0.25)
     np.float64(0.5)
     """
-    false = _rate("false_positive", false_positive)
+    false = unit_array("false_positive", false_positive)
     separation = np.asarray(youden_j(true_positive, false))
     if (separation <= 0.0).any():
         raise StatisticsError(f"youden_j={separation.min()}: must be positive to be divided by")
-    return np.asarray(np.clip((_rate("observed", observed) - false) / separation, 0.0, 1.0))[()]
+    return np.asarray(np.clip((unit_array("observed", observed) - false) / separation, 0.0, 1.0))[
+        ()
+    ]
 
 
 def usable_signal(
@@ -107,7 +111,7 @@ def usable_signal(
     >>> usable_signal(0.5, 1.0, 0.0)
     np.float64(1.0)
     """
-    p = _rate("success", success)
+    p = unit_array("success", success)
     accepted = np.asarray(observed_success(p, true_positive, false_positive))
     spread = accepted * (1.0 - accepted)
     if (spread <= 0.0).any():
@@ -139,9 +143,9 @@ def audit_rates(
     >>> round(audit_rates(0.3, 0.98, 0.10).youden_j, 6)
     0.798258
     """
-    accept = float(_rate("accept_rate", accept_rate))
-    precision = float(_rate("precision_accepted", precision_accepted))
-    missed = float(_rate("correct_among_rejected", correct_among_rejected))
+    accept = float(unit_array("accept_rate", accept_rate))
+    precision = float(unit_array("precision_accepted", precision_accepted))
+    missed = float(unit_array("correct_among_rejected", correct_among_rejected))
     correct = accept * precision + (1.0 - accept) * missed
     wrong = accept * (1.0 - precision) + (1.0 - accept) * (1.0 - missed)
     if correct <= 0.0 or wrong <= 0.0:
@@ -260,10 +264,3 @@ def audit_j_interval(
     shares = (correct / audited for correct, audited in (accepted, rejected))
     estimate = audit_rates(accept_rate, *shares).youden_j
     return min(low, estimate), max(high, estimate)
-
-
-def _rate(name: str, value: npt.ArrayLike) -> FloatVector:
-    rate = finite_array(name, value)
-    if ((rate < 0.0) | (rate > 1.0)).any():
-        raise StatisticsError(f"{name}={rate[(rate < 0.0) | (rate > 1.0)][0]}: must lie in [0, 1]")
-    return rate

@@ -154,7 +154,7 @@ def test_a_tie_for_the_best_measure_is_charged_with_the_worst_outcome() -> None:
         (lambda: auroc([1, 2], [0, 1]), "one boolean"),
         (lambda: top1_regret([], []), "needed"),
         (lambda: holm_adjusted([]), "needed"),
-        (lambda: holm_adjusted([0.5, 1.5]), "holds 1.5"),
+        (lambda: holm_adjusted([0.5, 1.5]), "p_values=1.5"),
         (lambda: sign_p_value([np.nan]), "must be finite"),
     ],
 )

@@ -53,8 +53,8 @@ def test_the_index_is_computed_for_every_draw() -> None:
         (lambda: ramp(np.nan, 0.0, 1.0), StatisticsError, "must be finite"),
         (lambda: noisy_or([0.5], [0.5, 0.5]), StatisticsError, "one weight"),
         (lambda: noisy_or(0.5, [0.5]), StatisticsError, "one weight"),
-        (lambda: noisy_or([1.5], [0.5]), StatisticsError, "severities holds 1.5"),
-        (lambda: noisy_or([0.5], [-0.5]), StatisticsError, "weights holds -0.5"),
+        (lambda: noisy_or([1.0, 1.5], [0.5, 0.5]), StatisticsError, "severities=1.5"),
+        (lambda: noisy_or([0.5], [-0.5]), StatisticsError, "weights=-0.5"),
         (lambda: noisy_or([np.nan], [0.5]), StatisticsError, "must be finite"),
     ],
 )
