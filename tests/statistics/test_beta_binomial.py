@@ -214,6 +214,17 @@ def test_prompts_of_two_kinds_are_a_misfit_and_not_extrapolated(kinds: tuple[flo
     assert not fit.can_extrapolate
 
 
+@pytest.mark.parametrize("is_mirrored", [False, True])
+def test_prompts_with_one_success_in_the_place_of_none_are_a_misfit(is_mirrored: bool) -> None:
+    # Counted together with the lowest (or highest) rates they would fit.
+    drawn = betabinom(16, 1.0, 3.0).rvs(size=300, random_state=np.random.default_rng(1))
+    correct = np.where(drawn == 0, 1, drawn)
+
+    fit = fit_beta_binomial(16 - correct if is_mirrored else correct, np.full(300, 16))
+
+    assert fit.is_misfit
+
+
 def test_too_few_prompts_to_fill_bands_are_not_called_a_misfit() -> None:
     assert not fit_beta_binomial([0, 4, 8], [8, 8, 8]).is_misfit
 

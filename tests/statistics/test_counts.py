@@ -52,7 +52,7 @@ every_function = pytest.mark.parametrize("function", ON_COUNTS.values(), ids=ON_
         (1, 2, r"num_correct has shape \(\)"),
         ([1], [2, 2], r"num_correct has shape \(1,\), num_scored \(2,\)"),
         ([0, -1], [2, 2], r"num_correct\[1\]=-1: counts are at least 0"),
-        ([0, 3], [2, 2], r"num_correct\[1\]=3: at most num_scored=2"),
+        ([2, 3], [2, 2], r"num_correct\[1\]=3: at most num_scored=2"),
         ([0.0, 1.0], [2, 2], "num_correct has dtype float64"),
         ([0, 1], [2.0, np.nan], "num_scored has dtype float64"),
         ([True, False], [2, 2], "num_correct has dtype bool"),

@@ -122,12 +122,16 @@ def test_correct_diversity_compares_at_most_four_and_as_many_as_there_are() -> N
 
     expected = [rarefied_distinct([each], min(4, sum(each)))[0] for each in counts]
     np.testing.assert_allclose(values, expected)
+    np.testing.assert_allclose(
+        correct_diversity(counts, at_most=2), [2 - collision([each])[0] for each in counts]
+    )
 
 
 def test_too_few_answers_are_refused_and_named() -> None:
     for call in (
         lambda: collision([[2], [1]]),
         lambda: rarefied_distinct([[2], [1]], 2),
+        lambda: rarefied_distinct([[2], []], 1),
         lambda: correct_diversity([[2], [1]]),
         lambda: answer_entropy([[2], []]),
         lambda: majority_share([[2], [0]]),

@@ -57,6 +57,10 @@ def test_a_constant_reward_moves_nothing() -> None:
     assert sft_loss_rise([0.2, 0.8], [3.0, 3.0], 0.5) == pytest.approx(0.0, abs=1e-12)
 
 
+def test_an_answer_that_a_policy_never_gives_adds_nothing_to_its_divergence() -> None:
+    assert kl_divergence([1.0, 0.0], [0.5, 0.5]) == pytest.approx(math.log(2))
+
+
 def test_an_answer_that_the_other_policy_never_gives_is_infinitely_far() -> None:
     assert kl_divergence([0.5, 0.5], [1.0, 0.0]) == math.inf
     assert reward_shift_bound(math.inf, 0.0, 1.0) == 1.0
@@ -68,6 +72,7 @@ def test_an_answer_that_the_other_policy_never_gives_is_infinitely_far() -> None
         (lambda: tilted_policy([0.5, 0.4], [0.0, 1.0], 1.0), "not a distribution"),
         (lambda: tilted_policy([0.5, 0.5], [0.0], 1.0), "rewards"),
         (lambda: tilted_policy([0.5, 0.5], [0.0, 1.0], 0.0), "beta=0.0"),
+        (lambda: sft_loss_rise([0.5, 0.5], [0.0, 1.0], -1.0), "beta=-1.0"),
         (lambda: kl_divergence([1.0], [0.5, 0.5]), "shape"),
         (lambda: reward_shift_bound(-0.1, 0.0, 1.0), "kl=-0.1"),
         (lambda: reward_shift_bound(0.1, 1.0, 0.0), "not a range"),

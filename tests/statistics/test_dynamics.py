@@ -51,6 +51,7 @@ def test_the_covariance_of_tokens_has_the_mean_that_numpy_gives() -> None:
     shares = token_covariance(logprobs, advantages)
 
     assert shares.mean() == pytest.approx(np.cov(logprobs, advantages, ddof=0)[0, 1])
+    np.testing.assert_allclose(token_covariance(logprobs - 3.0, advantages + 5.0), shares)
     top = top_covariance(shares)
     assert 0.0002 not in top  # less than one token of 500
     assert top[1.0] == pytest.approx(shares.mean())

@@ -156,6 +156,12 @@ def test_rewards_outside_their_contract_are_refused(values: object, message: str
             function(values, 2)  # type: ignore[operator]
 
 
+@pytest.mark.parametrize("rewards", [[0.0, 1e200], [-1.7e308, 1.7e308]])
+def test_rewards_whose_variance_overflows_are_refused(rewards: list[float]) -> None:
+    with pytest.raises(StatisticsError, match="too large"):
+        reward_variance([rewards], 2)
+
+
 def test_too_few_rollouts_are_refused_and_named() -> None:
     message = r"a group of 8 needs 8 .*; 1 of 2 prompts have fewer \(first: prompt 1 with 7\)"
     with pytest.raises(InsufficientRolloutsError, match=message):
@@ -214,6 +220,8 @@ def test_the_band_counts_solve_rates_with_its_edges() -> None:
     inside = band_share(counts, np.full(17, 16), 1 / 16, 14 / 16)
 
     assert inside.tolist() == [0.0] + [1.0] * 14 + [0.0] * 2
+    assert band_share([0, 1], [1, 1], 0.0, 1.0).tolist() == [1.0, 1.0]
+    assert band_share([0, 1], [2, 2], 0.5, 0.5).tolist() == [0.0, 1.0]
     assert band_probability([1], [16], 0.1, 0.9)[0] == pytest.approx(
         np.diff(beta_distribution(1.5, 15.5).cdf([0.1, 0.9]))[0], rel=1e-12
     )
@@ -223,6 +231,14 @@ def test_the_band_counts_solve_rates_with_its_edges() -> None:
 def test_a_band_that_is_none_is_refused(low: float, high: float) -> None:
     with pytest.raises(ConfigError, match="low="):
         band_share([1], [4], low, high)
+    with pytest.raises(ConfigError, match="low="):
+        band_probability([1], [4], low, high)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 0.5), (0.5, 1.0), (0.5, 0.5)])
+def test_a_band_of_the_true_rate_has_a_width_and_no_end_of_the_scale(
+    low: float, high: float
+) -> None:
     with pytest.raises(ConfigError, match="low="):
         band_probability([1], [4], low, high)
 
@@ -298,6 +314,7 @@ def test_the_sampling_variance_matches_a_simulation() -> None:
         (lambda: posterior_below([1], [4], 0.0), "edge=0.0"),
         (lambda: posterior_below([1], [4], np.nan), "edge=nan"),
         (lambda: smallest_group_size(lambda _: 0.9, 1.0), "target=1.0"),
+        (lambda: smallest_group_size(lambda _: 0.9, 0.0), "target=0.0"),
         (lambda: smallest_group_size(lambda _: 0.9, 0.5, largest=1), "largest=1"),
     ],
 )

@@ -48,6 +48,9 @@ def test_a_gaussian_prior_around_zero_is_a_ridge_penalty() -> None:
     ridge = LogisticRegression(C=0.8**2, tol=1e-10, max_iter=10_000).fit(features, labels)
     np.testing.assert_allclose(fit.slopes, ridge.coef_[0], atol=1e-5)
     assert fit.intercept == pytest.approx(float(ridge.intercept_[0]), abs=1e-5)
+    np.testing.assert_allclose(
+        fit.probability(features), ridge.predict_proba(features)[:, 1], atol=1e-5
+    )
 
 
 def test_without_outcomes_that_speak_the_prior_stands() -> None:

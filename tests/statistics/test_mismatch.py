@@ -46,6 +46,8 @@ def test_every_estimate_equals_its_formula_token_by_token(seed: int, num_rollout
     assert found.chi2_seq_product == pytest.approx(mean([p * p for p in products]) - 1)
     assert found.chi2_seq_geometric == pytest.approx(mean([g * g for g in geometric]) - 1)
     assert found.ppl_ratio == pytest.approx(mean([1 / g for g in geometric]))
+    assert found.training_ppl == pytest.approx(mean([math.exp(-row.mean()) for row in trainer]))
+    assert found.rollout_ppl == pytest.approx(mean([math.exp(-row.mean()) for row in sampler]))
     assert found.log_ppl_abs_diff >= abs(found.log_ppl_diff) - 1e-12
     assert found.ess == pytest.approx(1 / mean([(w / mean(clamped)) ** 2 for w in clamped]))
     assert found.is_mean == pytest.approx(mean([min(r, 2.0) for r in flat]))

@@ -82,6 +82,24 @@ def test_audit_intervals_cover_the_truth() -> None:
     assert 0.91 <= covered / 300 <= 0.99
 
 
+@pytest.mark.parametrize(("accept_rate", "precision", "missed"), [(0.3, 0.9, 0.2), (0.8, 0.6, 0.5)])
+def test_the_draws_of_an_audit_of_nearly_everything_lie_at_the_rates_themselves(
+    accept_rate: float, precision: float, missed: float
+) -> None:
+    audited = 10**8
+    correct, wrong = (
+        accept_rate * p + (1 - accept_rate) * m
+        for p, m in ((precision, missed), (1 - precision, 1 - missed))
+    )
+
+    draws = audit_j_draws(
+        accept_rate, (int(precision * audited), audited), (int(missed * audited), audited), 9
+    )
+
+    expected = accept_rate * (precision / correct - (1 - precision) / wrong)
+    np.testing.assert_allclose(draws, expected, atol=1e-3)
+
+
 def test_equal_seeds_give_equal_audit_draws() -> None:
     first = audit_j_draws(0.3, (9, 10), (2, 10), 50, seed=1)
 
