@@ -182,7 +182,23 @@ def test_missing_evidence_that_may_still_come_decides_nothing() -> None:
     assert not is_decided(few_prompts)
 
 
-def test_a_record_whose_rounds_do_not_fit_its_looks_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("num_scored", "planned", "decided"), [(8, 8, True), (8, 16, False), (16, 16, True)]
+)
+def test_a_coverage_that_more_samples_may_raise_decides_no_medium(
+    num_scored: int, planned: int, decided: bool
+) -> None:
+    # Three prompts in five are solved at times: an index of .4, or of less if more of them are.
+    lines = PolicyConfig(low_signal_from=0.1, veto_signal_below=0.1)
+    solved = prompts([4] * 120 + [0] * 80, num_scored)
+
+    report = report_of(solved, policy=lines, sampling=SamplingConfig(num_samples=planned))
+
+    assert report.risk_level is RiskLevel.MEDIUM
+    assert is_decided(report) is decided
+
+
+def record(rounds: int, planned_rounds: int, num_looks: int) -> SequentialBudget:
     look = Look(
         num_prompts=64,
         num_samples=8,
@@ -192,17 +208,26 @@ def test_a_record_whose_rounds_do_not_fit_its_looks_is_refused() -> None:
         risk_level="high",
         is_decided=True,
     )
-    with pytest.raises(ReportError, match="rounds=2"):
-        SequentialBudget(
-            rounds=2,
-            planned_rounds=4,
-            is_stopped_early=True,
-            num_rollouts=512,
-            max_rollouts=3200,
-            num_tokens=4096,
-            tokens_saved=21504,
-            looks=(look,),
-        )
+    return SequentialBudget(
+        rounds=rounds,
+        planned_rounds=planned_rounds,
+        is_stopped_early=True,
+        num_rollouts=512,
+        max_rollouts=3200,
+        num_tokens=4096,
+        tokens_saved=21504,
+        looks=(look,) * num_looks,
+    )
+
+
+@pytest.mark.parametrize("counts", [(2, 4, 1), (0, 4, 0), (2, 1, 2)])
+def test_a_record_whose_rounds_do_not_fit_its_looks_is_refused(counts: tuple[int, ...]) -> None:
+    with pytest.raises(ReportError, match=f"rounds={counts[0]}"):
+        record(*counts)
+
+
+def test_one_round_of_one_is_a_record() -> None:
+    assert record(1, 1, 1).last.num_prompts == 64
 
 
 def test_agreement_that_is_too_low_by_its_whole_interval_decides_a_medium() -> None:

@@ -113,10 +113,11 @@ def test_a_report_states_the_chance_of_its_own_updates(tmp_path: Path) -> None:
     good = report_of(HEALTHY, policy=policy, context=reached(1.5))
     poor = report_of(HEALTHY, policy=policy, context=reached(0.31, width=0.05))
 
-    for report, reach in ((good, 1.5), (poor, 0.31)):
+    for report, reach, width in ((good, 1.5, 0.1), (poor, 0.31, 0.05)):
         chance = report.metrics[CHANCE]
         assert chance.value == pytest.approx(np.interp(1.0 - reach, at, chances))
-        assert chance.ci_low <= chance.value <= chance.ci_high
+        ends = np.interp([1.0 - reach - width, 1.0 - reach + width], at, chances)
+        assert (chance.ci_low, chance.ci_high) == pytest.approx(tuple(ends), abs=0.02)
         assert any("fails, by its first updates," in reason for reason in report.reasons)
         assert RiskReport.from_json(report.to_json()) == report
     assert good.risk_level is RiskLevel.LOW

@@ -46,10 +46,11 @@ def test_a_used_record_puts_its_chance_beside_the_level(tmp_path: Path) -> None:
     report = report_of(HEALTHY, policy=policy)
 
     assert policy.calibration is not None
-    index, chance = report.risk_index, report.metrics[CHANCE]
+    index, chance = report.metrics["rlrisk/risk_index"], report.metrics[CHANCE]
     at, levels = zip(*policy.calibration.curve, strict=True)
-    assert chance.value == pytest.approx(np.interp(index, at, levels))
-    assert chance.ci_low <= chance.value <= chance.ci_high
+    value, low, high = np.interp([index.value, index.ci_low, index.ci_high], at, levels)
+    assert chance.value == pytest.approx(value)
+    assert (chance.ci_low, chance.ci_high) == pytest.approx((low, high), abs=0.02)
     assert report.risk_level is RiskLevel.LOW
     assert any(policy.calibration.record[:12] in reason for reason in report.reasons)
     assert RiskReport.from_json(report.to_json()) == report

@@ -291,6 +291,27 @@ def test_lines_are_met_by_whole_intervals_and_not_by_estimates() -> None:
     assert Veto.VERIFIER not in judgement.vetoes
 
 
+@pytest.mark.parametrize(
+    ("changes", "starved", "lines", "level"),
+    [
+        ({"uncovered": 0.75}, 0.1, {"low_below": 0.25}, RiskLevel.MEDIUM),
+        ({"uncovered": 0.375}, 0.1, {"high_from": 0.625}, RiskLevel.HIGH),
+        ({"starvation": 0.5}, 0.1, {"veto_signal_below": 0.5}, RiskLevel.MEDIUM),
+        ({"starvation": 0.75}, 0.1, {"low_signal_from": 0.75}, RiskLevel.LOW),
+        ({}, 0.7, {"veto_starved_above": 0.7}, RiskLevel.LOW),
+        ({"headroom": 4.0}, 0.1, {"low_headroom_from": 4.0}, RiskLevel.LOW),
+        ({"uncovered": 1.0}, 0.1, {"max_component": 0.0}, RiskLevel.LOW),
+    ],
+)
+def test_on_a_line_itself_its_name_says_the_level_and_replicates_agree(
+    changes: dict[str, float], starved: float, lines: dict[str, float], level: RiskLevel
+) -> None:
+    judgement = judged(aggregates({**HEALTHY, **changes}, starved), PolicyConfig(**lines))
+
+    assert judgement.level is level
+    assert judgement.probabilities[level] == 1.0
+
+
 def test_the_smallest_number_of_prompts_that_the_policy_asks_for_is_enough() -> None:
     assert judged(aggregates(HEALTHY), num_prompts=50).level is RiskLevel.LOW
 
