@@ -96,6 +96,7 @@ def _estimate(
     reason = _unusable(value, draws)
     if reason is not None:
         return reason
+    limits = formula.limits or (-np.inf, np.inf)
     if not _is_constant(value, draws):
         left_out = _evaluate(formula, means.left_out)
         if not np.isfinite(left_out).all():  # undefined without one prompt: no skewness to be had
@@ -108,13 +109,13 @@ def _estimate(
             bounds=_reach(formula, value, means.point, num_prompts),
             is_spread=bool(formula.extremes),
         )
-        if formula.limits is not None:
-            draws = np.clip(draws, *formula.limits)
+        # Not before: where a prompt changes nothing, its influence and its skewness are not seen.
+        value, draws = float(np.clip(value, *limits)), np.clip(draws, *limits)
         ends = interval(draws, confidence)
     elif formula.bounds is None:
-        return _no_interval(value, num_prompts)
+        return _no_interval(float(np.clip(value, *limits)), num_prompts)
     else:
-        value = min(max(value, formula.bounds[0]), formula.bounds[1])  # rounding of the mean
+        value = float(np.clip(value, *formula.bounds))  # rounding of the mean
         draws = constant_draws(value, formula.bounds, num_prompts, draws.size, rng)
         ends = constant_interval(value, num_prompts, formula.bounds, confidence)
         method = IntervalMethod.CONSTANT

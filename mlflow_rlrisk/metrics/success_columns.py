@@ -116,7 +116,7 @@ def _add_spread(table: PromptColumns, correct: IntVector, scored: IntVector) -> 
 
     def overdispersion(*means: FloatVector) -> FloatVector:
         room = means[0] * (1.0 - means[0])
-        return np.clip(ratio(variance(*means), np.where(room < 1e-12, 0.0, room)), 0.0, 1.0)
+        return ratio(variance(*means), np.where(room < 1e-12, 0.0, room))
 
     table.formulas[PREFIX + "success_variance"] = Formula(columns=names, evaluate=variance)
     table.formulas[PREFIX + "overdispersion"] = Formula(
