@@ -84,14 +84,17 @@ def test_the_curve_is_the_isotonic_regression_of_failure_on_what_is_left() -> No
 
 
 def test_a_checkpoint_whose_updates_were_not_tried_is_left_out_by_name() -> None:
-    record = calibrate(tried(60, share=0.5), COMPONENTS, feature="lookahead_reach")
-    index = calibrate(tried(60, share=0.5), COMPONENTS)
+    rows = tried(60, share=0.4)
 
-    assert record.content["num_outcomes"] == 30
-    assert len(record.content["left_out"]) == 30
-    assert record.content["left_out"][0]["reason"].endswith("were not tried, or said nothing")
+    record = calibrate(rows, COMPONENTS, feature="lookahead_reach")
+    index = calibrate(rows, COMPONENTS)
+
+    left_out = record.content["left_out"]
+    assert record.content["num_outcomes"] == 24
+    assert {each["checkpoint"] for each in left_out} == {row.checkpoint for row in rows[24:]}
+    assert left_out[0]["reason"].endswith("were not tried, or said nothing")
     assert index.content["num_outcomes"] == 60
-    assert "30 of 60" in index.content["validation"]["undefined"]["lookahead_reach"]
+    assert "36 of 60" in index.content["validation"]["undefined"]["lookahead_reach"]
 
 
 def test_outcomes_without_updates_have_the_record_that_they_had() -> None:
