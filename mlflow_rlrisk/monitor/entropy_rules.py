@@ -61,9 +61,8 @@ def _drop_at_the_end(
 ) -> list[Alarm]:
     """The study's comparison where no log lies close before the last step that is judged."""
     last = policy.drop_to_step
-    if len(track.steps) < 2 or track.steps[-2] > last:
-        return []
-    if track.steps[-2] >= last - BASELINE_HALF_WIDTH or track.steps[-2] <= policy.drop_from_step:
+    judged_near = last - BASELINE_HALF_WIDTH
+    if len(track.steps) < 2 or not policy.drop_from_step < track.steps[-2] < judged_near:
         return []
     nearest = -2 if last - track.steps[-2] <= track.steps[-1] - last else -1
     index = len(track.steps) + nearest

@@ -8,7 +8,7 @@ from click.testing import CliRunner, Result
 
 from mlflow_rlrisk.cli import cli
 from mlflow_rlrisk.monitor import LogRow, MonitorSettings, RunFacts, judge_rows
-from mlflow_rlrisk.monitor.before_after import before_after
+from mlflow_rlrisk.monitor.before_after import before_after, prediction_lines
 from mlflow_rlrisk.monitor.wording import live_line
 from mlflow_rlrisk.report import RiskReport
 from mlflow_rlrisk.sinks.monitor_run import judgement_chart
@@ -69,6 +69,28 @@ def test_what_is_not_the_quantity_of_its_name_is_neither_drawn_nor_compared() ->
         assert [each.metric for each in found] == ["rlrisk/pass_at_1"]
         assert live_line(judgement).startswith("step 39 | success")
         assert "dead groups" not in (judgement_chart(judgement) or "")
+
+
+@pytest.mark.parametrize(
+    ("trainer", "entropy", "is_compared"),
+    [
+        ("verl", "actor/entropy", True),
+        ("openrlhf", "entropy_loss", False),  # at temperature 1
+        ("nemo-rl", "approx_entropy", False),  # of sampled tokens
+    ],
+)
+def test_an_entropy_of_another_kind_is_not_compared_with_the_reports(
+    trainer: str, entropy: str, is_compared: bool
+) -> None:
+    rows = [LogRow(step, {entropy: 0.3 - 0.001 * step}) for step in range(1, 40)]
+    report = simulated_report()
+
+    found = before_after(report, judge_rows(rows, MonitorSettings(trainer=trainer)))
+
+    assert [each.metric for each in found] == ["rlrisk/token_entropy_token_mean"] * is_compared
+    for each in found:
+        assert (each.at_end, each.is_inside) == (0.3 - 0.039, False)
+        assert prediction_lines(report, found)[1].endswith("-> 0.261  outside the interval")
 
 
 def test_the_picture_of_a_run_names_the_steps_of_all_its_curves() -> None:

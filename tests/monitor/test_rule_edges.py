@@ -2,7 +2,7 @@
 
 import pytest
 
-from mlflow_rlrisk.monitor import LogRow
+from mlflow_rlrisk.monitor import LogRow, MonitorPolicy, MonitorSettings
 from mlflow_rlrisk.monitor import judge_rows as judge
 from tests.monitor.test_rules import fired, rows
 
@@ -33,6 +33,12 @@ def test_of_sparse_logs_the_one_nearest_to_step_150_decides_the_drop(
 
 def test_a_drop_has_no_start_without_logs_after_step_10_that_are_judged() -> None:
     assert fired(judge(entropies((5, 1.0), (10, 1.0), (300, 0.3)))) == []
+
+
+def test_a_single_log_after_the_last_judged_step_is_no_drop() -> None:
+    soon = MonitorSettings(policy=MonitorPolicy(drop_to_step=15))
+
+    assert fired(judge(entropies((18, 0.3)), soon)) == []
 
 
 def test_what_entropy_loses_after_step_150_is_no_drop() -> None:
