@@ -64,6 +64,11 @@ def find_warnings(
             unread = tally.counts["parse_failure"]
             how = f", {unread} of them unread" if unread else ""
             warnings.append(f"{missed} of {tally.num_judged} right answers as {name} rejected{how}")
+    others = [shown for shown in probing.shown if shown.kind != "gold"]
+    if failed := [shown for shown in others if shown.verdict == "failed"]:
+        kinds = ", ".join(dict.fromkeys(shown.kind.partition(":")[2] for shown in failed))
+        count = f"{len(failed)} of {len(others)} wrong or reformatted answers"
+        warnings.append(f"the verifier failed on {count} ({kinds}): {failed[0].grade.reason}")
     if labelled.conflicting:
         warnings.append(f"{len(labelled.conflicting)} prompts have contradicting labels")
     if labelled.duplicated:
@@ -73,9 +78,9 @@ def find_warnings(
         warnings.append(f"the disagreement is undefined: {found['undefined']}")
     elif found is not None and found["value"] > DISAGREEMENT_LINE:
         warnings.append(f"the second verifier disagrees on {found['value']:.1%} of the texts")
-    failed = ((evidence["rates"] or {}).get("counts") or {}).get("num_failed", 0)
-    if failed:
-        warnings.append(f"the verifier failed on {failed} labelled completions: no rate has them")
+    unrated = ((evidence["rates"] or {}).get("counts") or {}).get("num_failed", 0)
+    if unrated:
+        warnings.append(f"the verifier failed on {unrated} labelled completions: no rate has them")
     return tuple(warnings)
 
 

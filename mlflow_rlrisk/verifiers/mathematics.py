@@ -8,7 +8,8 @@ Some numbers it reads as other values without a word: ``1 3/4`` as 1, ``1\,234``
 as e - 5, ``2\mathrm{i}`` as 2 with a unit; others, as ``90°`` in a box, not at all. They are
 written out before it sees them, in truths and in completions alike; ``2e-1``, which may well be
 2e - 1, counts as both. Where the last box holds nothing that can be read it goes
-on to numbers beside it; a completion whose box states nothing states nothing here.
+on to numbers beside it; a completion whose box states nothing states nothing here. Boxes close to
+one another are several answers to it; what is boxed in a thought is none of those behind it.
 """
 
 import importlib.util
@@ -40,6 +41,7 @@ _DEGREES = re.compile(r"(?<=\d)\s?°(?!\s?\w)")
 _ROOT = re.compile(r"√\s?(\d+)")
 _GLUED = re.compile(r"</?(?:answer|think)>|(?<!\\)\\\$")
 """Beside these it reads no number."""
+_END_OF_THOUGHT = re.compile(r"</think>|<answer>")
 _AFTER_EQUALS = re.compile(r"=\s*-?\d{1,3}(?:,\d{3})+(?!,?\d)")
 _UPRIGHT = re.compile(r"\\(?:mathrm|text)\s*\{\s*([ei])\s*\}|(?<=\d)(i)(?![A-Za-z])")
 """``2\\mathrm{i}``, and ``2i``: without a space its i is not the i of ``2+i`` to math-verify."""
@@ -127,11 +129,13 @@ def _is_misread(truth: Any, found: Any) -> bool:
 
 def _stated(completion: str) -> list[Any]:
     """What a completion states; nothing from beside a box that states nothing."""
-    box = last_boxed(completion)
+    behind = _END_OF_THOUGHT.split(completion)[-1]
+    stated = completion if last_boxed(behind) is None else behind
+    box = last_boxed(stated)
     alone = None if box is None else _parsed(f"\\boxed{{{box}}}")
     if alone is not None and all(isinstance(each, str) for each in alone):
         return alone
-    return _parsed(completion)
+    return _parsed(stated)
 
 
 def _judged(truth: list[Any], completion: str, places: int) -> Outcome:

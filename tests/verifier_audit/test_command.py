@@ -1,5 +1,3 @@
-import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,61 +5,9 @@ import pytest
 
 import mlflow_rlrisk
 from mlflow_rlrisk import AssessmentConfig, SamplingConfig, assess
-from mlflow_rlrisk.cli import run
+from tests.verifier_audit.conftest import ROWS, Audit, write
 
-REWARDS = r"""
-import re
-
-
-def strict(completion, answer):
-    found = re.search(r"\\boxed\{(.*?)\}", completion)
-    return float(found is not None and found[1] == answer)
-
-
-def everything(completion, answer):
-    return 1.0
-
-
-def nothing(completion, answer):
-    return 0.0
-
-
-def partial(completion, answer):
-    return 1.0 if completion.strip() == answer else 0.1
-
-
-def broken(completion, answer):
-    raise ValueError("no")
-"""
-ROWS = [{"question": f"{i}+{i}", "answer": str(2 * i)} for i in range(1, 13)]
-Audit = Callable[..., tuple[int, dict[str, Any]]]
-"""Gives the exit code and what was found."""
 DEMO = Path(mlflow_rlrisk.__file__).parent / "demo"
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    (tmp_path / "rewards.py").write_text(REWARDS)
-    write(tmp_path / "p.jsonl", ROWS)
-    return tmp_path
-
-
-def write(path: Path, rows: list[dict[str, Any]]) -> str:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(path)
-
-
-@pytest.fixture
-def audit(folder: Path, capsys: pytest.CaptureFixture[str]) -> Audit:
-    """Audits on the prompts in the folder, or others."""
-
-    def command(*arguments: str, prompts: str = f"{folder}/p.jsonl") -> tuple[int, dict[str, Any]]:
-        with pytest.raises(SystemExit) as stopped:
-            run(["audit-verifier", "--prompts", prompts, "--json", *arguments])
-        out = json.loads(capsys.readouterr().out)
-        return int(stopped.value.code or 0), out
-
-    return command
 
 
 def test_a_good_verifier_takes_gold_and_refuses_mutated_gold(audit: Audit) -> None:
@@ -75,38 +21,6 @@ def test_a_good_verifier_takes_gold_and_refuses_mutated_gold(audit: Audit) -> No
     assert found["mutated"]["next"]["num_wrong_answers"] == 12
     assert found["mutated"]["empty"]["num_parse_failures"] == 12
     assert found["variants"]["units"]["accepted_share"] == 1.0
-
-
-def test_right_answers_in_other_formats_are_not_called_wrong_answers_in_the_console(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    arguments = ["--prompts", f"{folder}/p.jsonl", "--verifier", f"{folder}/rewards.py:strict"]
-    with pytest.raises(SystemExit):
-        run(["audit-verifier", *arguments])
-
-    lines = capsys.readouterr().out.splitlines()
-
-    (dollars,) = [line for line in lines if line.startswith("variant     dollars")]
-    assert dollars.endswith("0 of 12 accepted (0.00 to 0.26), 12 graded wrong")
-
-
-def test_format_variants_show_what_a_strict_verifier_misses(folder: Path, audit: Audit) -> None:
-    arguments = ("--verifier", f"{folder}/rewards.py:strict", "--second-verifier", "numeric")
-
-    code, found = audit(*arguments)
-
-    assert code == 0
-    missed = {name for name, each in found["variants"].items() if each["num_rejected"]}
-    assert {"sentence", "hashes", "spaces", "units", "think_tags", "trailing_zero"} <= missed
-    assert "boxed_in_sentence" not in missed
-    example = found["variants"]["sentence"]["examples"][0]
-    assert example["completion"] == "The answer is 2."
-    assert any("sentence rejected" in warning for warning in found["warnings"])
-    # Every missed variant is one on which the second verifier, which reads all, disagrees.
-    misses = sum(each["num_rejected"] for each in found["variants"].values())
-    assert found["disagreement"]["num_disagreements"] == misses
-    low, high = (found["disagreement"][end] for end in ("ci_low", "ci_high"))
-    assert 0 < low <= found["disagreement"]["value"] <= high < 1
 
 
 @pytest.mark.parametrize(

@@ -172,6 +172,24 @@ def test_what_stands_in_an_answer_tag_is_the_answer_and_what_was_thought_is_not(
     assert grade("8", f"{thought}<answer>{number}</answer>") == 0.0
 
 
+@pytest.mark.parametrize(
+    "thought",
+    [
+        "<think>\nMaybe \\boxed{9}? No.\n</think>\n\n",
+        r"<think>\boxed{9} or \boxed{9},</think>",
+        r"<think>$\boxed{9}$ and</think> So ",
+        r"\boxed{9}<answer>",
+    ],
+)
+def test_a_box_in_a_thought_is_none_of_the_answers_behind_it(thought: str) -> None:
+    # Boxes close to one another are several answers: the right one behind a thought was graded 0.
+    assert grade("8", rf"{thought}\boxed{{8}}") == 1.0
+    assert grade("9", rf"{thought}\boxed{{8}}") == 0.0
+    assert grade("8, 9", rf"{thought}\boxed{{8}}") == 0.0
+    assert grade("8, 9", r"<think>9?</think> \boxed{8} and \boxed{9}") == 1.0
+    assert grade("8", r"<think>So it is \boxed{8}.</think>") == 1.0
+
+
 @pytest.mark.parametrize("form", [r"It costs \$1,234.", r"It is $\$1234$.", r"\boxed{\$1{,}234}"])
 def test_an_escaped_dollar_hides_no_number(form: str) -> None:
     assert grade("1234", form) == 1.0
