@@ -128,6 +128,8 @@ def _lines(found: "VerifierAudit") -> Iterator[str]:
         yield f"duplicate   {each['prompt']!r}: {', '.join(each['places'])}"
     yield from (f"warning     {warning}" for warning in found.warnings)
     yield from (f"problem     {problem}" for problem in found.problems)
+    if evidence.get("is_kept"):
+        yield "kept        J, with the rollouts: rlrisk rescore and the next assess count it"
     yield f"verdict     {found.verdict}"
 
 

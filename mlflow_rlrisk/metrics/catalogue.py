@@ -265,6 +265,15 @@ CATALOGUE: tuple[MetricSpec, ...] = (
         "count",
     ),
     _row(
+        "verifier_youden_j",
+        "share",
+        _S,
+        "share of right answers that the verifier accepts less that of wrong ones, where "
+        "`rlrisk audit-verifier --rollouts` kept it",
+        "J = TPR - FPR on labelled answers, Youden 1950",
+        lower=-1.0,
+    ),
+    _row(
         "sft_rl_overlap",
         "share",
         _R,

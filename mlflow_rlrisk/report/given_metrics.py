@@ -6,7 +6,7 @@ from mlflow_rlrisk.evidence import AssessmentContext, Evidence
 from mlflow_rlrisk.metrics.aggregate import Aggregates
 from mlflow_rlrisk.metrics.catalogue import PREFIX
 from mlflow_rlrisk.report_record import Metric
-from mlflow_rlrisk.risk.components import ENTROPY, ENTROPY_RELATIVE, NO_LOOKAHEAD, OVERLAP
+from mlflow_rlrisk.risk.components import ENTROPY, ENTROPY_RELATIVE, NO_AUDIT, NO_LOOKAHEAD, OVERLAP
 from mlflow_rlrisk.statistics.bootstrap import interval
 from mlflow_rlrisk.statistics.counts import FloatVector
 
@@ -103,6 +103,7 @@ def _add_measured(
         ("train_nll", given.train_loss, NO_TRAIN),
         ("overfit_gap", given.overfit_gap, NO_TRAIN),
         ("lookahead_reach", given.lookahead_reach, given.lookahead_undefined or NO_LOOKAHEAD),
+        ("verifier_youden_j", given.verifier_youden_j, NO_AUDIT),
     )
     for place, (name, evidence, reason) in enumerate(measured):
         if evidence is None:

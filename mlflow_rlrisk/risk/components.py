@@ -32,6 +32,7 @@ OVERLAP = PREFIX + "sft_rl_overlap"
 MISMATCH = PREFIX + "mismatch_k3_kl"
 PASS_AT_1 = PREFIX + "pass_at_1"
 PASS_AT_64 = PREFIX + "pass_at_64"
+NO_AUDIT = "no labelled answers: rlrisk audit-verifier --audit FILE --rollouts FOLDER"
 NO_LOOKAHEAD = "first updates of the RL run were not tried: rlrisk lookahead"
 MOST_ATTEMPTS = 64
 """Attempts at which coverage is read, where so many were sampled."""
@@ -274,7 +275,7 @@ class Quantities:
         """The lower end of J: an audit too small to show a good verifier does not show one."""
         evidence = self._context.verifier_youden_j
         if evidence is None:
-            return "verifier J = TPR - FPR: no audit was given"
+            return NO_AUDIT
         return self._lower_end("lower end of the verifier's J = TPR - FPR", evidence.ci_low)
 
     def _lookahead(self) -> Quantity | str:

@@ -3,7 +3,8 @@
 ``evidence.json`` holds values of `AssessmentContext` by field name; whoever judges the rollouts
 again takes them into account. What the caller gives wins. The overlap with the SFT data is kept as
 well: it belongs to the prompts, which are the folder's own. The first updates of an RL run belong
-to the rewards and groups that they were tried on, which are kept beside them.
+to the rewards and groups that they were tried on, the J of an audit to the rewards alone; which
+these were is kept beside them.
 """
 
 import json
@@ -24,14 +25,15 @@ _INSTEAD = {
 }
 """What a value takes the place of."""
 
-_GRADED_AS = "lookahead_graded_as"
-"""Rewards and groups of the first updates (`graded_as`); folders of before do not have it."""
+_AUDITED = "verifier_youden_j"
+_GRADED_AS = {**dict.fromkeys(_INSTEAD, "lookahead_graded_as"), _AUDITED: "verifier_graded_as"}
+"""Where `graded_as` of what a value depends on is kept; folders of before do not have it."""
 _OF_OTHERS = {"expected_prompts_digest", "heldout_rise_undefined"}  # the RL run's, a lineage's
-_NAMES = {each.name for each in fields(AssessmentContext)} - _OF_OTHERS | {_GRADED_AS}
+_NAMES = {each.name for each in fields(AssessmentContext)} - _OF_OTHERS | {*_GRADED_AS.values()}
 
 
 def graded_as(verifier_digest: str, config: AssessmentConfig) -> str:
-    """What decides which groups of an assessment teach, and what."""
+    """The verifier, the groups and the threshold: what decides which groups teach, and what."""
     return f"{verifier_digest} {config.group_size} {config.success_threshold}"
 
 
@@ -52,7 +54,7 @@ def keep_evidence(
     kept = {**_read(folder), name: evidence}
     kept.pop(_INSTEAD.get(name, ""), None)
     if graded is not None:
-        kept[_GRADED_AS] = graded
+        kept[_GRADED_AS[name]] = graded
     text = json.dumps({key: _plain(kept[key]) for key in sorted(kept)}, indent=2)
     write_text_atomically(folder / EVIDENCE, text + "\n")
 
@@ -75,14 +77,16 @@ def with_stored_evidence(
     Args:
         folder: Folder of the assessment, if it has one.
         context: What the caller gives.
-        graded: `graded_as` of the grades that are judged; updates tried on others are left out.
+        graded: `graded_as` of the grades that are judged; what was tried on others is left out.
 
     Raises:
         RolloutStoreError: What is kept cannot be read.
     """
     kept = {} if folder is None else _read(folder)
-    if kept.pop(_GRADED_AS, graded) != graded:
-        kept = {name: value for name, value in kept.items() if name not in _INSTEAD}
+    told = {key: kept.pop(key, graded) for key in set(_GRADED_AS.values())}
+    for name in kept.keys() & _GRADED_AS.keys():
+        if not _is_about(name, str(told[_GRADED_AS[name]]), graded):
+            del kept[name]
     if not kept:
         return context
     given = context or AssessmentContext()
@@ -94,12 +98,19 @@ def with_stored_evidence(
     return replace(given, **missing)
 
 
+def _is_about(name: str, told: str, graded: str) -> bool:
+    """True where a value speaks of these grades; a verifier errs alike in groups of any size."""
+    if name != _AUDITED:
+        return told == graded
+    return told.split(" ")[::2] == graded.split(" ")[::2]
+
+
 def _plain(value: Evidence | str) -> dict[str, Any] | str:
     return value if isinstance(value, str) else asdict(value)
 
 
 def _known(name: str, value: Any) -> Evidence | str:
-    if name in ("lookahead_undefined", _GRADED_AS):
+    if name in ("lookahead_undefined", *_GRADED_AS.values()):
         if not isinstance(value, str):
             raise TypeError(f"{name} must be a sentence")
         return value

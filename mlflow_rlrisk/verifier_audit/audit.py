@@ -13,6 +13,7 @@ from mlflow_rlrisk.assessment.stored import stored_groups
 from mlflow_rlrisk.config import PositiveInt, Settings
 from mlflow_rlrisk.errors import ConfigError, RLRiskError
 from mlflow_rlrisk.records import Prompt
+from mlflow_rlrisk.rollouts.evidence import keep_evidence
 from mlflow_rlrisk.statistics.counts import IntVector
 from mlflow_rlrisk.verifier_audit import rollouts as stored
 from mlflow_rlrisk.verifier_audit.findings import (
@@ -96,7 +97,8 @@ def audit_verifier(
         verifier: What `load_verifier` takes.
         second_verifier: Another one, for a second opinion on everything that is shown.
         audit: A labelled sample: a path or anything that `read_table` takes.
-        rollouts: Folder of an assessment; its rollouts are graded anew.
+        rollouts: Folder of an assessment; its rollouts are graded anew. Where the verifier is the
+            one of the assessment its J is kept there, for whoever judges the rollouts again.
         mapping: Columns of the prompt set.
         settings: How to audit.
 
@@ -129,6 +131,8 @@ def audit_verifier(
             name = second.pool.verifier.described
             found = found or {"undefined": "no text has a verdict of both verifiers"}
             evidence["disagreement"] = {"second_verifier": name, **found}
+    if rollouts is not None and rates is not None:
+        evidence["is_kept"] = _keep(Path(rollouts), evidence["verifier"]["digest"], rates, settings)
     problems, warnings = find_problems(probing, rates), find_warnings(probing, labelled, evidence)
     if unable:
         told = (_unjudgeable(unable, len(labelled.prompts)),)
@@ -168,6 +172,19 @@ def _groups(judge: Judge, second: Judge | None, folder: Path) -> list[stored.Jud
     places = inputs.prompt_places()
     judged = stored.judged_groups(stored_groups(folder, inputs, judge.pool), second)
     return sorted(judged, key=lambda each: places[each.group.prompt.id])
+
+
+def _keep(folder: Path, verifier_digest: str, rates: Rates, settings: AuditSettings) -> bool:
+    """Keep J with the rollouts, where it is about their rewards and at the report's confidence."""
+    inputs = AssessmentInputs.load(folder)
+    config = inputs.config
+    is_same = verifier_digest == inputs.provenance.digests["verifier"] and (
+        (settings.success_threshold, settings.confidence)
+        == (config.success_threshold, config.confidence)
+    )
+    if is_same:
+        keep_evidence(folder, "verifier_youden_j", rates.evidence(), inputs.graded_as)
+    return is_same
 
 
 def _rates(

@@ -81,6 +81,11 @@ def find_warnings(
     unrated = ((evidence["rates"] or {}).get("counts") or {}).get("num_failed", 0)
     if unrated:
         warnings.append(f"the verifier failed on {unrated} labelled completions: no rate has them")
+    if evidence.get("is_kept") is False:
+        warnings.append(
+            "J is not kept with the rollouts: they were assessed with another verifier, success "
+            "threshold or confidence"
+        )
     return tuple(warnings)
 
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from mlflow_rlrisk.errors import ConfigError, PromptSetError, VerifierError
+from mlflow_rlrisk.evidence import Evidence
 from mlflow_rlrisk.prompts.schemas import value_at
 from mlflow_rlrisk.prompts.sources import Row, Table, read_table
 from mlflow_rlrisk.records import Prompt
@@ -53,6 +54,19 @@ class Rates:
     draws: np.ndarray[Any, np.dtype[np.float64]]
     design: Literal["random", "strata"]
     counts: Mapping[str, int | float]
+
+    def evidence(self) -> Evidence:
+        """J as evidence for a report on the verifier's rewards."""
+        kinds = ("num_correct", "num_wrong", "num_accepted", "num_rejected")
+        num_labelled = sum(int(self.counts.get(kind, 0)) for kind in kinds)
+        low, high = self.intervals["youden_j"]
+        return Evidence(
+            value=self.rates.youden_j,
+            ci_low=low,
+            ci_high=high,
+            source=f"audit of {num_labelled} labelled answers",
+            num_prompts=num_labelled,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The rates as JSON values."""
