@@ -174,9 +174,8 @@ def parse_json(text: str, place: str) -> Any:
         raise PromptSetError(f"{place} is nested too deeply") from error
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, character" if "\n" in text else "character"
-        raise PromptSetError(
-            f"{place} is not JSON: {error.msg} at {where} {error.colno}"
-        ) from error
+        what = error.msg.removesuffix(" at")
+        raise PromptSetError(f"{place} is not JSON: {what} at {where} {error.colno}") from error
     except ValueError as error:
         raise PromptSetError(f"{place} is not JSON: {error}") from error
 

@@ -221,6 +221,7 @@ def test_a_row_that_does_not_fit_is_an_error_naming_it(rows: list[Any], message:
     ("text", "message"),
     [
         ('{"prompt": "a"}\n{"prompt": \n', "line 2 is not JSON: Expecting value at character 12"),
+        ('{"prompt": "a', "line 1 is not JSON: Unterminated string starting at character 12"),
         (
             '{"prompt": "a"}\n\n{"prompt": "b", "prompt": "c"}\n',
             "line 3 has the key 'prompt' twice",
