@@ -77,6 +77,13 @@ class Prompt:
             return self.content
         return "\n".join(f"{message.role}: {message.content}" for message in self.content)
 
+    @property
+    def turns(self) -> list[dict[str, str]]:
+        """The prompt as a chat of plain values; a text is what the user says."""
+        if isinstance(self.content, str):
+            return [{"role": "user", "content": self.content}]
+        return [{"role": message.role, "content": message.content} for message in self.content]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class EntropyBounds:

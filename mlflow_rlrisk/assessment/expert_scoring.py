@@ -213,11 +213,7 @@ def _encoded(
     core = response.strip()
     if core == response or not encoder.is_templated(prompt):
         return found
-    turns = (
-        [{"role": "user", "content": prompt.content}]
-        if isinstance(prompt.content, str)
-        else [{"role": turn.role, "content": turn.content} for turn in prompt.content]
-    )
+    turns = prompt.turns
     begun, ended = (
         str(tokenizer.apply_chat_template(each, tokenize=False, **options, **variables))
         for each, options in (

@@ -136,14 +136,9 @@ def _digest(head: dict[str, Any], prompts: str) -> str:
 
 
 def _prompt_to_json(prompt: Prompt) -> dict[str, Any]:
-    content = (
-        prompt.content
-        if isinstance(prompt.content, str)
-        else [asdict(message) for message in prompt.content]
-    )
     return {
         "id": prompt.id,
-        "content": content,
+        "content": prompt.content if isinstance(prompt.content, str) else prompt.turns,
         "truth": prompt.truth,
         "columns": dict(prompt.columns),
     }

@@ -312,11 +312,7 @@ class OpenAISampler:
                 f"prompt {prompt.id} needs the {api} API: {self._refusals[api]}; --chat-template "
                 "always sends strings as chats, never sends chats as text"
             )
-        if api == "completions":
-            return prompt.content if isinstance(prompt.content, str) else prompt.text
-        if isinstance(prompt.content, str):
-            return [{"role": "user", "content": prompt.content}]
-        return [{"role": turn.role, "content": turn.content} for turn in prompt.content]
+        return prompt.text if api == "completions" else prompt.turns
 
     def _ask(self, phrasing: Phrasing, body: Mapping[str, Any]) -> Answer:
         def read(raw: Any) -> Answer:

@@ -93,7 +93,7 @@ class PromptEncoder:
 
     def _closing(self, prompt: Prompt, response: str) -> int | None:
         """The stop token with which the chat template ends the assistant's turn."""
-        turns = [*_turns(prompt), {"role": "assistant", "content": response}]
+        turns = [*prompt.turns, {"role": "assistant", "content": response}]
         rendered = self._templated(turns, f"the response to {prompt.id}")
         tail = rendered.rpartition(response.strip())[2]
         ids = self._tokenizer(tail, add_special_tokens=False)["input_ids"] if tail else []
@@ -143,7 +143,7 @@ class PromptEncoder:
     def _drops_system(self, prompts: Sequence[Prompt]) -> bool:
         """True where it is one to the template what the first system turn says, as to some."""
         for prompt in filter(self.is_templated, prompts):
-            turns = _turns(prompt)
+            turns = prompt.turns
             place = next((i for i, turn in enumerate(turns) if turn["role"] == "system"), None)
             if place is not None:
                 # Templates change what they keep: some cut "/no_think" out of it, some quote it.
@@ -157,12 +157,12 @@ class PromptEncoder:
 
     def _render(self, prompt: Prompt) -> tuple[str, bool]:
         if not self.is_templated(prompt):
-            return prompt.content if isinstance(prompt.content, str) else prompt.text, False
-        turns = _turns(prompt)
+            return prompt.text, False
         if not self._tokenizer.chat_template:
             is_text = isinstance(prompt.content, str)
             why = "chat_template='always'" if is_text else f"prompt {prompt.id} is a chat"
             raise CheckpointError(f"{self._name}: {why} and the tokenizer has no chat template")
+        turns = prompt.turns
         rendered = self._templated(turns, f"prompt {prompt.id}", add_generation_prompt=True)
         self._check_question(prompt, turns[-1], rendered)
         return rendered, True
@@ -257,12 +257,6 @@ class PromptEncoder:
                 f"{self._name}: its tokenizer ({type(self._tokenizer).__name__}) does not "
                 f"round-trip prompt {prompt.id}: {_shorten(text)} comes back as {_shorten(decoded)}"
             )
-
-
-def _turns(prompt: Prompt) -> list[dict[str, str]]:
-    if isinstance(prompt.content, str):
-        return [{"role": "user", "content": prompt.content}]
-    return [{"role": turn.role, "content": turn.content} for turn in prompt.content]
 
 
 def _stored_tokenizer(checkpoint: Checkpoint) -> Any | None:

@@ -253,13 +253,8 @@ class VerifierPool:
 def _request(
     prompt: Prompt, completions: Sequence[str], token_ids: list[list[int]] | None = None
 ) -> dict[str, Any]:
-    content: str | list[dict[str, str]]
-    if isinstance(prompt.content, str):
-        content = prompt.content
-    else:
-        content = [{"role": turn.role, "content": turn.content} for turn in prompt.content]
     return {
-        "prompt": content,
+        "prompt": prompt.content if isinstance(prompt.content, str) else prompt.turns,
         "completions": list(completions),
         "truth": prompt.truth,
         "columns": dict(prompt.columns),
