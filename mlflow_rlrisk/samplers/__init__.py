@@ -10,7 +10,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Protocol, TypeGuard, runtime_checkable
 
-from mlflow_rlrisk.checkpoint import Checkpoint
+from mlflow_rlrisk.checkpoint import Checkpoint, open_checkpoint
 from mlflow_rlrisk.config import AssessmentConfig
 from mlflow_rlrisk.errors import ConfigError
 from mlflow_rlrisk.records import GradedGroup, Prompt, RolloutGroup
@@ -111,6 +111,18 @@ def refuse_options(config: AssessmentConfig, sampler: str) -> None:
     """
     for name, value in config.backend_options.items():
         raise ConfigError(f"backend_options.{name}", value, f"unknown; {sampler} has no options")
+
+
+def opened(source: Checkpoint | Path | str, config: AssessmentConfig) -> Checkpoint:
+    """The checkpoint that a sampler is built from; of a reference to one, what it names.
+
+    Raises:
+        ModelReferenceError: The reference is malformed or names nothing.
+        CheckpointError: The files are incomplete, damaged or unsafe.
+    """
+    if isinstance(source, Checkpoint):
+        return source
+    return open_checkpoint(source, allow_pickle=config.allow_pickle)
 
 
 class SamplerFactory(Protocol):

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlflow_rlrisk.checkpoint import Checkpoint, open_checkpoint
+from mlflow_rlrisk.checkpoint import Checkpoint
 from mlflow_rlrisk.config import AssessmentConfig
 from mlflow_rlrisk.errors import ConfigError, SamplerError
 from mlflow_rlrisk.records import Prompt, Rollout, RolloutGroup
-from mlflow_rlrisk.samplers import OnTokens
+from mlflow_rlrisk.samplers import OnTokens, opened
 from mlflow_rlrisk.samplers.endpoint.answers import Answer, read_answer
 from mlflow_rlrisk.samplers.endpoint.client import EndpointClient, EndpointRefusedError
 from mlflow_rlrisk.samplers.endpoint.copies import refuse_copies
@@ -68,12 +68,7 @@ class OpenAISampler:
         self._options = read_options(config, reference)
         self._local: LocalModel | None = None
         if not is_named:
-            checkpoint = (
-                source
-                if isinstance(source, Checkpoint)
-                else open_checkpoint(source, allow_pickle=config.allow_pickle)
-            )
-            self._local = LocalModel(checkpoint, config.sampling)
+            self._local = LocalModel(opened(source, config), config.sampling)
         elif config.sampling.chat_template_kwargs:
             given = config.sampling.chat_template_kwargs
             need = "none for endpoint:NAME, whose template is its server's; give the checkpoint"

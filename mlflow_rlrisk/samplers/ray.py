@@ -13,12 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mlflow_rlrisk.checkpoint import Checkpoint, open_checkpoint
+from mlflow_rlrisk.checkpoint import Checkpoint
 from mlflow_rlrisk.config import AssessmentConfig
 from mlflow_rlrisk.errors import RLRiskError, SamplerError
 from mlflow_rlrisk.records import Grade, GradedGroup, Prompt, Rollout, RolloutGroup
 from mlflow_rlrisk.rollouts.shards import GRADE_SCHEMA, grades_of, groups_of
-from mlflow_rlrisk.samplers import OnTokens
+from mlflow_rlrisk.samplers import OnTokens, opened
 from mlflow_rlrisk.samplers.ray_cluster import join_cluster, require_ray
 from mlflow_rlrisk.samplers.ray_options import RayOptions
 from mlflow_rlrisk.samplers.ray_shards import Describer, ShardWorker, cut_shards
@@ -54,11 +54,7 @@ class RaySampler:
         """
         self.on_tokens = on_tokens
         self._options = RayOptions.of(config)
-        self._source = (
-            source
-            if isinstance(source, Checkpoint)
-            else open_checkpoint(source, allow_pickle=config.allow_pickle)
-        )
+        self._source = opened(source, config)
         self._config = self._options.config_for_worker(config)
         takes_gpus = self._options.inner in MODEL_RUNNERS and config.device != "cpu"
         demand = replace(self._options.demand, takes_gpus=takes_gpus)

@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from mlflow_rlrisk.checkpoint import Checkpoint, open_checkpoint
+from mlflow_rlrisk.checkpoint import Checkpoint
 from mlflow_rlrisk.config import AssessmentConfig
 from mlflow_rlrisk.errors import CheckpointError, SamplerError
 from mlflow_rlrisk.forward.probe import refuse_acausal, refusing, rotary_switch
 from mlflow_rlrisk.records import FinishReason, Prompt, Rollout, RolloutGroup
-from mlflow_rlrisk.samplers import OnTokens, refuse_options
+from mlflow_rlrisk.samplers import OnTokens, opened, refuse_options
 from mlflow_rlrisk.samplers.decoding import Decoder, FinishedRow, NotFiniteLogitsError, Wave
 from mlflow_rlrisk.samplers.decoding_probe import refuse_wrong_decoding
 from mlflow_rlrisk.samplers.endings import Endings
@@ -79,11 +79,7 @@ class TransformersSampler:
         """
         refuse_options(config, "transformers")
         self.on_tokens = on_tokens
-        self.checkpoint = (
-            source
-            if isinstance(source, Checkpoint)
-            else open_checkpoint(source, allow_pickle=config.allow_pickle)
-        )
+        self.checkpoint = opened(source, config)
         self._config = config
         self._sampling = config.sampling
         self._model = load_model(self.checkpoint, config)

@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from mlflow_rlrisk.checkpoint import Checkpoint, open_checkpoint
+from mlflow_rlrisk.checkpoint import Checkpoint
 from mlflow_rlrisk.config import AssessmentConfig
 from mlflow_rlrisk.errors import ConfigError, SamplerError
 from mlflow_rlrisk.forward.teacher_forced import TokenScores
 from mlflow_rlrisk.records import FinishReason, Prompt, Rollout, RolloutGroup
-from mlflow_rlrisk.samplers import OnTokens
+from mlflow_rlrisk.samplers import OnTokens, opened
 from mlflow_rlrisk.samplers.endings import Endings
 from mlflow_rlrisk.samplers.lora_adapter import open_adapter
 from mlflow_rlrisk.samplers.model_loading import load_config, load_tokenizer
@@ -78,11 +78,7 @@ class VllmSampler:
         self._options = VllmOptions.of(config)
         self._version = prepare_vllm()
         self._device = check_device(config.device)
-        self.checkpoint = (
-            source
-            if isinstance(source, Checkpoint)
-            else open_checkpoint(source, allow_pickle=config.allow_pickle)
-        )
+        self.checkpoint = opened(source, config)
         refuse_other_weights(self.checkpoint)
         self._dtype = resolve_dtype(self.checkpoint, config.dtype)
         path = self._options.lora_adapter
