@@ -11,7 +11,7 @@ from typing import Any
 from mlflow_rlrisk.checkpoint import Checkpoint
 from mlflow_rlrisk.checkpoint.template_probe import refuse_hostile_template
 from mlflow_rlrisk.config import SamplingConfig
-from mlflow_rlrisk.errors import CheckpointError
+from mlflow_rlrisk.errors import CheckpointError, SamplerError
 from mlflow_rlrisk.records import Prompt
 
 SHOWN = 60
@@ -51,6 +51,8 @@ class PromptEncoder:
         self._variables = sampling.chat_template_kwargs
         if self._variables:
             self._check_variables()
+        self._max_new_tokens = sampling.max_new_tokens
+        self._last: tuple[list[Prompt], list[list[int]]] = ([], [])
         self._stop_ids = frozenset(stop_ids)
         self._stored = _stored_tokenizer(checkpoint)
         self._check_decoder()
@@ -63,6 +65,33 @@ class PromptEncoder:
                 and there is none.
         """
         return [self._encode_one(prompt) for prompt in prompts]
+
+    def encode_within(
+        self, prompts: Sequence[Prompt], max_positions: int | None
+    ) -> list[list[int]]:
+        """`encode`, for completions that a model of so many positions goes on with.
+
+        The prompts of the last call are not encoded again.
+
+        Raises:
+            CheckpointError: See `encode`.
+            SamplerError: A prompt is too long; ``None`` positions are without end.
+        """
+        known, encoded = self._last
+        if len(known) != len(prompts) or any(
+            a is not b for a, b in zip(known, prompts, strict=True)
+        ):
+            encoded = self.encode(prompts)
+            self._last = (list(prompts), encoded)
+        for prompt, ids in zip(prompts, encoded, strict=True):
+            needed = len(ids) + self._max_new_tokens
+            if max_positions is not None and needed > max_positions:
+                raise SamplerError(
+                    f"prompt {prompt.id} has {len(ids)} tokens; with max_new_tokens="
+                    f"{self._max_new_tokens} it needs {needed} positions and the model has "
+                    f"{max_positions}"
+                )
+        return encoded
 
     def encode_example(self, prompt: Prompt, response: str) -> tuple[list[int], list[int]]:
         """Token ids of a prompt and of a response to it, which ends with its stop token.

@@ -42,7 +42,7 @@ SMALL_MODEL_PARAMETERS = 20_000_000
 """Below it, threads wait for each other longer than they compute, most of all on busy cores."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class _Encoded:
     prompt: Prompt
     ids: list[int]
@@ -99,7 +99,6 @@ class TransformersSampler:
         )
         self._endings = Endings(self._tokenizer, all_stop_ids, self._sampling.stop)
         self._decoder = Decoder(self._model, chooser, all_stop_ids, self._endings)
-        self._encoded: list[_Encoded] = []
 
     def sample(self, prompts: Sequence[Prompt]) -> Iterator[RolloutGroup]:
         """Yield the group of every prompt as soon as its last rollout ends.
@@ -230,25 +229,11 @@ class TransformersSampler:
         return chooser
 
     def _encode(self, prompts: Sequence[Prompt]) -> list[_Encoded]:
-        """Encode and check all prompts; those of the last call are not encoded again."""
-        last = self._encoded
-        if len(last) == len(prompts) and all(
-            known.prompt is prompt for known, prompt in zip(last, prompts, strict=True)
-        ):
-            return last
-        ids = self._encoder.encode(prompts)
+        """Encode all prompts and check that they can be decoded together."""
         limit = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
-        for prompt, prompt_ids in zip(prompts, ids, strict=True):
-            needed = len(prompt_ids) + self._sampling.max_new_tokens
-            if limit is not None and needed > limit:
-                raise SamplerError(
-                    f"prompt {prompt.id} has {len(prompt_ids)} tokens; with max_new_tokens="
-                    f"{self._sampling.max_new_tokens} it needs {needed} positions and the model "
-                    f"has {limit}"
-                )
-        self._refuse_crossing([len(prompt_ids) for prompt_ids in ids])
-        self._encoded = [_Encoded(prompt=p, ids=i) for p, i in zip(prompts, ids, strict=True)]
-        return self._encoded
+        encoded = self._encoder.encode_within(prompts, limit)
+        self._refuse_crossing([len(ids) for ids in encoded])
+        return list(map(_Encoded, prompts, encoded))
 
     def _refuse_crossing(self, lengths: Sequence[int]) -> None:
         switch = rotary_switch(self._model.config)

@@ -100,7 +100,6 @@ class VllmSampler:
             num_words=self._num_words,
         )
         self._reference = ReferenceModel(self.checkpoint, config, self._dtype, self._adapter)
-        self._encoded: tuple[list[Prompt], list[list[int]]] = ([], [])
         self.self_check = self._check()
 
     def _start(self) -> Engine:
@@ -295,26 +294,8 @@ class VllmSampler:
         require_agreement(agreement, self._dtype)
         return str(agreement)
 
-    def _encode(self, prompts: Sequence[Prompt]) -> list[list[int]]:
-        """Encode and check all prompts; those of the last call are not encoded again."""
-        known, ids = self._encoded
-        if len(known) == len(prompts) and all(a is b for a, b in zip(known, prompts, strict=True)):
-            return ids
-        ids = self._encoder.encode(prompts)
-        limit = self._engine.max_model_len
-        for prompt, prompt_ids in zip(prompts, ids, strict=True):
-            needed = len(prompt_ids) + self._sampling.max_new_tokens
-            if needed > limit:
-                raise SamplerError(
-                    f"prompt {prompt.id} has {len(prompt_ids)} tokens; with max_new_tokens="
-                    f"{self._sampling.max_new_tokens} it needs {needed} positions and the engine "
-                    f"has {limit}"
-                )
-        self._encoded = (list(prompts), ids)
-        return ids
-
     def _rows(self, prompts: Sequence[Prompt], samples: range) -> Iterator[Row]:
-        encoded = self._encode(prompts)
+        encoded = self._encoder.encode_within(prompts, self._engine.max_model_len)
         return (
             Row(index, prompt, encoded[index], sample, self._seed(prompt, sample))
             for index, prompt in enumerate(prompts)

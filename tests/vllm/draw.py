@@ -70,7 +70,7 @@ def main(path: Path) -> None:
             {
                 "rollouts": [_plain(r) for group in groups for r in group.rollouts],
                 "prompt_ids": dict(
-                    zip([p.id for p in prompts], sampler._encode(prompts), strict=True)
+                    zip([p.id for p in prompts], sampler._encoder.encode(prompts), strict=True)
                 ),
                 "num_preempted": len(num_preempted),
                 "progress": [sum(part) for part in zip(*seen, strict=True)],

@@ -52,7 +52,6 @@ class LocalModel:
         all_ids = {token for ids in found.values() for token in ids}
         self.stop_ids = tuple(sorted(token for token in all_ids if token < size))
         self._endings = Endings(self.tokenizer, self.stop_ids, sampling.stop)
-        self._max_new_tokens = sampling.max_new_tokens
         self.encoder = PromptEncoder(
             checkpoint,
             self.tokenizer,
@@ -75,16 +74,8 @@ class LocalModel:
             CheckpointError: The tokenizer loses parts of a prompt.
             SamplerError: A prompt is too long.
         """
-        encoded = self.encoder.encode(prompts)
         limit = self._text_config.get("max_position_embeddings")
-        for prompt, ids in zip(prompts, encoded, strict=True):
-            needed = len(ids) + self._max_new_tokens
-            if type(limit) is int and needed > limit:
-                raise SamplerError(
-                    f"prompt {prompt.id} has {len(ids)} tokens; with max_new_tokens="
-                    f"{self._max_new_tokens} it needs {needed} positions and the model has {limit}"
-                )
-        return encoded
+        return self.encoder.encode_within(prompts, limit if type(limit) is int else None)
 
     def probes(self) -> list[list[int]]:
         """Short prompts of words that the model has."""
