@@ -25,7 +25,7 @@ from mlflow_rlrisk.rollouts.evidence import keep_evidence
 from mlflow_rlrisk.rollouts.shards import write_text_atomically
 from mlflow_rlrisk.samplers.model_loading import load_model, load_tokenizer
 from mlflow_rlrisk.samplers.prompt_encoding import PromptEncoder
-from mlflow_rlrisk.samplers.stop_tokens import stop_ids
+from mlflow_rlrisk.samplers.stop_tokens import stop_ids, union
 
 FOLDER = "expert"
 SCHEMA_VERSION = 2
@@ -184,7 +184,7 @@ def _score(
         checkpoint,
         tokenizer,
         sampling=config.sampling,
-        stop_ids={token for ids in stops.values() for token in ids},
+        stop_ids=union(stops),
     )
     variables = config.sampling.chat_template_kwargs
     pairs = [_encoded(each, encoder, tokenizer, variables) for each in experts.examples]

@@ -1,5 +1,6 @@
 """The tokens that end a completion, by the file that names them."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mlflow_rlrisk.checkpoint import Checkpoint
@@ -55,5 +56,10 @@ def stored_stop_ids(checkpoint: Checkpoint, tokenizer: Any) -> dict[str, list[in
 
 def all_stop_ids(checkpoint: Checkpoint, tokenizer: Any) -> list[int]:
     """Every token that ends a rollout of a checkpoint, whichever file names it."""
-    found = stored_stop_ids(checkpoint, tokenizer)
-    return sorted({token for ids in found.values() for token in ids})
+    return union(stored_stop_ids(checkpoint, tokenizer))
+
+
+def union(by_source: Mapping[str, Sequence[int]], num_words: int = LARGEST_ID + 1) -> list[int]:
+    """The tokens of all sources, ascending, of those that a head of so many words can draw."""
+    found = {token for ids in by_source.values() for token in ids}
+    return sorted(token for token in found if token < num_words)

@@ -28,7 +28,7 @@ from mlflow_rlrisk.samplers.exact_head import install_exact_head
 from mlflow_rlrisk.samplers.model_loading import load_model, load_tokenizer
 from mlflow_rlrisk.samplers.prompt_encoding import PromptEncoder
 from mlflow_rlrisk.samplers.random_streams import uniforms
-from mlflow_rlrisk.samplers.stop_tokens import stop_ids
+from mlflow_rlrisk.samplers.stop_tokens import stop_ids, union
 from mlflow_rlrisk.samplers.token_choice import TokenChooser
 
 logger = logging.getLogger(__name__)
@@ -90,7 +90,7 @@ class TransformersSampler:
         )
         with refusing(self.checkpoint.display_name, "cannot be sampled"):
             chooser = self._probe()
-        all_stop_ids = sorted({i for ids in self._stop_ids.values() for i in ids})
+        all_stop_ids = union(self._stop_ids)
         self._encoder = PromptEncoder(
             self.checkpoint,
             self._tokenizer,

@@ -26,7 +26,7 @@ from mlflow_rlrisk.samplers.endings import Endings
 from mlflow_rlrisk.samplers.lora_adapter import open_adapter
 from mlflow_rlrisk.samplers.model_loading import load_config, load_tokenizer
 from mlflow_rlrisk.samplers.prompt_encoding import PromptEncoder
-from mlflow_rlrisk.samplers.stop_tokens import stored_stop_ids
+from mlflow_rlrisk.samplers.stop_tokens import stored_stop_ids, union
 from mlflow_rlrisk.samplers.vllm_arguments import (
     avoid_partial_prefill,
     engine_arguments,
@@ -85,13 +85,12 @@ class VllmSampler:
         self._adapter = None if path is None else open_adapter(path)
         self._engine = self._start()
         self._logits_dtype, self._num_words = self._engine.logits()
-        all_stop_ids = self._all_stop_ids
-        self._endings = Endings(self._tokenizer, all_stop_ids, self._sampling.stop)
+        self._endings = Endings(self._tokenizer, self._all_stop_ids, self._sampling.stop)
         self._encoder = PromptEncoder(
             self.checkpoint,
             self._tokenizer,
             sampling=self._sampling,
-            stop_ids=all_stop_ids,
+            stop_ids=self._all_stop_ids,
         )
         self._stream = RolloutStream(
             self._engine,
@@ -107,9 +106,11 @@ class VllmSampler:
         arguments = engine_arguments(
             self.checkpoint, self._config, options, dtype=self._dtype, adapter=self._adapter
         )
-        self._vocab_size = int(load_config(self.checkpoint).get_text_config().vocab_size)
-        self._tokenizer = load_tokenizer(self.checkpoint, self._vocab_size)
+        vocab_size = int(load_config(self.checkpoint).get_text_config().vocab_size)
+        self._tokenizer = load_tokenizer(self.checkpoint, vocab_size)
         self._stop_ids = stored_stop_ids(self.checkpoint, self._tokenizer)
+        # vLLM refuses ids beyond the vocabulary.
+        self._all_stop_ids = union(self._stop_ids, vocab_size)
         self._has_process = choose_process(options)
         self._runner = choose_runner(options, arguments)
         if self._device == "cpu" and self._runner == "v1" and options.seeded:
@@ -126,12 +127,6 @@ class VllmSampler:
             stop=self._sampling.stop,
             lora_path=None if self._adapter is None else str(self._adapter.path),
         )
-
-    @property
-    def _all_stop_ids(self) -> list[int]:
-        """Those that can be drawn: vLLM refuses ids beyond the vocabulary."""
-        found = {token for ids in self._stop_ids.values() for token in ids}
-        return sorted(token for token in found if token < self._vocab_size)
 
     def sample(self, prompts: Sequence[Prompt]) -> Iterator[RolloutGroup]:
         """Yield the group of every prompt soon after its last rollout ends.

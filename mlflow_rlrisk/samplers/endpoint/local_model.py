@@ -13,7 +13,7 @@ from mlflow_rlrisk.records import FinishReason, Prompt
 from mlflow_rlrisk.samplers.endings import Endings
 from mlflow_rlrisk.samplers.model_loading import load_tokenizer
 from mlflow_rlrisk.samplers.prompt_encoding import PromptEncoder
-from mlflow_rlrisk.samplers.stop_tokens import stored_stop_ids
+from mlflow_rlrisk.samplers.stop_tokens import stored_stop_ids, union
 from mlflow_rlrisk.samplers.vllm_recorder.in_band import spare_token_id
 
 PROBE_TEXTS = ("1", "The answer is", "A B C A B")
@@ -48,9 +48,7 @@ class LocalModel:
             raise CheckpointError(f"{checkpoint.display_name}: config.json has no vocab_size")
         self.vocab_size = size
         self.tokenizer: Any = load_tokenizer(checkpoint, size)
-        found = stored_stop_ids(checkpoint, self.tokenizer)
-        all_ids = {token for ids in found.values() for token in ids}
-        self.stop_ids = tuple(sorted(token for token in all_ids if token < size))
+        self.stop_ids = tuple(union(stored_stop_ids(checkpoint, self.tokenizer), size))
         self._endings = Endings(self.tokenizer, self.stop_ids, sampling.stop)
         self.encoder = PromptEncoder(
             checkpoint,
