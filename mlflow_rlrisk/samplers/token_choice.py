@@ -3,13 +3,14 @@
 With ``d = z/T - max`` and ``e = exp(d)`` everything follows from three sums: the partition
 ``s = sum e``, the entropy ``log s - sum(e d)/s`` and the inverse CDF over blocks of ``e``. The
 centred form keeps float32 within 1e-5 nats at 152k words, where ``logsumexp - sum(p z)`` is off
-by 1e-4. With a repetition penalty it is done twice: the entropy is that of the softmax without it.
+by 1e-4. A repetition penalty makes a second softmax to draw from; the entropy is of the first.
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mlflow_rlrisk.config import SamplingConfig
 from mlflow_rlrisk.samplers.repetition_penalty import penalised
 
 if TYPE_CHECKING:
@@ -35,24 +36,34 @@ class TokenChoice:
     entropies: "torch.Tensor"
 
 
+@dataclass(frozen=True, slots=True)
+class _Softmax:
+    """The sums of ``B`` rows: ``d`` and ``e`` ``[B, V]``, ``e`` in blocks ``[B, N, W]``, ``s``."""
+
+    centred: "torch.Tensor"
+    weights: "torch.Tensor"
+    blocks: "torch.Tensor"
+    block_sums: "torch.Tensor"
+    total: "torch.Tensor"
+
+    def entropies(self) -> "torch.Tensor":
+        """In nats, ``[B]``."""
+        import torch
+
+        mean: torch.Tensor = torch.linalg.vecdot(self.weights, self.centred) / self.total
+        # Rounding may leave -1e-8 where one token has all the mass; an entropy is never negative.
+        return (self.total.log() - mean).clamp_(min=0.0)
+
+
 class TokenChooser:
     """Samples by inverse CDF: one uniform per row decides, so the batch has no say."""
 
-    def __init__(
-        self,
-        *,
-        vocab_size: int,
-        temperature: float,
-        top_p: float,
-        top_k: int,
-        min_p: float,
-        repetition_penalty: float,
-    ) -> None:
-        self._temperature = temperature
-        self._top_p = top_p
-        self._top_k = top_k if top_k < vocab_size else 0
-        self._min_p = min_p
-        self._penalty = repetition_penalty
+    def __init__(self, vocab_size: int, sampling: SamplingConfig) -> None:
+        self._temperature = sampling.temperature
+        self._top_p = sampling.top_p
+        self._top_k = sampling.top_k if sampling.top_k < vocab_size else 0
+        self._min_p = sampling.min_p
+        self._penalty = sampling.repetition_penalty
         self._vocab_size = vocab_size
         # Near sqrt(V) both levels of the search are short; 16-word steps keep rows aligned.
         self._width = max(16, 16 * round(math.sqrt(vocab_size) / 16))
@@ -77,13 +88,22 @@ class TokenChooser:
             uniforms: float64 ``[B]`` in ``[0, 1)``.
             seen: Words of prompt and completion, int64 ``[B, T]``, where they are penalised.
         """
-        if seen is None:
-            return self._choose(logits, uniforms)
-        drawn_from = penalised(logits, seen, self._penalty)
-        entropies = self._choose(logits, uniforms).entropies
-        return replace(self._choose(drawn_from, uniforms), entropies=entropies)
+        drawn_from = None if seen is None else penalised(logits, seen, self._penalty)
+        softmax = self._softmax(logits)
+        entropies = softmax.entropies()
+        if drawn_from is not None:
+            softmax = self._softmax(drawn_from)
+        if self._top_k or self._top_p < 1.0 or self._min_p:
+            tokens, log_total = self._choose_truncated(softmax.weights, uniforms)
+        else:
+            tokens = _two_level_search(softmax.blocks, softmax.block_sums, uniforms)
+            tokens.clamp_(max=self._vocab_size - 1)
+            log_total = softmax.total.log()
+        logprobs = softmax.centred.gather(1, tokens[:, None])[:, 0] - log_total
+        return TokenChoice(tokens=tokens, logprobs=logprobs.clamp_(max=0.0), entropies=entropies)
 
-    def _choose(self, logits: "torch.Tensor", uniforms: "torch.Tensor") -> TokenChoice:
+    def _softmax(self, logits: "torch.Tensor") -> _Softmax:
+        """Overwrites the logits, and what the last one held."""
         import torch
 
         if self._temperature != 1.0:
@@ -94,18 +114,7 @@ class TokenChooser:
         torch.exp(centred, out=weights)
         blocks = padded.view(len(padded), self._num_blocks, self._width)
         block_sums = blocks.sum(dim=-1)
-        total = block_sums.sum(dim=-1)
-        weighted = torch.linalg.vecdot(weights, centred)
-        log_total = total.log()
-        # Rounding may leave -1e-8 where one token has all the mass; an entropy is never negative.
-        entropies = (log_total - weighted / total).clamp_(min=0.0)
-        if self._top_k or self._top_p < 1.0 or self._min_p:
-            tokens, log_total = self._choose_truncated(weights, uniforms)
-        else:
-            tokens = _two_level_search(blocks, block_sums, uniforms)
-            tokens.clamp_(max=self._vocab_size - 1)
-        logprobs = centred.gather(1, tokens[:, None])[:, 0] - log_total
-        return TokenChoice(tokens=tokens, logprobs=logprobs.clamp_(max=0.0), entropies=entropies)
+        return _Softmax(centred, weights, blocks, block_sums, block_sums.sum(dim=-1))
 
     def _padded_like(self, logits: "torch.Tensor") -> "torch.Tensor":
         rows, columns = len(logits), self._num_blocks * self._width

@@ -217,14 +217,7 @@ class TransformersSampler:
             raise CheckpointError(
                 f"{self.checkpoint.display_name}: its logits are not finite on a probe of 4 tokens"
             )
-        chooser = TokenChooser(
-            vocab_size=logits.shape[-1],
-            temperature=self._sampling.temperature,
-            top_p=self._sampling.top_p,
-            top_k=self._sampling.top_k,
-            min_p=self._sampling.min_p,
-            repetition_penalty=self._sampling.repetition_penalty,
-        )
+        chooser = TokenChooser(logits.shape[-1], self._sampling)
         refuse_wrong_decoding(self._model, chooser, self.checkpoint.display_name)
         return chooser
 

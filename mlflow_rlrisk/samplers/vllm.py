@@ -118,13 +118,8 @@ class VllmSampler:
         return Engine(
             arguments,
             self._runner,
-            temperature=self._sampling.temperature,
-            top_p=self._sampling.top_p,
-            top_k=self._sampling.top_k,
-            min_p=self._sampling.min_p,
-            repetition_penalty=self._sampling.repetition_penalty,
+            self._sampling,
             stop_ids=self._all_stop_ids,
-            stop=self._sampling.stop,
             lora_path=None if self._adapter is None else str(self._adapter.path),
         )
 

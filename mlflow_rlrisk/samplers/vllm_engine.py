@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mlflow_rlrisk.config import SamplingConfig
 from mlflow_rlrisk.errors import SamplerError
 from mlflow_rlrisk.samplers.vllm_recorder import EXTENSION, RECORDER, UID, Runner
 
@@ -54,14 +55,9 @@ class Engine:
         self,
         arguments: dict[str, Any],
         runner: Runner,
+        sampling: SamplingConfig,
         *,
-        temperature: float,
-        top_p: float,
-        top_k: int,
-        min_p: float,
-        repetition_penalty: float,
         stop_ids: Sequence[int],
-        stop: Sequence[str],
         lora_path: str | None = None,
     ) -> None:
         """Start the engine; one that runs in this process is shut down before.
@@ -69,13 +65,8 @@ class Engine:
         Args:
             arguments: Of vLLM's ``LLM``.
             runner: Its model runner, which decides what class records.
-            temperature: Of every request; so are the next five.
-            top_p: Nucleus.
-            top_k: 0 means all.
-            min_p: Least share of the likeliest word's probability; 0 means all.
-            repetition_penalty: On words of prompt and completion; 1 means none.
+            sampling: Of every request. For stop strings the engine must have a tokenizer.
             stop_ids: Tokens that end a completion.
-            stop: Strings that do; the engine must have a tokenizer for them.
             lora_path: Folder of an adapter that every request uses.
 
         Raises:
@@ -85,14 +76,7 @@ class Engine:
 
         for other in list(_running):
             other.close()
-        self._settings = {
-            "temperature": temperature,
-            "top_p": top_p,
-            "top_k": top_k,
-            "min_p": min_p,
-            "repetition_penalty": repetition_penalty,
-        }
-        self._stop_ids, self._stop = list(stop_ids), list(stop)
+        self._sampling, self._stop_ids = sampling, list(stop_ids)
         self._lora = None
         if lora_path is not None:
             from vllm.lora.request import LoRARequest
@@ -131,14 +115,18 @@ class Engine:
         from vllm.sampling_params import RequestOutputKind
 
         params = SamplingParams(
-            **self._settings,
+            temperature=self._sampling.temperature,
+            top_p=self._sampling.top_p,
+            top_k=self._sampling.top_k,
+            min_p=self._sampling.min_p,
+            repetition_penalty=self._sampling.repetition_penalty,
             n=1,
             seed=request.seed,
             max_tokens=request.max_tokens,
             logprobs=0,
             flat_logprobs=True,
-            detokenize=bool(self._stop),
-            stop=self._stop,
+            detokenize=bool(self._sampling.stop),
+            stop=list(self._sampling.stop),
             ignore_eos=True,  # the stop tokens below are all, those of config.json among them
             stop_token_ids=self._stop_ids,
             extra_args={UID: request.uid},

@@ -138,8 +138,7 @@ def test_the_words_are_drawn_with_their_probabilities(settings: dict[str, float]
     expected = _word_by_word(logits[0].double(), seen, 1.7).softmax(-1)
     expected[expected < settings.get("min_p", 0.0) * expected.max()] = 0.0
     expected /= expected.sum()
-    values = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0, **settings}
-    chooser = TokenChooser(vocab_size=40, repetition_penalty=1.7, **values)  # type: ignore[arg-type]
+    chooser = TokenChooser(40, SamplingConfig(repetition_penalty=1.7, **settings))  # type: ignore[arg-type]
     draws = torch.from_numpy(np.random.default_rng(0).random(40_000))
 
     tokens = chooser.choose(

@@ -11,14 +11,13 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from mlflow_rlrisk.config import SamplingConfig
 from mlflow_rlrisk.samplers.random_streams import uniforms
 from mlflow_rlrisk.samplers.token_choice import TokenChooser
 
 
 def _chooser(vocab_size: int, **settings: float) -> TokenChooser:
-    values = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0}
-    values |= {"repetition_penalty": 1.0, **settings}
-    return TokenChooser(vocab_size=vocab_size, **values)  # type: ignore[arg-type]
+    return TokenChooser(vocab_size, SamplingConfig(**settings))  # type: ignore[arg-type]
 
 
 def _reference(
