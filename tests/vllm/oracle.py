@@ -40,12 +40,12 @@ def worst_differences(
     temperature: float = 0.7,
     top_k: int | None = None,
     min_p: float = 0.0,
-    penalty: float = 1.0,
+    repetition_penalty: float = 1.0,
 ) -> tuple[float, float, int]:
     """Largest differences of entropy and logprob (nats) over all tokens, and how many these are.
 
     Entropies are of the full softmax, logprobs of the words that ``top_k`` and ``min_p`` leave of
-    what the repetition ``penalty`` makes of it. A token without an entropy or logprob makes them
+    what ``repetition_penalty`` makes of it. A token without an entropy or logprob makes them
     NaN.
     """
     entropy = logprob = 0.0
@@ -56,7 +56,7 @@ def worst_differences(
             logits = model(torch.tensor([prompt + tokens])).logits[0, len(prompt) - 1 : -1]
         logs = (logits / temperature).log_softmax(-1)
         expected = -(logs.exp() * logs).sum(-1).numpy()
-        penalise(logits, prompt, tokens, penalty)
+        penalise(logits, prompt, tokens, repetition_penalty)
         logs = (logits / temperature).log_softmax(-1)
         kept = logs if top_k is None else logs.topk(top_k, dim=-1).values
         kept = kept.masked_fill(

@@ -23,17 +23,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _require_exact(
-    answer: dict[str, Any],
-    model: Path,
-    num_rollouts: int,
-    top_k: int | None = None,
-    min_p: float = 0.0,
-    penalty: float = 1.0,
+    answer: dict[str, Any], model: Path, num_rollouts: int, **reshaping: Any
 ) -> None:
     assert len(answer["rollouts"]) == num_rollouts
-    entropy, logprob, num_tokens = worst_differences(
-        answer, reference(model), top_k=top_k, min_p=min_p, penalty=penalty
-    )
+    entropy, logprob, num_tokens = worst_differences(answer, reference(model), **reshaping)
     assert num_tokens > num_rollouts
     assert entropy <= TOLERANCE
     assert logprob <= TOLERANCE
@@ -120,37 +113,30 @@ def test_v2_is_exact_in_a_process_of_its_own(model: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("runner", ["v1", "v2"])
-def test_entropies_are_of_the_full_softmax_where_min_p_cuts(
-    model: Path, tmp_path: Path, runner: str
+@pytest.mark.parametrize(
+    ("reshaping", "name"),
+    [
+        ({"min_p": 0.2}, "min_p=0.2"),
+        (
+            {"repetition_penalty": 1.6, "min_p": 0.01},
+            "min_p=0.01, repetition_penalty=1.6",
+        ),
+    ],
+)
+def test_entropies_are_of_the_softmax_before_min_p_and_a_penalty_reshape_it(
+    model: Path, tmp_path: Path, runner: str, reshaping: dict[str, float], name: str
 ) -> None:
     (answer,) = draw(
         tmp_path,
         model=str(model),
         prompts=PROMPTS[:2],
-        sampling={"num_samples": 4, "max_new_tokens": 12, "min_p": 0.2},
+        sampling={"num_samples": 4, "max_new_tokens": 12, **reshaping},
         options={"runner": runner, "max_model_len": 64},
     )
 
-    assert answer["describe"]["logprobs"] == "of the softmax that min_p=0.2 makes"
-    _require_exact(answer, model, 8, min_p=0.2)
-
-
-@pytest.mark.parametrize("runner", ["v1", "v2"])
-def test_entropies_are_of_the_softmax_without_the_penalty_that_is_sampled_with(
-    model: Path, tmp_path: Path, runner: str
-) -> None:
-    (answer,) = draw(
-        tmp_path,
-        model=str(model),
-        prompts=PROMPTS[:2],
-        sampling={"num_samples": 4, "max_new_tokens": 12, "repetition_penalty": 1.6, "min_p": 0.01},
-        options={"runner": runner, "max_model_len": 64},
-    )
-
-    name = "of the softmax that min_p=0.01, repetition_penalty=1.6 makes"
-    assert answer["describe"]["logprobs"] == name
+    assert answer["describe"]["logprobs"] == f"of the softmax that {name} makes"
     assert "entropy differs by" in answer["describe"]["self_check"]
-    _require_exact(answer, model, 8, min_p=0.01, penalty=1.6)
+    _require_exact(answer, model, 8, **reshaping)
 
 
 def test_a_stop_string_ends_a_completion_and_stays_in_it(model: Path, tmp_path: Path) -> None:
