@@ -27,6 +27,7 @@ from mlflow_rlrisk.samplers.endpoint.options import REFERENCE_PREFIX, Api, read_
 from mlflow_rlrisk.samplers.endpoint.requests import PATHS, Content, Phrasing, seed_of
 from mlflow_rlrisk.samplers.endpoint.rollouts import LARGEST_VOCABULARY, RolloutReader
 from mlflow_rlrisk.samplers.endpoint.weights_check import check_weights
+from mlflow_rlrisk.samplers.whole_groups import WholeGroups
 
 DEAD_AFTER = 3
 """Prompts that fail, through all tries and with no answer in between, before sampling stops."""
@@ -107,8 +108,8 @@ class OpenAISampler:
         """Yield the rollouts of that range of every prompt; order and errors as in `sample`."""
         contents = self._contents(prompts)
         step = self._options.choices_per_request
-        parts: dict[int, list[Rollout]] = {}
-        failed: list[SamplerError] = []
+        groups = WholeGroups(len(samples))
+        failure: SamplerError | None = None
         lost: set[int] = set()
         lost_in_a_row: set[int] = set()
         num_answered = 0
@@ -127,7 +128,7 @@ class OpenAISampler:
         try:
             for task, answer in answers:
                 if isinstance(answer, SamplerError):
-                    failed.append(answer)
+                    failure = answer
                     lost.add(task.place)
                     lost_in_a_row.add(task.place)
                     # A refusal will be repeated; one prompt may be at fault, but not all.
@@ -138,14 +139,11 @@ class OpenAISampler:
                 lost_in_a_row.clear()
                 num_answered += len(answer)
                 self._tell(answer)
-                part = parts.setdefault(task.place, [])
-                part.extend(answer)
-                if len(part) == len(samples):
-                    del parts[task.place]
-                    part.sort(key=lambda rollout: rollout.sample_index)
-                    refuse_copies(part)
-                    yield RolloutGroup(prompt=prompts[task.place], rollouts=tuple(part))
-            is_over = not failed
+                group = groups.add(task.place, prompts[task.place], answer)
+                if group is not None:
+                    refuse_copies(group.rollouts)
+                    yield group
+            is_over = failure is None
         finally:
             if not is_over:  # nobody waits for what is under way
                 self._client.stop()
@@ -153,11 +151,11 @@ class OpenAISampler:
             if not is_over:
                 self._client.close()
                 self._client = EndpointClient(self._options)
-        if failed:
+        if failure is not None:
             wanted = len(prompts) * len(samples)
             raise SamplerError(
                 f"{wanted - num_answered} of {wanted} rollouts are missing ({len(lost)} prompts "
-                f"failed): {failed[-1]}"
+                f"failed): {failure}"
             )
 
     def estimate_s(self, prompts: Sequence[Prompt]) -> float | None:

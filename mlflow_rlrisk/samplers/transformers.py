@@ -30,6 +30,7 @@ from mlflow_rlrisk.samplers.prompt_encoding import PromptEncoder
 from mlflow_rlrisk.samplers.random_streams import uniforms
 from mlflow_rlrisk.samplers.stop_tokens import stop_ids, union
 from mlflow_rlrisk.samplers.token_choice import TokenChooser
+from mlflow_rlrisk.samplers.whole_groups import WholeGroups
 
 logger = logging.getLogger(__name__)
 
@@ -115,17 +116,15 @@ class TransformersSampler:
     def sample_range(self, prompts: Sequence[Prompt], samples: range) -> Iterator[RolloutGroup]:
         """Yield the samples of that range of every prompt; order and errors as in `sample`."""
         encoded = self._encode(prompts)
-        pending: dict[int, list[Rollout]] = {}
+        groups = WholeGroups(len(samples))
         with self._fitting_threads():
             for rows in self._plan(encoded, samples):
                 for finished in self._decode(encoded, rows):
                     row = rows[finished.row]
-                    group = pending.setdefault(row.index, [])
-                    group.append(self._rollout(encoded[row.index].prompt, row, finished))
-                    if len(group) == len(samples):
-                        del pending[row.index]
-                        group.sort(key=lambda rollout: rollout.sample_index)
-                        yield RolloutGroup(prompt=encoded[row.index].prompt, rollouts=tuple(group))
+                    prompt = encoded[row.index].prompt
+                    rollout = self._rollout(prompt, row, finished)
+                    if (group := groups.add(row.index, prompt, [rollout])) is not None:
+                        yield group
 
     def estimate_s(self, prompts: Sequence[Prompt]) -> float | None:
         """Seconds that ``prompts`` take if every rollout runs to the token limit.

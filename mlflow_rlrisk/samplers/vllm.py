@@ -43,6 +43,7 @@ from mlflow_rlrisk.samplers.vllm_options import VllmOptions
 from mlflow_rlrisk.samplers.vllm_reference import ReferenceModel, compare, require_agreement
 from mlflow_rlrisk.samplers.vllm_stream import Drawn, RolloutStream, Row, fill_gaps
 from mlflow_rlrisk.samplers.vllm_weights import refuse_other_weights
+from mlflow_rlrisk.samplers.whole_groups import WholeGroups
 
 ESTIMATE_TOKENS = 9
 """Tokens a rollout that are decoded for an estimate."""
@@ -137,20 +138,16 @@ class VllmSampler:
     def sample_range(self, prompts: Sequence[Prompt], samples: range) -> Iterator[RolloutGroup]:
         """Yield the samples of that range of every prompt; order and errors as in `sample`."""
         rows = self._rows(prompts, samples)
-        pending: dict[int, list[Rollout]] = {}
+        groups = WholeGroups(len(samples))
         with closing(self._stream.run(rows, self._sampling.max_new_tokens)) as batches:
             for batch in batches:
                 self._fill(batch)
                 for drawn in batch:
                     if self.on_tokens is not None:
                         self.on_tokens(drawn.finished.token_ids.size, 1)
-                    row = drawn.row
-                    group = pending.setdefault(row.index, [])
-                    group.append(self._rollout(drawn))
-                    if len(group) == len(samples):
-                        del pending[row.index]
-                        group.sort(key=lambda rollout: rollout.sample_index)
-                        yield RolloutGroup(prompt=row.prompt, rollouts=tuple(group))
+                    row, rollout = drawn.row, self._rollout(drawn)
+                    if (group := groups.add(row.index, row.prompt, [rollout])) is not None:
+                        yield group
 
     def estimate_s(self, prompts: Sequence[Prompt]) -> float | None:
         """Seconds that ``prompts`` take if every rollout runs to the token limit.
