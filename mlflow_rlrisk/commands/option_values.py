@@ -13,15 +13,11 @@ _BOOLEANS = {"True": "true", "False": "false"}
 def config_of(settings: dict[str, Any]) -> AssessmentConfig:
     """The settings of an assessment as its options give them."""
     drawn = {name: settings[name] for name in SamplingConfig.model_fields}
-    variables = settings["chat_template_kwargs"]
-    if not isinstance(variables, dict):  # those of an RL run's settings are one already
-        drawn["chat_template_kwargs"] = parse_pairs("chat_template_kwargs", variables)
     rest = {
         name: settings[name]
         for name in AssessmentConfig.model_fields
         if name in settings and name != "sampling"
     }
-    rest["backend_options"] = parse_pairs("backend_option", settings["backend_options"])
     return AssessmentConfig(sampling=SamplingConfig(**drawn), **rest)
 
 

@@ -27,6 +27,13 @@ class FiniteFloat(click.FloatRange):
         return number
 
 
+def _pairs(_: click.Context, option: click.Parameter, given: tuple[str, ...]) -> dict[str, Any]:
+    """``KEY=VALUE`` options as the mapping that they stand for."""
+    from mlflow_rlrisk.commands.option_values import parse_pairs
+
+    return parse_pairs(option.opts[0].lstrip("-").replace("-", "_"), given)
+
+
 def grouped(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
     """Several options as one decorator; help lists them in this order."""
 
@@ -92,6 +99,7 @@ _sampling_options = grouped(
     click.option(
         "--chat-template-kwargs",
         multiple=True,
+        callback=_pairs,
         metavar="KEY=VALUE",
         help="A variable of the template, as enable_thinking=false; may be given several times.",
     ),
@@ -152,6 +160,7 @@ _machine_options = grouped(
         "--backend-option",
         "backend_options",
         multiple=True,
+        callback=_pairs,
         metavar="KEY=VALUE",
         help="A setting of that backend alone; may be given several times.",
     ),
