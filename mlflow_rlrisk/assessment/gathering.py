@@ -54,9 +54,8 @@ class Gatherer:
     def missing(self, prompts: Sequence[Prompt], num_samples: int | None) -> list[Batch]:
         """What must be sampled for the first ``num_samples`` rollouts of each prompt."""
         if num_samples is None:
-            stored = set() if self._store is None else self._store.completed_prompt_ids()
-            absent = tuple(prompt for prompt in prompts if prompt.id not in stored)
-            return [Batch(prompts=absent, samples=None)] if absent else []
+            absent = prompts if self._store is None else self._store.missing_prompts(prompts)
+            return [Batch(prompts=tuple(absent), samples=None)] if absent else []
         lacking: dict[range, list[Prompt]] = {}
         for prompt in prompts:
             samples = range(num_samples)

@@ -108,6 +108,11 @@ class RolloutStore:
         """Prompts of which rollouts are stored and readable."""
         return set(self._samples())
 
+    def missing_prompts(self, prompts: Sequence[Prompt]) -> list[Prompt]:
+        """Those of the prompts that have no rollouts here."""
+        known = self.completed_prompt_ids()
+        return [prompt for prompt in prompts if prompt.id not in known]
+
     def missing_samples(self, prompt_id: str, num_samples: int) -> range:
         """Which of the first ``num_samples`` rollouts of a prompt are not stored.
 

@@ -10,7 +10,7 @@ from mlflow_rlrisk.assessment.rescored import open_rollouts
 from mlflow_rlrisk.config import AssessmentConfig, SamplingConfig
 from mlflow_rlrisk.errors import SamplerError
 from mlflow_rlrisk.prompts import load_prompts
-from mlflow_rlrisk.records import FinishReason, GradeStatus, Prompt
+from mlflow_rlrisk.records import FinishReason, Prompt
 from mlflow_rlrisk.rollouts.store import RolloutStore
 from mlflow_rlrisk.samplers.replay import ReplaySampler
 from mlflow_rlrisk.samplers.transformers import TransformersSampler
@@ -50,25 +50,25 @@ GOOD = {"prompt": "q", "completion": "a", "token_ids": [1], "finish_reason": "st
 
 
 @pytest.mark.parametrize("name", ["dump.jsonl", "dump.parquet"])
-def test_a_trainers_dump_becomes_graded_groups(tmp_path: Path, name: str) -> None:
+def test_a_trainers_dump_becomes_groups_in_the_order_of_its_samples(
+    tmp_path: Path, name: str
+) -> None:
     rows = [
         {
             "prompt": "1+1=", "completion": "2", "token_ids": [5, 6], "logprobs": [-0.5, -0.25],
-            "finish_reason": "stop", "sample_index": 1, "reward": 1.0,
+            "finish_reason": "stop", "sample_index": 1,
         },
         {
             "prompt": "1+1=", "completion": "11", "token_ids": [7, 7, 7],
             "logprobs": [-1.0, -2.0, -3.0], "finish_reason": "length", "sample_index": 0,
-            "reward": 0.0,
         },
     ]  # fmt: skip
     sampler = ReplaySampler(_dump(tmp_path / name, rows), CONFIG)
     prompt = Prompt(id="x", content="1+1=")
 
-    (group,) = sampler.graded_groups([prompt])
+    (group,) = sampler.sample([prompt])
 
     assert [rollout.completion for rollout in group.rollouts] == ["11", "2"]
-    assert [grade.reward for grade in group.grades] == [0.0, 1.0]
     assert group.rollouts[0].finish_reason is FinishReason.LENGTH
     assert group.rollouts[0].logprobs is not None
     assert group.rollouts[0].logprobs.tolist() == [-1.0, -2.0, -3.0]
@@ -90,44 +90,6 @@ def test_the_rollouts_of_a_chat_are_found_as_those_of_a_text(
 
     assert [rollout.completion for rollout in group.rollouts] == ["2", "3"]
     assert [len(each.rollouts) for each in open_rollouts(dump, None).groups] == [2, 1]
-
-
-def test_a_missing_reward_is_no_zero(tmp_path: Path) -> None:
-    rows = [
-        {
-            "prompt": "q",
-            "completion": "a",
-            "token_ids": [1],
-            "finish_reason": "stop",
-            "reward": None,
-        },
-        {
-            "prompt": "q",
-            "completion": "b",
-            "token_ids": [1],
-            "finish_reason": "stop",
-            "reward": 1.0,
-        },
-    ]
-    (group,) = ReplaySampler(_dump(tmp_path / "d.jsonl", rows), CONFIG).graded_groups(
-        [Prompt(id="x", content="q")]
-    )
-
-    assert [grade.status for grade in group.grades] == [
-        GradeStatus.NOT_APPLICABLE,
-        GradeStatus.SCORED,
-    ]
-
-
-def test_a_reward_that_is_no_finite_number_is_a_failure_and_no_gap(tmp_path: Path) -> None:
-    rows = [GOOD | {"reward": reward} for reward in (1.0, "high", float("inf"))]
-
-    (group,) = ReplaySampler(_dump(tmp_path / "d.jsonl", rows), CONFIG).graded_groups(
-        [Prompt(id="x", content="q")]
-    )
-
-    failed = [GradeStatus.FAILED] * 2
-    assert [grade.status for grade in group.grades] == [GradeStatus.SCORED, *failed]
 
 
 @pytest.mark.parametrize("line", ["[" * 100_000, '{"prompt": "q", "prompt": "z"}', "{oops"])
