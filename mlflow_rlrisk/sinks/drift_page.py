@@ -248,21 +248,19 @@ def _short(text: str, limit: int = 34) -> str:
 
 
 def _headline(report: DriftReport) -> str:
-    reward = f"The mean reward {_course(report.reward_change)}"
+    course = _course(report.reward_change, "rose", "fell", "did not change beyond chance")
+    reward = f"The mean reward {course}"
     signal = report.changes.get(SIGNAL)
-    return reward if signal is None else f"{reward}, groups with signal {_plural(signal)}"
+    if signal is None:
+        return reward
+    course = _course(signal, "became more", "became fewer", "stayed as many")
+    return f"{reward}, groups with signal {course}"
 
 
-def _course(change: Estimate) -> str:
+def _course(change: Estimate, up: str, down: str, neither: str) -> str:
     if change.ci_low > 0.0:
-        return "rose"
-    return "fell" if change.ci_high < 0.0 else "did not change beyond chance"
-
-
-def _plural(change: Estimate) -> str:
-    if change.ci_low > 0.0:
-        return "became more"
-    return "became fewer" if change.ci_high < 0.0 else "stayed as many"
+        return up
+    return down if change.ci_high < 0.0 else neither
 
 
 def _alarms(report: DriftReport) -> list[str]:
