@@ -23,7 +23,7 @@ from mlflow_rlrisk.errors import AttestationError, SinkError
 from mlflow_rlrisk.model_reference import resolve_reference
 from mlflow_rlrisk.run_settings import settings_of
 from mlflow_rlrisk.sinks.mlflow_store import mlflow_errors
-from mlflow_rlrisk.sinks.verdict import verdict_tags
+from mlflow_rlrisk.sinks.verdict import version_tags
 
 if TYPE_CHECKING:
     from mlflow_rlrisk.report import RiskReport
@@ -74,7 +74,6 @@ def attest(
         found = mlflow.MlflowClient().get_model_version(name, version)
     files = _assessed_files(report, name, version)
     now = datetime.now(UTC)
-    tags = {**verdict_tags(report), "rlrisk.report_uri": report_uri}
     digests = source.digests
     attestation = Attestation(
         registry=registry,
@@ -109,7 +108,7 @@ def attest(
         sampler_digest=digests["sampler"],
         judge_tier=source.judge_tier or NO_JUDGE,
         code_version=source.code_version,
-        tags={tag: text_digest(value) for tag, value in tags.items()},
+        tags={tag: text_digest(value) for tag, value in version_tags(report, report_uri).items()},
         started_at=source.started_at,
         finished_at=source.finished_at,
         settings=settings_of(report.config),

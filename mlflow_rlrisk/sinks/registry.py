@@ -22,7 +22,7 @@ from mlflow_rlrisk.sinks.verdict import (
     DESCRIPTION_MARK,
     INDEX_TAG,
     verdict_markdown,
-    verdict_tags,
+    version_tags,
 )
 
 if TYPE_CHECKING:
@@ -227,7 +227,7 @@ def tag_version(
     if name is None or version is None:
         raise SinkError(f"{source.model_reference}: no registered version is known to tag")
     client = client or mlflow.MlflowClient()
-    tags = {**verdict_tags(report), "rlrisk.report_uri": report_uri}
+    tags = version_tags(report, report_uri)
     with mlflow_errors(f"version {version} of {name} cannot be tagged"):
         known = client.get_model_version(name, version)
         is_shown = True

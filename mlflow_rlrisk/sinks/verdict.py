@@ -32,6 +32,11 @@ def verdict_tags(report: "RiskReport") -> dict[str, str]:
     return tags
 
 
+def version_tags(report: "RiskReport", report_uri: str) -> dict[str, str]:
+    """The tags of a registered version: they are written onto it, and an attestation signs them."""
+    return {**verdict_tags(report), "rlrisk.report_uri": report_uri}
+
+
 def _lines(sentences: Sequence[str]) -> str:
     """Whole sentences, one a line, within the limit of a tag; what is left out is counted."""
     lines = [" ".join(sentence.split())[: MAX_TAG - 100] for sentence in sentences]
