@@ -178,41 +178,38 @@ def _knowledge(
     token_s: float,
 ) -> Knowledge:
     is_whole = not sampling.reshaping
-    is_plain = is_whole and sampling.temperature == 1.0
-    is_exact = phrasing.entropy_id is not None
-    adds_sampled = phrasing.api == "completions" and phrasing.has_extensions
-    num_known = (phrasing.num_top or 0) - (0 if adds_sampled else 1)
-    has_top = num_known > 0 and options.entropy != "none"
+    is_processed = mode == "processed" or (is_whole and sampling.temperature == 1.0)
     # Raw logprobs are those at temperature 1 of all tokens, processed ones what is sampled from.
-    fits_softmax = (mode == "processed" and is_whole) or (
-        mode == "raw" and sampling.temperature == 1.0
-    )
-    has_logprobs = phrasing.num_top is not None and (mode == "processed" or is_plain)
-    if is_exact:
+    fits_softmax = is_whole if is_processed else mode == "raw" and sampling.temperature == 1.0
+    adds_sampled = phrasing.api == "completions" and phrasing.has_extensions
+    num_known = max((phrasing.num_top or 0) - (0 if adds_sampled else 1), 0)
+    entropy: Literal["exact", "bounds", "none"] = "none"
+    if phrasing.entropy_id is not None:
+        entropy = "exact"
         why = (
             "token entropies are exact: the server computes them from all logits but that of "
             f"word {phrasing.entropy_id}, which the tokenizer lacks and which is never sampled"
         )
-    elif not has_top:
+    elif options.entropy == "none":
+        why = "token entropies are not known: they were not asked for"
+    elif num_known == 0:
         why = "token entropies are not known: the endpoint tells too few tokens' logprobs"
-        if options.entropy == "none":
-            why = "token entropies are not known: they were not asked for"
-    elif not (fits_softmax or is_plain):
+    elif not fits_softmax:
         why = f"token entropies are not known: {_misfit(mode, sampling)}"
     else:
+        entropy = "bounds"
         why = (
             f"token entropies are bounded by the {num_known} most likely tokens"
             + (", and estimated with them without bias" if is_whole else "")
             + "; they are not exact"
         )
-    has_bounds = has_top and (fits_softmax or is_plain) and not is_exact
     return Knowledge(
         phrasing=phrasing,
-        num_known=max(num_known, 0),
-        entropy="exact" if is_exact else "bounds" if has_bounds else "none",
+        num_known=num_known,
+        entropy=entropy,
         mode=mode,
-        has_estimate=has_bounds and is_whole,
-        has_logprobs=has_logprobs,
+        has_estimate=entropy == "bounds" and is_whole,
+        has_logprobs=phrasing.num_top is not None and is_processed,
         max_new_tokens=sampling.max_new_tokens,
         why=why,
         token_s=token_s,
@@ -232,6 +229,5 @@ def _misfit(mode: Mode, sampling: SamplingConfig) -> str:
         )
     return (
         "whether the endpoint's logprobs are those before or after penalty, temperature and "
-        "truncation "
-        "could not be found out (backend option logprobs_mode says it)"
+        "truncation could not be found out (backend option logprobs_mode says it)"
     )
