@@ -71,7 +71,7 @@ class RLRiskEvaluator(ModelEvaluator):
             SinkError: MLflow does not take the report; found before sampling.
             RLRiskError: The assessment was refused or failed; see ``errors.py``.
         """
-        from mlflow_rlrisk.sinks.mlflow_run import check_writable
+        from mlflow_rlrisk.sinks.mlflow_store import check_writable
 
         if extra_metrics or custom_artifacts:
             logger.warning("rlrisk does not compute extra_metrics or custom_artifacts")

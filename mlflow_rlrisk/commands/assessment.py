@@ -223,7 +223,7 @@ def register_report(assessment: "Assessment", page: str, signer: Signer | None =
 
 def check_writable() -> None:
     """Find out before hours of sampling that MLflow does not take the report."""
-    from mlflow_rlrisk.sinks.mlflow_run import check_writable
+    from mlflow_rlrisk.sinks.mlflow_store import check_writable
 
     check_writable(None)
 

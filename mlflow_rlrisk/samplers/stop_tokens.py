@@ -8,7 +8,8 @@ from mlflow_rlrisk.errors import CheckpointError
 from mlflow_rlrisk.samplers.model_loading import load_config
 
 LARGEST_ID = 2**31 - 1
-"""Ids beyond the vocabulary may stand for padded words; no vocabulary reaches this one."""
+"""Ids beyond the vocabulary may stand for padded words; no vocabulary reaches this one, and engines
+keep ids in 32 bits."""
 
 
 def stop_ids(config: Any, generation_config: Any, tokenizer: Any) -> dict[str, list[int]]:

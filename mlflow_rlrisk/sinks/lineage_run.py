@@ -10,11 +10,10 @@ from mlflow_rlrisk.lineage import LineageReport
 from mlflow_rlrisk.sinks.mlflow_run import log_report
 from mlflow_rlrisk.sinks.mlflow_store import FOLDER, mlflow_errors, own_run
 from mlflow_rlrisk.sinks.registry import tag_version
+from mlflow_rlrisk.sinks.verdict import MAX_TAG
 
 if TYPE_CHECKING:
     from mlflow_rlrisk.assessment.wiring import Assessment
-
-_MAX_TAG = 5000
 
 
 def log_lineage(
@@ -47,7 +46,7 @@ def log_lineage(
                 Path(folder, "lineage.json").write_text(text, encoding="utf-8")
                 client.log_artifacts(parent, folder, FOLDER)
             for key, value in lineage_tags(lineage).items():
-                client.set_tag(parent, key, value[:_MAX_TAG])
+                client.set_tag(parent, key, value[:MAX_TAG])
     return parent
 
 

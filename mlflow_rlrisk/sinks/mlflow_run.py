@@ -15,13 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from mlflow_rlrisk.errors import SinkError
 from mlflow_rlrisk.sinks.html import render
-from mlflow_rlrisk.sinks.mlflow_store import (
-    DIGEST_TAG,
-    FOLDER,
-    check_writable,
-    mlflow_errors,
-    own_run,
-)
+from mlflow_rlrisk.sinks.mlflow_store import DIGEST_TAG, FOLDER, mlflow_errors, own_run
 from mlflow_rlrisk.sinks.prompt_table import prompt_table, refuse_other_rollouts
 from mlflow_rlrisk.sinks.verdict import MAX_TAG, verdict_markdown, verdict_tags
 
@@ -31,8 +25,6 @@ if TYPE_CHECKING:
     from mlflow.entities import Dataset, Run
 
     from mlflow_rlrisk.report import RiskReport
-
-__all__ = ["LoggedReport", "check_writable", "log_report", "metric_values", "report_params"]
 
 PROMPT_TABLE = "rlrisk_prompts.json"
 """At the root of the run: MLflow finds tables of an evaluation nowhere else."""

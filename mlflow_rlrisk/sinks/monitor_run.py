@@ -22,6 +22,7 @@ from mlflow_rlrisk.monitor.outcome import (
 )
 from mlflow_rlrisk.sinks.mlflow_store import FOLDER, mlflow_errors
 from mlflow_rlrisk.sinks.plots import run_figure
+from mlflow_rlrisk.sinks.verdict import MAX_TAG
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -37,7 +38,6 @@ MONITOR_TAG = "rlrisk.monitor"
 MONITORED_AT_TAG = "rlrisk.monitored_at"
 OUTCOME_TAG = "rlrisk.outcome"
 """JSON on a model version: status, means over its runs, every run with its definition."""
-MAX_TAG = 5000
 SETTLE_S = 0.2
 """Another writer that had read the outcome tag before ours was written has written by then."""
 MAX_TRIES = 20

@@ -22,7 +22,7 @@ from typing import Any
 
 from mlflow_rlrisk.errors import VerifierError
 from mlflow_rlrisk.verifiers import Outcome, VerificationRequest
-from mlflow_rlrisk.verifiers.calls import CALLS, TRUTH_NAMES
+from mlflow_rlrisk.verifiers.calls import CALLS
 from mlflow_rlrisk.verifiers.dialects import (
     Signature,
     check_named,
@@ -32,8 +32,6 @@ from mlflow_rlrisk.verifiers.dialects import (
 )
 from mlflow_rlrisk.verifiers.rewards import to_outcome
 from mlflow_rlrisk.verifiers.subjects import make_callable
-
-__all__ = ["TRUTH_NAMES", "FunctionVerifier", "adapt"]
 
 
 @dataclass(frozen=True, slots=True)

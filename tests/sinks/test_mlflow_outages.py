@@ -13,7 +13,8 @@ import pytest
 from mlflow import MlflowClient
 
 from mlflow_rlrisk.errors import SinkError
-from mlflow_rlrisk.sinks.mlflow_run import check_writable, log_report
+from mlflow_rlrisk.sinks.mlflow_run import log_report
+from mlflow_rlrisk.sinks.mlflow_store import check_writable
 from tests.sinks.simulated import simulated_report
 
 pytestmark = pytest.mark.mlflow

@@ -11,7 +11,8 @@ from mlflow_rlrisk.records import Grade, GradedGroup
 from mlflow_rlrisk.report import RiskReport
 from mlflow_rlrisk.rollouts.store import RolloutStore
 from mlflow_rlrisk.sinks import mlflow_run
-from mlflow_rlrisk.sinks.mlflow_run import check_writable, log_report, metric_values, report_params
+from mlflow_rlrisk.sinks.mlflow_run import log_report, metric_values, report_params
+from mlflow_rlrisk.sinks.mlflow_store import check_writable
 from mlflow_rlrisk.sinks.prompt_table import prompt_table
 from mlflow_rlrisk.sinks.registry import tag_version
 from mlflow_rlrisk.sinks.verdict import DESCRIPTION_MARK, verdict_tags

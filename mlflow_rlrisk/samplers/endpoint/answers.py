@@ -12,12 +12,10 @@ from typing import Any
 from mlflow_rlrisk.records import FinishReason
 from mlflow_rlrisk.samplers.endpoint.client import AnswerError
 from mlflow_rlrisk.samplers.endpoint.options import Api
+from mlflow_rlrisk.samplers.stop_tokens import LARGEST_ID
 
 HIGHEST_LOGPROB = 1e-2
 """Engines that compute in bfloat16 give logprobs a little above 0."""
-
-LARGEST_ID = 2**31 - 1
-"""No vocabulary is larger; engines keep ids in 32 bits."""
 
 ELSEWHERE = ("reasoning_content", "reasoning", "refusal", "tool_calls")
 """Where the text of a chat message may stand instead of its content."""
