@@ -10,7 +10,7 @@ from service.app import create_app
 from service.deps import Dependencies
 from service.settings import load_settings
 from service.tables.assessments import AssessmentTable
-from service.tables.database import open_database
+from service.tables.opening import open_database
 from tests.service.running_service import write_settings
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mlflow_rlrisk import ModelSource
-from service.registry.reader import bounded_calls
+from service.registry import bounded_calls
 from service.registry.upstream import AwayError, in_time, point_mlflow
 from service.sampling.intake import fetch
 from service.sampling.scoring import Scorer

@@ -11,7 +11,7 @@ from service.deps import Dependencies
 from service.sampling.scoring import Scorer
 from service.settings import ServiceSettings, load_settings
 from service.tables.assessments import AssessmentTable, State
-from service.tables.database import open_database
+from service.tables.opening import open_database
 from tests.gate.world import World
 from tests.mlflow_server import sqlite_store
 from tests.service.running_service import write_settings

@@ -19,8 +19,9 @@ from mlflow_rlrisk.sinks import mlflow_run
 from service.app import create_app
 from service.deps import Dependencies
 from service.publishing import publish
+from service.registry import bounded_calls
 from service.registry.bounded_calls import LateError, bounded, num_under_way, timed
-from service.registry.reader import RegistryReader, bounded_calls
+from service.registry.reader import RegistryReader
 from service.settings import ServiceSettings, load_settings
 from service.signing import overrides as override_signing
 from service.signing import signer
