@@ -147,7 +147,7 @@ def test_a_checkpoint_that_takes_over_sees_no_key_no_credential_and_nobody(
 
 FILTERED = """
 import errno, socket, sys
-from service import walls
+from service.sampling import walls
 
 walls._own_network = lambda: (_ for _ in ()).throw(OSError(errno.EPERM, "not here"))
 try:

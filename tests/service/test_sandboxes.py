@@ -86,7 +86,7 @@ def test_the_reason_of_a_judge_without_a_sandbox_keeps_its_code() -> None:
 
 FILTERED = """
 import errno, os, sys, tempfile
-from service import walls
+from service.sampling import walls
 
 def refused():
     raise OSError(errno.EPERM, "not here")

@@ -336,7 +336,8 @@ def test_the_digest_of_the_code_judge_holds_every_file_of_it(
     package = Path(mlflow_rlrisk.__file__).parent
     copy = shutil.copytree(package, tmp_path / package.name)
     script = (
-        "from mlflow_rlrisk.verifiers.loading import open_verifier, parse_spec\n"
+        "from mlflow_rlrisk.verifiers.loading import open_verifier\n"
+        "from mlflow_rlrisk.verifiers.specs import parse_spec\n"
         "print(open_verifier(parse_spec('code'))[1].digest)"
     )
 
