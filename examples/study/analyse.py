@@ -181,7 +181,6 @@ def readme_block(shown: Shown) -> str:
         section(shown.study),
         together_section(shown.together),
         planned_table(shown.tested, shown.ahead, shown.planned_chance),
-        chance_section(shown.chance),
     ]
     return picture_line(shown.ahead) + "".join(map(_after, parts))
 
