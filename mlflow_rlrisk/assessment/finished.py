@@ -28,8 +28,8 @@ from mlflow_rlrisk.prompts import PromptSet
 from mlflow_rlrisk.records import PromptStatistics
 from mlflow_rlrisk.report_record import RiskReport
 from mlflow_rlrisk.rollouts.evidence import EVIDENCE, graded_as, with_stored_evidence
+from mlflow_rlrisk.rollouts.manifest import MANIFEST
 from mlflow_rlrisk.rollouts.shards import write_text_atomically
-from mlflow_rlrisk.rollouts.store import MANIFEST
 from mlflow_rlrisk.samplers import is_settled
 from mlflow_rlrisk.verifiers import LoadedVerifier
 from mlflow_rlrisk.verifiers.loading import source_digest

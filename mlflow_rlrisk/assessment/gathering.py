@@ -5,7 +5,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from mlflow_rlrisk.records import GradedGroup, Prompt, RolloutGroup
-from mlflow_rlrisk.rollouts.store import RolloutStore, RolloutWriter
+from mlflow_rlrisk.rollouts.store import RolloutStore
+from mlflow_rlrisk.rollouts.writer import RolloutWriter
 from mlflow_rlrisk.samplers import GradingSampler, Sampler, draws_ranges
 from mlflow_rlrisk.verifiers import VerifierPool
 

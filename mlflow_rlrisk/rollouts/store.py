@@ -6,21 +6,23 @@ loses what was in flight and a rerun samples only what is missing. Grades lie ap
 another verifier can replace them without a model.
 """
 
-import json
 import logging
 import shutil
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 import pyarrow as pa
 
-from mlflow_rlrisk.content import text_digest
 from mlflow_rlrisk.errors import RolloutStoreError
 from mlflow_rlrisk.records import Grade, GradedGroup, Prompt, Rollout, RolloutGroup
+from mlflow_rlrisk.rollouts.manifest import (
+    MANIFEST,
+    read_manifest,
+    refuse_difference,
+    write_manifest,
+)
+from mlflow_rlrisk.rollouts.shard_folder import ShardFolder
 from mlflow_rlrisk.rollouts.shards import (
     GRADE_SCHEMA,
     ROLLOUT_SCHEMA,
@@ -29,38 +31,27 @@ from mlflow_rlrisk.rollouts.shards import (
     grade_table,
     grades_of,
     groups_of,
-    read_shard,
     rollout_table,
     values_of,
-    write_shard,
-    write_text_atomically,
 )
 
 logger = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 1
-MANIFEST = "manifest.json"
-MAX_LOOSE_SHARDS = 128
-"""Shards of single appends beyond which they are merged; files stay few for 10^4 prompts."""
-
-LOOSE, MERGED = "part-", "merged-"
-
 
 class RolloutStore:
-    """Stored rollouts and grades of one assessment.
-
-    Attributes:
-        folder: Where they lie.
-        damaged: Names of shards that could not be read; their prompts count as not sampled.
-    """
+    """Stored rollouts and grades of one assessment, in ``folder``."""
 
     def __init__(self, folder: str | Path) -> None:
         """Open or prepare a store; nothing is written before `bind` or `append`."""
         self.folder = Path(folder)
-        self.damaged: list[str] = []
-        self._rollouts = self.folder / "rollouts"
-        self._grades = self.folder / "grades"
+        self._rollouts = ShardFolder(self.folder / "rollouts", ROLLOUT_SCHEMA)
+        self._grades = ShardFolder(self.folder / "grades", GRADE_SCHEMA)
         self._seen: dict[str, int] | None = None
+
+    @property
+    def damaged(self) -> list[str]:
+        """Names of shards that could not be read; their prompts count as not sampled."""
+        return self._rollouts.damaged + self._grades.damaged
 
     @property
     def identity(self) -> dict[str, str]:
@@ -69,12 +60,12 @@ class RolloutStore:
         Raises:
             RolloutStoreError: The manifest is damaged or of another schema version.
         """
-        return _read_manifest(self.folder / MANIFEST)
+        return read_manifest(self.folder)
 
     @property
     def grades_identity(self) -> dict[str, str]:
         """What the stored grades belong to (the verifier's digest); empty without grades."""
-        return _read_manifest(self._grades / MANIFEST)
+        return read_manifest(self._grades.path)
 
     def refuse_other(self, identity: Mapping[str, str]) -> None:
         """Refuse to be the store of these inputs where it is that of others; writes nothing.
@@ -82,10 +73,8 @@ class RolloutStore:
         Raises:
             RolloutStoreError: It is; names what differs.
         """
-        known = self.identity
-        if known:
-            _refuse_difference(self.folder, known, identity)
-        elif next(self._rollouts.glob("*.parquet"), None) is not None:
+        refuse_difference(self.folder, identity)
+        if not (self.identity or self._rollouts.is_empty):
             raise RolloutStoreError(f"{self.folder} has rollouts and no {MANIFEST}")
 
     def bind(self, identity: Mapping[str, str]) -> None:
@@ -96,13 +85,13 @@ class RolloutStore:
         """
         self.refuse_other(identity)
         if not self.identity:
-            _write_manifest(self.folder / MANIFEST, identity)
+            write_manifest(self.folder, identity)
 
     def bind_grades(self, identity: Mapping[str, str]) -> None:
         """Declare what the grades belong to; grades of another verifier are discarded."""
         if self.grades_identity != dict(identity):
-            shutil.rmtree(self._grades, ignore_errors=True)
-            _write_manifest(self._grades / MANIFEST, identity)
+            shutil.rmtree(self._grades.path, ignore_errors=True)
+            write_manifest(self._grades.path, identity)
 
     def completed_prompt_ids(self) -> set[str]:
         """Prompts of which rollouts are stored and readable."""
@@ -129,7 +118,7 @@ class RolloutStore:
         """By prompt, which rollouts are stored: bit ``i`` for sample ``i``."""
         if self._seen is None:
             self._seen = {}
-            for _, table in self._tables(self._rollouts, ROLLOUT_SCHEMA):
+            for table in self._rollouts.tables():
                 rows = zip(
                     *(table[n].to_pylist() for n in ("prompt_id", "sample_index")), strict=True
                 )
@@ -140,7 +129,7 @@ class RolloutStore:
     def graded_prompt_ids(self) -> set[str]:
         """Prompts whose grades are stored and readable."""
         found: set[str] = set()
-        for _, table in self._tables(self._grades, GRADE_SCHEMA):
+        for table in self._grades.tables():
             found.update(table["prompt_id"].unique().to_pylist())
         return found
 
@@ -152,7 +141,7 @@ class RolloutStore:
         groups = [group for group in groups if group.rollouts]
         if not groups:
             return
-        self._write(self._rollouts, rollout_table(groups), groups)
+        self._rollouts.append(rollout_table(groups), _keys(groups))
         if self._seen is not None:
             for group in groups:
                 for rollout in group.rollouts:
@@ -163,7 +152,7 @@ class RolloutStore:
     def append_grades(self, groups: Sequence[GradedGroup]) -> None:
         """Store the grades of groups whose rollouts are stored already."""
         if groups:
-            self._write(self._grades, grade_table(groups), groups)
+            self._grades.append(grade_table(groups), _keys(groups))
 
     def groups(
         self, prompts: Sequence[Prompt], num_samples: int | None = None
@@ -182,7 +171,7 @@ class RolloutStore:
         within = -1 if num_samples is None else _first(num_samples)
         stored = self._samples()
         parts: dict[str, dict[int, Rollout]] = {}
-        for _, table in self._tables(self._rollouts, ROLLOUT_SCHEMA):
+        for table in self._rollouts.tables():
             for part in groups_of(table, wanted):
                 if part.prompt.id not in wanted:
                     continue
@@ -205,7 +194,7 @@ class RolloutStore:
         is left out, as in `groups`; a rollout that lies in two shards comes twice.
         """
         wanted = frozenset(prompt_ids)
-        for path in sorted(self._rollouts.glob("*.parquet")):
+        for path in sorted(self._rollouts.path.glob("*.parquet")):
             try:
                 yield from first_tokens(path, wanted, depth)
             except (OSError, ValueError) as error:
@@ -222,7 +211,7 @@ class RolloutStore:
             success_threshold: Correct from this reward on; from 1 on where it is ``None``.
             num_samples: Only the first so many of each prompt; ``None`` for all.
         """
-        tables = [table for _, table in self._tables(self._grades, GRADE_SCHEMA)]
+        tables = list(self._grades.tables())
         if not tables:
             return {}
         names = ("prompt_id", "answer", "sample_index", "reward")
@@ -253,7 +242,7 @@ class RolloutStore:
     ) -> Iterator[GradedGroup]:
         """Read those of `groups` that have a grade for every rollout."""
         grades: dict[str, dict[int, Grade]] = {}
-        for _, table in self._tables(self._grades, GRADE_SCHEMA):
+        for table in self._grades.tables():
             for prompt_id, found in grades_of(table).items():
                 grades.setdefault(prompt_id, {}).update(found)
         for group in self.groups(prompts, num_samples):
@@ -267,118 +256,14 @@ class RolloutStore:
 
     def compact(self) -> None:
         """Merge the shards of single appends into one."""
-        for folder, schema in ((self._rollouts, ROLLOUT_SCHEMA), (self._grades, GRADE_SCHEMA)):
-            self._merge(folder, schema)
-
-    def _write(
-        self, folder: Path, table: pa.Table, groups: Sequence[RolloutGroup | GradedGroup]
-    ) -> None:
-        keys = [f"{g.prompt.id} {[rollout.sample_index for rollout in g.rollouts]}" for g in groups]
-        write_shard(folder / f"{LOOSE}{_name(keys)}.parquet", table)
-        if sum(1 for _ in folder.glob(f"{LOOSE}*.parquet")) > MAX_LOOSE_SHARDS:
-            self._merge(folder, table.schema)
-
-    def _merge(self, folder: Path, schema: pa.Schema) -> None:
-        """Write the merged shard first: a kill in between leaves copies, never a hole."""
-        loose = list(self._tables(folder, schema, pattern=f"{LOOSE}*.parquet"))
-        if len(loose) < 2:
-            return
-        name = _name([path.name for path, _ in loose])
-        write_shard(
-            folder / f"{MERGED}{name}.parquet", pa.concat_tables([table for _, table in loose])
-        )
-        for path, _ in loose:
-            path.unlink(missing_ok=True)
-
-    def _tables(
-        self, folder: Path, schema: pa.Schema, pattern: str = "*.parquet"
-    ) -> Iterator[tuple[Path, pa.Table]]:
-        for path in sorted(folder.glob(pattern)):
-            try:
-                table = read_shard(path, schema)
-            except (OSError, ValueError) as error:
-                if path.name not in self.damaged:
-                    self.damaged.append(path.name)
-                    logger.warning("%s is damaged and its groups are lost: %s", path, error)
-                continue
-            yield path, table
+        for folder in (self._rollouts, self._grades):
+            folder.compact()
 
 
-class RolloutWriter:
-    """Appends groups one by one, in shards of what came within ``flush_s`` seconds.
-
-    A single append costs two synced files, too much for a group of a few milliseconds. Leaving
-    the ``with`` block stores the rest, also on Ctrl-C; a kill loses at most ``flush_s`` seconds.
-    """
-
-    def __init__(self, store: RolloutStore, flush_s: float = 1.0) -> None:
-        self._store = store
-        self._flush_s = flush_s
-        self._waiting: list[RolloutGroup | GradedGroup] = []
-        self._flushed_at = time.monotonic()
-
-    def __enter__(self) -> Self:
-        """Start waiting for groups."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Store what waits, whatever ended the block."""
-        self.flush()
-
-    def add(self, group: RolloutGroup | GradedGroup) -> None:
-        """Take a complete group."""
-        self._waiting.append(group)
-        if time.monotonic() - self._flushed_at >= self._flush_s:
-            self.flush()
-
-    def flush(self) -> None:
-        """Store what waits."""
-        waiting, self._waiting = self._waiting, []
-        self._store.append(waiting)
-        self._flushed_at = time.monotonic()
+def _keys(groups: Sequence[RolloutGroup | GradedGroup]) -> list[str]:
+    return [f"{g.prompt.id} {[rollout.sample_index for rollout in g.rollouts]}" for g in groups]
 
 
 def _first(count: int) -> int:
     """Bits of the samples below ``count``."""
     return (1 << count) - 1
-
-
-def _name(parts: Sequence[str]) -> str:
-    """A name from the content's keys: the same groups written twice replace each other."""
-    return text_digest("\n".join(parts))[:24]
-
-
-def _read_manifest(path: Path) -> dict[str, str]:
-    if not path.exists():
-        return {}
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        version, identity = manifest["schema_version"], dict(manifest["identity"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise RolloutStoreError(f"{path} is damaged: {error}") from error
-    if version != SCHEMA_VERSION:
-        raise RolloutStoreError(f"{path} has schema version {version}, {SCHEMA_VERSION} is needed")
-    return {str(name): str(value) for name, value in identity.items()}
-
-
-def _write_manifest(path: Path, identity: Mapping[str, str]) -> None:
-    manifest = {"schema_version": SCHEMA_VERSION, "identity": dict(identity)}
-    write_text_atomically(path, json.dumps(manifest, indent=2, sort_keys=True) + "\n")
-
-
-def _refuse_difference(folder: Path, known: Mapping[str, str], identity: Mapping[str, str]) -> None:
-    names = sorted(
-        name for name in known.keys() | identity.keys() if known.get(name) != identity.get(name)
-    )
-    if names:
-        shown = "; ".join(
-            f"{name}: stored {known.get(name)}, wanted {identity.get(name)}" for name in names
-        )
-        raise RolloutStoreError(
-            f"{folder} holds rollouts of other inputs ({shown}); choose another folder"
-        )

@@ -8,7 +8,8 @@ from mlflow_rlrisk.checkpoint import Checkpoint
 from mlflow_rlrisk.config import AssessmentConfig
 from mlflow_rlrisk.errors import SamplerError
 from mlflow_rlrisk.records import Prompt, RolloutGroup
-from mlflow_rlrisk.rollouts.store import MANIFEST, RolloutStore
+from mlflow_rlrisk.rollouts.manifest import MANIFEST
+from mlflow_rlrisk.rollouts.store import RolloutStore
 from mlflow_rlrisk.samplers import OnTokens, refuse_options
 from mlflow_rlrisk.samplers.rollout_dump import RolloutDump
 

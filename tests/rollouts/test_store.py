@@ -20,7 +20,9 @@ from mlflow_rlrisk.records import (
     Rollout,
     RolloutGroup,
 )
-from mlflow_rlrisk.rollouts.store import MAX_LOOSE_SHARDS, RolloutStore, RolloutWriter
+from mlflow_rlrisk.rollouts.shard_folder import MAX_LOOSE_SHARDS
+from mlflow_rlrisk.rollouts.store import RolloutStore
+from mlflow_rlrisk.rollouts.writer import RolloutWriter
 
 IDENTITY = {"checkpoint": "c1", "prompts": "p1", "sampling": "s1"}
 
