@@ -19,6 +19,7 @@ from mlflow_rlrisk.gate.promotion_policy import Bar, PromotionRule, Target
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
 
 _MARK = re.compile("rlrisk-selftest-[0-9a-f]{8}")
 """In the names of scratch models, and an alias that no policy protects by its name."""
@@ -139,6 +140,7 @@ def _alias_moves(
                 yield _refused(
                     f"set alias '{alias}' {how}",
                     partial(client.set_registered_model_alias, name, spelling, version),
+                    or_invalid=spelling != alias,
                 )
 
 
@@ -225,18 +227,29 @@ def _creating(
     return partial(client.create_model_version, name, source, run_id, tags)
 
 
-def _refused(name: str, move: Callable[[], object]) -> Move:
-    answer = _answer(move)
-    passed = answer is not None and PromotionRefusedError.told_in(answer) is not None
-    return Move(name=name, is_allowed=False, passed=passed, message=answer or "it went through")
+def _refused(name: str, move: Callable[[], object], *, or_invalid: bool = False) -> Move:
+    """The gate has to refuse it; ``or_invalid``: or MLflow, as no name (3.18: a line break)."""
+    error = _error(move)
+    if error is None:
+        return Move(name=name, is_allowed=False, passed=False, message="it went through")
+    answer = _words(error)
+    passed = PromotionRefusedError.told_in(answer) is not None
+    passed |= or_invalid and error.error_code == "INVALID_PARAMETER_VALUE"
+    return Move(name=name, is_allowed=False, passed=passed, message=answer)
 
 
 def _allowed(name: str, move: Callable[[], object]) -> Move:
-    answer = _answer(move)
-    return Move(name=name, is_allowed=True, passed=answer is None, message=answer or "")
+    error = _error(move)
+    return Move(
+        name=name, is_allowed=True, passed=error is None, message=_words(error) if error else ""
+    )
 
 
-def _answer(move: Callable[[], object]) -> str | None:
+def _words(error: "MlflowException") -> str:
+    return " ".join(str(error.message).split())
+
+
+def _error(move: Callable[[], object]) -> "MlflowException | None":
     """What the registry said against a move, or ``None``."""
     from mlflow.exceptions import MlflowException
 
@@ -245,5 +258,5 @@ def _answer(move: Callable[[], object]) -> str | None:
             warnings.simplefilter("ignore", FutureWarning)  # stages are on their way out
             move()
     except MlflowException as error:
-        return " ".join(str(error.message).split())
+        return error
     return None

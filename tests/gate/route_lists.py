@@ -3,8 +3,13 @@
 The routes are read from MLflow's own service definition; the tables say which are guarded.
 """
 
+import mlflow
 from mlflow.protos import model_registry_pb2
 from mlflow.protos.databricks_pb2 import rpc
+from packaging.version import Version
+
+TAKES_LINE_BREAKS = Version(mlflow.__version__) < Version("3.18")
+"""Whether ``champion\\n`` is an alias for MLflow; later it is refused before any store is asked."""
 
 SERVICE = model_registry_pb2.DESCRIPTOR.services_by_name["ModelRegistryService"]
 ENDPOINTS = {

@@ -5,8 +5,11 @@ from typing import Any
 
 import mlflow
 import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
 from tests.gate.conftest import RULES, Gated
+from tests.gate.route_lists import TAKES_LINE_BREAKS
 from tests.gate.world import one_object
 
 EVERYWHERE = {"name": "all", "models": ["*"], "aliases": ["rl-ready", "x"]}
@@ -61,8 +64,9 @@ def test_the_selftest_tries_every_move_and_leaves_nothing_behind(gated: Gated, r
     assert {move["name"] for move in told["moves"] if move["is_allowed"]} == set(FREE)
     # What was really tried, by the gate's own log.
     blocked = Counter(each.action.split()[0] for each in gated.entries() if each.outcome == "block")
+    line_breaks = 3 if TAKES_LINE_BREAKS else 0
     assert blocked == {
-        "set_alias": 5 + 1 + 5 + 4 + 1,
+        "set_alias": 4 + 1 + 4 + 3 + 1 + line_breaks,
         "transition_stage": 2,
         "set_tag": 6,
         "create_version": 6 + 1,
@@ -71,6 +75,39 @@ def test_the_selftest_tries_every_move_and_leaves_nothing_behind(gated: Gated, r
         "rename": 1,
     }
     assert left_behind(gated) == []
+
+
+def test_a_name_that_mlflow_itself_refuses_is_a_move_that_nobody_makes(
+    gated: Gated, rlrisk: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse_line_breaks(client: Any, name: str, alias: str, version: str) -> None:
+        if "\n" in alias:  # as MLflow 3.18 does
+            raise MlflowException(f"Invalid alias name: '{alias}'.", INVALID_PARAMETER_VALUE)
+        set_alias(client, name, alias, version)
+
+    set_alias = mlflow.MlflowClient.set_registered_model_alias
+    monkeypatch.setattr(mlflow.MlflowClient, "set_registered_model_alias", refuse_line_breaks)
+    gated.world.write_policy([EVERYWHERE])
+
+    code, out = rlrisk("gate", "selftest", "--json")
+
+    told = {move["name"]: move for move in one_object(out)["moves"]}
+    assert (code, told["set alias 'x' with a line break"]["passed"]) == (0, True)
+
+
+def test_a_protected_alias_that_mlflow_takes_for_no_name_shows_no_gate(
+    gated: Gated, rlrisk: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse_all(client: Any, name: str, alias: str, version: str) -> None:
+        raise MlflowException(f"Invalid alias name: '{alias}'.", INVALID_PARAMETER_VALUE)
+
+    monkeypatch.setattr(mlflow.MlflowClient, "set_registered_model_alias", refuse_all)
+    gated.world.write_policy([EVERYWHERE])
+
+    code, out = rlrisk("gate", "selftest")
+
+    assert code == 1
+    assert "✗ refused: set alias 'x' as it is" in out
 
 
 def test_the_selftest_finds_a_gate_that_is_not_there(gated: Gated, rlrisk: Any) -> None:
