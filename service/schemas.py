@@ -86,6 +86,8 @@ class AssessmentRequest(_Input):
     policy: Name = "default"
     sampling: SamplingRequest = SamplingRequest()
     group_size: Annotated[int, Field(ge=2)] | None = None
+    rl_config: Name | None = None
+    """The RL run as which rollouts are drawn; ``sampling`` and ``group_size`` count more."""
     lookahead: Name | None = None
     """The RL run whose first updates are tried on the rollouts; absent, none are."""
 
@@ -135,6 +137,8 @@ class AssessmentView(BaseModel):
     prompt_set: str
     verifier: str
     policy: str
+    rl_config: str | None = None
+    """The RL run as which rollouts are drawn, where one was asked for."""
     lookahead: str | None = None
     """The RL run whose first updates are tried, where one was asked for."""
     created_at: str
@@ -165,6 +169,7 @@ class AssessmentView(BaseModel):
             | {
                 "state": str(row.state),
                 "pinned": f"models:/{name}/{version}" if name and version else None,
+                "rl_config": row.request.get("rl_config"),
                 "lookahead": row.request.get("lookahead"),
                 "progress": None if row.progress is None else Progress(**row.progress),
                 "trigger": row.request.get("trigger"),

@@ -13,9 +13,11 @@ from mlflow_rlrisk import (
     ConfigError,
     LookaheadConfig,
     PolicyConfig,
+    RLConfig,
     SamplingConfig,
     Settings,
     load_policy,
+    read_rl_config,
 )
 from mlflow_rlrisk.yaml_settings import read_settings
 
@@ -52,6 +54,7 @@ class TriggerSettings(Settings):
     sampling: dict[str, Any] = Field(default_factory=dict)
     """As in the body of ``POST /v1/assessments``."""
     group_size: int | None = None
+    rl_config: Name | None = None
     lookahead: Name | None = None
 
 
@@ -97,6 +100,9 @@ class ServiceSettings(Settings):
     """Name -> policy file; ``default`` exists without one."""
     lookaheads: dict[Name, LookaheadConfig] = Field(default_factory=dict)
     """Name -> the RL run whose first updates are tried on the rollouts."""
+    rl_configs: dict[Name, str] = Field(default_factory=dict)
+    """Name -> file of an RL run's settings, as ``rlrisk assess --rl-config`` takes it: what is
+    sampled as that run does, and tried as its first updates, where a caller names it."""
     model_roots: tuple[str, ...] = ()
     """Folders that callers may name checkpoints of."""
     artifact_roots: tuple[str, ...] = ()
@@ -158,16 +164,28 @@ class ServiceSettings(Settings):
             return PolicyConfig()
         raise ConfigError("policy", name, "no policy of this name is configured")
 
-    def lookahead(self, name: str | None) -> LookaheadConfig | None:
-        """The RL run of that name; ``None`` where none is named.
+    def rl_config(self, name: str) -> RLConfig:
+        """The settings of the RL run of that name.
 
         Raises:
-            ConfigError: There is none of this name.
+            ConfigError: There are none, or their file cannot be used.
+        """
+        if name not in self.rl_configs:
+            raise ConfigError("rl_config", name, "no RL run of this name is configured")
+        return read_rl_config(self.rl_configs[name])
+
+    def lookahead(self, name: str | None) -> LookaheadConfig | None:
+        """The RL run of that name, of `lookaheads` first; ``None`` where none is named.
+
+        Raises:
+            ConfigError: There is none of this name, or its settings lack a rate or a length.
         """
         if name is None:
             return None
         if name in self.lookaheads:
             return self.lookaheads[name]
+        if name in self.rl_configs:
+            return self.rl_config(name).lookahead_config()
         raise ConfigError("lookahead", name, "no RL run of this name is configured")
 
     @property
@@ -197,6 +215,7 @@ def load_settings(path: str | Path) -> ServiceSettings:
             },
             "verifiers": {name: _existing(root, v) for name, v in settings.verifiers.items()},
             "policies": {name: str(root / file) for name, file in settings.policies.items()},
+            "rl_configs": {name: str(root / file) for name, file in settings.rl_configs.items()},
             "webhook_secret_file": settings.webhook_secret_file
             and str(root / settings.webhook_secret_file),
             "readable": tuple(str(root / each) for each in settings.readable),
@@ -210,6 +229,8 @@ def load_settings(path: str | Path) -> ServiceSettings:
     )
     for name in settings.policies:
         settings.policy(name)
+    for name in settings.rl_configs:
+        settings.rl_config(name)
     return settings
 
 

@@ -33,7 +33,11 @@ def job_row(row: Assessment) -> dict[str, Any]:
         "trigger": f"trigger {view.trigger.name}: {view.trigger.cause} ({view.trigger.by})"
         if view.trigger
         else "",
-        "lookahead": f"lookahead {view.lookahead}" if view.lookahead else "",
+        "runs": ", ".join(
+            f"{what} {run}"
+            for what, run in (("as", view.rl_config), ("lookahead", view.lookahead))
+            if run
+        ),
     }
 
 

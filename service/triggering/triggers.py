@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 FOREVER_S = 1e10
 """A version is never assessed again because it was long ago."""
 PROMPT_TAG = "mlflow.prompt.is_prompt"
-_AS_ASKED = {"prompt_set", "verifier", "policy", "group_size", "lookahead"}
+_AS_ASKED = {"prompt_set", "verifier", "policy", "group_size", "rl_config", "lookahead"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
