@@ -24,7 +24,7 @@ COMMANDS = {
     "mismatch": "mismatch:mismatch",
     "lookahead": "lookahead:lookahead",
     "monitor": "monitor:monitor",
-    "outcome": "monitor:outcome",
+    "outcome": "outcome:outcome",
     "calibrate": "calibrate:calibrate",
     "judge": "judge:judge",
     "audit-verifier": "audit_verifier:audit_verifier",

@@ -8,12 +8,13 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import combinations
 from typing import Any
 
 from mlflow_rlrisk.errors import ComparabilityError
 from mlflow_rlrisk.metrics.catalogue import PREFIX, pass_at_k_name
 from mlflow_rlrisk.report_record import TEMPLATED, Metric, RiskLevel, RiskReport
-from mlflow_rlrisk.statistics.ranks import TIE_DIGITS
+from mlflow_rlrisk.statistics.ranks import evened
 
 PASS_AT_1 = pass_at_k_name(1)
 HELDOUT = PREFIX + "heldout_nll"
@@ -213,31 +214,29 @@ def rank(reports: Sequence[RiskReport]) -> Comparison:
     if not reports:
         raise ComparabilityError("there is no report to compare")
     check_comparable(reports)
-    by_risk = sorted(reports, key=_risk)
-    risks = [_risk(report) for report in reports]
-    passes = [_pass_at_1(report) for report in reports]
-    best = max(by_risk, key=_pass_at_1).provenance.model_reference  # of several the safest
+    levels = [_RISK_ORDER[report.risk_level] for report in reports]
+    risks = list(zip(levels, evened([_index(each) for each in reports]).tolist(), strict=True))
+    passes = evened([_pass_at_1(report) for report in reports]).tolist()
+    by_risk = sorted(range(len(reports)), key=lambda place: risks[place])
+    names = [report.provenance.model_reference for report in reports]
+    best = names[max(by_risk, key=lambda place: passes[place])]  # of several the safest
     entries = tuple(
         RankedReport(
-            model=report.provenance.model_reference,
-            risk_level=report.risk_level,
-            risk_index=report.metrics.get("rlrisk/risk_index"),
-            pass_at_1=report.metrics.get(PASS_AT_1),
-            risk_rank=1 + sum(other < _risk(report) for other in risks),
-            pass_at_1_rank=1 + sum(other > _pass_at_1(report) for other in passes),
-            metrics=report.metrics,
+            model=names[place],
+            risk_level=reports[place].risk_level,
+            risk_index=reports[place].metrics.get("rlrisk/risk_index"),
+            pass_at_1=reports[place].metrics.get(PASS_AT_1),
+            risk_rank=1 + sum(other < risks[place] for other in risks),
+            pass_at_1_rank=1 + sum(other > passes[place] for other in passes),
+            metrics=reports[place].metrics,
         )
-        for report in by_risk
+        for place in by_risk
     )
-    known = [report for report in by_risk if report.risk_level is not RiskLevel.UNKNOWN]
+    known = [p for p in by_risk if reports[p].risk_level is not RiskLevel.UNKNOWN]
     disagreements = tuple(
-        Disagreement(
-            higher_pass_at_1=riskier.provenance.model_reference,
-            lower_risk=safer.provenance.model_reference,
-        )
-        for place, safer in enumerate(known)
-        for riskier in known[place + 1 :]
-        if _risk(safer) < _risk(riskier) and _pass_at_1(safer) < _pass_at_1(riskier)
+        Disagreement(higher_pass_at_1=names[riskier], lower_risk=names[safer])
+        for safer, riskier in combinations(known, 2)
+        if risks[safer] < risks[riskier] and passes[safer] < passes[riskier]
     )
     return Comparison(
         entries=entries,
@@ -246,11 +245,10 @@ def rank(reports: Sequence[RiskReport]) -> Comparison:
     )
 
 
-def _risk(report: RiskReport) -> tuple[int, float]:
-    index = report.risk_index
-    return _RISK_ORDER[report.risk_level], math.inf if index is None else round(index, TIE_DIGITS)
+def _index(report: RiskReport) -> float:
+    return math.inf if report.risk_index is None else report.risk_index
 
 
 def _pass_at_1(report: RiskReport) -> float:
     metric = report.metrics.get(PASS_AT_1)
-    return -math.inf if metric is None else round(metric.value, TIE_DIGITS)
+    return -math.inf if metric is None else metric.value

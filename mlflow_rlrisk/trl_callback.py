@@ -154,7 +154,7 @@ class RLRiskCallback(TrainerCallback):
         if judgement.outcome is None:
             logger.warning("rlrisk: %s: %s", self.model, no_outcome(judgement))
             return
-        from mlflow_rlrisk.sinks.monitor_run import record_outcome
+        from mlflow_rlrisk.sinks.version_outcome import record_outcome
 
         record_outcome(self.model, judgement.outcome, run=self._run_id or judgement.identity)
 

@@ -58,7 +58,7 @@ def compare(
     from mlflow_rlrisk.lineage_evidence import with_heldout_rises
     from mlflow_rlrisk.model_reference import named_as, parent_of
     from mlflow_rlrisk.sinks.lineage_page import render_lineage
-    from mlflow_rlrisk.sinks.monitor_run import recorded_finals
+    from mlflow_rlrisk.sinks.version_outcome import recorded_finals
 
     refuse_rounds("compare", settings)
     references = _references(models, base)

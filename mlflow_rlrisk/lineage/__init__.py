@@ -9,8 +9,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from mlflow_rlrisk.comparison import rank
 from mlflow_rlrisk.errors import ComparabilityError, ConfigError
 from mlflow_rlrisk.lineage.choice import (
@@ -42,7 +40,6 @@ from mlflow_rlrisk.lineage.table import (
     build_table,
 )
 from mlflow_rlrisk.statistics.bootstrap import PromptBootstrap
-from mlflow_rlrisk.statistics.ranks import TIE_DIGITS
 
 __all__ = [
     "AnswerModes",
@@ -158,8 +155,7 @@ def _ranks(table: LineageTable) -> dict[str, tuple[int, ...]]:
     for name, measure in table.measures.items():
         if name == LENGTH:
             continue
-        values = np.round(measure.values, TIE_DIGITS)
-        goodness = -values if name in (HELDOUT, TRAIN) else values
+        goodness = -measure.evened if name in (HELDOUT, TRAIN) else measure.evened
         found[name] = tuple(int(1 + (goodness > own).sum()) for own in goodness)
     return found
 
@@ -183,7 +179,7 @@ def _beside(
 ) -> tuple[LineageMember, list[LineageMember], PromptBootstrap]:
     """What all are held against (the base, else the member that solves most), and the others."""
     deep = table.measures.get(table.coverage_name)
-    place = 0 if base is not None or deep is None else int(deep.values.argmax())
+    place = 0 if base is not None or deep is None else int(deep.evened.argmax())
     others = [member for position, member in enumerate(table.members) if position != place]
     bootstrap = PromptBootstrap(table.num_prompts, num_resamples, seed)
     return table.members[place], others, bootstrap

@@ -228,7 +228,7 @@ def _named(table: LineageTable, name: str, step: str) -> str:
     found = table.measures.get(measure)
     if found is None:
         return step
-    place = int((sign * found.values).argmax())
+    place = int((sign * found.evened).argmax())
     label = "held-out loss" if measure == HELDOUT else measure.removeprefix(PREFIX)
     own = float(found.values[table.names.index(name)])
     return (

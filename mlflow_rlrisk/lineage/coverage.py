@@ -20,6 +20,7 @@ from mlflow_rlrisk.statistics.bootstrap import PromptBootstrap
 from mlflow_rlrisk.statistics.counts import IntVector
 from mlflow_rlrisk.statistics.multiple import fisher_p_values, holm_adjusted
 from mlflow_rlrisk.statistics.passk import pass_at_k
+from mlflow_rlrisk.statistics.ranks import evened
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +39,7 @@ class CoverageChange:
             resolved.
         lost_prompts: Prompts whose solve rate fell, after Holm over all prompts (Fisher's exact
             test), the largest fall first.
-        gained_prompts: Prompts whose solve rate rose.
+        gained_prompts: Prompts whose solve rate rose, the largest rise first.
     """
 
     reference: str
@@ -180,9 +181,9 @@ def _changed_prompts(
     alpha: float,
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     ids = sorted(each.prompt_id for each in reference.statistics)
-    change = after[0] / after[1] - before[0] / before[1]
+    change = evened(after[0] / after[1] - before[0] / before[1])
     is_changed = holm_adjusted(fisher_p_values(*before, *after)) <= alpha
-    order = np.argsort(change, kind="stable")
-    lost = tuple(ids[i] for i in order if is_changed[i] and change[i] < 0.0)
-    gained = tuple(ids[i] for i in order[::-1] if is_changed[i] and change[i] > 0.0)
+    falling, rising = np.argsort(change, kind="stable"), np.argsort(-change, kind="stable")
+    lost = tuple(ids[i] for i in falling if is_changed[i] and change[i] < 0.0)
+    gained = tuple(ids[i] for i in rising if is_changed[i] and change[i] > 0.0)
     return lost, gained

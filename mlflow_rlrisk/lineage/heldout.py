@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from mlflow_rlrisk.lineage.measures import Estimate, Measure
 from mlflow_rlrisk.lineage.table import HELDOUT, TRAIN, LineageTable
 from mlflow_rlrisk.statistics.bootstrap import interval
+from mlflow_rlrisk.statistics.ranks import ROUNDING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +42,7 @@ def heldout_losses(table: LineageTable, confidence: float = 0.95) -> tuple[Heldo
     measure = table.measures.get(HELDOUT)
     if measure is None:
         return ()
-    least = int(measure.values.argmin())
+    least = int(measure.evened.argmin())
     trained = table.measures.get(TRAIN)
     found = []
     for place, name in enumerate(table.names):
@@ -57,7 +58,7 @@ def heldout_losses(table: LineageTable, confidence: float = 0.95) -> tuple[Heldo
                 loss=measure.estimate(place, confidence),
                 above_least=above,
                 relative=None if rise is None else _less_one(rise),
-                is_above=above.ci_low > 0.0,
+                is_above=above.ci_low > ROUNDING,
                 train_loss=train,
                 overfit_gap=gap,
             )

@@ -14,6 +14,7 @@ from scipy.special import stdtr, stdtrit
 from mlflow_rlrisk.statistics.bootstrap import interval, intervals, jackknife_means
 from mlflow_rlrisk.statistics.confidence import confidence_draws
 from mlflow_rlrisk.statistics.intervals import constant_interval
+from mlflow_rlrisk.statistics.ranks import evened
 
 FloatArray = npt.NDArray[np.float64]
 Bounds = tuple[float, float]
@@ -127,6 +128,11 @@ class Measure:
     draws: FloatArray
     left_out: FloatArray
     bounds: Bounds | None = None
+
+    @property
+    def evened(self) -> FloatArray:
+        """Values to order members by, shape ``[C]``: what rounding puts ahead is not ahead."""
+        return evened(self.values)
 
     def of(self, places: list[int]) -> "Measure":
         """The measure of these members alone, in this order."""

@@ -10,12 +10,11 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import numpy.typing as npt
 
 from mlflow_rlrisk.errors import StatisticsError
 from mlflow_rlrisk.statistics.ranks import (
-    TIE_DIGITS,
+    evened,
     exact_permutation_p,
     kendall_tau_b,
     pair_counts,
@@ -83,8 +82,8 @@ def rank_evidence(
     Raises:
         StatisticsError: Shapes differ, a value is not finite, or there are fewer than two.
     """
-    before = np.round(np.asarray(values, dtype=float), TIE_DIGITS)
-    after = np.asarray(outcomes, dtype=float)
+    before = evened(values)
+    after = evened(outcomes)
     counts = pair_counts(before, after)
     smallest = min(1.0, 2.0 / math.factorial(min(before.size, 20)))
     pooled = _defined(lambda: spearman(before, after))

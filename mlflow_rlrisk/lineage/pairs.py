@@ -17,7 +17,7 @@ import numpy as np
 from mlflow_rlrisk.lineage.measures import FloatArray, Measure, blocks_of, estimate
 from mlflow_rlrisk.lineage.table import PASS_AT_1, LineageTable
 from mlflow_rlrisk.statistics.multiple import holm_adjusted
-from mlflow_rlrisk.statistics.ranks import are_opposite
+from mlflow_rlrisk.statistics.ranks import ROUNDING, are_opposite
 
 
 class PairOrder(StrEnum):
@@ -113,9 +113,9 @@ def compare_orders(
     if base is None or not found:
         return (), ()
     adjusted = _adjusted([base, *found])
-    names = table.names
+    names, rates = table.names, base.evened
     ordered = [
-        (left, right) if base.values[left] >= base.values[right] else (right, left)
+        (left, right) if rates[left] >= rates[right] else (right, left)
         for left, right in combinations(range(len(names)), 2)
     ]
     by_pass = _differences(base, ordered, adjusted, confidence)
@@ -204,8 +204,9 @@ def _agreement(
     counted = Counter(pair.order for pair in pairs if pair.measure == measure.name)
     ratio = low = high = None
     if measure.name.startswith(PASS_AT_1.removesuffix("1")):  # the same unit: shares of prompts
-        below = [side.std(axis=-1) for side in (base.values, base.draws, base.left_out)]
-        if all((side > 0.0).all() for side in below):
+        sides = (base.values, base.draws, base.left_out)
+        if all((np.ptp(side, axis=-1) > ROUNDING).all() for side in sides):
+            below = (side.std(axis=-1) for side in sides)
             above = (
                 side.std(axis=-1) for side in (measure.values, measure.draws, measure.left_out)
             )

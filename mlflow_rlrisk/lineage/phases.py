@@ -7,7 +7,7 @@ maximum within readapt (lightweight SFT, AESL) against the minimum of the valida
 or slightly past it (arXiv:2512.11470), so the interval between both marks is what is given.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -22,6 +22,7 @@ from mlflow_rlrisk.lineage.table import (
     TRAIN,
     LineageTable,
 )
+from mlflow_rlrisk.statistics.ranks import evened
 
 MINIMUM_SERIES = 4
 """Checkpoints, the base included, below which phases are not told."""
@@ -120,32 +121,14 @@ def label_phases(table: LineageTable) -> PhaseReport:
         return no_phases(f"{len(table.members)} checkpoints: phases need at least {MINIMUM_SERIES}")
     if base is None:
         return no_phases(f"pass@1 is undefined: {table.undefined.get(PASS_AT_1)}")
-    loss, train = table.measures.get(HELDOUT), table.measures.get(TRAIN)
-    diversity = [
-        table.measures[name]
-        for name in (ENTROPY, DISTINCT, table.coverage_name)
-        if name in table.measures and name != PASS_AT_1
-    ]
-    point = _Scene(
-        base.values,
-        base.margins(ALPHA),
-        [(measure.values, measure.margins(ALPHA)) for measure in diversity],
-        None if loss is None else (loss.values, loss.margins(ALPHA)),
-        None if train is None else (train.values, train.margins(ALPHA)),
-    )
+    used = {name: table.measures[name] for name in _read_of(table) if name in table.measures}
+    margins = {name: measure.margins(ALPHA) for name, measure in used.items()}
+    draws = {name: evened(measure.draws) for name, measure in used.items()}
+    point = _Scene({name: measure.evened for name, measure in used.items()}, margins)
     found = _labels(point)
     agreeing = np.zeros(len(found))
     for row in range(base.draws.shape[0]):
-        replicate = _Scene(
-            base.draws[row],
-            point.pass_margin,
-            [
-                (m.draws[row], margin)
-                for m, (_, margin) in zip(diversity, point.diversity, strict=True)
-            ],
-            None if loss is None or point.loss is None else (loss.draws[row], point.loss[1]),
-            None if train is None or point.train is None else (train.draws[row], point.train[1]),
-        )
+        replicate = _Scene({name: drawn[row] for name, drawn in draws.items()}, margins)
         agreeing += [a == b for a, b in zip(_labels(replicate), found, strict=True)]
     shares = agreeing / base.draws.shape[0]
     labels = tuple(
@@ -160,22 +143,30 @@ def label_phases(table: LineageTable) -> PhaseReport:
     return _report(table, labels)
 
 
+def _read_of(table: LineageTable) -> tuple[str, ...]:
+    return PASS_AT_1, ENTROPY, DISTINCT, table.coverage_name, HELDOUT, TRAIN
+
+
 @dataclass(frozen=True, slots=True)
 class _Scene:
-    """Values of one resample with the margins that resolve paired differences."""
+    """Values of one resample, by measure, with the margins that resolve paired differences."""
 
-    pass_at_1: FloatArray
-    pass_margin: FloatArray
-    diversity: Sequence[tuple[FloatArray, FloatArray]]
-    loss: tuple[FloatArray, FloatArray] | None
-    train: tuple[FloatArray, FloatArray] | None
+    values: Mapping[str, FloatArray]
+    margins: Mapping[str, FloatArray]
+
+    def is_above(self, name: str, left: int, right: int) -> bool:
+        values = self.values[name]
+        return bool(values[left] - values[right] > self.margins[name][left, right])
+
+    @property
+    def diversity(self) -> list[str]:
+        return [name for name in self.values if name not in (PASS_AT_1, HELDOUT, TRAIN)]
 
 
 def _labels(scene: _Scene) -> list[Phase]:
     phases = [Phase.BASE]
-    rates, margin = scene.pass_at_1, scene.pass_margin
-    for place in range(1, rates.size):
-        rises = _is_above(rates, margin, place, place - 1)
+    for place in range(1, scene.values[PASS_AT_1].size):
+        rises = scene.is_above(PASS_AT_1, place, place - 1)
         # A series leaves overfit by gaining diversity back, not by a higher pass@1 alone.
         may_be = not rises or phases[-1] is Phase.OVERFIT
         learns_by_heart = may_be and _has_lost_diversity(scene, place)
@@ -183,37 +174,31 @@ def _labels(scene: _Scene) -> list[Phase]:
             phases.append(Phase.OVERFIT)
         elif rises:
             phases.append(Phase.READAPT)
-        elif _is_above(rates, margin, 0, place):
+        elif scene.is_above(PASS_AT_1, 0, place):
             phases.append(Phase.SHIFT)
         else:
             phases.append(Phase.UNCLEAR)
     return phases
 
 
-def _is_above(values: FloatArray, margin: FloatArray, left: int, right: int) -> bool:
-    return bool(values[left] - values[right] > margin[left, right])
-
-
 def _has_lost_diversity(scene: _Scene, place: int) -> bool:
     """Below the largest value that an earlier checkpoint after the base had."""
-    for values, margin in scene.diversity:
-        earlier = values[1:place]
-        if earlier.size and _is_above(values, margin, 1 + int(earlier.argmax()), place):
-            return True
-    return False
+    return place > 1 and any(
+        scene.is_above(name, 1 + int(scene.values[name][1:place].argmax()), place)
+        for name in scene.diversity
+    )
 
 
 def _still_learns(scene: _Scene, place: int) -> bool:
     """The training loss falls against the checkpoint before; not asked where it is unknown."""
-    return scene.train is None or _is_above(*scene.train, place - 1, place)
+    return TRAIN not in scene.values or scene.is_above(TRAIN, place - 1, place)
 
 
 def _is_loss_above(scene: _Scene, place: int) -> bool:
     """Above the smallest held-out loss that an earlier checkpoint had."""
-    if scene.loss is None or place == 0:
+    if HELDOUT not in scene.values or place == 0:
         return False
-    values, margin = scene.loss
-    return _is_above(values, margin, place, int(values[:place].argmin()))
+    return scene.is_above(HELDOUT, place, int(scene.values[HELDOUT][:place].argmin()))
 
 
 def _reason(phase: Phase, *, is_above: bool) -> str:
@@ -224,7 +209,7 @@ def _reason(phase: Phase, *, is_above: bool) -> str:
 
 def _report(table: LineageTable, labels: tuple[PhaseLabel, ...]) -> PhaseReport:
     peak, loss = _diversity_peak(table), table.measures.get(HELDOUT)
-    least = None if loss is None else int(loss.values.argmin())
+    least = None if loss is None else int(loss.evened.argmin())
     ends = [place for place in (peak, least) if place is not None]
     names = table.names
     return PhaseReport(
@@ -237,7 +222,7 @@ def _report(table: LineageTable, labels: tuple[PhaseLabel, ...]) -> PhaseReport:
 
 
 def _diversity_peak(table: LineageTable) -> int | None:
-    measures = [table.measures[n].values[1:] for n in (ENTROPY, DISTINCT) if n in table.measures]
+    measures = [table.measures[n].evened[1:] for n in (ENTROPY, DISTINCT) if n in table.measures]
     if not measures:
         return None
     return 1 + max(range(measures[0].size), key=lambda place: tuple(m[place] for m in measures))

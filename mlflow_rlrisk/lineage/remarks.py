@@ -14,6 +14,7 @@ from mlflow_rlrisk.lineage.measures import Measure
 from mlflow_rlrisk.lineage.scaling import Rescaling
 from mlflow_rlrisk.lineage.table import ENTROPY, PASS_AT_1, LineageTable
 from mlflow_rlrisk.statistics.multiple import holm_adjusted
+from mlflow_rlrisk.statistics.ranks import ROUNDING
 
 NEGLIGIBLE = 0.02
 """Loss in deep pass@k, as a share of the prompts, below which a version solves as much: ours."""
@@ -49,7 +50,7 @@ def entropy_remarks(
         return tuple(remarks)
     others = [place for place, name in enumerate(table.names) if name not in copies]
     scene = _Scene(
-        table, deep, entropy, best=max(others, key=lambda p: deep.values[p]), alpha=alpha
+        table, deep, entropy, best=max(others, key=lambda p: deep.evened[p]), alpha=alpha
     )
     origins = {place: _origin(scene, base, place) for place in others}
     remarks += scene.noisy(origins, is_origin_known=True)
@@ -150,10 +151,10 @@ class _Scene:
     def solves_as_much(self, place: int, reference: int) -> bool:
         """True where the loss in deep pass@k stays within `NEGLIGIBLE`."""
         loss = self.deep.draws[:, reference] - self.deep.draws[:, place]
-        return bool(np.quantile(loss, 1.0 - self.alpha) <= NEGLIGIBLE)
+        return bool(np.quantile(loss, 1.0 - self.alpha) <= NEGLIGIBLE + ROUNDING)
 
     def _is_lower(self, place: int, reference: int) -> bool:
-        return bool(self.entropy.values[place] < self.entropy.values[reference])
+        return bool(self.entropy.evened[place] < self.entropy.evened[reference])
 
     def _figures(self, place: int, reference: int) -> str:
         entropy, deep = self.entropy.values, self.deep.values
@@ -175,5 +176,5 @@ def _origin(scene: _Scene, base: str | None, place: int) -> int | None:
 def _most_entropic(scene: _Scene, place: int, others: Sequence[int]) -> int | None:
     """Of the versions that solve as much as the best, the one that explores most."""
     able = [other for other in others if scene.solves_as_much(other, scene.best)]
-    most = max(able, key=lambda other: float(scene.entropy.values[other]), default=place)
+    most = max(able, key=lambda other: float(scene.entropy.evened[other]), default=place)
     return None if most == place else most

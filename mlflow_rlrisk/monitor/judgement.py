@@ -9,9 +9,10 @@ from mlflow_rlrisk.monitor.advice import Advice, advise
 from mlflow_rlrisk.monitor.alarms import Alarm, Severity
 from mlflow_rlrisk.monitor.divergence import divergence
 from mlflow_rlrisk.monitor.history import History
+from mlflow_rlrisk.monitor.missing import Missing, missing_inputs
 from mlflow_rlrisk.monitor.outcome import RunOutcome, run_outcome
 from mlflow_rlrisk.monitor.policy import MonitorPolicy
-from mlflow_rlrisk.monitor.status import Missing, RuleStatus, missing_inputs, rule_states
+from mlflow_rlrisk.monitor.status import RuleStatus, rule_states
 from mlflow_rlrisk.monitor.tracks import DEFAULT_GROUP_SIZE, RANGES, Track, Tracks
 from mlflow_rlrisk.statistics.dynamics import EntropyLaw, fit_entropy_law
 from mlflow_rlrisk.statistics.groups import critical_success

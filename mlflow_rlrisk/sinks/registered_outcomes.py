@@ -25,7 +25,8 @@ from mlflow_rlrisk.model_reference import (
 from mlflow_rlrisk.monitor.outcome import is_same_run, recorded_outcomes
 from mlflow_rlrisk.risk.components import reading_of
 from mlflow_rlrisk.sinks.mlflow_store import mlflow_errors
-from mlflow_rlrisk.sinks.monitor_run import OUTCOME_TAG, report_of
+from mlflow_rlrisk.sinks.version_outcome import OUTCOME_TAG
+from mlflow_rlrisk.sinks.version_report import report_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -19,13 +19,10 @@ from mlflow_rlrisk.statistics.counts import FloatVector, IntVector, finite_vecto
 MAX_PERMUTATIONS = 400_000
 """Exact p-values enumerate up to this many orders (9! is below it)."""
 
-TIE_DIGITS = 12
-"""Figures that are equal to so many decimal places tie: means of one total, taken in another order
-of the prompts, differ by rounding."""
+ROUNDING = 1e-12
+"""Figures this close are one value that was rounded differently."""
 
 _BLOCK = 1 << 14
-_ROUNDING = 1e-12
-"""Correlations of two orders this close are one value that was rounded differently."""
 _NO_PRODUCT = 1e-14
 """Product of two differences of which one is rounding alone."""
 _SMALLEST = float(np.finfo(np.float64).tiny)
@@ -72,6 +69,26 @@ def pair_counts(x: npt.ArrayLike, y: npt.ArrayLike) -> PairCounts:
     upper = np.triu_indices(first.size, 1)
     order = (_pair_signs(first) * _pair_signs(second))[upper]
     return PairCounts(int((order > 0).sum()), int((order < 0).sum()), int((order == 0).sum()))
+
+
+def evened(values: npt.ArrayLike) -> FloatVector:
+    """Figures with those of a row made equal that differ by rounding alone, shape ``[..., C]``.
+
+    Means of one total, taken in another order of the prompts, differ by rounding. Rounded to
+    decimal places they may still: shares of 4096 prompts with 10 rollouts lie half way between two.
+
+    >>> evened([0.1 + 0.2, 0.5, 0.3])
+    array([0.3, 0.5, 0.3])
+    """
+    given = np.asarray(values, dtype=float)
+    order = np.argsort(given, axis=-1)
+    ascending = np.take_along_axis(given, order, -1)
+    with np.errstate(invalid="ignore"):  # two infinities are equal
+        is_new = np.diff(ascending, axis=-1, prepend=-np.inf) > ROUNDING
+    least = np.maximum.accumulate(np.where(is_new, ascending, -np.inf), axis=-1)
+    found = np.empty_like(given)
+    np.put_along_axis(found, order, least, -1)
+    return found
 
 
 def are_opposite(one: npt.ArrayLike, other: npt.ArrayLike) -> npt.NDArray[np.bool_]:
@@ -132,7 +149,7 @@ def partial_spearman(x: npt.ArrayLike, y: npt.ArrayLike, given: npt.ArrayLike) -
     """
     direct, left, right = spearman(x, y), spearman(x, given), spearman(y, given)
     scale = (1.0 - left**2) * (1.0 - right**2)
-    if scale <= _ROUNDING:
+    if scale <= ROUNDING:
         raise StatisticsError("given: orders a measure perfectly, so nothing is left to correlate")
     return _within_one((direct - left * right) / math.sqrt(scale))
 
@@ -273,7 +290,7 @@ def _permutation_p(
         )
     ranks_x, ranks_y = _unit_ranks("x", first, strata), _unit_ranks("y", second, strata)
     # Family means do not change under permutation within families, so ranks can be permuted.
-    reached = abs(float(ranks_x @ ranks_y)) - _ROUNDING
+    reached = abs(float(ranks_x @ ranks_y)) - ROUNDING
     extreme = 0
     orders = _orders(blocks)
     while chunk := list(islice(orders, _BLOCK)):

@@ -157,7 +157,7 @@ def recorded(
     """A version with a report and an outcome, as ``assess --register`` and ``outcome`` leave it."""
     import mlflow
 
-    from mlflow_rlrisk.sinks.monitor_run import record_outcome
+    from mlflow_rlrisk.sinks.version_outcome import record_outcome
 
     report = report_of(ladder_rung(alpha, beta, 0.3), num_resamples=200)
     made = replace(report.provenance, finished_at="2026-01-01T00:00:00+00:00")
@@ -223,7 +223,7 @@ def test_the_index_of_a_report_can_be_had_from_its_figures_alone() -> None:
 def test_a_tag_that_nobody_of_ours_wrote_is_told_and_never_read(store: str, tmp_path: Path) -> None:
     import mlflow
 
-    from mlflow_rlrisk.sinks.monitor_run import record_outcome, recorded_finals
+    from mlflow_rlrisk.sinks.version_outcome import record_outcome, recorded_finals
 
     client = mlflow.MlflowClient()
     client.create_registered_model("a")
@@ -313,7 +313,7 @@ def test_a_version_named_by_number_and_by_alias_is_one_outcome(store: str, tmp_p
 def test_outcomes_outlive_the_weights_of_their_version(store: str, tmp_path: Path) -> None:
     import mlflow
 
-    from mlflow_rlrisk.sinks.monitor_run import record_outcome, recorded_finals
+    from mlflow_rlrisk.sinks.version_outcome import record_outcome, recorded_finals
 
     client = mlflow.MlflowClient()
     client.create_registered_model("a")

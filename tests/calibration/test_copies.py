@@ -8,8 +8,8 @@ import pytest
 from mlflow_rlrisk.calibration import LeftOut, OutcomeRow
 from mlflow_rlrisk.config import DEFAULT_COMPONENTS
 from mlflow_rlrisk.monitor.outcome import run_outcome
-from mlflow_rlrisk.sinks.monitor_run import record_outcome
 from mlflow_rlrisk.sinks.registered_outcomes import registered_outcomes
+from mlflow_rlrisk.sinks.version_outcome import record_outcome
 from tests.calibration.test_command import GOOD, recorded
 
 pytestmark = pytest.mark.mlflow

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from mlflow_rlrisk.cli import cli
 from mlflow_rlrisk.errors import ComparabilityError, ConfigError, HistoryError
 from mlflow_rlrisk.monitor.outcome import recorded_outcomes
-from mlflow_rlrisk.sinks.monitor_run import recorded_finals
+from mlflow_rlrisk.sinks.version_outcome import recorded_finals
 from tests.monitor.histories import drop_history, pilot_rows
 from tests.sinks.simulated import simulated_report
 

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from mlflow_rlrisk.cli import cli
 from mlflow_rlrisk.monitor import Judgement, LogRow, judge_rows
-from mlflow_rlrisk.sinks.monitor_run import recorded_finals
+from mlflow_rlrisk.sinks.version_outcome import recorded_finals
 
 HEALTHY = {"entropy": 0.4, "reward": 0.75, "grad_norm": 1.0}
 

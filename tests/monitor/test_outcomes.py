@@ -13,8 +13,8 @@ from click.testing import CliRunner
 from mlflow_rlrisk.cli import cli
 from mlflow_rlrisk.errors import SinkError
 from mlflow_rlrisk.monitor.outcome import RunOutcome, recorded_outcomes, run_outcome
-from mlflow_rlrisk.sinks import monitor_run
-from mlflow_rlrisk.sinks.monitor_run import record_outcome
+from mlflow_rlrisk.sinks import version_outcome
+from mlflow_rlrisk.sinks.version_outcome import record_outcome
 from tests.monitor.test_callback import play
 
 pytestmark = pytest.mark.mlflow
@@ -170,7 +170,7 @@ def test_an_outcome_that_is_overwritten_every_time_is_an_error(
         return write(self, name, version, key, json.dumps({"runs": [other]}))
 
     monkeypatch.setattr(MlflowClient, "set_model_version_tag", overwritten)
-    monkeypatch.setattr(monitor_run, "SETTLE_S", 0.0)
+    monkeypatch.setattr(version_outcome, "SETTLE_S", 0.0)
 
     with pytest.raises(SinkError, match="outcome of run mine"):
         record_outcome("models:/sft/1", outcome_of(0.2), run="mine")

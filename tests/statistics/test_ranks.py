@@ -10,6 +10,7 @@ from scipy.stats import fisher_exact, kendalltau, mannwhitneyu, rankdata, spearm
 from mlflow_rlrisk.errors import StatisticsError
 from mlflow_rlrisk.statistics import (
     auroc,
+    evened,
     exact_permutation_p,
     fisher_p_values,
     holm_adjusted,
@@ -201,3 +202,22 @@ def test_a_finite_number_of_draws_never_claims_certainty() -> None:
     assert sign_p_value(-np.ones(999)) == 0.002
     assert sign_p_value(np.zeros(10)) == 1.0
     assert sign_p_value(np.linspace(-1, 1, 1000)) == 1.0
+
+
+@given(st.lists(st.tuples(st.integers(0, 40960), st.sampled_from([-1, 0, 1])), max_size=8))
+def test_evened_shares_are_equal_where_the_counts_behind_them_are(
+    drawn: list[tuple[int, int]],
+) -> None:
+    counts = np.array([count for count, _ in drawn])
+    shares = np.array([count / 40960 + 1e-16 * rounding for count, rounding in drawn])
+
+    found = evened(shares)
+
+    order = np.sign(counts[:, None] - counts[None, :])
+    assert (np.sign(found[:, None] - found[None, :]) == order).all()
+    assert set(found) <= set(shares)
+    assert (evened([shares, -shares])[1] == evened(-shares)).all()
+
+
+def test_evened_figures_may_be_undefined() -> None:
+    assert evened([np.inf, 0.5, np.inf, -np.inf]).tolist() == [np.inf, 0.5, np.inf, -np.inf]
