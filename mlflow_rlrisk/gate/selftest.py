@@ -227,7 +227,7 @@ def _creating(
 
 def _refused(name: str, move: Callable[[], object]) -> Move:
     answer = _answer(move)
-    passed = answer is not None and PromotionRefusedError.told_in(answer) is not None
+    passed = answer is not None and PromotionRefusedError.BEGINNING in answer
     return Move(name=name, is_allowed=False, passed=passed, message=answer or "it went through")
 
 

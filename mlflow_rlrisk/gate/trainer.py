@@ -112,7 +112,7 @@ def _resolved(model_uri: str) -> ModelSource:
     try:
         return resolve_reference(model_uri)
     except ModelReferenceError as error:
-        if refusal := PromotionRefusedError.told_in(str(error)):
+        if refusal := PromotionRefusedError.told_by(error.__cause__):
             raise refusal from error  # the registry itself refuses to hand it out
         raise
 
