@@ -152,6 +152,8 @@ class PromotionRefusedError(RLRiskError, PermissionError):
     """How every sentence of the gate begins."""
     UNDECIDED = "it could not be decided"
     """What it says where it refuses because of a fault; the reason is ``undecided`` then."""
+    BESIDE = "rlrisk"
+    """Key of outcome and reason in MLflow's answer, beside the sentence for people."""
 
     def __init__(self, outcome: str, reason: str, message: str) -> None:
         super().__init__(outcome, reason, message)
@@ -161,15 +163,24 @@ class PromotionRefusedError(RLRiskError, PermissionError):
         return self.message
 
     @classmethod
-    def told_in(cls, text: str) -> "PromotionRefusedError | None":
-        """The refusal of the gate that a message of MLflow tells, if it does."""
+    def told_by(cls, error: BaseException | None) -> "PromotionRefusedError | None":
+        """The refusal of the gate that an error of MLflow tells, if it does.
+
+        The server's answer says outcome and reason; one of an older gate the sentence alone.
+        """
+        text = str(getattr(error, "message", ""))
         start = text.find(cls.BEGINNING)
         if start < 0:
             return None
         sentence = text[start:]
+        answer = getattr(error, "json", None) or getattr(error, "json_kwargs", {})
+        match answer.get(cls.BESIDE):
+            case {"outcome": ("block" | "inconclusive") as outcome, "reason": str(reason)}:
+                return cls(outcome, reason, sentence)
+        if cls.UNDECIDED in sentence:
+            return cls("inconclusive", "undecided", sentence)
         outcome = "inconclusive" if " is inconclusive " in sentence else "block"
-        reason = "undecided" if cls.UNDECIDED in sentence else "registry"
-        return cls(outcome, reason, sentence)
+        return cls(outcome, "registry", sentence)
 
 
 class AuditError(RLRiskError, RuntimeError):

@@ -1,12 +1,14 @@
 """A model reference becomes a source: a local folder, or an artifact URI to download.
 
-Knows MLflow's names: versions, aliases, LoggedModels, run artifacts. A version's ``model_id`` is
-empty in open-source registries, so the LoggedModel is found through the version's ``source``, and
-copies of versions (``models:/name/version`` as source) are followed to their end, while that still
-has their files. No store is asked for files here: whoever resolves may have to refuse it first.
+Knows MLflow's names: versions, aliases, stages, LoggedModels, run artifacts. A version's
+``model_id`` is empty in open-source registries, so the LoggedModel is found through the version's
+``source``, and copies of versions (``models:/name/version`` as source) are followed to their end,
+while that still has their files. No store is asked for files here: whoever resolves may have to
+refuse it first.
 """
 
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -23,10 +25,14 @@ _NAME = r"(?P<name>[^/@:%\\]+)"
 _MODEL = re.compile(rf"models:/{_NAME}")
 _VERSION = re.compile(rf"models:/{_NAME}/(?P<version>[0-9]+)")
 _ALIAS = re.compile(rf"models:/{_NAME}@(?P<alias>[^/@:%\\]+)")
+_STAGE = re.compile(rf"models:/{_NAME}/(?P<stage>(?i:none|staging|production|archived))")
 _LOGGED = re.compile(r"models:/(?P<model_id>m-[A-Za-z0-9]+)")
 _RUN = re.compile(r"runs:/(?P<run_id>[A-Za-z0-9]+)/(?P<path>[^%\\?#\t\r\n]+)")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
-FORMS = "a local folder, models:/name/version, models:/name@alias, models:/m-<id>, runs:/<id>/path"
+FORMS = (
+    "a local folder, models:/name/version, models:/name@alias, models:/name/stage, models:/m-<id>, "
+    "runs:/<id>/path"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +45,7 @@ class ModelSource:
     registered_name: str | None = None
     version: str | None = None
     alias: str | None = None
+    stage: str | None = None
     model_id: str | None = None
     run_id: str | None = None
 
@@ -205,6 +212,8 @@ def registered_version(reference: str) -> Any:
     with _mlflow_errors(reference):
         if match := _ALIAS.fullmatch(reference):
             return MlflowClient().get_model_version_by_alias(match["name"], match["alias"])
+        if match := _STAGE.fullmatch(reference):
+            return _newest_in(MlflowClient(), match["name"], match["stage"])
         if match := _VERSION.fullmatch(reference):
             return MlflowClient().get_model_version(match["name"], match["version"])
     raise ModelReferenceError(f"model={reference!r} has no known form; {FORMS}")
@@ -241,12 +250,25 @@ def _follow(uri: str, known: ModelSource, copies_left: int) -> ModelSource:
     if match := _ALIAS.fullmatch(uri):
         found = client.get_model_version_by_alias(match["name"], match["alias"])
         return _version(client, found, replace(known, alias=match["alias"]), copies_left)
+    if match := _STAGE.fullmatch(uri):
+        found = _newest_in(client, match["name"], match["stage"])
+        return _version(client, found, replace(known, stage=match["stage"]), copies_left)
     if match := _VERSION.fullmatch(uri):
         found = client.get_model_version(match["name"], match["version"])
         return _version(client, found, known, copies_left)
     if match := _RUN.fullmatch(uri):
         return _run_artifact(client, match["run_id"], match["path"].strip("/"), known)
     raise ModelReferenceError(f"model={known.reference!r}: {uri!r} has no known form; {FORMS}")
+
+
+def _newest_in(client: Any, name: str, stage: str) -> Any:
+    """The version that MLflow loads by a stage."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # stages are on their way out
+        found = client.get_latest_versions(name, [stage])
+    if not found:
+        raise ModelReferenceError(f"model='models:/{name}/{stage}': no version is in this stage")
+    return max(found, key=lambda each: int(each.version))
 
 
 def _version(client: Any, found: Any, known: ModelSource, copies_left: int) -> ModelSource:

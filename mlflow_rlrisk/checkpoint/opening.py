@@ -107,7 +107,8 @@ def open_checkpoint(reference: str | Path, *, allow_pickle: bool = False) -> Che
 
     Args:
         reference: A local folder, ``models:/name/version``, ``models:/name@alias``,
-            ``models:/m-<id>`` or ``runs:/<run_id>/path``. An alias is resolved once.
+            ``models:/name/stage``, ``models:/m-<id>`` or ``runs:/<run_id>/path``. An alias or a
+            stage is resolved once.
         allow_pickle: Accept pickled weights where there is no safetensors file.
 
     Returns:

@@ -20,8 +20,8 @@ def verify(
 ) -> int:
     """Hash MODEL in full and check signature, policy and expiry, as a trainer should.
 
-    MODEL is models:/name@alias or models:/name/version. Exit code: 0 proven, 10 block, 11
-    inconclusive.
+    MODEL is models:/name@alias, models:/name/stage or models:/name/version. Exit code: 0 proven,
+    10 block, 11 inconclusive.
     """
     from mlflow_rlrisk.gate.trainer import verify as verify_in_full
 

@@ -159,7 +159,6 @@ class mlflow_refusals:  # noqa: N801  (used as a context manager function)
         from mlflow.exceptions import MlflowException
 
         if isinstance(error, MlflowException):
-            text = str(error.message)
-            if refusal := PromotionRefusedError.told_in(text):
+            if refusal := PromotionRefusedError.told_by(error):
                 raise refusal from error
-            raise ModelReferenceError(f"model={self._model!r}: {text}") from error
+            raise ModelReferenceError(f"model={self._model!r}: {error.message}") from error

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mlflow_rlrisk.attestation import (
     OVERRIDE_TAG,
@@ -54,7 +54,8 @@ def override(
         bar: The gate's policy.
 
     Raises:
-        ConfigError: Reason or duration are not what the policy takes.
+        ConfigError: Reason or duration are not what the policy takes, or no rule protects the
+            target.
         AttestationError: The keys are not in the ring, or the version's signature is bad.
         PromotionRefusedError: The registry refuses it.
     """
@@ -87,12 +88,13 @@ def draw_up(
         requested_by: For whom a service signs.
 
     Raises:
-        ConfigError: Reason or duration are not what the policy takes.
+        ConfigError: Reason or duration are not what the policy takes, or no rule protects the
+            target.
         AttestationError: The version's signature is bad.
     """
     lasts = check_terms(reason, expires, bar)
     version = find_version(client, model, None)
-    place = place_of(version, bar.policy.registry)
+    place = check_place(version, target, bar)
     now = utc_now()
     _refuse_bad_proof(bar, client, place, now)
     return Override(
@@ -167,6 +169,32 @@ def check_terms(reason: str, expires: str, bar: Bar) -> timedelta:
     if not len(reason.strip()) >= shortest:
         raise ConfigError("reason", reason, f"at least {shortest} characters are needed")
     return _duration(expires, bar)
+
+
+def check_place(version: Any, target: Target, bar: Bar) -> Place:
+    """The place of a version, where an override for this target can come to count.
+
+    It can where a rule protects the target. What the version has already may also be protected
+    under another name of its model: renaming asks for it under the name that it has.
+
+    Args:
+        version: MLflow's entity.
+        target: Alias or stage that it may take.
+        bar: The gate's policy.
+
+    Raises:
+        ConfigError: No rule protects it, as where its name is misspelt.
+    """
+    place = place_of(version, bar.policy.registry)
+    held = [Target("version"), Target("stage", version.current_stage)]
+    held += [Target("alias", alias) for alias in version.aliases]
+    rules = bar.policy.rules_for(place.model, place.workspace, target)
+    if target.key in [each.key for each in held]:
+        rules += [rule for rule in bar.policy.rules if rule.protects(target)]
+    if not rules:
+        need = f"no rule protects it for {place.model!r}, so there is nothing to override"
+        raise ConfigError(target.kind, target.name or None, need)
+    return place
 
 
 def _duration(expires: str, bar: Bar) -> timedelta:

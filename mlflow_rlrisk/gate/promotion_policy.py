@@ -20,7 +20,7 @@ from mlflow_rlrisk.attestation.envelope import canonical_json
 from mlflow_rlrisk.attestation.keys import KeyRing
 from mlflow_rlrisk.config import PolicyConfig
 from mlflow_rlrisk.errors import ConfigError
-from mlflow_rlrisk.gate.names import matches, readable
+from mlflow_rlrisk.gate.names import alike, matches, readable
 from mlflow_rlrisk.policy import CALIBRATION, policy_of
 from mlflow_rlrisk.run_settings import checked_settings
 from mlflow_rlrisk.yaml_settings import settings_in
@@ -163,7 +163,7 @@ class PromotionRule(_Section):
         if self.every_version:
             return True
         names = self.aliases if target.kind == "alias" else self.stages
-        return readable(target.name) in [readable(name) for name in names]
+        return any(alike(target.name, name) for name in names)
 
 
 class OverrideSettings(_Section):

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from mlflow_rlrisk.errors import PromotionRefusedError
 
@@ -19,13 +20,19 @@ def refusing(action: str) -> Iterator[None]:
         yield
     except MlflowException:
         raise
-    except PromotionRefusedError as error:
-        raise MlflowException(error.message, error_code=PERMISSION_DENIED) from error
-    except Exception as error:  # fail closed: what could not be decided is refused
-        logger.exception("rlrisk gate: %s could not be decided", action)
-        what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        text = (
-            f"{PromotionRefusedError.BEGINNING} '{action}' is refused, "
-            f"{PromotionRefusedError.UNDECIDED} ({what})"
-        )
-        raise MlflowException(text, error_code=PERMISSION_DENIED) from error
+    except Exception as error:
+        refusal = error if isinstance(error, PromotionRefusedError) else _undecided(action, error)
+        told = {"outcome": refusal.outcome, "reason": refusal.reason}
+        beside: dict[str, Any] = {refusal.BESIDE: told}
+        raise MlflowException(refusal.message, error_code=PERMISSION_DENIED, **beside) from error
+
+
+def _undecided(action: str, error: Exception) -> PromotionRefusedError:
+    """Fail closed: what could not be decided is refused."""
+    logger.error("rlrisk gate: %s could not be decided", action, exc_info=error)
+    what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    text = (
+        f"{PromotionRefusedError.BEGINNING} '{action}' is refused, "
+        f"{PromotionRefusedError.UNDECIDED} ({what})"
+    )
+    return PromotionRefusedError("inconclusive", "undecided", text)

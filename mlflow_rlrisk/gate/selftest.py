@@ -233,7 +233,7 @@ def _refused(name: str, move: Callable[[], object], *, or_invalid: bool = False)
     if error is None:
         return Move(name=name, is_allowed=False, passed=False, message="it went through")
     answer = _words(error)
-    passed = PromotionRefusedError.told_in(answer) is not None
+    passed = PromotionRefusedError.told_by(error) is not None
     passed |= or_invalid and error.error_code == "INVALID_PARAMETER_VALUE"
     return Move(name=name, is_allowed=False, passed=passed, message=answer)
 

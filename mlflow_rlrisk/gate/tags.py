@@ -22,7 +22,7 @@ from mlflow_rlrisk.attestation import (
 from mlflow_rlrisk.content import text_digest
 from mlflow_rlrisk.errors import AttestationError
 from mlflow_rlrisk.gate.guard import Evidence
-from mlflow_rlrisk.gate.names import readable
+from mlflow_rlrisk.gate.names import alike, readable
 from mlflow_rlrisk.gate.promotion_policy import Bar
 
 PREFIX = "rlrisk."
@@ -34,7 +34,9 @@ FREE = frozenset(
 
 def is_reserved(key: str) -> bool:
     """Whether a tag can be read as one of ours that shows a verdict."""
-    return readable(key).startswith(PREFIX) and key not in FREE
+    head, dot, _ = key.partition(".")
+    is_ours = readable(key).startswith(PREFIX) or alike(head + dot, PREFIX)
+    return is_ours and key not in FREE
 
 
 def fault_of_setting(

@@ -45,9 +45,10 @@ def verify(
     """Check a registered version in full and return the folder with exactly that content.
 
     Args:
-        model_uri: ``models:/name@alias`` or ``models:/name/version``.
-        alias: Alias whose rules must be met; that of ``model_uri`` where it names one. Without
-            one, every rule of the policy that speaks about the model must be.
+        model_uri: ``models:/name@alias``, ``models:/name/stage`` or ``models:/name/version``.
+        alias: Alias whose rules must be met; where none is given the alias or stage that
+            ``model_uri`` names. By a number, every rule of the policy that speaks about the model
+            must be.
         policy: The gate's policy file; that of ``RLRISK_POLICY`` where it is set. Without one, a
             valid attestation of level ``low`` by a key of the ring in ``RLRISK_KEY_RING`` is
             demanded.
@@ -87,7 +88,7 @@ def _verified(source: ModelSource, folder: Path, bar: Bar, alias: str | None) ->
             f"content cannot be hashed: {error}; do not load it"
         )
         raise PromotionRefusedError(str(Outcome.BLOCK), "content_unreadable", text) from error
-    verdict, files = _judged(bar, source, alias or source.alias, hashed)
+    verdict, files = _judged(bar, source, _target(source, alias), hashed)
     if not verdict.allows:
         raise PromotionRefusedError(str(verdict.outcome), verdict.reason, verdict.message)
     if files != verdict.files:
@@ -112,7 +113,7 @@ def _resolved(model_uri: str) -> ModelSource:
     try:
         return resolve_reference(model_uri)
     except ModelReferenceError as error:
-        if refusal := PromotionRefusedError.told_in(str(error)):
+        if refusal := PromotionRefusedError.told_by(error.__cause__):
             raise refusal from error  # the registry itself refuses to hand it out
         raise
 
@@ -127,8 +128,15 @@ def _destination(dst_path: str | PathLike[str] | None) -> Path:
     return private
 
 
+def _target(source: ModelSource, alias: str | None) -> Target:
+    """The place by which it is read."""
+    if alias or source.alias:
+        return Target("alias", alias or str(source.alias))
+    return Target("stage", source.stage) if source.stage else Target("version")
+
+
 def _judged(
-    bar: Bar, source: ModelSource, alias: str | None, files: tuple[FileEntry, ...]
+    bar: Bar, source: ModelSource, target: Target, files: tuple[FileEntry, ...]
 ) -> tuple[Verdict, tuple[FileEntry, ...]]:
     """The verdict with the sizes of the very files that were hashed."""
     from mlflow import MlflowClient
@@ -139,7 +147,6 @@ def _judged(
         place = place_of(version, bar.policy.registry)
         evidence = gather(client, place, with_files=False)
     evidence = replace(evidence, files={entry.path: entry.size for entry in files})
-    target = Target("alias", alias) if alias else Target("version")
     rules = enforced_rules(bar, place.model, place.workspace, target)
     return judge_under(rules, bar, evidence, target, utc_now()), files
 
@@ -147,8 +154,8 @@ def _judged(
 def enforced_rules(bar: Bar, model: str, workspace: str, target: Target) -> list[PromotionRule]:
     """The rules that a consumer holds a version to; one that only audits counts as well.
 
-    Where no alias is named, or no rule protects it, all that speak about the model count; where
-    none does, an attestation is demanded all the same.
+    Where neither alias nor stage is named, or no rule protects it, all that speak about the model
+    count; where none does, an attestation is demanded all the same.
     """
     rules = bar.policy.rules_for(model, workspace, target) if target.name else []
     rules = rules or bar.policy.rules_for_model(model, workspace)

@@ -236,7 +236,7 @@ def tag_version(
             _set_version_tags(client, known, {**signed, **tags})
             _describe(client, known, verdict_markdown(report, report_uri, MAX_DESCRIPTION))
         except MlflowException as error:
-            if attestation is not None or not PromotionRefusedError.told_in(str(error.message)):
+            if attestation is not None or not PromotionRefusedError.told_by(error):
                 raise
             logger.warning("the verdict is advisory, version %s keeps its tags: %s", version, error)
             is_shown = False

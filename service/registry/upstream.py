@@ -119,7 +119,7 @@ def mlflow_may_be_away() -> Iterator[None]:
 
 def _refusal(error: "MlflowException") -> PromotionRefusedError | None:
     """What the registry's gate decided, if it did; of one that cannot decide more can be hoped."""
-    found = PromotionRefusedError.told_in(str(error.message))
+    found = PromotionRefusedError.told_by(error)
     return None if found is None or found.reason == "undecided" else found
 
 

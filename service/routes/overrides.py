@@ -18,7 +18,7 @@ from mlflow_rlrisk.attestation import Override as OverrideStatement
 from mlflow_rlrisk.attestation import Proven
 from mlflow_rlrisk.errors import AttestationError, PromotionRefusedError
 from mlflow_rlrisk.gate.client import load_bar, place_of
-from mlflow_rlrisk.gate.overrides import attach, check_terms
+from mlflow_rlrisk.gate.overrides import attach, check_place, check_terms
 from mlflow_rlrisk.gate.promotion_policy import Bar, Target
 from service.auth import caller, dependencies, requires
 from service.openapi import API
@@ -52,12 +52,12 @@ def blueprint(settings: ServiceSettings) -> Blueprint:
         """
         bar = _bar()
         model, version, target = _named(json)
-        try:
+        with _faults_of_fields():
             check_terms(json.reason, json.expires, bar)
-        except ConfigError as error:
-            raise _fault(f"/{error.field}", "unusable", error.need) from error
         with mlflow_problems():
-            timed(point_mlflow(settings)).get_model_version(model, version)
+            found = timed(point_mlflow(settings)).get_model_version(model, version)
+        with _faults_of_fields():
+            check_place(found, target, bar)
         needs_approval = bar.policy.override.required_signatures > 1
         table = _table()
         # What there is no room for now is not even kept: nobody would sign it later.
@@ -195,6 +195,14 @@ def _a_place_in(room: threading.BoundedSemaphore) -> Iterator[None]:
         yield
     finally:
         room.release()
+
+
+@contextmanager
+def _faults_of_fields() -> Iterator[None]:
+    try:
+        yield
+    except ConfigError as error:
+        raise _fault(f"/{error.field}", "unusable", error.need) from error
 
 
 def _fault(pointer: str, code: str, message: str) -> Problem:

@@ -8,6 +8,7 @@ from pathlib import Path
 import mlflow
 import pytest
 from mlflow import MlflowClient
+from mlflow.store.artifact.utils.models import get_model_name_and_version
 
 from mlflow_rlrisk.checkpoint import open_checkpoint
 from mlflow_rlrisk.errors import CheckpointError, ModelReferenceError
@@ -65,6 +66,25 @@ def test_version_alias_and_logged_model_name_one_checkpoint(
     assert (by_alias.registered_name, by_alias.version, by_alias.alias) == ("sft", "1", "candidate")
     assert by_model.registered_name is None
     assert by_alias.display_name == "sft/1"
+
+
+def test_a_stage_names_the_newest_version_in_it_as_mlflow_means_it(
+    client: MlflowClient, model: Path
+) -> None:
+    source = f"models:/{_log(client, model)}"
+    client.create_registered_model("staged")
+    for number in ("1", "2", "3"):
+        client.create_model_version("staged", source)
+        if number != "3":
+            client.transition_model_version_stage("staged", number, "Production")
+
+    found = resolve_reference("models:/staged/pRODUCTION")
+
+    assert (found.registered_name, found.version, found.stage) == ("staged", "2", "pRODUCTION")
+    assert get_model_name_and_version(client, "models:/staged/pRODUCTION") == ("staged", "2")
+    assert series_of("models:/staged/Production") == "staged"
+    with pytest.raises(ModelReferenceError, match="no version is in this stage"):
+        resolve_reference("models:/staged/archived")
 
 
 def test_a_copied_version_leads_to_the_logged_model_and_keeps_its_own_name(
@@ -154,6 +174,7 @@ def test_a_logged_folder_that_is_no_checkpoint_is_refused(
     [
         "models:/nosuch/1",
         "models:/nosuch@alias",
+        "models:/nosuch/Production",
         "models:/m-00000000000000000000000000000000",
         "runs:/00000000000000000000000000000000/model",
     ],
@@ -169,7 +190,7 @@ def test_a_name_that_nobody_has_is_a_wrong_reference(client: MlflowClient, refer
         "models:/",
         "models:/name",
         "models:/name/latest",
-        "models:/name/Production",
+        "models:/name/Prod",
         "models:/name/1/extra",
         "models:/a%2fb/1",
         "models:/name@",

@@ -62,7 +62,7 @@ class Injector:
 
 def forget() -> None:
     """Empty what is kept between decisions, so that every call is made again."""
-    for kept in (statement._signed, evidence._names_itself, files._local_folder, names.readable):
+    for kept in (statement._signed, evidence._names_itself, files._local_folder, names._forms):
         kept.cache_clear()
 
 

@@ -9,7 +9,7 @@ from mlflow_rlrisk.attestation.keys import SigningKey
 from mlflow_rlrisk.gate.gatekeeper import utc_now
 from tests.gate.conftest import RULES, Gated, refused
 from tests.gate.test_audit import entry
-from tests.gate.world import ring_of
+from tests.gate.world import one_object, ring_of
 
 
 def test_no_name_looks_like_an_entry_of_the_log(gated: Gated, rlrisk: Any) -> None:
@@ -91,6 +91,41 @@ def test_a_misspelt_alias_is_misuse_where_a_protected_one_is_meant(
     assert rlrisk(*check, "--alias", "champoin")[0] == 0  # as the gate, which it does not concern
     assert rlrisk(*check, "--alias", "champoin", "--protected")[0] == 2
     assert rlrisk(*check, "--alias", "champion", "--protected")[0] == 10
+
+
+def test_nobody_signs_for_a_place_that_nothing_protects(gated: Gated, rlrisk: Any) -> None:
+    # A misspelt alias would get a signature, a log entry and exit code 0, and lift no refusal.
+    version = gated.version("prod-a")
+    gated.version("dev-a")
+    key = ["--key", str(gated.world.key_path), "--reason", "agreed", "--json"]
+
+    for model, *place in (
+        ("prod-a/1", "--alias", "champoin"),
+        ("prod-a/1", "--stage", "Staging"),
+        ("dev-a/1", "--alias", "champion"),
+    ):
+        code, out = rlrisk("gate", "override", model, *place, *key)
+        error = one_object(out)["error"]
+        assert (code, error["code"]) == (2, "invalid_config")
+        assert "no rule protects it" in error["message"]
+    assert not gated.plain.get_model_version("prod-a", version.version).tags
+    assert gated.entries() == []
+
+
+def test_what_a_version_has_is_overridden_before_its_model_gets_a_protected_name(
+    gated: Gated, rlrisk: Any
+) -> None:
+    gated.version("dev-a")
+    gated.plain.set_registered_model_alias("dev-a", "champion", "1")
+    gated.plain.transition_model_version_stage("dev-a", "1", "Production", False)
+    key = ["--key", str(gated.world.key_path), "--reason", "agreed"]
+
+    for place in (["--alias", "champion"], ["--stage", "production"]):
+        with refused("'dev-a' version 1 is blocked"):
+            gated.store.rename_registered_model("dev-a", "prod-a")
+        assert rlrisk("gate", "override", "dev-a/1", *place, *key)[0] == 0
+
+    gated.store.rename_registered_model("dev-a", "prod-a")
 
 
 def test_a_key_that_is_given_twice_signs_once(gated: Gated, rlrisk: Any) -> None:

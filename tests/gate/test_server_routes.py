@@ -13,6 +13,7 @@ import pytest
 
 from mlflow_rlrisk.attestation import ATTESTATION_TAG
 from mlflow_rlrisk.content import FileEntry
+from mlflow_rlrisk.errors import PromotionRefusedError
 from tests.gate.route_lists import ENDPOINTS, PREFIXES, TAKES_LINE_BREAKS
 from tests.gate.servers import Server, gated_server
 from tests.gate.world import entries_of, logged_source
@@ -249,6 +250,9 @@ def test_the_stock_client_shows_the_refusal_as_one_sentence(registry: Registry) 
         f"blocked by rule 'guarded': it has no signed attestation; no report; run: rlrisk assess "
         f"models:/{version.name}/1 --prompts FILE --verifier VERIFIER --register --sign"
     )
+    refusal = PromotionRefusedError.told_by(caught.value)
+    assert refusal is not None
+    assert (refusal.outcome, refusal.reason) == ("block", "unscored")
 
 
 @pytest.mark.slow

@@ -7,10 +7,13 @@ from typing import Any
 
 import pytest
 
+import mlflow_rlrisk
+from mlflow_rlrisk.errors import PromotionRefusedError
 from mlflow_rlrisk.gate.client import find_version
 from mlflow_rlrisk.gate.promotion_policy import PolicySource, Target
 from mlflow_rlrisk.gate.reconcile import Finding, Reconciler
-from tests.gate.conftest import Gated, refused
+from tests.gate.conftest import RULES, Gated, refused
+from tests.gate.world import one_object
 
 PROMPT = "mlflow.prompt.is_prompt"
 
@@ -198,3 +201,36 @@ def test_the_holder_of_a_stage_is_found_whatever_the_models_name(gated: Gated) -
 def new_version(gated: Gated, name: str) -> str:
     gated.plain.create_registered_model(name)
     return str(gated.plain.create_model_version(name, gated.checkpoint.as_uri()).version)
+
+
+def test_a_trainer_verifies_what_it_reads_by_a_stage_by_the_rules_of_that_stage(
+    gated: Gated, staged: Callable[[str], Path], rlrisk: Any
+) -> None:
+    bar = {"rlrisk/none": {"threshold": 0.5, "greater_is_better": True}}
+    gated.world.write_policy([*RULES, {"name": "g", "aliases": ["gold"], "required_metrics": bar}])
+    weights = staged("prod-a")
+
+    for spelling in ("Production", "production"):
+        assert mlflow_rlrisk.verify(f"models:/prod-a/{spelling}") == weights.parent
+    with pytest.raises(PromotionRefusedError, match="rlrisk/none is required"):
+        mlflow_rlrisk.verify("models:/prod-a/Production", alias="gold")
+    gated.plain.transition_model_version_stage("prod-a", "1", "Staging", False)
+    with pytest.raises(PromotionRefusedError, match="rlrisk/none is required"):
+        mlflow_rlrisk.verify("models:/prod-a/Staging")  # no rule protects it: all of the model
+    gated.plain.transition_model_version_stage("prod-a", "1", "Production", False)
+    spoil(weights)
+    told = rlrisk("verify", "models:/prod-a/Production", "--json")
+    assert (told[0], one_object(told[1])["reason"]) == (10, "content_changed")
+
+
+def test_the_registry_hands_out_no_version_by_a_stage_whose_proof_is_gone(
+    gated: Gated, rlrisk: Any
+) -> None:
+    gated.version("prod-a")
+    gated.plain.transition_model_version_stage("prod-a", "1", "Production", False)
+
+    code, out = rlrisk("verify", "models:/prod-a/Production", "--json")
+
+    told = one_object(out)
+    assert (code, told["outcome"], told["reason"]) == (10, "block", "unscored")
+    assert "stage 'Production'" in told["message"]

@@ -305,6 +305,8 @@ def test_a_token_that_was_revoked_meanwhile_has_asked_for_nothing(world: World) 
         ({"expires": "soon"}, 422, "/expires"),
         ({"stage": "Production"}, 422, "/alias"),
         ({"alias": None}, 422, "/alias"),
+        ({"alias": "champoin"}, 422, "/alias"),  # no rule protects it
+        ({"alias": None, "stage": "Staging"}, 422, "/stage"),
         ({"key": "/etc/passwd"}, 422, "/key"),
         ({"model": "models:/prod-a@champion"}, 422, "model-uri-refused"),
         ({"model": "models:/prod-a/9"}, 404, "not-found"),
