@@ -22,6 +22,7 @@ from mlflow_rlrisk.lineage.table import (
     TRAIN,
     LineageTable,
 )
+from mlflow_rlrisk.plurals import counted
 
 MINIMUM_SERIES = 4
 """Checkpoints, the base included, below which phases are not told."""
@@ -117,7 +118,9 @@ def label_phases(table: LineageTable) -> PhaseReport:
     """
     base = table.measures.get(PASS_AT_1)
     if len(table.members) < MINIMUM_SERIES:
-        return no_phases(f"{len(table.members)} checkpoints: phases need at least {MINIMUM_SERIES}")
+        return no_phases(
+            f"{counted(len(table.members), 'checkpoint')}: phases need at least {MINIMUM_SERIES}"
+        )
     if base is None:
         return no_phases(f"pass@1 is undefined: {table.undefined.get(PASS_AT_1)}")
     loss, train = table.measures.get(HELDOUT), table.measures.get(TRAIN)

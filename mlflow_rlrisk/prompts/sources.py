@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_rlrisk.errors import PromptSetError
+from mlflow_rlrisk.plurals import counted
 from mlflow_rlrisk.prompts import dataset_folders
 from mlflow_rlrisk.prompts.plain_values import NotPlainError, plain_cell
 
@@ -139,7 +140,7 @@ def _csv_rows(path: Path) -> Iterator[tuple[str, object]]:
                 place = f"line {reader.line_num}"
                 if len(cells) != len(header):
                     raise PromptSetError(
-                        f"{place} has {len(cells)} cells, the header {len(header)}"
+                        f"{place} has {counted(len(cells), 'cell')}, the header {len(header)}"
                     )
                 yield place, {name: cell or None for name, cell in zip(header, cells, strict=True)}
         except csv.Error as error:

@@ -132,7 +132,7 @@ def test_resources_that_others_hold_do_not_count() -> None:
     wanted = Demand(num_workers=2, num_cpus=1, num_gpus=0)
 
     check_room(wanted, ONE)
-    with pytest.raises(ConfigError, match="at most 0 CPUs can be claimed of 1 free ones"):
+    with pytest.raises(ConfigError, match="at most 0 CPUs can be claimed of 1 free one"):
         check_free(wanted, {"CPU": 1.0})
 
 
