@@ -67,12 +67,24 @@ def read_table(source: object) -> Table:
     return _read_object(source)
 
 
+def require_source(path: Path) -> None:
+    """Look whether there is something to read, without reading it.
+
+    Raises:
+        PromptSetError: There is no such file, folder or split.
+    """
+    if not dataset_folders.is_dataset(path):
+        if not path.is_file():
+            raise PromptSetError(f"{path}: no such file")
+    elif dataset_folders.saved_rows(path) is None:
+        dataset_folders.data_files(path)
+
+
 def _read_path(path: Path) -> Table:
+    require_source(path)
     if dataset_folders.is_dataset(path):
         return _read_folder(path)
     suffix = path.suffix.lower()
-    if not path.is_file():
-        raise PromptSetError(f"{path}: no such file")
     if suffix in PARQUET_SUFFIXES:
         return _table("Parquet", _numbered(_parquet_rows(path)))
     if suffix == ".csv":
