@@ -6,6 +6,7 @@ from typing import ClassVar
 from pydantic import ConfigDict
 
 from mlflow_rlrisk.errors import ReportError
+from mlflow_rlrisk.plurals import counted
 
 _STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
@@ -67,7 +68,8 @@ class SequentialBudget:
     def __post_init__(self) -> None:
         if not 1 <= self.rounds <= self.planned_rounds or self.rounds != len(self.looks):
             raise ReportError(
-                f"rounds={self.rounds}: {len(self.looks)} looks of {self.planned_rounds} planned"
+                f"rounds={self.rounds}: {counted(len(self.looks), 'look')} of "
+                f"{self.planned_rounds} planned"
             )
 
     @property
@@ -83,21 +85,24 @@ class SequentialBudget:
         """
         last = self.last
         taken = (
-            f"{last.num_prompts} prompts x {last.num_samples} rollouts, "
+            f"{counted(last.num_prompts, 'prompt')} x {counted(last.num_samples, 'rollout')}, "
             f"{self.num_rollouts:,} of at most {self.max_rollouts:,} rollouts"
         )
         held = (
             f"intervals are made at {last.confidence:.4g}, so that they keep their "
-            f"{confidence:.4g} over all {self.planned_rounds} looks that were planned"
+            f"{confidence:.4g} over all "
+            f"{counted(self.planned_rounds, 'look that was', 'looks that were')} planned"
         )
         if not self.is_stopped_early:
             return (
-                f"budget auto: the level was open after each of {self.rounds - 1} earlier rounds, "
+                "budget auto: the level was open after each of "
+                f"{counted(self.rounds - 1, 'earlier round')}, "
                 f"so the whole budget was sampled ({taken}); {held}"
             )
         return (
             f"budget auto: sampling stopped after round {self.rounds} of {self.planned_rounds}, "
-            f"when the level was decided ({taken}); {self.num_tokens:,} tokens were sampled and "
+            f"when the level was decided ({taken}); "
+            f"{counted(self.num_tokens, 'token was', 'tokens were', ',')} sampled and "
             f"about {self.tokens_saved:,} saved; {held}; estimates that stop a run lean a little "
             "towards the side that stopped it"
         )

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlflow_rlrisk.assessment.observer import Plan
+from mlflow_rlrisk.plurals import counted
 from mlflow_rlrisk.records import PromptStatistics
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def plan_lines(plan: Plan) -> list[str]:
     sample = plan.num_prompts - plan.num_stored
     is_digest = len(plan.checkpoint) == 64  # an endpoint has a sentence in its place
     content = plan.checkpoint[:12] if is_digest else plan.checkpoint
-    work = f"{sample} prompts x {plan.num_samples} rollouts"
+    work = f"{counted(sample, 'prompt')} x {counted(plan.num_samples, 'rollout')}"
     lines = [
         f"model       {plan.model}  (content {content})",
         f"prompts     {plan.prompts}",
@@ -128,12 +129,14 @@ def plan_lines(plan: Plan) -> list[str]:
         f"sampler     {plan.backend}",
         f"to replay   {work}"
         if plan.backend == "replay"
-        else f"to sample   {work}, at most {plan.max_tokens:,} tokens",
+        else f"to sample   {work}, at most {counted(plan.max_tokens, 'token', spec=',')}",
     ]
     if plan.budget:
         lines.append(f"budget      {plan.budget}")
     if plan.num_stored:
-        lines.append(f"resuming    {plan.num_stored} prompts are stored already")
+        lines.append(
+            f"resuming    {counted(plan.num_stored, 'prompt is', 'prompts are')} stored already"
+        )
     if plan.estimated_s is not None:
         lines.append(f"estimate    at most about {duration(plan.estimated_s)}")
     return lines

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from mlflow_rlrisk.errors import PromptSetError
 from mlflow_rlrisk.metrics.success_columns import success_counts, undefined_success_reason
+from mlflow_rlrisk.plurals import counted
 from mlflow_rlrisk.records import PromptStatistics
 from mlflow_rlrisk.statistics.shares import band_probability
 
@@ -64,7 +65,7 @@ def select_band(
     )
     if not chosen:
         raise PromptSetError(
-            f"none of {len(ids)} prompts is solved with a rate of {low} to {high} "
+            f"none of {counted(len(ids), 'prompt')} is solved with a rate of {low} to {high} "
             f"with a probability of at least {min_probability}"
         )
     drawn = set(random.Random(seed).sample(range(len(ids)), len(chosen)))

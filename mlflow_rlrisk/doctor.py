@@ -15,6 +15,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
+from mlflow_rlrisk.plurals import counted
+
 Status = Literal["ok", "missing", "problem"]
 
 _EXTRAS: tuple[tuple[str, str, str], ...] = (
@@ -104,7 +106,9 @@ def _extras() -> Iterator[Finding]:
 
 def _devices() -> Iterator[Finding]:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    yield Finding(name="cpu", status="ok", detail=f"{os.cpu_count()} cores, {memory:.0f} GiB")
+    yield Finding(
+        name="cpu", status="ok", detail=f"{counted(os.cpu_count() or 0, 'core')}, {memory:.0f} GiB"
+    )
     if importlib.util.find_spec("torch") is None:
         return
     try:

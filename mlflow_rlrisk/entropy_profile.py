@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlflow_rlrisk.errors import ReportError
+from mlflow_rlrisk.plurals import counted
 from mlflow_rlrisk.records import Rollout
 
 NUM_POSITIONS = 256
@@ -122,7 +123,7 @@ class EntropyProfile:
             except (KeyError, TypeError, ValueError) as error:
                 raise ReportError(f"profile.{name}: {error}") from error
             if values.shape != own.shape or not np.isfinite(values).all():
-                raise ReportError(f"profile.{name}: needs {own.shape[0]} finite numbers")
+                raise ReportError(f"profile.{name}: needs {counted(own.shape[0], 'finite number')}")
             if name == "position_sum":
                 profile._position_steps = np.rint(values * _STEPS_PER_NAT).astype(np.int64)
             else:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlflow_rlrisk.errors import StatisticsError
+from mlflow_rlrisk.plurals import counted
 
 FloatArray = npt.NDArray[np.floating[Any]]
 IntArray = npt.NDArray[np.integer[Any]]
@@ -207,7 +208,8 @@ class GradedGroup:
     def __post_init__(self) -> None:
         if len(self.rollouts) != len(self.grades):
             raise StatisticsError(
-                f"prompt {self.prompt.id}: {len(self.rollouts)} rollouts, {len(self.grades)} grades"
+                f"prompt {self.prompt.id}: {counted(len(self.rollouts), 'rollout')}, "
+                f"{counted(len(self.grades), 'grade')}"
             )
 
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from mlflow_rlrisk.errors import StatisticsError
 from mlflow_rlrisk.evidence import Evidence
 from mlflow_rlrisk.forward.teacher_forced import TeacherForcedScorer, TokenScores
+from mlflow_rlrisk.plurals import counted
 from mlflow_rlrisk.records import Prompt, Rollout, RolloutGroup
 from mlflow_rlrisk.report_record import Metric
 from mlflow_rlrisk.statistics.bootstrap import PromptBootstrap
@@ -111,7 +112,7 @@ class MismatchReport:
     def evidence(self) -> Evidence:
         """What the risk component ``mismatch`` reads: the k3 estimate of the KL."""
         found = self.estimates["k3_kl"]
-        source = f"k3 over {self.num_tokens} tokens of {self.num_prompts} prompts"
+        source = f"k3 over {counted(self.num_tokens, 'token')} of {self.num_prompts} prompts"
         return Evidence(
             value=found.value, ci_low=found.ci_low, ci_high=found.ci_high, source=source
         )
@@ -160,7 +161,8 @@ def measure_mismatch(
     groups = sorted(groups, key=lambda group: group.prompt.id)
     if len(groups) < 2:
         raise StatisticsError(
-            f"rollouts of {len(groups)} prompts: at least 2 prompts are needed for an interval"
+            f"rollouts of {counted(len(groups), 'prompt')}: at least 2 prompts are needed for an "
+            "interval"
         )
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     for rollout in rollouts:

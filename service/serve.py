@@ -19,6 +19,7 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
 
 from mlflow_rlrisk import ConfigError
+from service.configured_files import refuse_missing
 from service.deps import Dependencies
 from service.listening import check_address, check_port
 from service.logs import log_as_json
@@ -73,6 +74,8 @@ def serve(
             address is not loopback and no token exists.
     """
     settings = load_settings(config)
+    if role != "api" and SUPERVISED not in os.environ:
+        refuse_missing(settings)  # at the operator's start: one lost later takes none of the others
     log_as_json(settings.log_level)
     _end_with_supervisor()
     _bound_mlflow()

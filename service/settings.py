@@ -19,6 +19,7 @@ from mlflow_rlrisk import (
     load_policy,
     read_rl_config,
 )
+from mlflow_rlrisk.verifiers.specs import spec_beside
 from mlflow_rlrisk.yaml_settings import read_settings
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,128}$")]
@@ -210,10 +211,10 @@ def load_settings(path: str | Path) -> ServiceSettings:
             "tracking_uri": _below(root, settings.tracking_uri),
             "registry_uri": _below(root, settings.registry),
             "prompt_sets": {
-                name: each.model_copy(update={"path": _existing(root, each.path)})
+                name: each.model_copy(update={"path": str(root / each.path)})
                 for name, each in settings.prompt_sets.items()
             },
-            "verifiers": {name: _existing(root, v) for name, v in settings.verifiers.items()},
+            "verifiers": {name: spec_beside(root, v) for name, v in settings.verifiers.items()},
             "policies": {name: str(root / file) for name, file in settings.policies.items()},
             "rl_configs": {name: str(root / file) for name, file in settings.rl_configs.items()},
             "webhook_secret_file": settings.webhook_secret_file
@@ -240,8 +241,3 @@ def _below(root: Path, address: str) -> str:
     if not address.startswith(prefix):
         return address
     return prefix + str(root / address.removeprefix(prefix))
-
-
-def _existing(root: Path, spec: str) -> str:
-    """``file.py:function`` and ``prompts.jsonl`` beside the settings file; other words stay."""
-    return str(root / spec) if (root / spec.split(":", 1)[0]).exists() else spec

@@ -167,7 +167,7 @@ def test_columns_and_formats_change_no_metric(setup: Setup, tmp_path: Path) -> N
         ("infinite", "no finite number"),
         ("text", "no number"),
         ("scalar", "a list of 4 rewards is needed"),
-        ("too_few", "returned 1 rewards for 4 completions"),
+        ("too_few", "returned 1 reward for 4 completions"),
         ("missing", "has no 'missing'"),
     ],
 )

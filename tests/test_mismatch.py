@@ -222,7 +222,7 @@ def test_a_dump_is_compared_with_the_model_that_is_named(
         rescore_mismatch(dump, None)
     one = [row for row in rows if row["prompt"] == rows[0]["prompt"]]
     dump.write_text("".join(json.dumps(row) + "\n" for row in one), encoding="utf-8")
-    with pytest.raises(StatisticsError, match="1 prompts: at least 2"):
+    with pytest.raises(StatisticsError, match="1 prompt: at least 2"):
         rescore_mismatch(dump, str(model), device="cpu")
 
 

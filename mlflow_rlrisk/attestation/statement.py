@@ -27,6 +27,7 @@ from mlflow_rlrisk.attestation.envelope import canonical_json, open_envelope, si
 from mlflow_rlrisk.attestation.keys import KeyRing, PublicKey, SigningKey, Timestamp, to_text
 from mlflow_rlrisk.content import FileEntry, content_digest
 from mlflow_rlrisk.errors import AttestationError
+from mlflow_rlrisk.plurals import counted
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 ATTESTATION_TYPE = "urn:mlflow-rlrisk:attestation:v1"
@@ -263,7 +264,7 @@ def changed_files(attested: Sequence[FileEntry], found: Mapping[str, int]) -> tu
         *(f"{path} is missing" for path in sorted(known.keys() - found.keys())),
         *(f"{path} was added" for path in sorted(found.keys() - known.keys())),
         *(
-            f"{path} has {found[path]} bytes, {known[path]} were attested"
+            f"{path} has {counted(found[path], 'byte')}, {known[path]} were attested"
             for path in sorted(known.keys() & found.keys())
             if found[path] != known[path]
         ),

@@ -22,6 +22,7 @@ from mlflow_rlrisk.calibration.validation import (
 )
 from mlflow_rlrisk.config import ComponentConfig
 from mlflow_rlrisk.errors import ConfigError
+from mlflow_rlrisk.plurals import counted
 from mlflow_rlrisk.statistics.counts import FloatVector
 from mlflow_rlrisk.statistics.discrimination import (
     decision_curve,
@@ -151,11 +152,12 @@ def _kind(rows: Sequence[OutcomeRow]) -> tuple[Kind, list[str]]:
     lineages, failed = {row.lineage for row in rows}, sum(row.failed for row in rows)
     if len(rows) < MIN_OUTCOMES:
         return Kind.NONE, [
-            f"{len(rows)} checkpoints have an outcome: nothing is calibrated below {MIN_OUTCOMES}"
+            f"{counted(len(rows), 'checkpoint has', 'checkpoints have')} an outcome: nothing is "
+            f"calibrated below {MIN_OUTCOMES}"
         ]
     if len(lineages) < MIN_LINEAGES:
         return Kind.NONE, [
-            f"{len(lineages)} {'lineage has' if len(lineages) == 1 else 'lineages have'} outcomes: "
+            f"{counted(len(lineages), 'lineage has', 'lineages have')} outcomes: "
             f"out of lineage nothing can be shown below {MIN_LINEAGES}"
         ]
     if failed in (0, len(rows)):

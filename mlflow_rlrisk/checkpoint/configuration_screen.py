@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from mlflow_rlrisk.errors import CheckpointError
+from mlflow_rlrisk.plurals import counted
 
 CODE_KEYS = frozenset({"auto_map", "trust_remote_code", "custom_pipelines", "custom_generate"})
 DETOUR_KEYS = frozenset({"configuration_files", "fast_tokenizer_files", "transformers_weights"})
@@ -86,7 +87,8 @@ def refuse_absurd_sizes(config: dict[str, Any], num_tensors: int, num_parameters
         most = num_tensors if key in LAYER_KEYS else MAX_EXPERTS if key in EXPERT_KEYS else None
         if most is not None and value > most:
             raise CheckpointError(
-                f"config.json: {key}={value:,}, but the weights have {num_tensors:,} tensors"
+                f"config.json: {key}={value:,}, but the weights have "
+                f"{counted(num_tensors, 'tensor', spec=',')}"
             )
     for part in (config, config.get("text_config")):
         if isinstance(part, dict):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_rlrisk.errors import CheckpointError
+from mlflow_rlrisk.plurals import counted
 
 MAX_HEADER_BYTES = 100 * 2**20
 """The format's own limit (safetensors 0.4)."""
@@ -54,7 +55,8 @@ def read_header(path: Path) -> dict[str, Any]:
         length = int.from_bytes(start, "little")
         if size < 8 or length > min(MAX_HEADER_BYTES, size - 8):
             raise CheckpointError(
-                f"{path.name}: header of {length} bytes in a file of {size}: it is cut or damaged"
+                f"{path.name}: header of {counted(length, 'byte')} in a file of {size}: it is cut "
+                "or damaged"
             )
         raw = stream.read(length)
     try:
@@ -72,7 +74,8 @@ def read_header(path: Path) -> dict[str, Any]:
         end = stop
     if end != size - 8 - length:
         raise CheckpointError(
-            f"{path.name}: {size - 8 - length} bytes of data, the header says {end}: it is cut"
+            f"{path.name}: {counted(size - 8 - length, 'byte')} of data, the header says {end}: "
+            "it is cut"
         )
     return header
 

@@ -10,6 +10,7 @@ from mlflow_rlrisk import console
 from mlflow_rlrisk.commands.options import FiniteFloat, json_option
 from mlflow_rlrisk.commands.output import INCONCLUSIVE, OK, print_json
 from mlflow_rlrisk.config import PolicyConfig
+from mlflow_rlrisk.plurals import counted
 
 if TYPE_CHECKING:
     from mlflow_rlrisk.calibration import CalibrationRecord
@@ -150,8 +151,9 @@ def _lines(record: "CalibrationRecord", line: float) -> list[str]:
     lineages = len(content["lineages"])
     on = "" if record.feature == "risk_index" else f"{record.feature}; "
     lines = [
-        f"{content['num_outcomes']} checkpoints with an outcome, {content['num_failed']} failed, "
-        f"{lineages} {'lineage' if lineages == 1 else 'lineages'}; {on}"
+        f"{counted(content['num_outcomes'], 'checkpoint')} with an outcome, "
+        f"{content['num_failed']} failed, "
+        f"{counted(lineages, 'lineage')}; {on}"
         f"model: {content['model']['kind']}; {'used' if record.is_used else 'not used'}",
         *record.reasons,
     ]

@@ -20,6 +20,7 @@ from mlflow_rlrisk.commands.output import (
     tell_refusal,
 )
 from mlflow_rlrisk.errors import ConfigError, PromotionRefusedError
+from mlflow_rlrisk.plurals import counted
 
 if TYPE_CHECKING:
     from mlflow_rlrisk.gate.promotion_policy import Target
@@ -195,7 +196,7 @@ def log(registry_store_uri: str | None, limit: int | None, as_json: bool) -> int
             f"{about} {entry.target} by {entry.actor}: {entry.message or entry.reason}"
         )
         click.echo(one_line(line))  # whoever asks chooses names, and one looks like an entry
-    click.echo(f"{len(entries)} entries, chain intact, head {head or 'none'}")
+    click.echo(f"{counted(len(entries), 'entry', 'entries')}, chain intact, head {head or 'none'}")
     return OK
 
 
@@ -285,7 +286,9 @@ def _reconcile_once(reconciler: Any, bar_now: Callable[[], Any], as_json: bool) 
             now = f", now {each.restored_to}" if each.restored_to else ""
             line = f"{each.action:<9} {each.model}{where} ({each.version}{now}) {each.message}"
             click.echo(one_line(line))
-        click.echo(f"{len(findings)} protected aliases and stages")
+        click.echo(
+            counted(len(findings), "protected alias or stage", "protected aliases and stages")
+        )
     actions = {each.action for each in findings}
     if "failed" in actions:
         return FAILURE

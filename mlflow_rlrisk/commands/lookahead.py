@@ -9,6 +9,7 @@ import click
 from mlflow_rlrisk import console
 from mlflow_rlrisk.commands.options import allow_pickle_option, device_option, json_option
 from mlflow_rlrisk.commands.output import OK, tell
+from mlflow_rlrisk.plurals import counted
 
 if TYPE_CHECKING:
     from mlflow_rlrisk.lookahead import Lookahead
@@ -112,11 +113,12 @@ def lookahead_lines(found: "Lookahead") -> list[str]:
     rows = [
         ("pass@1 of prompts that were not taught", f"{before:.3f} -> {after:.3f}"),
         ("gap to 1 closed by these updates", _ends(closed)),
-        (f"lookahead_reach: at this pace in {tried.run_steps} updates", _ends(reach)),
+        (f"lookahead_reach: at this pace in {counted(tried.run_steps, 'update')}", _ends(reach)),
         ("rollouts that count, of their number", f"{found.effective_share:.1%}"),
     ]
     return [
-        f"{tried.steps} updates of {tried.prompts_per_step} groups at learning rate "
+        f"{counted(tried.steps, 'update')} of {counted(tried.prompts_per_step, 'group')} at "
+        "learning rate "
         f"{tried.learning_rate:g}, tried {tried.repeats} times on each half of {found.num_prompts} "
         "prompts, the other half looked at",
         "",

@@ -9,6 +9,7 @@ import click
 from mlflow_rlrisk import console
 from mlflow_rlrisk.commands.options import allow_pickle_option, device_option, json_option
 from mlflow_rlrisk.commands.output import OK, tell
+from mlflow_rlrisk.plurals import counted
 
 if TYPE_CHECKING:
     from mlflow_rlrisk.train_inference_mismatch import MismatchReport
@@ -78,9 +79,10 @@ def mismatch_lines(report: "MismatchReport") -> list[str]:
         if name in report.sampler
     )
     trainer = f"transformers {report.trainer.get('dtype', '')}"
-    head = f"{report.num_rollouts} rollouts of {report.num_prompts} prompts, "
+    head = f"{counted(report.num_rollouts, 'rollout')} of {report.num_prompts} prompts, "
     lines = [
-        f"{head}{report.num_tokens} tokens: sampled by {sampler or 'unknown'}, scored by {trainer}",
+        f"{head}{counted(report.num_tokens, 'token')}: sampled by {sampler or 'unknown'}, scored "
+        f"by {trainer}",
         "",
     ]
     from mlflow_rlrisk.train_inference_mismatch import TRAINER_NAMES

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from mlflow_rlrisk.config.sampling import SamplingConfig
-from mlflow_rlrisk.config.settings import LARGEST_COUNT, PositiveInt, Settings, Share
+from mlflow_rlrisk.config.settings import LARGEST_COUNT, Plain, PositiveInt, Settings, Share
 from mlflow_rlrisk.errors import ConfigError
 
 LONGEST_TIMEOUT_S = 1e6
@@ -28,7 +28,7 @@ class AssessmentConfig(Settings):
     """``auto`` samples in rounds and stops once the level is decided; never more than ``fixed``."""
     backend: Annotated[str, Field(min_length=1)] = "auto"
     """Name of the installed sampler that draws the rollouts; ``auto`` is ``transformers``."""
-    backend_options: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    backend_options: dict[str, Plain] = Field(default_factory=dict)
     """Settings of that sampler alone, as its class documents them; no secrets, they are logged."""
     device: str = "auto"
     """``auto`` (CUDA if there is one), ``cpu``, ``cuda`` or ``cuda:<index>``."""

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer
 
-from mlflow_rlrisk.config.settings import LARGEST_COUNT, PositiveInt, Settings
+from mlflow_rlrisk.config.settings import LARGEST_COUNT, Plain, PositiveInt, Settings
 from mlflow_rlrisk.errors import ConfigError
 
 GIVEN_TO_TEMPLATES = frozenset(
@@ -53,7 +53,7 @@ class SamplingConfig(Settings):
     """Base seed; each (prompt, sample) draws from a random stream of its own."""
     chat_template: Literal["auto", "always", "never"] = "auto"
     """``auto`` applies the checkpoint's template to chat prompts and leaves strings raw."""
-    chat_template_kwargs: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    chat_template_kwargs: dict[str, Plain] = Field(default_factory=dict)
     """Variables for the template, such as ``enable_thinking``; it must read each of them."""
 
     @field_validator("stop")

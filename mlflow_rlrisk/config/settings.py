@@ -5,7 +5,16 @@ import json
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from mlflow_rlrisk.errors import ConfigError
 
@@ -14,6 +23,19 @@ LARGEST_COUNT = 2**31 - 1
 PositiveInt = Annotated[int, Field(ge=1, le=LARGEST_COUNT)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+def _said_once(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    """One fault under the name that was given, where pydantic tells one for each type."""
+    try:
+        return check(value)
+    except ValidationError as error:
+        need = "a text, a finite number, true or false is needed"
+        raise PydanticCustomError("plain_value", need) from error
+
+
+Plain = Annotated[str | int | float | bool, WrapValidator(_said_once)]
+"""A value of a mapping whose names are not ours."""
 
 
 class Settings(BaseModel):

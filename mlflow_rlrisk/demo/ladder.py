@@ -17,6 +17,7 @@ from mlflow_rlrisk.demo.make_data import EXPERT
 from mlflow_rlrisk.demo.tokenizer import load_tokenizer
 from mlflow_rlrisk.demo.train import read_examples, shuffled_epochs, single_thread, train_epoch
 from mlflow_rlrisk.errors import ConfigError
+from mlflow_rlrisk.plurals import counted
 from mlflow_rlrisk.rollouts.shards import write_text_atomically
 
 DEPTHS = (1, 5, 25, 125)
@@ -42,7 +43,7 @@ class Rung(NamedTuple):
     @property
     def depth(self) -> str:
         """The epochs in words."""
-        return f"{self.epochs} epoch{'' if self.epochs == 1 else 's'}"
+        return counted(self.epochs, "epoch")
 
 
 def train_ladder(folder: Path, progress: Progress) -> list[Rung]:

@@ -32,6 +32,7 @@ from mlflow_rlrisk.lineage.measures import Estimate
 from mlflow_rlrisk.lineage.modes import mode_changes, why_no_modes
 from mlflow_rlrisk.lineage.table import HELDOUT, build_table
 from mlflow_rlrisk.lineage_evidence import member_of
+from mlflow_rlrisk.plurals import counted
 from mlflow_rlrisk.records import GradedGroup
 from mlflow_rlrisk.rollouts.store import RolloutStore
 from mlflow_rlrisk.statistics.bootstrap import PromptBootstrap
@@ -157,7 +158,7 @@ def _groups(assessment: Assessment) -> list[GradedGroup]:
     groups = sorted(found, key=lambda group: group.prompt.id)
     if len(groups) != assessment.report.num_prompts:
         raise ComparabilityError(
-            f"{assessment.folder} holds {len(groups)} graded prompts, the report "
+            f"{assessment.folder} holds {counted(len(groups), 'graded prompt')}, the report "
             f"{assessment.report.num_prompts}"
         )
     return groups

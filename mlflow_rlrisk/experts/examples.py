@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlflow_rlrisk.errors import ConfigError, PromptSetError
+from mlflow_rlrisk.plurals import counted
 from mlflow_rlrisk.prompts import ID_LENGTH, content_digest, not_rendered, prompt_digest
 from mlflow_rlrisk.prompts.schemas import Schema, prompt_content, refuse_tool_calls
 from mlflow_rlrisk.prompts.sources import Row, Table, read_table
@@ -90,8 +91,8 @@ def load_expert(source: object) -> ExpertSet:
     return ExpertSet(
         examples=tuple(found[digest] for digest in sorted(found)),
         digest=prompt_digest(found),
-        sentence=f"{table.kind}, {len(found)} examples from {' and '.join(map(repr, columns))}"
-        + not_rendered(table),
+        sentence=f"{table.kind}, {counted(len(found), 'example')} from "
+        f"{' and '.join(map(repr, columns))}" + not_rendered(table),
     )
 
 

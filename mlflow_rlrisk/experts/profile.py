@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from mlflow_rlrisk.errors import ComparabilityError, StatisticsError
 from mlflow_rlrisk.evidence import Evidence
+from mlflow_rlrisk.plurals import counted
 from mlflow_rlrisk.statistics.bootstrap import PromptBootstrap, interval
 from mlflow_rlrisk.statistics.drift import forget_ratio
 from mlflow_rlrisk.statistics.prompt_intervals import ratio_draws, ratio_interval
@@ -169,7 +170,7 @@ def heldout_rises(
                 value=value,
                 ci_low=min(low, value),
                 ci_high=max(high, value),
-                source=f"paired over {each.tokens.size} prompts of {each.source}",
+                source=f"paired over {counted(each.tokens.size, 'prompt')} of {each.source}",
                 num_prompts=each.tokens.size,
             )
         )

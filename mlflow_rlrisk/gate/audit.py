@@ -14,6 +14,7 @@ from mlflow_rlrisk.errors import AuditError
 from mlflow_rlrisk.gate.audit_entries import GENESIS, Entry, Recorded, checked_chain
 from mlflow_rlrisk.gate.audit_tables import HEAD, LOG, append_last, prepare
 from mlflow_rlrisk.gate.turns import turns_of
+from mlflow_rlrisk.plurals import counted
 
 __all__ = ["GENESIS", "AuditLog", "Entry", "Recorded"]
 
@@ -64,7 +65,9 @@ class AuditLog:
         # An entry may have come in between the two reads; the head is one of the chain then too.
         chain = {(0, GENESIS), *((each.sequence, each.hash) for each in entries)}
         if tuple(head) not in chain:
-            raise AuditError(f"the gate log has {len(entries)} entries, its head is another")
+            raise AuditError(
+                f"the gate log has {counted(len(entries), 'entry', 'entries')}, its head is another"
+            )
         return entries
 
     def find(self, **wanted: str) -> list[Entry]:

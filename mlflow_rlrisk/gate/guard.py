@@ -34,6 +34,7 @@ from mlflow_rlrisk.gate.promotion_policy import (
     max_age_of,
     seconds_of,
 )
+from mlflow_rlrisk.plurals import counted
 from mlflow_rlrisk.policy import Outcome
 
 _SEVERITY = {"low": 0, "medium": 1, "high": 2}
@@ -361,7 +362,7 @@ def overriding(
     if not lasts <= timedelta(seconds=seconds_of(settings.max_duration)):
         return f"it lasts longer than {settings.max_duration}"
     if not len(statement.reason.strip()) >= settings.min_reason_length:
-        return f"its reason has fewer than {settings.min_reason_length} characters"
+        return f"its reason has fewer than {counted(settings.min_reason_length, 'character')}"
     if not len(allowed) >= settings.required_signatures:
         have = f"{len(allowed)} of {settings.required_signatures}"
         return f"it has {have} signatures of keys that may override"

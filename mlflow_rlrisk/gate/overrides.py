@@ -29,6 +29,7 @@ from mlflow_rlrisk.gate.gatekeeper import utc_now
 from mlflow_rlrisk.gate.promotion_policy import Bar, Target, seconds_of
 from mlflow_rlrisk.gate.tags import genuine
 from mlflow_rlrisk.model_reference import resolve_reference
+from mlflow_rlrisk.plurals import counted
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -167,7 +168,11 @@ def check_terms(reason: str, expires: str, bar: Bar) -> timedelta:
     """
     shortest = bar.policy.override.min_reason_length
     if not len(reason.strip()) >= shortest:
-        raise ConfigError("reason", reason, f"at least {shortest} characters are needed")
+        raise ConfigError(
+            "reason",
+            reason,
+            f"at least {counted(shortest, 'character is', 'characters are')} needed",
+        )
     return _duration(expires, bar)
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy.typing as npt
 
 from mlflow_rlrisk.errors import StatisticsError
+from mlflow_rlrisk.plurals import counted
 from mlflow_rlrisk.statistics.ranks import (
     evened,
     exact_permutation_p,
@@ -132,7 +133,7 @@ def _remark(size: int, smallest: float, *, is_reversed: bool) -> str:
     parts = []
     if smallest > SIGNIFICANT:
         parts.append(
-            f"{size} checkpoints cannot reach significance: "
+            f"{counted(size, 'checkpoint')} cannot reach significance: "
             f"the smallest possible p is {smallest:.3f}"
         )
     if is_reversed:

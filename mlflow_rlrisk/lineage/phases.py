@@ -22,6 +22,7 @@ from mlflow_rlrisk.lineage.table import (
     TRAIN,
     LineageTable,
 )
+from mlflow_rlrisk.plurals import counted
 from mlflow_rlrisk.statistics.ranks import evened
 
 MINIMUM_SERIES = 4
@@ -118,7 +119,9 @@ def label_phases(table: LineageTable) -> PhaseReport:
     """
     base = table.measures.get(PASS_AT_1)
     if len(table.members) < MINIMUM_SERIES:
-        return no_phases(f"{len(table.members)} checkpoints: phases need at least {MINIMUM_SERIES}")
+        return no_phases(
+            f"{counted(len(table.members), 'checkpoint')}: phases need at least {MINIMUM_SERIES}"
+        )
     if base is None:
         return no_phases(f"pass@1 is undefined: {table.undefined.get(PASS_AT_1)}")
     used = {name: table.measures[name] for name in _read_of(table) if name in table.measures}

@@ -18,6 +18,7 @@ from mlflow_rlrisk.errors import ConfigError, StatisticsError
 from mlflow_rlrisk.evidence import Evidence
 from mlflow_rlrisk.forward.teacher_forced import TeacherForcedScorer
 from mlflow_rlrisk.lookahead.grpo_updates import Answer, make_update, trainable
+from mlflow_rlrisk.plurals import counted
 from mlflow_rlrisk.statistics.counts import FloatVector
 from mlflow_rlrisk.statistics.reweighting import (
     GapClosed,
@@ -86,8 +87,9 @@ class Lookahead:
             value=self.reach.value,
             ci_low=self.reach.low,
             ci_high=self.reach.high,
-            source=f"{tried.steps} of {tried.run_steps} updates at learning rate "
-            f"{tried.learning_rate:g} tried on stored rollouts of {self.num_prompts} prompts",
+            source=f"{tried.steps} of {counted(tried.run_steps, 'update')} at learning rate "
+            f"{tried.learning_rate:g} tried on stored rollouts of "
+            f"{counted(self.num_prompts, 'prompt')}",
             num_prompts=self.num_prompts,
         )
 

@@ -16,6 +16,7 @@ import numpy as np
 from mlflow_rlrisk.metrics.columns import Bounds, Formula, PromptColumns
 from mlflow_rlrisk.metrics.sampling_columns import add_sampling_columns
 from mlflow_rlrisk.metrics.success_columns import add_success_columns
+from mlflow_rlrisk.plurals import counted
 from mlflow_rlrisk.records import PromptStatistics
 from mlflow_rlrisk.report_record import Metric
 from mlflow_rlrisk.statistics.bootstrap import PromptBootstrap, interval
@@ -204,7 +205,8 @@ def _is_constant(value: float, draws: FloatVector) -> bool:
 
 def _no_interval(value: float, num_prompts: int) -> str:
     return (
-        f"all {num_prompts} prompts give {value:.6g}, so there is no interval, "
+        f"all {counted(num_prompts, 'prompt gives', 'prompts give')} {value:.6g}, so there is no "
+        "interval, "
         "and no bound is known that could stand in"
     )
 

@@ -15,6 +15,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from mlflow_rlrisk.monitor.trainers import KNOWN
+from mlflow_rlrisk.plurals import counted
 
 LARGEST = 1e100
 """No metric is as large; MLflow's SQL stores give 1.8e308 for an infinity."""
@@ -121,14 +122,15 @@ class History:
                 "there on before does not count, nor does an alarm it raised"
             )
         if self.num_duplicates:
-            notes.append(f"duplicates: {self.num_duplicates} rows repeat a step; the last counts")
+            repeat = counted(self.num_duplicates, "row repeats", "rows repeat")
+            notes.append(f"duplicates: {repeat} a step; the last counts")
         if self.num_late:
-            notes.append(f"late: {self.num_late} rows came after a later step and were sorted in")
+            were = "was" if self.num_late == 1 else "were"
+            late = f"{counted(self.num_late, 'row')} came after a later step"
+            notes.append(f"late: {late} and {were} sorted in")
         for name, count in sorted(self.not_finite.items()):
-            notes.append(
-                f"not finite: {count} values of {name} are NaN, infinite or beyond {LARGEST:g} and "
-                "left out"
-            )
+            some = counted(count, f"value of {name} is", f"values of {name} are")
+            notes.append(f"not finite: {some} NaN, infinite or beyond {LARGEST:g} and left out")
         notes += [
             f"gap: nothing is logged between steps {before} and {after}"
             for before, after in self._gaps()

@@ -14,6 +14,7 @@ from mlflow_rlrisk.monitor.outcome import RunOutcome, run_outcome
 from mlflow_rlrisk.monitor.policy import MonitorPolicy
 from mlflow_rlrisk.monitor.status import RuleStatus, rule_states
 from mlflow_rlrisk.monitor.tracks import DEFAULT_GROUP_SIZE, RANGES, Track, Tracks
+from mlflow_rlrisk.plurals import counted
 from mlflow_rlrisk.statistics.dynamics import EntropyLaw, fit_entropy_law
 from mlflow_rlrisk.statistics.groups import critical_success
 
@@ -229,7 +230,8 @@ def _assumptions(tracks: Tracks | None) -> list[str]:
     if tracks is None:
         return []
     notes = [
-        f"out of range: {count} values of {name} are not within {RANGES[name][0]:g} and "
+        f"out of range: {counted(count, f'value of {name} is', f'values of {name} are')} not "
+        f"within {RANGES[name][0]:g} and "
         f"{RANGES[name][1]:g} and left out"
         for name, count in tracks.out_of_range.items()
     ]

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mlflow_rlrisk.errors import HistoryError
+from mlflow_rlrisk.plurals import counted
 from mlflow_rlrisk.statistics.dynamics import fork_share, token_covariance, top_covariance
 from mlflow_rlrisk.thresholds import threshold
 
@@ -78,7 +79,8 @@ class TokenDynamics:
         way = "lowers" if self.mean_covariance > 0.0 else "raises"
         lines = [
             f"tokens (experimental): covariance of log p and advantage {self.mean_covariance:.4f} "
-            f"over {self.num_tokens:,} tokens; to first order the next step {way} entropy"
+            f"over {counted(self.num_tokens, 'token', spec=',')}; to first order the next step "
+            f"{way} entropy"
         ]
         lines += [
             f"  top {share:>6.2%} of tokens  {value:8.3f}   published {PUBLISHED[share]:.3f}"

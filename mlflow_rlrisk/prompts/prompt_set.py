@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_rlrisk.errors import PromptSetError
+from mlflow_rlrisk.plurals import counted
 from mlflow_rlrisk.prompts.schemas import prompt_content, recognise, truth_of
 from mlflow_rlrisk.prompts.sources import Row, Table, read_table
 from mlflow_rlrisk.records import Message, Prompt
@@ -154,12 +155,14 @@ class _Collected:
         )
 
     def remarks(self) -> str:
-        text = f"; {self.num_duplicates} repeated rows left out" if self.num_duplicates else ""
+        text = ""
+        if self.num_duplicates:
+            text += f"; {counted(self.num_duplicates, 'repeated row')} left out"
         if self.num_repeated_texts:
-            text += (
-                f"; {self.num_repeated_texts} prompts repeat the text of another one with other "
-                "columns and were kept: intervals count them as independent"
-            )
+            some = counted(self.num_repeated_texts, "prompt repeats", "prompts repeat")
+            is_one = self.num_repeated_texts == 1
+            kept = "was kept: intervals count it" if is_one else "were kept: intervals count them"
+            text += f"; {some} the text of another one with other columns and {kept} as independent"
         return text
 
 

@@ -13,6 +13,7 @@ from functools import cache, partial
 from typing import Any, Literal
 
 from mlflow_rlrisk.errors import PromptSetError
+from mlflow_rlrisk.plurals import counted
 from mlflow_rlrisk.prompts.dataset_families import PROMPT_COLUMNS, TRUTH_COLUMNS, Family, family_of
 from mlflow_rlrisk.prompts.plain_values import plain_cell
 from mlflow_rlrisk.prompts.sources import Row, Table
@@ -48,7 +49,8 @@ class Schema:
     def sentence(self, table: Table, num_prompts: int, *, is_chat: bool) -> str:
         """What was recognised, for people."""
         kind = "messages" if is_chat else "text"
-        text = f"{table.kind}, {num_prompts} prompts from column {self.prompt_path!r} ({kind})"
+        column = f"column {self.prompt_path!r} ({kind})"
+        text = f"{table.kind}, {counted(num_prompts, 'prompt')} from {column}"
         name = "GSM8K" if self.form == "hashes" else self.family.name if self.family else None
         known = f"; recognised as {name}" if name else ""
         if self.truth_path is None:

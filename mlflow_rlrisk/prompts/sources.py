@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_rlrisk.errors import PromptSetError
+from mlflow_rlrisk.plurals import counted
 from mlflow_rlrisk.prompts import dataset_folders
 from mlflow_rlrisk.prompts.plain_values import NotPlainError, plain_cell
 
@@ -66,12 +67,24 @@ def read_table(source: object) -> Table:
     return _read_object(source)
 
 
+def require_source(path: Path) -> None:
+    """Look whether there is something to read, without reading it.
+
+    Raises:
+        PromptSetError: There is no such file, folder or split.
+    """
+    if not dataset_folders.is_dataset(path):
+        if not path.is_file():
+            raise PromptSetError(f"{path}: no such file")
+    elif dataset_folders.saved_rows(path) is None:
+        dataset_folders.data_files(path)
+
+
 def _read_path(path: Path) -> Table:
+    require_source(path)
     if dataset_folders.is_dataset(path):
         return _read_folder(path)
     suffix = path.suffix.lower()
-    if not path.is_file():
-        raise PromptSetError(f"{path}: no such file")
     if suffix in PARQUET_SUFFIXES:
         return _table("Parquet", _numbered(_parquet_rows(path)))
     if suffix == ".csv":
@@ -139,7 +152,7 @@ def _csv_rows(path: Path) -> Iterator[tuple[str, object]]:
                 place = f"line {reader.line_num}"
                 if len(cells) != len(header):
                     raise PromptSetError(
-                        f"{place} has {len(cells)} cells, the header {len(header)}"
+                        f"{place} has {counted(len(cells), 'cell')}, the header {len(header)}"
                     )
                 yield place, {name: cell or None for name, cell in zip(header, cells, strict=True)}
         except csv.Error as error:

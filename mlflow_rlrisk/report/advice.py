@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from mlflow_rlrisk.config import AssessmentConfig, PolicyConfig
 from mlflow_rlrisk.metrics.catalogue import PREFIX
+from mlflow_rlrisk.plurals import counted
 from mlflow_rlrisk.records import PromptStatistics
 from mlflow_rlrisk.report.prompts_needed import prompts_needed
 from mlflow_rlrisk.report.signal_steps import SHALLOWER, signal_steps
@@ -105,7 +106,8 @@ def _for_gap(
 ) -> list[str]:
     if gap.kind is GapKind.PROMPTS:
         more = policy.min_prompts - len(statistics)
-        return [f"assess at least {policy.min_prompts} prompts of the RL set ({more} more)"]
+        least = counted(policy.min_prompts, "prompt")
+        return [f"assess at least {least} of the RL set ({more} more)"]
     if gap.kind is GapKind.OTHER_PROMPTS:
         return ["assess the checkpoint on the prompt set that the RL run will use"]
     if gap.kind is GapKind.TRUNCATED:

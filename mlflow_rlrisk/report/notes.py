@@ -7,6 +7,7 @@ from mlflow_rlrisk.errors import InsufficientRolloutsError
 from mlflow_rlrisk.metrics.aggregate import Aggregates
 from mlflow_rlrisk.metrics.catalogue import PREFIX
 from mlflow_rlrisk.metrics.success_columns import success_counts
+from mlflow_rlrisk.plurals import counted
 from mlflow_rlrisk.records import PromptStatistics
 from mlflow_rlrisk.report.signal_steps import beta_fit, rewards_are_success
 from mlflow_rlrisk.report_record import Provenance
@@ -52,8 +53,9 @@ def metric_notes(
         )
     truncated = sum(each.num_truncated for each in prompts)
     if truncated:
+        as_is = "was graded as it is" if truncated == 1 else "were graded as they are"
         notes.append(
-            f"{truncated} truncated rollouts were graded as they are; "
+            f"{counted(truncated, 'truncated rollout')} {as_is}; "
             "a truncated answer mostly counts as wrong"
         )
     for method, remark in _INTERVAL_REMARKS.items():

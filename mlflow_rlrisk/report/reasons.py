@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from mlflow_rlrisk.config import AssessmentConfig, PolicyConfig
 from mlflow_rlrisk.evidence import AssessmentContext
 from mlflow_rlrisk.metrics.catalogue import PREFIX
+from mlflow_rlrisk.plurals import counted
 from mlflow_rlrisk.report_record import Component, Metric, RiskLevel
 from mlflow_rlrisk.risk import Judgement, Veto
 from mlflow_rlrisk.risk.components import HEADROOM, SIGNAL, STARVED, AssessedComponents
@@ -179,7 +180,11 @@ class _Words:
         """The calibrated chance, and what it rests on."""
         use = self._policy.calibration
         line = self._policy.max_fail_probability
-        rests = "" if use is None else f"{use.num_outcomes} outcomes of {use.num_lineages} lineages"
+        rests = (
+            ""
+            if use is None
+            else f"{counted(use.num_outcomes, 'outcome')} of {counted(use.num_lineages, 'lineage')}"
+        )
         record = "" if use is None else f"; record {use.record[:12]}"
         beyond = f", above {line:g}: not low" if chance.value > line else ""
         shown = self._interval(chance.value, chance.ci_low, chance.ci_high)

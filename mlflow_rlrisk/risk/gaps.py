@@ -6,6 +6,7 @@ from enum import StrEnum
 
 from mlflow_rlrisk.config import PolicyConfig
 from mlflow_rlrisk.metrics.catalogue import PREFIX
+from mlflow_rlrisk.plurals import counted
 from mlflow_rlrisk.report_record import Metric
 from mlflow_rlrisk.risk.components import CORE, SIGNAL, STAND_IN, STARVED, TRUNCATED
 
@@ -59,7 +60,7 @@ def evidence_gaps(
         if name not in metrics and STAND_IN.get(name) not in metrics
     ]
     if num_prompts < policy.min_prompts:
-        some = "1 prompt" if num_prompts == 1 else f"{num_prompts} prompts"
+        some = counted(num_prompts, "prompt")
         reason = f"only {some} assessed, the policy asks for at least {policy.min_prompts}"
         gaps.append(Gap(kind=GapKind.PROMPTS, reason=reason))
     if expected_digest is not None and expected_digest != prompts_digest:

@@ -13,6 +13,7 @@ from mlflow_rlrisk.checkpoint import Checkpoint
 from mlflow_rlrisk.checkpoint.configuration_screen import PACKED
 from mlflow_rlrisk.config import AssessmentConfig
 from mlflow_rlrisk.errors import CheckpointError, ConfigError, MissingDependencyError
+from mlflow_rlrisk.plurals import counted
 
 if TYPE_CHECKING:
     import torch
@@ -162,16 +163,22 @@ def _no_progress_bar() -> Iterator[None]:
 
 
 def _refuse_partial(checkpoint: Checkpoint, loaded: dict[str, Any]) -> None:
-    for kind, meaning in (
-        ("missing_keys", "are missing and would be random"),
-        ("mismatched_keys", "have another shape than the configuration says"),
-        ("unexpected_keys", "belong to no part of the architecture"),
-        ("error_msgs", "could not be converted"),
+    for kind, one, many, meaning in (
+        ("missing_keys", "weight is", "weights are", "missing and would be random"),
+        (
+            "mismatched_keys",
+            "weight has",
+            "weights have",
+            "another shape than the configuration says",
+        ),
+        ("unexpected_keys", "weight belongs", "weights belong", "to no part of the architecture"),
+        ("error_msgs", "weight", "weights", "could not be converted"),
     ):
         keys = sorted(str(key) for key in loaded.get(kind) or ())
         if keys:
             raise CheckpointError(
-                f"{checkpoint.display_name}: {len(keys)} weights {meaning}: {', '.join(keys[:4])}"
+                f"{checkpoint.display_name}: {counted(len(keys), one, many)} {meaning}: "
+                f"{', '.join(keys[:4])}"
             )
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from mlflow_rlrisk.checkpoint import Checkpoint
 from mlflow_rlrisk.config import AssessmentConfig
 from mlflow_rlrisk.errors import ConfigError, SamplerError
+from mlflow_rlrisk.plurals import counted
 from mlflow_rlrisk.records import Prompt, Rollout, RolloutGroup
 from mlflow_rlrisk.samplers import OnTokens, opened
 from mlflow_rlrisk.samplers.endpoint.answers import Answer, read_answer
@@ -154,7 +155,8 @@ class OpenAISampler:
         if failure is not None:
             wanted = len(prompts) * len(samples)
             raise SamplerError(
-                f"{wanted - num_answered} of {wanted} rollouts are missing ({len(lost)} prompts "
+                f"{wanted - num_answered} of {wanted} rollouts are missing "
+                f"({counted(len(lost), 'prompt')} "
                 f"failed): {failure}"
             )
 
@@ -173,7 +175,7 @@ class OpenAISampler:
         num_chats = sum(self._api_of(prompt) == "chat" for prompt in prompts)
         if num_chats == 0:
             return "none: prompts are sent as raw text"
-        some = "" if num_chats == len(prompts) else f", for {num_chats} chat prompts"
+        some = "" if num_chats == len(prompts) else f", for {counted(num_chats, 'chat prompt')}"
         return f"the endpoint's own chat template, which is not known{some}"
 
     def describe(self) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from mlflow_rlrisk.checkpoint import Checkpoint
 from mlflow_rlrisk.checkpoint.template_probe import refuse_hostile_template
 from mlflow_rlrisk.config import SamplingConfig
 from mlflow_rlrisk.errors import CheckpointError, SamplerError
+from mlflow_rlrisk.plurals import counted
 from mlflow_rlrisk.records import Prompt
 
 SHOWN = 60
@@ -87,7 +88,7 @@ class PromptEncoder:
             needed = len(ids) + self._max_new_tokens
             if max_positions is not None and needed > max_positions:
                 raise SamplerError(
-                    f"prompt {prompt.id} has {len(ids)} tokens; with max_new_tokens="
+                    f"prompt {prompt.id} has {counted(len(ids), 'token')}; with max_new_tokens="
                     f"{self._max_new_tokens} it needs {needed} positions and the model has "
                     f"{max_positions}"
                 )
@@ -166,7 +167,7 @@ class PromptEncoder:
         if self._drops_system(prompts):
             does += ", which leaves out the system turn"
         does += "".join(f", {name}={value!r}" for name, value in sorted(self._variables.items()))
-        some = "" if num_wrapped == len(prompts) else f", for {num_wrapped} chat prompts"
+        some = "" if num_wrapped == len(prompts) else f", for {counted(num_wrapped, 'chat prompt')}"
         return f"the checkpoint's chat template ({digest}){does}{some}"
 
     def _drops_system(self, prompts: Sequence[Prompt]) -> bool:
@@ -269,7 +270,7 @@ class PromptEncoder:
                     f"{self._name}: transformers loads the tokenizer as "
                     f"{type(self._tokenizer).__name__}, which encodes prompt {prompt.id} "
                     f"({_shorten(text)}) otherwise than its tokenizer.json does: "
-                    f"{len(plain)} tokens instead of {len(stored)}"
+                    f"{counted(len(plain), 'token')} instead of {len(stored)}"
                 )
         unknown_id = self._tokenizer.unk_token_id
         is_unknown = unknown_id is not None and unknown_id in plain

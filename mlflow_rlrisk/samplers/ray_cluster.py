@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import Any
 
 from mlflow_rlrisk.errors import ConfigError, MissingDependencyError, SamplerError
+from mlflow_rlrisk.plurals import counted
 
 CPUS_FOR_TASKS = 1
 """CPUs that the actors must leave to Ray Data's own tasks."""
@@ -145,14 +146,15 @@ def check_room(demand: Demand, nodes: Iterable[Mapping[str, float]]) -> None:
         # Ray hides no GPU from workers that claim none; older versions hid all of them.
         need = "the workers of a node would share its first GPU: claim 1 each, or set device cpu"
         raise ConfigError("num_gpus_per_worker", 0, need)
-    has = "; ".join(f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs" for node in nodes)
+    has = "; ".join(", ".join(_amounts(node.get("CPU", 0), node.get("GPU", 0))) for node in nodes)
     room = sum(_room(demand, node) for node in nodes)
     if room < demand.num_workers:
-        each = f"{demand.num_cpus:g} CPUs and {demand.num_gpus:g} GPUs"
+        each = " and ".join(_amounts(demand.num_cpus, demand.num_gpus))
         raise ConfigError(
             "num_workers",
             demand.num_workers,
-            f"the cluster has room for {room} workers of {each} (nodes: {has or 'none'})",
+            f"the cluster has room for {counted(room, 'worker')} of {each} "
+            f"(nodes: {has or 'none'})",
         )
     check_free(
         demand, {kind: sum(node.get(kind, 0.0) for node in nodes) for kind in ("CPU", "GPU")}
@@ -176,13 +178,15 @@ def check_free(demand: Demand, free: Mapping[str, float]) -> None:
         claimed, there = demand.num_workers * wanted, free.get(kind, 0.0)
         spare = CPUS_FOR_TASKS if kind == "CPU" else 0
         if claimed > 0 and claimed + spare > there:
-            need = (
-                f"at most {max(there - spare, 0):g} {kind}s can be claimed of {there:g} free ones"
-            )
+            most = counted(max(there - spare, 0), kind, spec="g")
+            need = f"at most {most} can be claimed of {counted(there, 'free one', spec='g')}"
             hint = ", one must be left to the tasks that feed the workers" if spare else ""
-            raise ConfigError(
-                name, wanted, f"{demand.num_workers} workers claim {claimed:g}; {need}{hint}"
-            )
+            claim = counted(demand.num_workers, "worker claims", "workers claim")
+            raise ConfigError(name, wanted, f"{claim} {claimed:g}; {need}{hint}")
+
+
+def _amounts(num_cpus: float, num_gpus: float) -> tuple[str, str]:
+    return counted(num_cpus, "CPU", spec="g"), counted(num_gpus, "GPU", spec="g")
 
 
 def _room(demand: Demand, node: Mapping[str, float]) -> int:

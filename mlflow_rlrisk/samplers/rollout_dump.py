@@ -13,6 +13,7 @@ import numpy as np
 
 from mlflow_rlrisk.errors import PromptSetError, SamplerError
 from mlflow_rlrisk.forward.padded_rollouts import refuse_padding
+from mlflow_rlrisk.plurals import counted
 from mlflow_rlrisk.prompts.schemas import Schema, prompt_content
 from mlflow_rlrisk.prompts.sources import Row, parse_json
 from mlflow_rlrisk.records import UNKNOWN_TOKEN, FinishReason, Prompt, Rollout, RolloutGroup
@@ -83,7 +84,7 @@ def _require_distinct(prompts: Sequence[Prompt]) -> None:
         if first is not prompt:
             num = len({each.text for each in prompts})
             raise SamplerError(
-                f"prompts {first.id} and {prompt.id} have the same text ({num} texts, "
+                f"prompts {first.id} and {prompt.id} have the same text ({counted(num, 'text')}, "
                 f"{len(prompts)} prompts), by which the rollouts of a dump are found: each text "
                 "is needed once, or its rollouts would count several times"
             )
@@ -151,8 +152,9 @@ def _in_sample_order(path: Path, frame: Any) -> Any:
     repeated = keys.duplicated()
     if repeated.any():
         first = frame[repeated].iloc[0]
+        same = counted(int(repeated.sum()), "rollout repeats", "rollouts repeat")
         raise SamplerError(
-            f"{path}: {int(repeated.sum())} rollouts repeat the sample_index of another one of "
+            f"{path}: {same} the sample_index of another one of "
             f"their prompt (first: {first['sample_index']} of {str(first['prompt'])[:60]!r})"
         )
     return frame.sort_values("sample_index", kind="stable")

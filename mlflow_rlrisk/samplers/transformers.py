@@ -19,6 +19,7 @@ from mlflow_rlrisk.checkpoint import Checkpoint
 from mlflow_rlrisk.config import AssessmentConfig
 from mlflow_rlrisk.errors import CheckpointError, SamplerError
 from mlflow_rlrisk.forward.probe import refuse_acausal, refusing, rotary_switch
+from mlflow_rlrisk.plurals import counted
 from mlflow_rlrisk.records import FinishReason, Prompt, Rollout, RolloutGroup
 from mlflow_rlrisk.samplers import OnTokens, opened, refuse_options
 from mlflow_rlrisk.samplers.decoding import Decoder, FinishedRow, NotFiniteLogitsError, Wave
@@ -283,7 +284,7 @@ class TransformersSampler:
         except torch.OutOfMemoryError as error:
             raise SamplerError(
                 f"no memory for batch_size={self._config.batch_size} with prompts of up to "
-                f"{max(len(ids) for ids in wave.prompt_ids)} tokens and max_new_tokens="
+                f"{counted(max(map(len, wave.prompt_ids)), 'token')} and max_new_tokens="
                 f"{self._sampling.max_new_tokens}: a smaller batch_size gives the same rollouts"
             ) from error
         except SamplerError:
@@ -291,7 +292,8 @@ class TransformersSampler:
         except RuntimeError as error:
             raise SamplerError(
                 f"{self.checkpoint.display_name}: the model stopped while sampling "
-                f"{len(wave.prompt_ids)} prompts, {encoded[rows[0].index].prompt.id} the first: "
+                f"{counted(len(wave.prompt_ids), 'prompt')}, "
+                f"{encoded[rows[0].index].prompt.id} the first: "
                 f"{error}"
             ) from error
 

@@ -20,6 +20,7 @@ from mlflow_rlrisk.checkpoint import Checkpoint
 from mlflow_rlrisk.config import AssessmentConfig
 from mlflow_rlrisk.errors import ConfigError, SamplerError
 from mlflow_rlrisk.forward.teacher_forced import TokenScores
+from mlflow_rlrisk.plurals import counted
 from mlflow_rlrisk.records import FinishReason, Prompt, Rollout, RolloutGroup
 from mlflow_rlrisk.samplers import OnTokens, opened
 from mlflow_rlrisk.samplers.endings import Endings
@@ -303,8 +304,8 @@ class VllmSampler:
         num_gaps = sum(int(np.isnan(drawn.entropies).sum()) for drawn in batch)
         if num_gaps:
             raise SamplerError(
-                f"{num_gaps} tokens have no recorded entropy, and a forward pass reads quantized "
-                "weights differently"
+                f"{counted(num_gaps, 'token has', 'tokens have')} no recorded entropy, and a "
+                "forward pass reads quantized weights differently"
             )
 
     def _rollout(self, drawn: Drawn) -> Rollout:

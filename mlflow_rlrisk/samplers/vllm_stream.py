@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mlflow_rlrisk.errors import SamplerError
+from mlflow_rlrisk.plurals import counted
 from mlflow_rlrisk.records import FloatArray, Prompt
 from mlflow_rlrisk.samplers.entropy_table import EntropyTable
 from mlflow_rlrisk.samplers.vllm_engine import Engine, Finished, Request
@@ -118,7 +119,7 @@ class RolloutStream:
                 row = running[each.uid]
                 raise SamplerError(
                     f"prompt {row.prompt.id}: vLLM ended rollout {row.sample_index} with "
-                    f"{each.finish_reason!r} after {each.token_ids.size} tokens"
+                    f"{each.finish_reason!r} after {counted(each.token_ids.size, 'token')}"
                 )
         return finished
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 from mlflow_rlrisk.calibration.record import CalibrationRecord
+from mlflow_rlrisk.plurals import counted
 from mlflow_rlrisk.sinks.svg import ACCENT, LINE, MUTED, STARVED, one_figure
 
 
@@ -16,7 +17,8 @@ def reliability_figure(record: CalibrationRecord) -> str:
     predicted = [each["mean_predicted"] for each in bins]
     observed = [each["observed"] for each in bins]
     alt = "Out of lineage: " + "; ".join(
-        f"of {each['num_rows']} checkpoints predicted to fail with {each['mean_predicted']:.0%}, "
+        f"of {counted(each['num_rows'], 'checkpoint')} predicted to fail with "
+        f"{each['mean_predicted']:.0%}, "
         f"{each['observed']:.0%} did"
         for each in bins
     )

@@ -13,6 +13,7 @@ import numpy as np
 
 from mlflow_rlrisk import __version__
 from mlflow_rlrisk.metrics.catalogue import PREFIX
+from mlflow_rlrisk.plurals import counted
 from mlflow_rlrisk.report import Metric, RiskLevel, RiskReport
 from mlflow_rlrisk.sinks import plots
 from mlflow_rlrisk.sinks.page_rows import (
@@ -193,7 +194,7 @@ def _facts(report: RiskReport) -> list[dict[str, str]]:
         {
             "label": "Prompts",
             "value": f"{report.num_prompts:,}",
-            "note": f"{report.num_rollouts:,} rollouts{_rounds(report)}",
+            "note": f"{counted(report.num_rollouts, 'rollout', spec=',')}{_rounds(report)}",
         }
     ]
     for name, label in [("pass_at_1", "pass@1"), *_widest_pass_at_k(report)]:
@@ -287,7 +288,8 @@ def _entropy_histogram(report: RiskReport) -> dict[str, Any] | None:
     )
     flag = REGISTRY["tau_H"]
     caption = (
-        f"{profile.num_tokens:,} tokens at temperature {report.config.sampling.temperature:g}. "
+        f"{counted(profile.num_tokens, 'token', spec=',')} at temperature "
+        f"{report.config.sampling.temperature:g}. "
         "Tokens near 0 leave the policy no choice. "
         f"For scale: {flag.source} flags a mean below {flag.values['value']:g} ({flag.scope})."
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlflow_rlrisk.lineage import LineageReport
+from mlflow_rlrisk.plurals import counted
 from mlflow_rlrisk.sinks.mlflow_run import log_report
 from mlflow_rlrisk.sinks.mlflow_store import FOLDER, mlflow_errors, own_run
 from mlflow_rlrisk.sinks.registry import tag_version
@@ -36,7 +37,7 @@ def log_lineage(
     import mlflow
 
     client = mlflow.MlflowClient()
-    with own_run(client, f"rlrisk lineage of {len(lineage.names)} versions") as parent:
+    with own_run(client, f"rlrisk lineage of {counted(len(lineage.names), 'version')}") as parent:
         for assessment, own_page in zip(assessments, pages, strict=True):
             _log_member(assessment, own_page, parent)
         with mlflow_errors(f"the lineage cannot be written to run {parent}"):

@@ -3,6 +3,7 @@
 from typing import Any
 
 from mlflow_rlrisk.metrics.catalogue import CATALOGUE, spec_of
+from mlflow_rlrisk.plurals import counted
 from mlflow_rlrisk.report import Component, ExampleRollout, RiskReport
 from mlflow_rlrisk.sinks.wording import estimate, interval, number, shown
 from mlflow_rlrisk.thresholds import REGISTRY
@@ -99,7 +100,7 @@ def undefined_rows(report: RiskReport) -> list[dict[str, str]]:
 def example_row(example: ExampleRollout, threshold: float | None) -> dict[str, Any]:
     """One sampled rollout with its grade; all text is foreign."""
     key, word = _grade(example, threshold)
-    meta = [f"{example.num_tokens:,} tokens"]
+    meta = [counted(example.num_tokens, "token", spec=",")]
     if example.mean_entropy is not None:
         meta.append(f"{number(example.mean_entropy)} nats/token")
     if example.finish_reason == "length":

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from mlflow_rlrisk.plurals import counted
 from mlflow_rlrisk.records import FloatArray, IntArray
 from mlflow_rlrisk.sinks.svg import ACCENT, MUTED, SATURATED, STARVED, figure_of, one_figure
 
@@ -56,7 +57,8 @@ def solve_rate_figure(
     share = np.bincount(nearest, minlength=steps + 1) / rates.size
     starved, saturated = float((rates < critical).mean()), float((rates > 1 - critical).mean())
     alt = (
-        f"Of {rates.size} prompts {starved:.0%} were solved less often than {critical:.2f} "
+        f"Of {counted(rates.size, 'prompt')} {starved:.0%} were solved less often than "
+        f"{critical:.2f} "
         f"(starved zone) and {saturated:.0%} more often than {1 - critical:.2f} (saturated zone "
         f"for groups of {group_size})."
     )

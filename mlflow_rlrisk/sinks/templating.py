@@ -3,6 +3,8 @@
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from mlflow_rlrisk.plurals import counted
+
 if TYPE_CHECKING:
     from jinja2 import Template
 
@@ -19,6 +21,7 @@ def template(name: str) -> "Template":
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["counted"] = counted
     return environment.get_template(name)
 
 

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
+from mlflow_rlrisk.plurals import counted
+
 if TYPE_CHECKING:
     from mlflow_rlrisk.report import RiskReport
 
@@ -62,7 +64,10 @@ def verdict_markdown(report: "RiskReport", report_uri: str, limit: int = MAX_TAG
     """
     tags = verdict_tags(report)
     index = f" (index {tags[INDEX_TAG]})" if INDEX_TAG in tags else ""
-    lines = [f"{DESCRIPTION_MARK}{report.risk_level}**{index}, {report.num_prompts} prompts", ""]
+    lines = [
+        f"{DESCRIPTION_MARK}{report.risk_level}**{index}, {counted(report.num_prompts, 'prompt')}",
+        "",
+    ]
     lines += [f"- {reason}" for reason in report.reasons]
     if report.next_steps:
         lines += ["", "Next:", ""]

@@ -3,6 +3,8 @@
 import re
 from datetime import UTC, datetime
 
+from mlflow_rlrisk.plurals import counted
+
 MAX_TEXT = 4000
 """Characters of a completion that a page shows; the rest is counted."""
 
@@ -54,7 +56,7 @@ def shown(text: str, limit: int = MAX_TEXT) -> str:
     cut = _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", cut.replace("\r\n", "\n"))
     cut = _BIDI.sub(lambda match: f"[U+{ord(match[0]):04X}]", cut.translate(_CONTROL))
     left = len(text) - limit
-    return f"{cut} … ({left:,} more characters)" if left > 0 else cut
+    return f"{cut} … ({counted(left, 'more character', spec=',')})" if left > 0 else cut
 
 
 def moment(iso: str) -> str:

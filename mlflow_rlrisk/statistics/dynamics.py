@@ -13,6 +13,7 @@ import numpy.typing as npt
 from scipy.special import stdtrit
 
 from mlflow_rlrisk.errors import ConfigError, StatisticsError
+from mlflow_rlrisk.plurals import counted
 from mlflow_rlrisk.statistics.counts import FloatVector, finite_array
 from mlflow_rlrisk.statistics.ranks import spearman
 
@@ -108,7 +109,7 @@ def _check_law_input(h: FloatVector, r: FloatVector) -> None:
     if h.shape != r.shape or h.ndim != 1:
         raise StatisticsError(f"entropy {h.shape} and reward {r.shape}: one of each a log")
     if h.size < LAW_MIN_POINTS:
-        raise StatisticsError(f"{h.size} points: the entropy law needs {LAW_MIN_POINTS}")
+        raise StatisticsError(f"{counted(h.size, 'point')}: the entropy law needs {LAW_MIN_POINTS}")
     if h.min() < 0.0 or h.max() < LAW_MIN_RATIO * h.min() or h.max() == 0.0:
         raise StatisticsError(
             f"entropy goes from {h.min():.3g} to {h.max():.3g} nats: the entropy law needs a range "

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from scipy.special import entr, logsumexp
 
 from mlflow_rlrisk.errors import ConfigError, StatisticsError
+from mlflow_rlrisk.plurals import counted
 from mlflow_rlrisk.statistics.counts import (
     FloatVector,
     IntVector,
@@ -327,7 +328,8 @@ def _top_and_tail(top_probs: npt.ArrayLike, vocab_size: int) -> tuple[FloatVecto
         raise StatisticsError(f"top_probs sums to {1.0 - mass.min()}: at most 1")
     if (mass > num_outside * cap + MASS_TOLERANCE).any():
         raise StatisticsError(
-            f"top_probs leaves mass {mass.max()} to {num_outside} tokens that are no more likely "
+            f"top_probs leaves mass {mass.max()} to "
+            f"{counted(num_outside, 'token that is', 'tokens that are')} no more likely "
             "than the last: not the top of a distribution over vocab_size tokens"
         )
     probs = np.minimum(probs, 1.0)  # a rounded 1 + 1e-6 has an entropy below 0

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlflow_rlrisk.errors import ConfigError, StatisticsError
+from mlflow_rlrisk.plurals import counted
 from mlflow_rlrisk.statistics.counts import FloatVector, IntVector
 from mlflow_rlrisk.statistics.ragged import Ragged
 
@@ -192,7 +193,7 @@ def _logprobs(name: str, sequences: Sequence[npt.ArrayLike]) -> Ragged:
 def _require_same_lengths(trainer: Ragged, sampler: Ragged) -> None:
     if trainer.num_rows != sampler.num_rows:
         raise StatisticsError(
-            f"trainer_logprobs holds {trainer.num_rows} rollouts, "
+            f"trainer_logprobs holds {counted(trainer.num_rows, 'rollout')}, "
             f"sampler_logprobs {sampler.num_rows}: the same ones are needed"
         )
     differs = np.flatnonzero(trainer.lengths != sampler.lengths)

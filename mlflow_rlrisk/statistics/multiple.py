@@ -5,6 +5,7 @@ import numpy.typing as npt
 from scipy.special import gammaln
 
 from mlflow_rlrisk.errors import StatisticsError
+from mlflow_rlrisk.plurals import counted
 from mlflow_rlrisk.statistics.counts import (
     CountPairs,
     FloatVector,
@@ -74,7 +75,7 @@ def fisher_p_values(
         return np.empty(0)
     sides = (CountPairs.of(solved, tries), CountPairs.of(solved_after, tries_after))
     if sides[0].num_prompts != sides[1].num_prompts:
-        sizes = f"{sides[0].num_prompts} prompts before and {sides[1].num_prompts} after"
+        sizes = f"{counted(sides[0].num_prompts, 'prompt')} before and {sides[1].num_prompts} after"
         raise StatisticsError(f"solved_after: {sizes}: both sides need the same ones")
     tables = np.stack([np.asarray(each, dtype=np.int64) for each in counts], axis=1)
     distinct, place = np.unique(tables, axis=0, return_inverse=True)

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from scipy.special import ndtri
 
 from mlflow_rlrisk.errors import StatisticsError
+from mlflow_rlrisk.plurals import counted
 from mlflow_rlrisk.statistics.bootstrap import PromptBootstrap, interval
 from mlflow_rlrisk.statistics.counts import FloatVector, finite_vector
 
@@ -66,8 +67,8 @@ def reweighted_success(
     """
     if not correct or len(correct) != len(log_ratios):
         raise StatisticsError(
-            f"{len(correct)} prompts of grades, {len(log_ratios)} of log ratios: as many are "
-            "needed, at least one"
+            f"{counted(len(correct), 'prompt')} of grades, {len(log_ratios)} of log ratios: as "
+            "many are needed, at least one"
         )
     rows = [_one(place, *pair) for place, pair in enumerate(zip(correct, log_ratios, strict=True))]
     before, after, effective = (np.array(column) for column in zip(*rows, strict=True))
@@ -81,7 +82,8 @@ def mean_success(tries: Sequence[ReweightedSuccess]) -> ReweightedSuccess:
         StatisticsError: There is none, or they are of different prompts.
     """
     if not tries or len({each.before.tobytes() for each in tries}) != 1:
-        raise StatisticsError(f"{len(tries)} tries: at least one, all of the same rollouts")
+        some = counted(len(tries), "try", "tries")
+        raise StatisticsError(f"{some}: at least one, all of the same rollouts")
     return ReweightedSuccess(
         before=tries[0].before,
         after=np.mean([each.after for each in tries], axis=0),
@@ -112,7 +114,8 @@ def gap_closed(
         StatisticsError: There is one try, or every rollout is right, in all or in a resample.
     """
     if len(tries) < 2:
-        raise StatisticsError(f"{len(tries)} tries: two are needed to know what they differ by")
+        some = counted(len(tries), "try", "tries")
+        raise StatisticsError(f"{some}: two are needed to know what they differ by")
     found = mean_success(tries)
     gain, gap = found.after - found.before, 1.0 - found.before
     if gap.sum() == 0.0:

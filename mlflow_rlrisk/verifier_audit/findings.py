@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
+from mlflow_rlrisk.plurals import counted
 from mlflow_rlrisk.verifier_audit.labels import LabelledSet
 from mlflow_rlrisk.verifier_audit.probing import Probing
 from mlflow_rlrisk.verifier_audit.sample import Rates
@@ -32,7 +33,7 @@ def find_problems(probing: Probing, rates: Rates | None) -> tuple[str, ...]:
         problems.append(f"{missed} of {gold.num_judged} gold answers are rejected")
     if gold.counts["failed"]:
         why = next((each.grade.reason for each in gold.examples if each.verdict == "failed"), "")
-        failed = f"the verifier failed on {gold.counts['failed']} gold answers"
+        failed = f"the verifier failed on {counted(gold.counts['failed'], 'gold answer')}"
         problems.append(f"{failed}: {why}" if why else failed)
     gold_reward = max((shown.grade.reward or 0.0 for shown in probing.shown), default=0.0)
     for name, tally in probing.mutated.items():
@@ -70,9 +71,11 @@ def find_warnings(
         count = f"{len(failed)} of {len(others)} wrong or reformatted answers"
         warnings.append(f"the verifier failed on {count} ({kinds}): {failed[0].grade.reason}")
     if labelled.conflicting:
-        warnings.append(f"{len(labelled.conflicting)} prompts have contradicting labels")
+        some = counted(len(labelled.conflicting), "prompt has", "prompts have")
+        warnings.append(f"{some} contradicting labels")
     if labelled.duplicated:
-        warnings.append(f"{len(labelled.duplicated)} prompts stand in the set more than once")
+        some = counted(len(labelled.duplicated), "prompt stands", "prompts stand")
+        warnings.append(f"{some} in the set more than once")
     found = evidence["disagreement"]
     if found is not None and "undefined" in found:
         warnings.append(f"the disagreement is undefined: {found['undefined']}")
@@ -80,7 +83,8 @@ def find_warnings(
         warnings.append(f"the second verifier disagrees on {found['value']:.1%} of the texts")
     unrated = ((evidence["rates"] or {}).get("counts") or {}).get("num_failed", 0)
     if unrated:
-        warnings.append(f"the verifier failed on {unrated} labelled completions: no rate has them")
+        forms = ("labelled completion: no rate has it", "labelled completions: no rate has them")
+        warnings.append(f"the verifier failed on {counted(unrated, *forms)}")
     if evidence.get("is_kept") is False:
         warnings.append(
             "J is not kept with the rollouts: they were assessed with another verifier, success "

@@ -13,6 +13,7 @@ import numpy as np
 
 from mlflow_rlrisk.errors import ConfigError, PromptSetError, VerifierError
 from mlflow_rlrisk.evidence import Evidence
+from mlflow_rlrisk.plurals import counted
 from mlflow_rlrisk.prompts.schemas import value_at
 from mlflow_rlrisk.prompts.sources import Row, Table, read_table
 from mlflow_rlrisk.records import Prompt
@@ -64,7 +65,7 @@ class Rates:
             value=self.rates.youden_j,
             ci_low=low,
             ci_high=high,
-            source=f"audit of {num_labelled} labelled answers",
+            source=f"audit of {counted(num_labelled, 'labelled answer')}",
             num_prompts=num_labelled,
         )
 
@@ -198,7 +199,7 @@ def rates_of_file(
     pairs = [(is_correct, accepted) for is_correct, accepted in said if accepted is not None]
     failed = len(labels) - len(pairs)
     if labels and not pairs:
-        raise VerifierError(f"it failed on all {failed} completions of the audit sample")
+        raise VerifierError(f"it failed on all {counted(failed, 'completion')} of the audit sample")
     is_by_stratum = is_by_stratum or columns.stratum is not None
     found = _rates_of_pairs(pairs, accept_rate, is_by_stratum, confidence)
     return replace(found, counts={**found.counts, "num_failed": failed})

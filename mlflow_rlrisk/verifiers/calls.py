@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol
 
+from mlflow_rlrisk.plurals import counted
 from mlflow_rlrisk.verifiers import VerificationRequest
 from mlflow_rlrisk.verifiers.dialects import VERIFIERS_GROUP, Signature
 from mlflow_rlrisk.verifiers.rewards import Part, as_plain, describe, only, part_of
@@ -287,9 +288,9 @@ def _listed(values: Any, size: int, part: Part) -> Values:
     if isinstance(values, Iterator):  # TRL goes through what it gets; not without end
         values = list(islice(values, size + 1))
     if not isinstance(values, list | tuple):
-        return f"returned {describe(values)}, a list of {size} rewards is needed"
+        return f"returned {describe(values)}, a list of {counted(size, 'reward')} is needed"
     if len(values) != size:
-        return f"returned {len(values)} rewards for {size} completions"
+        return f"returned {counted(len(values), 'reward')} for {counted(size, 'completion')}"
     return [part_of(value, part) for value in values]
 
 

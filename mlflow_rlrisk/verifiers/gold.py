@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 from mlflow_rlrisk.errors import GoldRejectedError, VerifierError
+from mlflow_rlrisk.plurals import counted
 from mlflow_rlrisk.records import Grade, GradeStatus, Prompt
 from mlflow_rlrisk.verifiers.builtin import truth_number, truth_text
 from mlflow_rlrisk.verifiers.pool import VerifierPool
@@ -182,7 +183,8 @@ class _Judge:
         name = self.pool.verifier.name
         if self.num_wrong and self.num_wrong_accepted == self.num_wrong:
             yield (
-                f"{name} accepts all {self.num_wrong} deliberately wrong answers too: it may "
+                f"{name} accepts all {counted(self.num_wrong, 'deliberately wrong answer')} too: "
+                "it may "
                 "accept everything"
             )
         elif 2 * self.num_wrong_accepted >= self.num_wrong > 0:

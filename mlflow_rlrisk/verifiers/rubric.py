@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlflow_rlrisk.errors import VerifierError
+from mlflow_rlrisk.plurals import counted
 from mlflow_rlrisk.verifiers import Outcome, VerificationRequest
 from mlflow_rlrisk.verifiers.functions import FunctionVerifier
 
@@ -20,7 +21,8 @@ def functions_of(subject: object) -> list[tuple[Any, float]] | None:
         found, given = getattr(subject, functions, None), getattr(subject, weights, None)
         if isinstance(found, Sequence) and isinstance(given, Sequence) and found:
             if len(found) != len(given):
-                raise VerifierError(f"a Rubric of {len(found)} functions and {len(given)} weights")
+                parts = counted(len(found), "function")
+                raise VerifierError(f"a Rubric of {parts} and {counted(len(given), 'weight')}")
             if bad := [weight for weight in given if not math.isfinite(weight)]:
                 raise VerifierError(f"a Rubric with a weight of {bad[0]}; finite ones are needed")
             pairs = zip(found, given, strict=True)

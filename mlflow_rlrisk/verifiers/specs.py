@@ -79,6 +79,19 @@ def parse_spec(spec: str | Callable[..., Any]) -> VerifierSpec:
     return _function_spec(text, rest, dialect or None, part)
 
 
+def spec_beside(root: Path, text: str) -> str:
+    """The spec with a relative path in it taken from ``root``, whether it is there or not."""
+    head, _, rest = text.partition(":")
+    if head in BUILTIN_NAMES or head in registered_names():
+        return text
+    if head in DIALECTS and rest:
+        return f"{head}:{spec_beside(root, rest)}"
+    path = re.split("[:#]", text, maxsplit=1)[0]
+    place = root / Path(path).expanduser()
+    is_path = path.endswith(".py") or place.exists()
+    return f"{place}{text[len(path) :]}" if is_path else text
+
+
 def _function_spec(text: str, rest: str, dialect: str | None, part: str | None) -> VerifierSpec:
     target, _, function = rest.rpartition(":")
     if not _names_function(rest):

@@ -15,6 +15,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from mlflow_rlrisk.plurals import counted
 from mlflow_rlrisk.verifiers import Outcome, VerificationRequest, Verifier, frames
 from mlflow_rlrisk.verifiers.loading import open_verifier
 from mlflow_rlrisk.verifiers.specs import parse_spec
@@ -71,9 +72,8 @@ def _answer(verifier: Verifier, message: Mapping[str, Any], worker: int) -> dict
         request = VerificationRequest(**message["verify"])
         outcomes = list(verifier.verify(request))
         if len(outcomes) != len(request.completions):
-            return {
-                "raised": f"{len(outcomes)} outcomes for {len(request.completions)} completions"
-            }
+            outcome = counted(len(outcomes), "outcome")
+            return {"raised": f"{outcome} for {counted(len(request.completions), 'completion')}"}
         return {"outcomes": [_plain(outcome) for outcome in outcomes]}
     except (Exception, SystemExit) as error:  # the verifier boundary
         if os.getpid() != worker:

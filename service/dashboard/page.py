@@ -16,6 +16,7 @@ from flask import Response, url_for
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from mlflow_rlrisk.plurals import counted
 from mlflow_rlrisk.sinks import templating
 from mlflow_rlrisk.sinks.wording import estimate, interval, moment, shown
 
@@ -81,7 +82,9 @@ def _template(name: str) -> "Template":
         lstrip_blocks=True,
     )
     environment.globals["url_for"] = url_for
-    environment.filters.update(shown=shown, moment=moment, estimate=estimate, interval=interval)
+    environment.filters.update(
+        counted=counted, shown=shown, moment=moment, estimate=estimate, interval=interval
+    )
     return environment.get_template(name)
 
 

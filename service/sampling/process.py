@@ -16,6 +16,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mlflow_rlrisk.errors import VerifierError
+from mlflow_rlrisk.verifiers.specs import parse_spec
 from service.commit_points import CommitPoint, reached
 from service.sampling.child import RESULT, ROOMLESS, TASK
 from service.sampling.gpu_claim import Claim
@@ -110,13 +112,22 @@ def walls_of(
     task: Mapping[str, Any], settings: ServiceSettings, *, writable: Sequence[str]
 ) -> dict[str, Any]:
     """Arguments of `service.sampling.walls.raise_walls`."""
-    named = (task["model_path"], task["prompts"], task["verifier"].split(":", 1)[0])
+    named = (task["model_path"], task["prompts"], _source_of(task["verifier"]))
     return {
         "backend": task["config"]["backend"],
         "is_offline": settings.sampling_network == "none",
         "readable": [*(each for each in named if os.path.exists(each)), *settings.readable],
         "writable": [*writable, *settings.writable],
     }
+
+
+def _source_of(verifier: str) -> str:
+    """The file or folder that a spec names; a dialect may stand before it."""
+    try:
+        spec = parse_spec(verifier)
+    except VerifierError:  # the sampling process says what is wrong with it
+        return ""
+    return spec.target if spec.kind in ("file", "evaluate") else ""
 
 
 def sampling_environment(settings: ServiceSettings) -> dict[str, str]:

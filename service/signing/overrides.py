@@ -15,6 +15,7 @@ from mlflow_rlrisk.errors import AttestationError, CheckpointError
 from mlflow_rlrisk.gate.client import load_bar
 from mlflow_rlrisk.gate.overrides import draw_up
 from mlflow_rlrisk.gate.promotion_policy import Target
+from mlflow_rlrisk.plurals import counted
 from service.registry.bounded_calls import bounded, call_limit_s, timed
 from service.registry.references import refusal_of_source
 from service.registry.upstream import point_mlflow
@@ -58,9 +59,11 @@ def signed_override(
         bar = load_bar()
         needed = bar.policy.override.required_signatures
         if not len(row.people) >= needed:
-            raise SignerRefusedError("not_approved", f"{needed} people are needed")
+            raise SignerRefusedError(
+                "not_approved", f"{counted(needed, 'person is', 'people are')} needed"
+            )
         if not len(keys) >= needed:
-            need = f"the policy asks for {needed} keys, the signer holds {len(keys)}"
+            need = f"the policy asks for {counted(needed, 'key')}, the signer holds {len(keys)}"
             raise SignerRefusedError("keys_missing", need)
         source = bounded(lambda: resolve_reference(model), call_limit_s())
         if (why := refusal_of_source(source, settings)) is not None:

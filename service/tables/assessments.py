@@ -13,6 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from mlflow_rlrisk.plurals import counted
 from service.commit_points import CommitPoint, reached
 from service.tables import assessment_rows as rows
 from service.tables.assessment_rows import LIGHT, OPEN, TABLE, Assessment, State
@@ -182,7 +183,8 @@ class AssessmentTable:
                     "stage": "done",
                     "finished_at": time.time(),
                     "error_code": "worker_lost",
-                    "error_detail": f"{max_attempts} attempts ended with the death of a worker",
+                    "error_detail": f"{counted(max_attempts, 'attempt')} ended with the death "
+                    "of a worker",
                 }
             else:
                 values |= {

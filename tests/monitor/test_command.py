@@ -92,9 +92,9 @@ def test_a_log_that_is_being_written_and_a_broken_one_are_read_as_far_as_they_go
 
     notes = "\n".join(answer["notes"])
     assert len(answer["alarms"]) == 5
-    assert "1 lines are no JSON and left out (line 4)" in notes
+    assert "1 line is no JSON and left out (line 4)" in notes
     assert "not complete yet" in notes
-    assert "1 rows have none" in notes
+    assert "1 row has none and is left out" in notes
 
 
 def test_values_that_no_parser_takes_cost_their_line_only(dying: Path) -> None:

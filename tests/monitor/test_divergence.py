@@ -226,8 +226,8 @@ def test_a_step_that_no_run_reaches_is_no_step(tmp_path: Path) -> None:
         "notes"
     ]
 
-    assert any(note.startswith("no step: 1 rows") for note in notes)
-    assert any(note.startswith("not finite: 1 values of reward") for note in notes)
+    assert any(note.startswith("no step: 1 row has") for note in notes)
+    assert any(note.startswith("not finite: 1 value of reward is") for note in notes)
 
 
 def test_there_is_no_line_through_steps_that_floats_cannot_tell_apart() -> None:

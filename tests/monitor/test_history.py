@@ -38,10 +38,10 @@ def test_duplicates_late_rows_and_values_that_are_not_finite_are_counted() -> No
 
     assert [row.step for row in history.rows] == [1, 2, 3, 4]
     notes = "\n".join(history.notes())
-    assert "1 rows repeat a step" in notes
-    assert "1 rows came after a later step" in notes
-    assert "1 values of entropy are NaN" in notes
-    assert "1 values of reward are NaN" in notes
+    assert "1 row repeats a step" in notes
+    assert "1 row came after a later step and was sorted in" in notes
+    assert "1 value of entropy is NaN" in notes
+    assert "1 value of reward is NaN" in notes
 
 
 def test_a_restart_gives_up_what_came_after_it() -> None:

@@ -216,7 +216,7 @@ def test_a_folder_with_several_splits_asks_for_one(tmp_path: Path) -> None:
 
     for folder in ("both/test", "one"):
         loaded = load_prompts(tmp_path / folder)
-        assert loaded.schema.startswith("Hugging Face dataset folder, 1 prompts")
+        assert loaded.schema.startswith("Hugging Face dataset folder, 1 prompt")
 
 
 def test_the_shards_of_one_split_of_a_repository_are_read_together(tmp_path: Path) -> None:

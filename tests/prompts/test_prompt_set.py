@@ -120,7 +120,7 @@ def test_known_schemas_are_recognised_and_said(
     assert loaded.prompts[0].truth == truth
     assert loaded.prompts[0].columns == row
     assert sentence in loaded.schema
-    assert loaded.schema.startswith("list of rows, 1 prompts from column")
+    assert loaded.schema.startswith("list of rows, 1 prompt from column")
 
 
 def test_chat_prompts_keep_their_turns() -> None:
@@ -266,7 +266,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
         "latin.jsonl": "line 2 is not UTF-8",
         "no.parquet": "not a readable Parquet file",
         "p.txt": "unknown suffix '.txt'",
-        "short.csv": "line 3 has 1 cells, the header 2",
+        "short.csv": "line 3 has 1 cell, the header 2",
         "twice.csv": "the column 'prompt' stands there twice",
     }.items():
         with pytest.raises(PromptSetError, match=message):

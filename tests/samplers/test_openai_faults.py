@@ -143,7 +143,7 @@ def test_one_prompt_that_always_fails_costs_no_other_one(folder: Path, concurren
         model.poison = str(model.tokenizer(PROMPTS[1].content)["input_ids"])
         groups = sampler.sample(PROMPTS)
         found = [next(groups).prompt.id for _ in range(4)]
-        with pytest.raises(SamplerError, match=r"4 of 20 rollouts are missing \(1 prompts failed"):
+        with pytest.raises(SamplerError, match=r"4 of 20 rollouts are missing \(1 prompt failed"):
             next(groups)
         sampler.close()
 

@@ -200,7 +200,7 @@ def test_a_checkpoint_that_no_worker_can_read_is_named(cluster: Cluster) -> None
 def test_workers_that_the_cluster_cannot_carry_are_refused_at_once(cluster: Cluster) -> None:
     with pytest.raises(ConfigError, match="3 workers claim 3; at most 2 CPUs"):
         RaySampler(cluster.checkpoint, quick(backend_options={"num_workers": 3}))
-    with pytest.raises(ConfigError, match="room for 0 workers of 1 CPUs and 1 GPUs"):
+    with pytest.raises(ConfigError, match="room for 0 workers of 1 CPU and 1 GPU"):
         RaySampler(cluster.checkpoint, quick(backend_options={"num_gpus_per_worker": 1}))
 
 

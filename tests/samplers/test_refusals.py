@@ -150,7 +150,7 @@ def test_a_missing_weight_is_refused_instead_of_filled_at_random(tmp_path: Path)
     folder = write_llama(tmp_path)
     _edit_weights(folder, lambda tensors: tensors.pop("model.layers.1.mlp.up_proj.weight"))
 
-    with pytest.raises(CheckpointError, match=r"1 weights are missing.*layers\.1\.mlp\.up_proj"):
+    with pytest.raises(CheckpointError, match=r"1 weight is missing.*layers\.1\.mlp\.up_proj"):
         _sample(folder)
 
 

@@ -130,7 +130,10 @@ def test_tokens_without_ids_are_counted_by_their_logprobs(tmp_path: Path) -> Non
         ([GOOD | {"entropies": [40.0]}], "entropies has values outside"),
         ([GOOD | {"entropies": [float("nan")]}], "not finite"),
         ([GOOD | {"logprobs": [0.5]}], "logprobs has values outside"),
-        ([GOOD | {"sample_index": 0}, GOOD | {"sample_index": 0}], "1 rollouts repeat"),
+        (
+            [GOOD | {"sample_index": 0}, GOOD | {"sample_index": 0}],
+            "1 rollout repeats the sample_index",
+        ),
         ([GOOD | {"sample_index": 0}, GOOD | {"sample_index": "b"}], "no integers"),
     ],
 )

@@ -92,7 +92,7 @@ def test_a_long_rollout_whose_product_overflows_stays_finite_and_huge() -> None:
         ([], [], "empty"),
         ([[]], [[]], "rollout 0 has no token"),
         ([[-1.0], [-1.0, -1.0]], [[-1.0], [-1.0]], "rollout 1: 2 trainer"),
-        ([[-1.0]], [[-1.0], [-1.0]], "1 rollouts"),
+        ([[-1.0]], [[-1.0], [-1.0]], "1 rollout,"),
         ([[math.nan]], [[-1.0]], "not finite"),
         ([[-1.0]], [[-math.inf]], "not finite"),
         ([[0.5]], [[-1.0]], "at most 0"),

@@ -154,7 +154,7 @@ def test_no_gap_and_different_prompts_are_refused() -> None:
         gap_closed([_found((1.0, 1.0))] * 2)
     with pytest.raises(StatisticsError, match=r"only 1 of 3 prompts have a wrong rollout"):
         gap_closed([_found((1.0, 1.0), (0.5, 0.6), (1.0, 1.0))] * 2)
-    with pytest.raises(StatisticsError, match=r"1 tries: two are needed"):
+    with pytest.raises(StatisticsError, match=r"1 try: two are needed"):
         gap_closed([_found((0.5, 0.6))])
     with pytest.raises(StatisticsError, match="same rollouts"):
         mean_success([_found((0.5, 0.5)), _found((0.4, 0.5))])

@@ -252,7 +252,9 @@ def test_labelled_completions_that_the_verifier_cannot_judge_are_counted_apart(
 
     assert found["rates"]["counts"]["num_failed"] == 1
     assert found["rates"]["tpr"]["value"] == 1.0
-    assert any("failed on 1 labelled completions" in each for each in found["warnings"])
+    assert any(
+        "failed on 1 labelled completion: no rate has it" in each for each in found["warnings"]
+    )
     assert (code, refused["error"]["code"]) == (1, "verifier_failed")
 
 

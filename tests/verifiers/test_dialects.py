@@ -156,7 +156,7 @@ def test_a_part_without_a_value_leaves_no_sum(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("weights", "said"), [("[1.0]", "2 functions and 1 weights"), ("[1.0, 1e999]", "weight of inf")]
+    ("weights", "said"), [("[1.0]", "2 functions and 1 weight"), ("[1.0, 1e999]", "weight of inf")]
 )
 def test_a_rubric_whose_weights_fit_no_sum_is_refused(
     tmp_path: Path, weights: str, said: str

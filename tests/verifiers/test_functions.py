@@ -134,7 +134,7 @@ def test_a_torch_tensor_is_a_list_of_rewards() -> None:
         (None, "returned NoneType None, a list of 2 rewards is needed"),
         (0.5, "returned float 0.5, a list"),
         ({"reward": 1}, "returned dict"),
-        ([1.0], "returned 1 rewards for 2 completions"),
+        ([1.0], "returned 1 reward for 2 completions"),
         ([1.0] * 3, "returned 3 rewards for 2 completions"),
         ([float("nan")] * 2, "returned nan, no finite number"),
         ([float("inf")] * 2, "returned inf, no finite number"),

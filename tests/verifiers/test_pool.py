@@ -150,7 +150,7 @@ def test_wrong_lengths_fail_the_group_and_are_not_repeated_singly(
     grades = grade(spec, "a", "b")
 
     assert [grade.status for grade in grades] == [GradeStatus.FAILED] * 2
-    assert "returned 1 rewards for 2 completions" in str(grades[0].reason)
+    assert "returned 1 reward for 2 completions" in str(grades[0].reason)
 
 
 def test_async_none_and_nan_come_through_the_pool(write_verifier: WriteVerifier) -> None:

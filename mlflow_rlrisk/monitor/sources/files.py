@@ -19,6 +19,7 @@ from mlflow_rlrisk.errors import HistoryError
 from mlflow_rlrisk.monitor.history import LogRow
 from mlflow_rlrisk.monitor.sources.points import StoredLog
 from mlflow_rlrisk.monitor.sources.tensorboard import EVENTS, event_folders, read_events
+from mlflow_rlrisk.plurals import counted
 
 STEP_NAMES = (
     "step",
@@ -174,7 +175,10 @@ def _json_lines(text: str, notes: list[str]) -> Iterator[Any]:
                 broken.append(number)
     if broken:
         shown = ", ".join(map(str, broken[:5]))
-        notes.append(f"unreadable: {len(broken)} lines are no JSON and left out (line {shown})")
+        notes.append(
+            f"unreadable: {counted(len(broken), 'line is', 'lines are')} no JSON and left out "
+            f"(line {shown})"
+        )
 
 
 def _log_of(where: str, records: Iterable[Any], notes: list[str]) -> StoredLog:
@@ -200,9 +204,15 @@ def _log_of(where: str, records: Iterable[Any], notes: list[str]) -> StoredLog:
     if not rows:
         raise HistoryError(f"{where} holds no rows" + "".join(f"; {note}" for note in notes))
     if without_step:
-        notes.append(f"no step: {without_step} rows have none and are left out")
+        notes.append(
+            f"no step: {counted(without_step, 'row has none and is', 'rows have none and are')} "
+            "left out"
+        )
     if others:
-        notes.append(f"no object: {others} rows are no JSON objects and left out")
+        notes.append(
+            f"no object: {counted(others, 'row is no JSON object', 'rows are no JSON objects')} "
+            "and left out"
+        )
     return StoredLog(rows=rows, notes=tuple(notes))
 
 

@@ -9,6 +9,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mlflow_rlrisk.plurals import counted
 from mlflow_rlrisk.records import FinishReason
 from mlflow_rlrisk.samplers.endpoint.client import AnswerError
 from mlflow_rlrisk.samplers.endpoint.options import Api
@@ -109,7 +110,9 @@ def _completion(raw: Mapping[str, Any]) -> Choice:
         values = _list("token_logprobs", told.get("token_logprobs"))
         tops = _list("top_logprobs", told.get("top_logprobs") or [None] * len(names))
         if not len(names) == len(values) == len(tops):
-            raise AnswerError(f"{len(names)} tokens, {len(values)} and {len(tops)} logprobs")
+            raise AnswerError(
+                f"{counted(len(names), 'token')}, {len(values)} and {counted(len(tops), 'logprob')}"
+            )
         tokens = tuple(
             TokenTold(
                 key=_name(name),
@@ -140,7 +143,7 @@ def _require_empty(message: Mapping[str, Any], counts: Sequence[int]) -> None:
     """Null content is an empty answer only where no more than its stop token is told."""
     others = [name for name in ELSEWHERE if message.get(name)]
     if others or not counts or max(counts) > 1:
-        length = f"{max(counts)} tokens" if counts else "a length that is not told"
+        length = counted(max(counts), "token") if counts else "a length that is not told"
         raise AnswerError(
             f"content is null in an answer of {length}, beside it stands "
             f"{', '.join(others) or 'nothing'}: the whole text must be the content"
@@ -197,7 +200,7 @@ def _check_ids(ids: Any, tokens: tuple[TokenTold, ...] | None) -> None:
     if tokens is None:
         return
     if len(ids) != len(tokens):
-        raise AnswerError(f"{len(ids)} token ids and {len(tokens)} logprobs")
+        raise AnswerError(f"{counted(len(ids), 'token id')} and {counted(len(tokens), 'logprob')}")
     for each, token in zip(ids, tokens, strict=True):
         is_named = isinstance(token.key, str) and token.key.startswith(NAMED_ID)
         if is_named and token.key != f"{NAMED_ID}{each}":

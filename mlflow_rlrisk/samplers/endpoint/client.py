@@ -18,6 +18,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
 from mlflow_rlrisk.errors import MissingDependencyError, SamplerError
+from mlflow_rlrisk.plurals import counted
 from mlflow_rlrisk.samplers.endpoint.options import EndpointOptions
 
 logger = logging.getLogger(__name__)
@@ -118,7 +119,8 @@ class EndpointClient:
             if attempt < self._options.max_retries:
                 self._pause(attempt, wait_s)
         raise EndpointFailedError(
-            f"{url}: no answer in {self._options.max_retries + 1} tries; the last: {fault}"
+            f"{url}: no answer in {counted(self._options.max_retries + 1, 'try', 'tries')}; the "
+            f"last: {fault}"
         )
 
     def stop(self) -> None:

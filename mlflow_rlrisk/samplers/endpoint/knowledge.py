@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from mlflow_rlrisk.config import SamplingConfig
 from mlflow_rlrisk.errors import SamplerError
+from mlflow_rlrisk.plurals import counted
 from mlflow_rlrisk.samplers.endpoint.answers import Answer, TokenTold
 from mlflow_rlrisk.samplers.endpoint.client import EndpointRefusedError
 from mlflow_rlrisk.samplers.endpoint.logprobs_mode import Mode, mode_of
@@ -199,7 +200,7 @@ def _knowledge(
     else:
         entropy = "bounds"
         why = (
-            f"token entropies are bounded by the {num_known} most likely tokens"
+            f"token entropies are bounded by the {counted(num_known, 'most likely token')}"
             + (", and estimated with them without bias" if is_whole else "")
             + "; they are not exact"
         )

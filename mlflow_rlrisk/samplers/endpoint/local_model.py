@@ -9,6 +9,7 @@ from typing import Any
 from mlflow_rlrisk.checkpoint import Checkpoint
 from mlflow_rlrisk.config import SamplingConfig
 from mlflow_rlrisk.errors import CheckpointError, MissingDependencyError, SamplerError
+from mlflow_rlrisk.plurals import counted
 from mlflow_rlrisk.records import FinishReason, Prompt
 from mlflow_rlrisk.samplers.endings import Endings
 from mlflow_rlrisk.samplers.model_loading import load_tokenizer
@@ -104,7 +105,8 @@ class LocalModel:
         size = self._endings.size(token_ids)
         if size < len(token_ids):
             raise SamplerError(
-                f"an answer goes on for {len(token_ids) - size} tokens behind a stop string: the "
+                f"an answer goes on for {counted(len(token_ids) - size, 'token')} behind a stop "
+                "string: the "
                 "server does not end answers there"
             )
         is_stopped = finish_reason is FinishReason.STOP

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mlflow_rlrisk.errors import SamplerError, StatisticsError
+from mlflow_rlrisk.plurals import counted
 from mlflow_rlrisk.records import (
     UNKNOWN_TOKEN,
     EntropyBounds,
@@ -80,7 +81,7 @@ class RolloutReader:
         token_ids = _token_ids(choice, charged)
         if len(token_ids) > knowledge.max_new_tokens:
             raise SamplerError(
-                f"an answer has {len(token_ids)} tokens where max_new_tokens="
+                f"an answer has {counted(len(token_ids), 'token')} where max_new_tokens="
                 f"{knowledge.max_new_tokens}: the endpoint must keep to the limit"
             )
         text = choice.text

@@ -11,6 +11,7 @@ import numpy as np
 from mlflow_rlrisk.checkpoint import Checkpoint
 from mlflow_rlrisk.config import AssessmentConfig, SamplingConfig
 from mlflow_rlrisk.errors import ConfigError, SamplerError
+from mlflow_rlrisk.plurals import counted
 from mlflow_rlrisk.samplers.endpoint.knowledge import Ask, Knowledge
 from mlflow_rlrisk.samplers.endpoint.local_model import LocalModel
 from mlflow_rlrisk.samplers.vllm_arguments import resolve_dtype
@@ -55,7 +56,8 @@ def check_weights(
     expected = ReferenceModel(checkpoint, plain, dtype, None).score(sequences)
     theirs = np.concatenate([each.logprobs for each in expected]).astype(np.float64)
     apart = np.abs(np.concatenate(told) - theirs)
-    found = f"{apart.size} tokens, logprob differs by {apart.mean():.1e} nats in the mean"
+    some = counted(apart.size, "token")
+    found = f"{some}, logprob differs by {apart.mean():.1e} nats in the mean"
     if not apart.mean() <= TOLERANCE[dtype]:
         raise SamplerError(
             f"{phrasing.model} is not {checkpoint.display_name}: {found}, at most "

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from mlflow_rlrisk.plurals import counted
 from mlflow_rlrisk.samplers.repetition_penalty import penalised
 from mlflow_rlrisk.samplers.vllm_recorder.core import Indices, on_device, one_or_each
 
@@ -68,6 +69,7 @@ def one_row_each(logits: torch.Tensor, context: Any) -> Indices:
     slots: Indices = context.idx_mapping_np
     if len(slots) != len(logits):
         raise RuntimeError(
-            f"{len(logits)} rows of logits for {len(slots)} requests: one row a request is needed"
+            f"{counted(len(logits), 'row')} of logits for {counted(len(slots), 'request')}: "
+            "one row a request is needed"
         )
     return slots

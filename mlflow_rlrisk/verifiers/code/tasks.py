@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mlflow_rlrisk.errors import VerifierError
+from mlflow_rlrisk.plurals import counted
 
 CASE_COLUMNS = (
     "verification_info",
@@ -225,7 +226,9 @@ def _call_case(case: Mapping[str, Any]) -> CallCase:
 def _from_lists(inputs: Any, outputs: Any, entry_point: str | None) -> CodeTask:
     inputs, outputs = _listed(inputs), _listed(outputs)
     if len(inputs) != len(outputs):
-        raise VerifierError(f"{len(inputs)} inputs for {len(outputs)} outputs")
+        raise VerifierError(
+            f"{counted(len(inputs), 'input')} for {counted(len(outputs), 'output')}"
+        )
     pairs = list(zip(inputs, outputs, strict=True))
     if entry_point is None:
         runs = tuple(StdioCase(stdin=_lines(i), expected=_lines(o)) for i, o in pairs)
