@@ -48,7 +48,17 @@ MODULES = [
     ),
 ]
 TESTS = [
-    *("guard", "attestation", "keys", "policy_file", "audit", "joined", "store", "store_tags"),
+    *(
+        "guard",
+        "attestation",
+        "keys",
+        "names",
+        "policy_file",
+        "audit",
+        "joined",
+        "store",
+        "store_tags",
+    ),
     *("edges", "commands", "judge_tier", "stages", "selftest", "superseded", "overtaken"),
     "reconcile_workspaces",
 ]
