@@ -48,19 +48,9 @@ MODULES = [
     ),
 ]
 TESTS = [
-    *(
-        "guard",
-        "attestation",
-        "keys",
-        "names",
-        "policy_file",
-        "audit",
-        "joined",
-        "store",
-        "store_tags",
-    ),
-    *("edges", "commands", "judge_tier", "stages", "selftest", "superseded", "overtaken"),
-    "reconcile_workspaces",
+    *("guard", "attestation", "keys", "names", "policy_file", "audit", "joined", "store"),
+    *("store_tags", "edges", "commands", "judge_tier", "stages", "selftest", "superseded"),
+    *("overtaken", "told_refusals", "reconcile_workspaces"),
 ]
 LIMIT_S = 300
 """Wall time of a fresh pytest; one that is killed then was not noticed by a test, and is told."""
