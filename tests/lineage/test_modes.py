@@ -1,5 +1,8 @@
 """Answers lost and new: counted by hand, chance by enumeration, from grades as they are stored."""
 
+import os
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -78,6 +81,33 @@ def test_two_samples_of_one_policy_lose_what_chance_says() -> None:
     assert found.lost.ci_low <= found.lost_by_chance <= found.lost.ci_high
     assert found.new.ci_low <= found.new_by_chance <= found.new.ci_high
     assert found.lost_by_chance > 0.3
+
+
+_BY_CHANCE = """
+from collections import Counter
+from mlflow_rlrisk.lineage.modes import answer_modes
+from mlflow_rlrisk.statistics.bootstrap import PromptBootstrap
+
+counted = [Counter(str(i * i % p) for i in range(17)) for p in (11, 13, 17, 19, 23)]
+sides = [(17, {answer: (n, False) for answer, n in each.items()}) for each in counted]
+(found,) = answer_modes(sides, [sides[::-1]], PromptBootstrap(5, 200, 0), confidence=0.95)
+print(repr(found.lost_by_chance), repr(found.new_by_chance))
+"""
+
+
+def test_what_chance_says_is_the_same_to_the_bit_in_every_process() -> None:
+    told = [
+        subprocess.run(
+            [sys.executable, "-c", _BY_CHANCE],
+            env={**os.environ, "PYTHONHASHSEED": seed},  # the order of a set of answers
+            stdout=subprocess.PIPE,
+            check=True,
+            text=True,
+        ).stdout
+        for seed in ("1", "2", "6")
+    ]
+
+    assert len(set(told)) == 1
 
 
 def test_that_none_of_fifty_prompts_lost_an_answer_does_not_mean_that_none_ever_does() -> None:
