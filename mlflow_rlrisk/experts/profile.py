@@ -18,6 +18,7 @@ from mlflow_rlrisk.plurals import counted
 from mlflow_rlrisk.statistics.bootstrap import PromptBootstrap, interval
 from mlflow_rlrisk.statistics.drift import forget_ratio
 from mlflow_rlrisk.statistics.prompt_intervals import ratio_draws, ratio_interval
+from mlflow_rlrisk.statistics.ranks import evened
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -152,7 +153,7 @@ def heldout_rises(
         StatisticsError: The smallest loss is 0, on the examples or on a resample of them.
     """
     check_same_experts(profiles)
-    least = int(np.argmin([each.loss for each in profiles]))
+    least = int(evened([each.loss for each in profiles]).argmin())
     floor = profiles[least].loss_draws(num_resamples, seed)
     if min(profiles[least].loss, floor.min()) <= 0.0:
         raise StatisticsError("the smallest held-out loss may be 0: nothing is relative to it")

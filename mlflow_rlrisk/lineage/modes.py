@@ -6,6 +6,7 @@ without an answer included, would lose so many if they were dealt out to them at
 stands beside every figure.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import comb
@@ -138,13 +139,15 @@ def _counted(before: Sample, after: Sample) -> tuple[float, ...]:
     (num_before, old), (num_after, now) = before, after
     gone = [is_correct for answer, (n, is_correct) in old.items() if _is_lost(answer, n, now)]
     new = sum(_is_lost(answer, n, old) for answer, (n, _) in now.items())
-    together = [
-        old.get(answer, (0, False))[0] + now.get(answer, (0, False))[0]
-        for answer in old.keys() | now.keys()
-    ]
+    together = Counter({answer: n for answer, (n, _) in old.items()})
+    together.update({answer: n for answer, (n, _) in now.items()})
     # All copies of an answer fall to one side: hypergeometric.
     chances = [
-        sum(comb(own, n) / comb(num_before + num_after, n) for n in together if n >= MODE_SIZE)
+        sum(
+            comb(own, n) / comb(num_before + num_after, n)
+            for n in together.values()
+            if n >= MODE_SIZE
+        )
         for own in (num_before, num_after)
     ]
     return (len(gone), new, sum(gone), *chances)

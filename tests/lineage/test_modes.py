@@ -1,5 +1,8 @@
 """Answers lost and new: counted by hand, chance by enumeration, from grades as they are stored."""
 
+import os
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -80,8 +83,35 @@ def test_two_samples_of_one_policy_lose_what_chance_says() -> None:
     assert found.lost_by_chance > 0.3
 
 
+_BY_CHANCE = """
+from collections import Counter
+from mlflow_rlrisk.lineage.modes import answer_modes
+from mlflow_rlrisk.statistics.bootstrap import PromptBootstrap
+
+counted = [Counter(str(i * i % p) for i in range(17)) for p in (11, 13, 17, 19, 23)]
+sides = [(17, {answer: (n, False) for answer, n in each.items()}) for each in counted]
+(found,) = answer_modes(sides, [sides[::-1]], PromptBootstrap(5, 200, 0), confidence=0.95)
+print(repr(found.lost_by_chance), repr(found.new_by_chance))
+"""
+
+
+def test_what_chance_says_is_the_same_to_the_bit_in_every_process() -> None:
+    told = [
+        subprocess.run(
+            [sys.executable, "-c", _BY_CHANCE],
+            env={**os.environ, "PYTHONHASHSEED": seed},  # the order of a set of answers
+            stdout=subprocess.PIPE,
+            check=True,
+            text=True,
+        ).stdout
+        for seed in ("1", "2", "6")
+    ]
+
+    assert len(set(told)) == 1
+
+
 def test_that_none_of_fifty_prompts_lost_an_answer_does_not_mean_that_none_ever_does() -> None:
-    sides = [[sample(["right"] * 4 + ["wrong"] * 3)] * 50] * 2
+    sides = [[sample(["right"] * 2 + ["wrong"] * 3)] * 50] * 2
 
     (found,) = answer_modes(sides[0], sides[1:], PromptBootstrap(50, 200, 0), confidence=0.95)
 
@@ -169,9 +199,23 @@ def test_a_verifier_that_extracts_no_answers_is_named_on_the_page_and_in_json() 
     lineage = trace_lineage(members, base="base")
 
     reason = "the verifier in use gives rewards and extracts no answers"
+    assert lineage.modes == ()
     assert lineage.to_dict()["undefined"]["modes"] == reason
     assert f"lost or has new is not told: {reason}." in render_lineage(lineage)
     assert "modes" not in trace_lineage(with_answers(collapsing(), {}), base="base").undefined
+
+
+def test_modes_are_told_of_versions_whose_answers_were_kept_beside_a_base_whose_were() -> None:
+    members = with_answers(collapsing(), {"epoch1": counted(["new"] * 2)})
+    base, *rungs = members
+    lost = [replace(each, answers=None) for each in members]
+
+    told = [
+        [change.checkpoint for change in trace_lineage(each, base="base", num_resamples=50).modes]
+        for each in ([base, rungs[0], *lost[2:]], [base, *lost[1:]], [lost[0], *rungs])
+    ]
+
+    assert told == [["epoch1"], [], []]
 
 
 def test_without_answers_no_modes_are_told_and_divergence_is_left_to_drift() -> None:

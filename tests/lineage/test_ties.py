@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mlflow_rlrisk.comparison import rank
-from mlflow_rlrisk.experts.profile import ExpertProfile
+from mlflow_rlrisk.experts.profile import ExpertProfile, heldout_rises
 from mlflow_rlrisk.lineage import LineageMember, rank_evidence, trace_lineage
 from mlflow_rlrisk.statistics import PromptBootstrap
 from tests.lineage.ladders import member
@@ -65,6 +65,9 @@ def test_of_versions_that_are_equal_but_for_rounding_the_first_is_named(seed: in
     assert series.phases.diversity_peak == "b"  # the base is no candidate
     assert series.phases.validation_loss_minimum == "a"
     assert [each.name for each in series.heldout if each.above_least.ci_low == 0.0] == ["a"]
+    profiles = [each.expert for each in members if each.expert is not None]
+    rises = heldout_rises(profiles, num_resamples=50, seed=0, confidence=0.95)
+    assert ["the least of 4" in each.source for each in rises] == [True, False, False, False]
 
 
 def test_a_ratio_to_the_spread_of_equal_versions_is_undefined() -> None:
