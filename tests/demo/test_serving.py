@@ -44,7 +44,7 @@ serving._answers = lambda url: child.exists() and child.read_text() != ""
 serving._register = lambda rungs, place: (child.with_name("ready").touch(), time.sleep(60))
 code = f"import os, time; open({{str(child)!r}}, 'w').write(str(os.getpid())); time.sleep(60)"
 serving._mlflow_command = lambda place: [sys.executable, "-c", code]
-serving.serve_ladder([], place)
+serving.serve_ladder([], place, print)
 """
     shown = subprocess.Popen([sys.executable, "-c", script], start_new_session=True)
     deadline = time.monotonic() + 60
