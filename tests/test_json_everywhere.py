@@ -1,6 +1,8 @@
 """Every command has ``--json``: then standard output is JSON alone, as a program reads it."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -73,13 +75,18 @@ def test_the_policy_in_json_is_the_policy(answer: Any, capsys: Any, tmp_path: Pa
     assert answer("policy", "schema", "--json")[1]["title"] == "PromotionPolicy"
 
 
-def test_json_holds_what_is_no_character(answer: Any) -> None:
-    # The name of a file is bytes; those that are no UTF-8 come as halves of characters.
-    code, told = answer("policy", "init", "--rl-config", "caf\udce9.yaml", "--json")
+def test_json_holds_what_is_no_character_and_what_a_terminal_would_obey() -> None:
+    # A file's name is bytes (those that are no UTF-8 come as halves of characters); whoever asks
+    # for an alias chooses what the log of the gate shows.
+    told = {"name": "caf\udce9 \x9b2J\x7f \x85 \U0001f511 \xe9"}
+    command = f"from mlflow_rlrisk.commands.output import print_json; print_json({told!r})"
 
-    assert code == 2
-    assert told["error"]["code"] == "invalid_config"
-    assert "caf\\udce9.yaml" in told["error"]["message"]
+    done = subprocess.run([sys.executable, "-c", command], capture_output=True, check=True)
+
+    text = done.stdout.decode("utf-8")
+    assert json.loads(text) == told
+    assert not any("\x7f" <= letter <= "\x9f" for letter in text)
+    assert "\U0001f511 \xe9" in text
 
 
 @pytest.fixture
