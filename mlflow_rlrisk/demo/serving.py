@@ -87,7 +87,7 @@ def serve_ladder(
                 {
                     "mlflow": place.mlflow_url,
                     "service": place.url,
-                    "token_file": str(place.token_file),
+                    "token_file": str(place.token_file.absolute()),
                     "models": models,
                 }
             )
