@@ -19,6 +19,7 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
 
 from mlflow_rlrisk import ConfigError
+from service.announcing import Announce, announcer
 from service.configured_files import refuse_missing
 from service.deps import Dependencies
 from service.listening import check_address, check_port
@@ -66,6 +67,7 @@ def serve(
     threads: int,
     worker_name: str | None,
     signing_keys: Sequence[Path] = (),
+    as_json: bool = False,
 ) -> int:
     """Run until SIGTERM or SIGINT; returns the exit code.
 
@@ -80,19 +82,20 @@ def serve(
     _end_with_supervisor()
     _bound_mlflow()
     _check_keys(role, signing_keys)
+    announce = announcer(role, as_json=as_json)
     if role == "signer":
         from service.signing.signer import run_signer
 
-        run_signer(settings, signing_keys)
+        run_signer(settings, signing_keys, announce)
         _leave()
     if role == "worker":
         from service.worker import run_worker
 
-        run_worker(settings, name=worker_name)
+        run_worker(settings, name=worker_name, announce=announce)
         _leave()
     check_address(settings, host)
     if role == "api":
-        _Gunicorn(settings, host, port, processes, threads).run()
+        _Gunicorn(settings, host, port, processes, threads, announce).run()
         return 0
     check_port(host, port)
     listens: dict[str, str | int] = {
@@ -101,7 +104,8 @@ def serve(
         "processes": processes,
         "threads": threads,
     }
-    return _Supervisor(_commands(config, listens, worker_name, signing_keys), settings).run()
+    common = ["serve", "--config", str(config), *(["--json"] if as_json else [])]
+    return _Supervisor(_commands(common, listens, worker_name, signing_keys), settings).run()
 
 
 def _check_keys(role: Role, signing_keys: Sequence[Path]) -> None:
@@ -132,13 +136,12 @@ def _bound_mlflow() -> None:
 
 
 def _commands(
-    config: str | Path,
+    common: Sequence[str],
     listens: Mapping[str, str | int],
     worker_name: str | None,
     signing_keys: Sequence[Path],
 ) -> dict[str, list[str]]:
     """Role -> the arguments of its process, in the order of starting; one has the keys."""
-    common = ["serve", "--config", str(config)]
     named = [] if worker_name is None else ["--worker-name", worker_name]
     keys = [part for each in signing_keys for part in ("--signing-key", str(each))]
     signer = {"signer": [*common, "--role", "signer", *keys]} if keys else {}
@@ -206,9 +209,15 @@ def _emptied(folder: Path) -> None:
 
 class _Gunicorn(BaseApplication):  # type: ignore[misc]
     def __init__(
-        self, settings: ServiceSettings, host: str, port: int, processes: int, threads: int
+        self,
+        settings: ServiceSettings,
+        host: str,
+        port: int,
+        processes: int,
+        threads: int,
+        announce: Announce,
     ) -> None:
-        self._settings = settings
+        self._settings, self._announce = settings, announce
         shown = f"[{host}]" if ":" in host and not host.startswith("[") else host
         self._options: dict[str, Any] = {
             "bind": f"{shown}:{port}",
@@ -222,7 +231,7 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]
             "limit_request_fields": 64,
             "logger_class": _PlainLogger,
             "post_fork": _end_with_first,
-            "post_worker_init": _limit_reading,
+            "post_worker_init": self._ready,
             "proc_name": "rlrisk-api",
             "control_socket_disable": True,
         }
@@ -242,6 +251,12 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]
         for name, value in self._options.items():
             if name in self.cfg.settings:
                 self.cfg.set(name, value)
+
+    def _ready(self, worker: Any) -> None:
+        _limit_reading(worker)
+        if worker.age == 1:  # the first of them; the socket is that of all
+            url, signs = f"http://{self._options['bind']}", signer_of(self._settings) is not None
+            self._announce(pid=worker.ppid, url=url, dashboard=f"{url}/", signs=signs)
 
     def load(self) -> Flask:
         return application(self._settings, self._options["threads"])

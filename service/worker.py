@@ -27,6 +27,7 @@ from dbos import error as dbos_errors
 from sqlalchemy import make_url
 
 from mlflow_rlrisk import ConfigError
+from service.announcing import Announce
 from service.commit_points import CommitPoint, reached
 from service.publishing import publish
 from service.sampling.sandboxes import watch
@@ -151,13 +152,16 @@ def _running(workflow_id: str) -> Iterator[None]:
                 del _parts.running[workflow_id]  # a worker lives for months
 
 
-def run_worker(settings: ServiceSettings, *, name: str | None = None) -> None:
+def run_worker(
+    settings: ServiceSettings, *, name: str | None = None, announce: Announce | None = None
+) -> None:
     """Work until SIGTERM or SIGINT.
 
     Args:
         settings: The service.
         name: Tells workers apart; a worker of the same name goes on with what it left. The host's
             name where it is absent.
+        announce: Told the name when it is ready.
 
     Raises:
         ConfigError: A worker of this name is running, or no worker can have it.
@@ -178,6 +182,8 @@ def run_worker(settings: ServiceSettings, *, name: str | None = None) -> None:
         DBOS.register_queue(SCORING, worker_concurrency=1, polling_interval_sec=SWEEP_S)
         DBOS.register_queue(PUBLISHING, worker_concurrency=2, polling_interval_sec=SWEEP_S)
         logger.info("worker %s is ready", name)
+        if announce is not None:
+            announce(name=name)
         _parts.name = name
         threading.Thread(target=poller.run, args=(_stopping.wait,), daemon=True).start()
         sandboxes = (settings, _parts.jobs.engine, name, _stopping.wait)

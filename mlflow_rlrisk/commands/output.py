@@ -1,6 +1,7 @@
 """What every command shares: exit codes, JSON on standard output, the command line as typed."""
 
 import json
+import re
 import shlex
 import sys
 from typing import Any
@@ -11,12 +12,17 @@ from mlflow_rlrisk.errors import PromotionRefusedError
 
 OK, FAILURE, MISUSE, BLOCK, INCONCLUSIVE = 0, 1, 2, 10, 11
 INTERRUPTED = 130
+_UNSAFE = re.compile("[\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 OUTCOME_CODES = {"promote": OK, "block": BLOCK, "inconclusive": INCONCLUSIVE}
 
 
 def print_json(value: dict[str, Any]) -> None:
-    """Print one JSON object as one line; NaN is an error, never text."""
-    click.echo(json.dumps(value, allow_nan=False, ensure_ascii=False))
+    """Print one JSON object as one line; NaN is an error, never text.
+
+    Escaped is what YAML, a terminal or UTF-8 does not take: DEL, C1 controls, halves of characters.
+    """
+    text = json.dumps(value, allow_nan=False, ensure_ascii=False)
+    click.echo(_UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
 def tell(found: dict[str, Any], *lines: str, as_json: bool) -> None:

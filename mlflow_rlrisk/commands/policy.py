@@ -9,7 +9,8 @@ import click
 import yaml
 
 from mlflow_rlrisk.attestation.keys import ring_path
-from mlflow_rlrisk.commands.output import OK
+from mlflow_rlrisk.commands.options import json_option
+from mlflow_rlrisk.commands.output import OK, print_json, tell
 
 DEFAULT_ALIAS = "rl-ready"
 DEFAULT_STAGE = "Production"
@@ -40,8 +41,12 @@ def policy() -> None:
     metavar="SOURCE",
     help="Settings of the RL run: only what was assessed with them is promoted.",
 )
-def init(aliases: tuple[str, ...], ring: Path | None, rl_config: str | None) -> int:
-    """Print a complete default policy: rlrisk policy init > policy.yaml."""
+@json_option
+def init(aliases: tuple[str, ...], ring: Path | None, rl_config: str | None, as_json: bool) -> int:
+    """Print a complete default policy: rlrisk policy init > policy.yaml.
+
+    With --json without comments; as a policy file it is the same.
+    """
     from mlflow_rlrisk.gate.promotion_policy import parse_policy
     from mlflow_rlrisk.rl_config import read_rl_config
     from mlflow_rlrisk.run_settings import checked_settings
@@ -56,8 +61,11 @@ def init(aliases: tuple[str, ...], ring: Path | None, rl_config: str | None) -> 
         stages=_quoted(DEFAULT_STAGE),
         settings=yaml.safe_dump(settings, default_flow_style=True, width=math.inf).strip(),
     )
-    parse_policy(text)  # what is printed is usable
-    click.echo(text, nl=False)
+    usable = parse_policy(text)
+    if as_json:
+        print_json(usable.model_dump(mode="json"))
+    else:
+        click.echo(text, nl=False)
     return OK
 
 
@@ -67,9 +75,11 @@ def _quoted(text: str) -> str:
 
 
 @policy.command()
-def schema() -> int:
+@json_option
+def schema(as_json: bool) -> int:
     """Print the JSON schema of the policy file."""
     from mlflow_rlrisk.gate.promotion_policy import PromotionPolicy
 
-    click.echo(json.dumps(PromotionPolicy.model_json_schema(), indent=1))
+    found = PromotionPolicy.model_json_schema()
+    tell(found, json.dumps(found, indent=1), as_json=as_json)
     return OK

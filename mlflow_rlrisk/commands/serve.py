@@ -48,6 +48,9 @@ from mlflow_rlrisk.errors import MissingDependencyError
     help="Private key (rlrisk keys init), held by a process of its own; without one, reports are"
     " advisory. Twice where overrides need two signatures.",
 )
+@click.option(
+    "--json", "as_json", is_flag=True, help="A line of JSON on stdout for each process once up."
+)
 def serve(role: Literal["all", "api", "worker", "signer"], **options: Any) -> int:
     """Serve the checks over HTTP, with durable jobs and a dashboard."""
     try:

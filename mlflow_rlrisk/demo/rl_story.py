@@ -5,6 +5,7 @@ Whatever comes out is printed.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from mlflow_rlrisk.config import AssessmentConfig, SamplingConfig
 from mlflow_rlrisk.console import say
@@ -23,10 +24,10 @@ HELDOUT_CONFIG = AssessmentConfig(
 )
 
 
-def compare_by_rl(ladder: Sequence[Assessed], folder: Path) -> None:
-    """Train the shallowest and the deepest rung alike and print who is ahead."""
+def compare_by_rl(ladder: Sequence[Assessed], folder: Path) -> dict[str, Any]:
+    """Train the shallowest and the deepest rung alike and print who is ahead; also as JSON."""
     shallow, deep = ladder[0], ladder[-1]
-    rows, reports = [], []
+    rows, reports, runs = [], [], []
     for each in (shallow, deep):
         name = f"{each.version.rung.epochs}-epochs"
         say(f"\n[RL] GRPO from {each.version.uri}: {_protocol()}")
@@ -34,6 +35,15 @@ def compare_by_rl(ladder: Sequence[Assessed], folder: Path) -> None:
         run = rl.train_grpo(each.version.rung.folder, folder / name)
         end = _heldout(run.folder, folder / name / "after")
         reports.append(end)
+        runs.append(
+            {
+                "model": each.version.uri,
+                "epochs": each.version.rung.epochs,
+                "before": start.to_dict()["metrics"],
+                "after": end.to_dict()["metrics"],
+                "frac_reward_zero_std": run.frac_reward_zero_std,
+            }
+        )
         rows.append(
             [
                 each.version.uri,
@@ -53,9 +63,12 @@ def compare_by_rl(ladder: Sequence[Assessed], folder: Path) -> None:
     print(
         "\nzero-std is TRL's frac_reward_zero_std: the share of groups without a reward difference."
     )
+    verdicts = []
     for name in ("pass_at_1", "pass_at_16"):
         after = [report.metrics[f"rlrisk/{name}"] for report in reports]
-        print(verdict(name, shallow.version.uri, after[0], deep.version.uri, after[1]))
+        verdicts.append(verdict(name, shallow.version.uri, after[0], deep.version.uri, after[1]))
+    print("\n".join(verdicts))
+    return {"runs": runs, "verdicts": verdicts}
 
 
 def verdict(name: str, shallow: str, shallow_after: Metric, deep: str, deep_after: Metric) -> str:

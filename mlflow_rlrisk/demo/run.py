@@ -8,7 +8,7 @@ import shlex
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from mlflow_rlrisk.console import command_beside, duration, say
 from mlflow_rlrisk.demo.ladder import BATCH_SIZE, DEPTHS, Rung, stored_ladder, train_ladder
 from mlflow_rlrisk.demo.make_base import BASE
 from mlflow_rlrisk.demo.make_data import EXPERT, NUM_EXPERT, RL
-from mlflow_rlrisk.demo.story import Assessed, comparison_lines, safest, verdict_lines
+from mlflow_rlrisk.demo.story import Assessed, comparison_lines, safest, story, verdict_lines
 from mlflow_rlrisk.demo.tracking import (
     CONFIG,
     MODEL_NAME,
@@ -37,8 +37,8 @@ STEPS_PER_RL_RUN = 4200
 """Likewise for GRPO of one rung with its evaluation before and after."""
 
 
-def main(out: Path, *, with_rl: bool = False) -> int:
-    """Run the demo; returns the exit code.
+def main(out: Path, *, with_rl: bool = False) -> dict[str, Any]:
+    """Run the demo and print what it finds; also as JSON.
 
     Args:
         out: Folder for checkpoints, MLflow store and reports.
@@ -62,21 +62,25 @@ def main(out: Path, *, with_rl: bool = False) -> int:
         say(f"\n      version {number} of {len(versions)}: {version.rung.depth}")
         ladder.append(Assessed(version, assess_version(version, out / REPORTS)))
     _conclude(ladder, uri, out)
+    found = {**story(ladder), "rl": None, "tracking_uri": uri, "folder": str(out)}
     if with_rl:
         from mlflow_rlrisk.demo.rl_story import compare_by_rl
 
-        compare_by_rl(ladder, out / "rl")
+        found["rl"] = compare_by_rl(ladder, out / "rl")
     say(f"\nDone in {duration(time.monotonic() - started)}.")
-    return 0
+    return found
 
 
-def serve(out: Path, *, port: int, mlflow_port: int) -> int:
+def serve(
+    out: Path, *, port: int, mlflow_port: int, announce: Callable[[dict[str, Any]], None]
+) -> int:
     """Train the ladder and serve it until Ctrl-C; returns the exit code.
 
     Args:
         out: Folder for checkpoints, and for all that the servers keep.
         port: Of the scoring service.
         mlflow_port: Of MLflow.
+        announce: Told, once both answer, where and with which token.
 
     Raises:
         MissingDependencyError: torch, transformers or the service's own are not installed.
@@ -91,7 +95,8 @@ def serve(out: Path, *, port: int, mlflow_port: int) -> int:
         raise MissingDependencyError("the scoring service", "service")
     _quiet()
     say(_TRAINS)
-    return serve_ladder(_train(out / "ladder"), Place(out / "service", mlflow_port, port))
+    place = Place(out / "service", mlflow_port, port)
+    return serve_ladder(_train(out / "ladder"), place, announce)
 
 
 def _require(*, with_rl: bool) -> None:

@@ -13,7 +13,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -60,12 +60,15 @@ class Place(NamedTuple):
         return self.folder / "token"
 
 
-def serve_ladder(rungs: Sequence[Rung], place: Place) -> int:
+def serve_ladder(
+    rungs: Sequence[Rung], place: Place, announce: Callable[[dict[str, Any]], None]
+) -> int:
     """Run MLflow with the gate and the service until Ctrl-C; returns the exit code.
 
     Args:
         rungs: What is registered.
         place: Folder and ports.
+        announce: Told, once both answer, where and with which token.
 
     Raises:
         ConfigError: A port is taken, or one of the two does not start.
@@ -77,9 +80,17 @@ def serve_ladder(rungs: Sequence[Rung], place: Place) -> int:
         signal.signal(ending, signal.default_int_handler)
     with _running(_mlflow_command(place), environment, mlflow_log, f"{place.mlflow_url}/health"):
         say(f"MLflow with the promotion gate: {place.mlflow_url}")
-        _register(rungs, place)
+        models = _register(rungs, place)
         with _running(_service_command(place), environment, service_log, f"{place.url}/livez"):
             say(_what_to_do(place))
+            announce(
+                {
+                    "mlflow": place.mlflow_url,
+                    "service": place.url,
+                    "token_file": str(place.token_file.absolute()),
+                    "models": models,
+                }
+            )
             try:
                 while True:
                     time.sleep(3600)
@@ -151,7 +162,7 @@ def _service_command(place: Place) -> list[str]:
     ]
 
 
-def _register(rungs: Sequence[Rung], place: Place) -> None:
+def _register(rungs: Sequence[Rung], place: Place) -> list[str]:
     import mlflow
 
     quiet_mlflow()
@@ -159,8 +170,10 @@ def _register(rungs: Sequence[Rung], place: Place) -> None:
     mlflow.set_tracking_uri(place.mlflow_url)
     mlflow.set_registry_uri(place.mlflow_url)
     mlflow.set_experiment("rlrisk-demo")
-    for each in register_rungs(rungs):
+    versions = register_rungs(rungs)
+    for each in versions:
         say(f"    {each.uri}  {each.rung.depth}")
+    return [each.uri for each in versions]
 
 
 @contextmanager

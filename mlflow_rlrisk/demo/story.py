@@ -3,7 +3,7 @@
 import re
 import textwrap
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mlflow_rlrisk.comparison import rank
 from mlflow_rlrisk.demo.tracking import Version
@@ -36,6 +36,25 @@ def safest(ladder: Sequence[Assessed]) -> Assessed:
     """What the risk report would pick: the first of `comparison.rank`."""
     first = rank([each.report for each in ladder]).entries[0].model
     return next(each for each in ladder if each.version.uri == first)
+
+
+def story(ladder: Sequence[Assessed]) -> dict[str, Any]:
+    """The ladder and both choices as JSON: what the lines below say, and all of the metrics."""
+    by_risk = safest(ladder)
+    told = ("risk_level", "reasons", "next_steps", "metrics", "undefined")
+    return {
+        "versions": [
+            {
+                "model": each.version.uri,
+                "epochs": each.version.rung.epochs,
+                **{name: value for name, value in each.report.to_dict().items() if name in told},
+            }
+            for each in ladder
+        ],
+        "best_pass_at_1": best_pass_at_1(ladder).version.uri,
+        "lowest_risk": by_risk.version.uri,
+        "as_low": [each.version.uri for each in _as_safe(ladder, by_risk)],
+    }
 
 
 def comparison_lines(ladder: Sequence[Assessed]) -> list[str]:

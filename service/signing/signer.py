@@ -24,6 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from mlflow_rlrisk import ConfigError
 from mlflow_rlrisk.attestation.keys import SigningKey
+from service.announcing import Announce
 from service.settings import ServiceSettings
 from service.signing.client import check_peer, default_socket, read_line, short_address
 from service.signing.protocol import SignerRefusedError
@@ -42,12 +43,13 @@ Questions = Mapping[str, tuple[tuple[str, ...], Callable[..., str]]]
 """Kind of question -> the fields it has, and who answers it with an envelope."""
 
 
-def run_signer(settings: ServiceSettings, key_files: Sequence[Path]) -> None:
+def run_signer(settings: ServiceSettings, key_files: Sequence[Path], announce: Announce) -> None:
     """Sign until SIGTERM or SIGINT.
 
     Args:
         settings: The service.
         key_files: Private keys. The first attests; an override takes one for each person.
+        announce: Told the keys and the socket when it is ready.
 
     Raises:
         ConfigError: The key cannot be used, or a signer listens at this socket already.
@@ -58,8 +60,10 @@ def run_signer(settings: ServiceSettings, key_files: Sequence[Path]) -> None:
     stopping = threading.Event()
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, lambda *_: stopping.set())
-    with _listening(default_socket(settings)) as listener:
-        logger.info("the signer is ready, key %s", ", ".join(key.key_id for key in keys))
+    place, key_ids = default_socket(settings), [key.key_id for key in keys]
+    with _listening(place) as listener:
+        logger.info("the signer is ready, key %s", ", ".join(key_ids))
+        announce(key_ids=key_ids, socket=str(place))
         _serve(listener, questions, stopping)
 
 

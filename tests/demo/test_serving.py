@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -44,7 +46,7 @@ serving._answers = lambda url: child.exists() and child.read_text() != ""
 serving._register = lambda rungs, place: (child.with_name("ready").touch(), time.sleep(60))
 code = f"import os, time; open({{str(child)!r}}, 'w').write(str(os.getpid())); time.sleep(60)"
 serving._mlflow_command = lambda place: [sys.executable, "-c", code]
-serving.serve_ladder([], place)
+serving.serve_ladder([], place, print)
 """
     shown = subprocess.Popen([sys.executable, "-c", script], start_new_session=True)
     deadline = time.monotonic() + 60
@@ -57,6 +59,37 @@ serving.serve_ladder([], place)
 
     with pytest.raises(ProcessLookupError):
         os.kill(server, 0)
+
+
+def test_a_program_is_told_where_both_are_once_both_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answering, told = [], []
+
+    @contextmanager
+    def running(command: list[str], *_: object) -> Iterator[None]:
+        answering.append(command)
+        yield
+
+    def wait(_: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(serving, "_prepare", lambda _: {})
+    monkeypatch.setattr(serving, "_running", running)
+    monkeypatch.setattr(serving, "_register", lambda *_: ["models:/chains-sft/1"])
+    monkeypatch.setattr(serving.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(serving.time, "sleep", wait)
+
+    code = serving.serve_ladder(
+        [],
+        serving.Place(Path("out"), 5001, 8788),
+        lambda found: told.append((found, len(answering))),
+    )
+
+    addresses = {"mlflow": "http://127.0.0.1:5001", "service": "http://127.0.0.1:8788"}
+    token = {"token_file": str(tmp_path / "out" / "token"), "models": ["models:/chains-sft/1"]}
+    assert (code, told) == (0, [({**addresses, **token}, 2)])
 
 
 def test_the_printed_commands_survive_a_folder_with_a_space() -> None:

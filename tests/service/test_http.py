@@ -12,10 +12,17 @@ from pathlib import Path
 
 import pytest
 
+from mlflow_rlrisk.attestation.keys import SigningKey
 from service.listening import check_port
 from service.problems import SLUGS
 from service.tables.tokens import Scope
-from tests.service.running_service import COMMAND, Client, running_service, write_settings
+from tests.service.running_service import (
+    COMMAND,
+    Client,
+    free_port,
+    running_service,
+    write_settings,
+)
 
 pytestmark = pytest.mark.xdist_group("http")  # its server is started once
 
@@ -128,6 +135,51 @@ def test_beyond_loopback_without_a_token_it_refuses_to_start(tmp_path: Path, reg
 
     assert done.returncode == 2
     assert "beyond loopback a token is needed" in done.stderr
+
+
+def test_a_supervisor_reads_on_standard_output_what_is_up_and_where(
+    tmp_path: Path, registry: str
+) -> None:
+    config, port = write_settings(tmp_path, registry), free_port()
+    key = tmp_path / "key.pem"
+    signing = SigningKey.generate()
+    signing.write(key)
+    options = ["--port", str(port), "--signing-key", str(key), "--worker-name", "w", "--json"]
+    command = [sys.executable, "-c", COMMAND, "serve", "--config", str(config), *options]
+    with (
+        (tmp_path / "log").open("wb") as log,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as service,
+    ):
+        try:
+            assert service.stdout is not None
+            told = [json.loads(service.stdout.readline()) for _ in range(3)]
+            url = f"http://127.0.0.1:{port}"
+            alive = Client(url).ask("GET", "/livez").status
+        finally:
+            service.terminate()
+        more = service.stdout.read()
+
+    about = {each.pop("role"): each for each in told}
+    pids = {each.pop("pid") for each in about.values()}
+    assert (len(pids), service.pid in pids, alive, more) == (3, False, 200, "")
+    place = str(tmp_path / "rlrisk-service" / f"signer-{socket.gethostname()}.sock")
+    assert about == {
+        "api": {"url": url, "dashboard": f"{url}/", "signs": True},
+        "worker": {"name": "w"},
+        "signer": {"key_ids": [signing.key_id], "socket": place},
+    }
+
+
+def test_a_service_that_cannot_start_says_so_in_json(tmp_path: Path, registry: str) -> None:
+    config = write_settings(tmp_path, registry)
+    command = [sys.executable, "-c", COMMAND, "serve", "--config", str(config), "--json"]
+
+    done = subprocess.run(
+        [*command, "--host", "0.0.0.0"], capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert done.returncode == 2
+    assert json.loads(done.stdout)["error"]["code"] == "invalid_config"
 
 
 def test_on_a_port_that_another_program_has_it_refuses_to_start(
