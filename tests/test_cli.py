@@ -167,6 +167,25 @@ def test_compare_reports_every_model_and_finds_no_disagreement_of_a_model_with_i
     assert not {"torch", "transformers", "mlflow", "pandas", "scipy.stats"} & loaded
 
 
+def test_a_second_lineage_in_a_folder_leaves_the_first_one(tmp_path: Path, prompts: str) -> None:
+    # Both are below rlrisk-out where no --out is given; the second was written over the first.
+    out = tmp_path / "rlrisk-out"
+    found = {}
+    for other in ("twin", "sibling", "twin"):
+        (tmp_path / other).unlink(missing_ok=True)
+        (tmp_path / other).symlink_to(BASE)
+        command = ["compare", BASE, other, "--prompts", prompts, "--verifier", REWARD, *QUICK]
+        found[other] = one_object(rlrisk(*command, "--json", cwd=tmp_path))
+
+    kept = [json.loads(each.read_text()) for each in out.glob("lineage-*.json")]
+    pages = "".join(each.read_text(encoding="utf-8") for each in out.glob("lineage-*.html"))
+    newest = json.loads((out / "lineage.json").read_text())
+
+    assert sorted(kept, key=str) == sorted(found.values(), key=str)  # one of the same is replaced
+    assert newest == found["twin"]
+    assert "sibling" in pages
+
+
 def modules_of(*arguments: str, cwd: Path) -> tuple[dict[str, Any], set[str]]:
     """What a command prints, and what it has imported by then."""
     code = (
