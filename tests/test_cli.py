@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +12,6 @@ import pytest
 import mlflow_rlrisk
 from mlflow_rlrisk.commands.option_values import parse_mapping, parse_pairs
 from mlflow_rlrisk.errors import ConfigError
-from tests.mlflow_server import migrated_database
 
 DEMO = Path(mlflow_rlrisk.__file__).parent / "demo"
 BASE = str(DEMO / "base")
@@ -295,64 +293,6 @@ def test_doctor_goes_on_where_torch_is_broken(
     assert (result.returncode, answer["ok"], gpu["status"]) == (1, False, "problem")
     assert "OSError: libcudart.so.13" in gpu["detail"]
     assert "MLflow store" in {finding["name"] for finding in answer["findings"]}
-
-
-def test_doctor_asks_the_tracking_server_too_where_the_registry_is_another(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    import mlflow
-
-    from mlflow_rlrisk import doctor
-
-    registry = f"sqlite:///{migrated_database(tmp_path)}"
-    monkeypatch.setattr(mlflow, "get_tracking_uri", lambda: "http://127.0.0.1:1")
-    monkeypatch.setattr(mlflow, "get_registry_uri", lambda: registry)
-    known = mlflow.MlflowClient
-    monkeypatch.setattr(mlflow, "MlflowClient", lambda: known("http://127.0.0.1:1", registry))
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-
-    (found,) = doctor._tracking()
-
-    assert found.status == "problem"
-    assert "experiments/search" in found.detail
-
-
-@pytest.mark.parametrize(
-    ("place", "problem"),
-    [
-        ("sqlite:///{}", "is a folder"),
-        ("sqlite:///{}/nowhere/mlflow.db", "there is no folder"),
-        ("sqlite:///{}/no.db", "file is not a database"),
-        ("postgresql+psycopg://me:secret@127.0.0.1:1/db", "Connection refused"),
-        ("rlrisk+postgresql+psycopg2://me:secret@127.0.0.1:1/db", "Connection refused"),
-        ("postgresql+nothing://me:secret@127.0.0.1:1/db", "nothing://me:***@127.0.0.1"),
-        ("postgresql+nothing://me:a/se@secret@127.0.0.1:1/db", "nothing://me:***@127.0.0.1"),
-        ("postgresql+nothing://me:a secret@127.0.0.1:1/db", "nothing://me:***@127.0.0.1"),
-    ],
-)
-def test_doctor_names_a_store_that_cannot_be_used_and_tells_no_password(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, place: str, problem: str
-) -> None:
-    import mlflow
-
-    from mlflow_rlrisk import doctor
-
-    (tmp_path / "no.db").write_text("no database")
-    uri = place.format(tmp_path)
-    monkeypatch.setattr(mlflow, "get_tracking_uri", lambda: uri)
-    monkeypatch.setattr(mlflow, "get_registry_uri", lambda: uri)
-    known = mlflow.MlflowClient
-    monkeypatch.setattr(mlflow, "MlflowClient", lambda: known(uri, uri))
-
-    waits: list[float] = []  # MLflow asks a database that is away ten times, for 100 s
-    monkeypatch.setattr("mlflow.store.db.utils.time", SimpleNamespace(sleep=waits.append))
-
-    (found,) = doctor._tracking()
-
-    assert found.status == "problem"
-    assert problem in found.detail
-    assert "secret" not in found.detail
-    assert waits == []
 
 
 def test_a_database_that_is_away_is_one_line_and_no_traceback(
