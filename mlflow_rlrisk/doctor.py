@@ -191,7 +191,7 @@ def _tracking() -> Iterator[Finding]:
         # Asking would create the database; a doctor leaves no traces.
         is_new |= file is not None and not file.exists()
     if problem is None and not is_new:
-        problem = _refusal()
+        problem = _refusal([uri, registry])
     if problem is None:
         made = " (made at first use, nothing asked)" if is_new else ""
         yield Finding(name="MLflow store", status="ok", detail=f"{where}{made}")
@@ -210,19 +210,30 @@ def _database_file(uri: str) -> Path | None:
     return Path(plain.removeprefix("sqlite:///")) if plain.startswith("sqlite:///") else None
 
 
-def _refusal() -> str | None:
+def _refusal(stores: list[str]) -> str | None:
     """What tracking server or registry say instead of an answer."""
     import mlflow
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
+        for store in stores:
+            _ask_once(store.removeprefix("rlrisk+"))
         client = mlflow.MlflowClient()
         client.search_experiments(max_results=1)
         client.search_registered_models(max_results=1)
     except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
         return _without_password(_first_line(error))
     return None
+
+
+def _ask_once(uri: str) -> None:
+    """Reach a database as MLflow does, which tries ten times in 100 s before it says anything."""
+    import sqlalchemy
+    from mlflow.store.db.db_types import DATABASE_ENGINES
+
+    if uri.partition(":")[0].partition("+")[0] in DATABASE_ENGINES:
+        sqlalchemy.inspect(sqlalchemy.create_engine(uri, poolclass=sqlalchemy.NullPool))
 
 
 def _first_line(error: Exception) -> str:

@@ -12,7 +12,6 @@ import pytest
 import mlflow_rlrisk
 from mlflow_rlrisk.commands.option_values import parse_mapping, parse_pairs
 from mlflow_rlrisk.errors import ConfigError
-from tests.mlflow_server import migrated_database
 
 DEMO = Path(mlflow_rlrisk.__file__).parent / "demo"
 BASE = str(DEMO / "base")
@@ -167,6 +166,25 @@ def test_compare_reports_every_model_and_finds_no_disagreement_of_a_model_with_i
     assert not {"torch", "transformers", "mlflow", "pandas", "scipy.stats"} & loaded
 
 
+def test_a_second_lineage_in_a_folder_leaves_the_first_one(tmp_path: Path, prompts: str) -> None:
+    # Both are below rlrisk-out where no --out is given; the second was written over the first.
+    out = tmp_path / "rlrisk-out"
+    found = {}
+    for other in ("twin", "sibling", "twin"):
+        (tmp_path / other).unlink(missing_ok=True)
+        (tmp_path / other).symlink_to(BASE)
+        command = ["compare", BASE, other, "--prompts", prompts, "--verifier", REWARD, *QUICK]
+        found[other] = one_object(rlrisk(*command, "--json", cwd=tmp_path))
+
+    kept = [json.loads(each.read_text()) for each in out.glob("lineage-*.json")]
+    pages = "".join(each.read_text(encoding="utf-8") for each in out.glob("lineage-*.html"))
+    newest = json.loads((out / "lineage.json").read_text())
+
+    assert sorted(kept, key=str) == sorted(found.values(), key=str)  # one of the same is replaced
+    assert newest == found["twin"]
+    assert "sibling" in pages
+
+
 def modules_of(*arguments: str, cwd: Path) -> tuple[dict[str, Any], set[str]]:
     """What a command prints, and what it has imported by then."""
     code = (
@@ -275,58 +293,6 @@ def test_doctor_goes_on_where_torch_is_broken(
     assert (result.returncode, answer["ok"], gpu["status"]) == (1, False, "problem")
     assert "OSError: libcudart.so.13" in gpu["detail"]
     assert "MLflow store" in {finding["name"] for finding in answer["findings"]}
-
-
-def test_doctor_asks_the_tracking_server_too_where_the_registry_is_another(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    import mlflow
-
-    from mlflow_rlrisk import doctor
-
-    registry = f"sqlite:///{migrated_database(tmp_path)}"
-    monkeypatch.setattr(mlflow, "get_tracking_uri", lambda: "http://127.0.0.1:1")
-    monkeypatch.setattr(mlflow, "get_registry_uri", lambda: registry)
-    known = mlflow.MlflowClient
-    monkeypatch.setattr(mlflow, "MlflowClient", lambda: known("http://127.0.0.1:1", registry))
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-
-    (found,) = doctor._tracking()
-
-    assert found.status == "problem"
-    assert "experiments/search" in found.detail
-
-
-@pytest.mark.parametrize(
-    ("place", "problem"),
-    [
-        ("sqlite:///{}", "is a folder"),
-        ("sqlite:///{}/nowhere/mlflow.db", "there is no folder"),
-        ("sqlite:///{}/no.db", "file is not a database"),
-        ("postgresql+nothing://me:secret@127.0.0.1:1/db", "nothing://me:***@127.0.0.1"),
-        ("postgresql+nothing://me:a/se@secret@127.0.0.1:1/db", "nothing://me:***@127.0.0.1"),
-        ("postgresql+nothing://me:a secret@127.0.0.1:1/db", "nothing://me:***@127.0.0.1"),
-    ],
-)
-def test_doctor_names_a_store_that_cannot_be_used_and_tells_no_password(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, place: str, problem: str
-) -> None:
-    import mlflow
-
-    from mlflow_rlrisk import doctor
-
-    (tmp_path / "no.db").write_text("no database")
-    uri = place.format(tmp_path)
-    monkeypatch.setattr(mlflow, "get_tracking_uri", lambda: uri)
-    monkeypatch.setattr(mlflow, "get_registry_uri", lambda: uri)
-    known = mlflow.MlflowClient
-    monkeypatch.setattr(mlflow, "MlflowClient", lambda: known(uri, uri))
-
-    (found,) = doctor._tracking()
-
-    assert found.status == "problem"
-    assert problem in found.detail
-    assert "secret" not in found.detail
 
 
 def test_a_database_that_is_away_is_one_line_and_no_traceback(

@@ -16,7 +16,7 @@ WORD = re.compile(
     r"|rollouts|rounds|rows|samples|steps|tensors|texts|tokens|tries|updates|values|versions"
     r"|weights|workers)\b"
 )
-COUNT = re.compile(r"len\(.+\)|(.+\.)?num_\w+|count|size|missing|others|failed|[\w.]+\.size")
+COUNT = re.compile(r"len\(.+\)|(.+\.)?num_\w+|count|needed|size|missing|others|failed|[\w.]+\.size")
 NEVER_ONE = {
     ("assessment/expert_scoring.py", "len(prompt) + len(response)"),
     ("attestation/envelope.py", "len(envelope)"),

@@ -41,7 +41,7 @@ class OutcomeRow:
         failed: Whether RL from it failed.
         final: Success at the end of RL, mean over runs.
         gain: ``final`` less the start, mean over runs.
-        hours: Cost of one run in device hours; ``None`` where it is not known.
+        hours: Length of one run, or its cost in device hours; ``None`` where it is not known.
         num_runs: Runs.
         is_preregistered: Whether the report is older than the outcome; ``None`` where times are
             not known.
@@ -119,7 +119,6 @@ def read_rows(
     components: Mapping[str, ComponentConfig],
     *,
     min_gain: float | None = None,
-    devices: float = 1.0,
 ) -> tuple[list[OutcomeRow], list[LeftOut]]:
     """Rows of a JSONL file, one object a line.
 
@@ -132,7 +131,6 @@ def read_rows(
         path: The file.
         components: Lines of the index that is calibrated.
         min_gain: A run that gains no more than this failed; ``None`` takes ``failed`` alone.
-        devices: Devices of one run, for its cost.
 
     Raises:
         ConfigError: The file cannot be read, or a line has another form.
@@ -153,7 +151,7 @@ def read_rows(
                 "data", f"{path}:{number}", f"{row.checkpoint} of {row.lineage} occurs twice"
             )
         seen.add((row.lineage, row.checkpoint))
-        found = _outcome(row, components, min_gain, devices)
+        found = _outcome(row, components, min_gain)
         if isinstance(found, LeftOut):
             left_out.append(found)
         else:
@@ -173,7 +171,7 @@ def _parsed(path: Path, number: int, line: str) -> _Row:
 
 
 def _outcome(
-    row: _Row, components: Mapping[str, ComponentConfig], min_gain: float | None, devices: float
+    row: _Row, components: Mapping[str, ComponentConfig], min_gain: float | None
 ) -> OutcomeRow | LeftOut:
     if not row.outcomes:
         return LeftOut(checkpoint=row.checkpoint, reason="no run is recorded")
@@ -186,7 +184,7 @@ def _outcome(
             "final": run.final.pass_at_1,
             "gain": run.gain.pass_at_1,
             "failed": run.failed,
-            "hours": None if run.seconds is None else run.seconds / _SECONDS * devices,
+            "hours": None if run.seconds is None else run.seconds / _SECONDS,
         }
         for run in row.outcomes
     ]

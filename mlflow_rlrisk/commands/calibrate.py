@@ -1,6 +1,7 @@
 """``rlrisk calibrate``: outcomes of RL runs become a calibration record."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,14 +93,15 @@ def calibrate(
     components = lines.components
     quantity = "pass_at_1"
     if data is not None:
-        rows, left_out = read_rows(data, components, min_gain=min_gain, devices=devices)
+        rows, left_out = read_rows(data, components, min_gain=min_gain)
     else:
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # one a report
         from mlflow_rlrisk.sinks.registered_outcomes import registered_outcomes
 
         rows, left_out, quantity = registered_outcomes(
-            models, components, min_gain=min_gain, devices=devices, lineage_tag=lineage_tag
+            models, components, min_gain=min_gain, lineage_tag=lineage_tag
         )
+    rows = [row if row.hours is None else replace(row, hours=row.hours * devices) for row in rows]
     record = fit(
         rows,
         components,

@@ -10,6 +10,7 @@ import click
 from mlflow_rlrisk import console
 from mlflow_rlrisk.checkpoint.safetensors_header import unique_keys
 from mlflow_rlrisk.commands.assessment import DEFAULT_OUT, assess_one, check_writable, write_page
+from mlflow_rlrisk.commands.kept_results import keep_result
 from mlflow_rlrisk.commands.options import assessment_options, json_option
 from mlflow_rlrisk.commands.output import OK, tell
 from mlflow_rlrisk.commands.siblings import place_of, refuse_rounds, refuse_unlike
@@ -78,7 +79,7 @@ def compare(
     pages = [write_page(assessment) for assessment in assessments]
     lineage = _trace(assessments, base, parents, runs, known, settings)
     page = render_lineage(lineage)
-    _write(root, lineage, page)
+    keep_result(root, "lineage", assessments, lineage.to_dict(), page)
     if register:
         from mlflow_rlrisk.sinks.lineage_run import log_lineage
 
@@ -202,12 +203,3 @@ def _trace(
         seed=settings["seed"],
         confidence=settings["confidence"],
     )
-
-
-def _write(root: Path, lineage: "LineageReport", page: str) -> None:
-    from mlflow_rlrisk.rollouts.shards import write_text_atomically
-
-    text = json.dumps(lineage.to_dict(), ensure_ascii=False, allow_nan=False)
-    write_text_atomically(root / "lineage.json", text)
-    write_text_atomically(root / "lineage.html", page)
-    console.say(f"lineage     {root / 'lineage.html'}")

@@ -17,6 +17,7 @@ def doctor(as_json: bool) -> int:
     # A store that does not answer is told soon.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
+    os.environ.setdefault("PGCONNECT_TIMEOUT", "5")
     findings = examine()
     if as_json:
         print_json(to_json(findings))

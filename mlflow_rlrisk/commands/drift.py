@@ -1,6 +1,5 @@
 """``rlrisk drift``: what a training stage did to a checkpoint, from weights to rewards."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +7,7 @@ import click
 
 from mlflow_rlrisk import console
 from mlflow_rlrisk.commands.assessment import DEFAULT_OUT, assess_one, write_page
+from mlflow_rlrisk.commands.kept_results import keep_result
 from mlflow_rlrisk.commands.options import assessment_options, json_option
 from mlflow_rlrisk.commands.output import OK, tell
 from mlflow_rlrisk.commands.siblings import place_of, refuse_rounds, refuse_unlike
@@ -51,7 +51,6 @@ def drift(
     """
     from mlflow_rlrisk.checkpoint import open_checkpoint
     from mlflow_rlrisk.drift.measurement import measure_drift
-    from mlflow_rlrisk.rollouts.shards import write_text_atomically
     from mlflow_rlrisk.sinks.drift_page import render_drift
 
     if register:
@@ -77,10 +76,7 @@ def drift(
         base=None if base is None else _profile(base, settings, assessments[0], root),
         on_stage=console.say,
     )
-    text = json.dumps(report.to_dict(), ensure_ascii=False, allow_nan=False)
-    write_text_atomically(root / "drift.json", text)
-    write_text_atomically(root / "drift.html", render_drift(report))
-    console.say(f"drift       {root / 'drift.html'}")
+    keep_result(root, "drift", assessments, report.to_dict(), render_drift(report))
     tell(report.to_dict(), *drift_lines(report), as_json=as_json)
     return OK
 

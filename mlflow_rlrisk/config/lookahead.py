@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from mlflow_rlrisk.config.settings import PositiveInt, Settings
 from mlflow_rlrisk.errors import ConfigError, InsufficientRolloutsError
+from mlflow_rlrisk.plurals import counted
 
 
 class LookaheadConfig(Settings):
@@ -44,7 +45,8 @@ class LookaheadConfig(Settings):
         needed = self.steps * self.prompts_per_step
         if num_groups < needed:
             raise InsufficientRolloutsError(
-                f"{self.steps} updates of {self.prompts_per_step} groups need {needed} groups of "
+                f"{counted(self.steps, 'update')} of {counted(self.prompts_per_step, 'group')} "
+                f"{'needs' if self.steps == 1 else 'need'} {counted(needed, 'group')} of "
                 f"{group_size} scored rollouts in each half of the prompts, one half has "
                 f"{num_groups}: assess more prompts or rollouts (budget fixed, for auto may stop "
                 "early), or try fewer steps or prompts a step"

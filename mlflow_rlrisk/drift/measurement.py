@@ -65,7 +65,8 @@ def measure_drift(
         The drift.
 
     Raises:
-        ComparabilityError: The assessments measured other things, or kept no rollouts.
+        ComparabilityError: The assessments measured other things, of a single prompt, or kept no
+            rollouts; a prompt has none with a reward.
         SamplerError: A model cannot score the rollouts.
     """
     members = [member_of(assessment) for assessment in (before, after)]
@@ -75,6 +76,9 @@ def measure_drift(
         before.report.num_prompts, config.num_resamples, config.sampling.seed
     )
     groups = [_groups(assessment) for assessment in (before, after)]
+    if len(groups[0]) < 2:
+        raise ComparabilityError("1 prompt: at least 2 prompts are needed for an interval")
+    rewards = [_mean_rewards(each) for each in groups]
     notes: list[str] = []
     forward, reverse = mutual_divergences(
         checkpoints,
@@ -86,7 +90,6 @@ def measure_drift(
         on_stage=on_stage,
     )
     on_stage("compare weights")
-    rewards = [_mean_rewards(each) for each in groups]
     span = (
         min(rewards[0][1], rewards[1][1], 0.0),
         max(rewards[0][2], rewards[1][2], 1.0),
@@ -182,7 +185,9 @@ def _mean_rewards(
     for group in groups:
         rewards = [grade.reward for grade in group.grades if grade.reward is not None]
         if not rewards:
-            raise ComparabilityError(f"prompt {group.prompt.id} has no reward to compare")
+            raise ComparabilityError(
+                f"prompt {group.prompt.id}: none of its rollouts has a reward to compare"
+            )
         means.append(float(np.mean(rewards)))
         seen += rewards
     return np.array(means), float(min(seen)), float(max(seen))

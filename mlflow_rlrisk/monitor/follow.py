@@ -12,7 +12,7 @@ from mlflow_rlrisk.errors import HistoryError
 from mlflow_rlrisk.monitor.alarms import Alarm
 from mlflow_rlrisk.monitor.judgement import Judgement
 from mlflow_rlrisk.monitor.run import MonitorSettings, judge_rows
-from mlflow_rlrisk.monitor.sources.points import HistorySource, StoredLog
+from mlflow_rlrisk.monitor.sources.points import HistorySource, NothingLoggedError, StoredLog
 from mlflow_rlrisk.monitor.tracks import RunFacts
 
 OUTAGE_LIMIT_S = 3600.0
@@ -58,7 +58,8 @@ def follow(
         settings: How it is judged.
         on_judgement: Called after every reading that brought something new.
         on_alarm: Called once for each alarm, again where a restart of the run had taken it back.
-        on_outage: Called once where a source that was read before cannot be, until it can again.
+        on_outage: Called once where a source that was read before cannot be, until it can again,
+            and where a file holds no row yet.
         poll_s: Seconds between two readings.
 
     Raises:
@@ -72,7 +73,8 @@ def follow(
             try:
                 judgement, log = judge_source(source, settings)
             except HistoryError as error:
-                if last is None or time.monotonic() - last_read > OUTAGE_LIMIT_S:
+                is_lost = last is None or time.monotonic() - last_read > OUTAGE_LIMIT_S
+                if is_lost and not isinstance(error, NothingLoggedError):
                     raise
                 if not is_out:
                     on_outage(error)

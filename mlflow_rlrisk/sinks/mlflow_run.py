@@ -80,12 +80,11 @@ def log_report(
     run_id: str | None = None,
     rollouts: str | Path | None = None,
     dataset: Any = None,
-    model_id: str | None = None,
     log_metrics: bool = True,
     page: str | None = None,
     client: "MlflowClient | None" = None,
 ) -> LoggedReport:
-    """Write a report to a run.
+    """Write a report to a run; the LoggedModel of its provenance gets the metrics too.
 
     Args:
         report: What to write.
@@ -93,7 +92,6 @@ def log_report(
         rollouts: Folder of the assessment; its rollouts and grades become artifacts, and the
             table of prompts is made from them.
         dataset: MLflow dataset that the metrics belong to, as ``mlflow.data`` or a run gives it.
-        model_id: LoggedModel that gets the metrics too; the one of the report's provenance.
         log_metrics: ``False`` leaves the metrics to MLflow.
         page: The report as `render` gave it, where it was rendered already.
         client: Asks MLflow; one of the server in use where it is absent.
@@ -115,7 +113,7 @@ def log_report(
     target = _Target(
         rollouts=None if rollouts is None else Path(rollouts),
         dataset=_dataset_entity(dataset),
-        model_id=model_id or report.provenance.model_id,
+        model_id=report.provenance.model_id,
         log_metrics=log_metrics,
         page=page,
     )

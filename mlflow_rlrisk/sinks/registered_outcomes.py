@@ -49,7 +49,6 @@ def registered_outcomes(
     components: Mapping[str, ComponentConfig],
     *,
     min_gain: float | None,
-    devices: float,
     lineage_tag: str | None,
 ) -> tuple[list[OutcomeRow], list[LeftOut], str]:
     """Every version with a recorded outcome.
@@ -60,7 +59,6 @@ def registered_outcomes(
         components: Lines of the index that is calibrated; a report that was judged under others
             is left out.
         min_gain: A run that gains no more than this failed.
-        devices: Devices of one run, for its cost.
         lineage_tag: Version tag that names the lineage; without it, or where a version has none,
             the registered model is the lineage.
 
@@ -89,7 +87,7 @@ def registered_outcomes(
     rows: list[OutcomeRow] = []
     for each in recorded:
         try:
-            rows.append(_row(client, each, quantity, components, min_gain, devices))
+            rows.append(_row(client, each, quantity, components, min_gain))
         except (SinkError, ReportError, ModelReferenceError) as error:
             left_out.append(LeftOut(checkpoint=each.reference, reason=str(error)))
     return rows, left_out, quantity
@@ -101,7 +99,6 @@ def _row(
     quantity: str,
     components: Mapping[str, ComponentConfig],
     min_gain: float | None,
-    devices: float,
 ) -> OutcomeRow:
     """One checkpoint with its runs; what it raises says why it cannot be used."""
     runs = [run for run in recorded.runs if run.get("quantity") == quantity]
@@ -118,7 +115,7 @@ def _row(
         recorded.reference,
         report.risk_index,
         {name: metric.value for name, metric in report.metrics.items()},
-        [_run(client, run, devices) for run in runs],
+        [_run(client, run) for run in runs],
         min_gain=min_gain,
         is_preregistered=_is_older(report, runs),
     )
@@ -195,18 +192,18 @@ def _is_among(run: dict[str, Any], runs: Sequence[dict[str, Any]]) -> bool:
     return any(is_same_run(run["run"], known["run"]) for known in runs)
 
 
-def _run(client: "MlflowClient", run: dict[str, Any], devices: float) -> dict[str, Any]:
+def _run(client: "MlflowClient", run: dict[str, Any]) -> dict[str, Any]:
     final = float(run["final"])
     return {
         "final": final,
         "gain": final - float(run.get("start", final)),
         "failed": bool(run.get("collapsed")),
-        "hours": _hours(client, str(run.get("run", "")), devices),
+        "hours": _hours(client, str(run.get("run", ""))),
     }
 
 
-def _hours(client: "MlflowClient", run_id: str, devices: float) -> float | None:
-    """Cost of a run that MLflow timed; an outcome from a file or an assessment has none."""
+def _hours(client: "MlflowClient", run_id: str) -> float | None:
+    """Length of a run that MLflow timed; an outcome from a file or an assessment has none."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -215,7 +212,7 @@ def _hours(client: "MlflowClient", run_id: str, devices: float) -> float | None:
         return None
     if info.end_time is None or info.end_time <= info.start_time:
         return None
-    return float(info.end_time - info.start_time) / _MILLISECONDS_PER_HOUR * devices
+    return float(info.end_time - info.start_time) / _MILLISECONDS_PER_HOUR
 
 
 def _is_older(report: "RiskReport", runs: Sequence[dict[str, Any]]) -> bool | None:

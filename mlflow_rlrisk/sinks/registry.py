@@ -194,13 +194,10 @@ def tag_version(
     report: "RiskReport",
     *,
     report_uri: str,
-    name: str | None = None,
-    version: str | None = None,
-    model_id: str | None = None,
     attestation: str | None = None,
     client: "MlflowClient | None" = None,
 ) -> None:
-    """Write the verdict onto a model version and its LoggedModel; twice gives the same.
+    """Write the verdict onto the version and LoggedModel of its provenance; twice is as once.
 
     A description is written where there is none or where it is an earlier verdict. Where a
     promotion gate keeps the version's tags for signed verdicts, an unsigned one stays on run and
@@ -209,9 +206,6 @@ def tag_version(
     Args:
         report: The verdict.
         report_uri: Where the page is, as `LoggedReport.report_uri`.
-        name: Registered model; the one of the report's provenance.
-        version: Its version; likewise.
-        model_id: LoggedModel behind it; likewise. ``None`` there tags the version only.
         attestation: Signed statement about the version; written before the tags it stands for.
         client: Asks MLflow; one of the server in use where it is absent.
 
@@ -222,8 +216,7 @@ def tag_version(
     from mlflow.exceptions import MlflowException
 
     source = report.provenance
-    name, version = name or source.registered_name, version or source.version
-    model_id = model_id or source.model_id
+    name, version = source.registered_name, source.version
     if name is None or version is None:
         raise SinkError(f"{source.model_reference}: no registered version is known to tag")
     client = client or mlflow.MlflowClient()
@@ -240,9 +233,9 @@ def tag_version(
                 raise
             logger.warning("the verdict is advisory, version %s keeps its tags: %s", version, error)
             is_shown = False
-    if model_id is not None:
-        with mlflow_errors(f"LoggedModel {model_id} cannot be tagged"):
-            _set_model_tags(client, known if is_shown else None, model_id, tags)
+    if source.model_id is not None:
+        with mlflow_errors(f"LoggedModel {source.model_id} cannot be tagged"):
+            _set_model_tags(client, known if is_shown else None, source.model_id, tags)
 
 
 def _set_model_tags(

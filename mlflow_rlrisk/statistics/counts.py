@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlflow_rlrisk.errors import ConfigError, InsufficientRolloutsError, StatisticsError
+from mlflow_rlrisk.plurals import counted
 
 IntVector = npt.NDArray[np.int64]
 FloatVector = npt.NDArray[np.float64]
@@ -199,7 +200,7 @@ class CountPairs:
         short = np.flatnonzero((self.num_scored < needed)[self.index])
         first = int(short[0])
         raise InsufficientRolloutsError(
-            f"{purpose} needs {needed} scored rollouts per prompt; "
+            f"{purpose} needs {counted(needed, 'scored rollout')} per prompt; "
             f"{short.size} of {self.num_prompts} prompts have fewer "
             f"(first: prompt {first} with {self.num_scored[self.index[first]]})"
         )

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlflow_rlrisk.errors import InsufficientRolloutsError, StatisticsError
+from mlflow_rlrisk.plurals import counted
 from mlflow_rlrisk.statistics.counts import FloatVector, IntVector
 
 
@@ -81,7 +82,7 @@ def require_lengths(lengths: IntVector, needed: int, purpose: str) -> None:
     short = np.flatnonzero(lengths < needed)
     if short.size:
         raise InsufficientRolloutsError(
-            f"{purpose} needs {needed} scored rollouts per prompt; "
+            f"{purpose} needs {counted(needed, 'scored rollout')} per prompt; "
             f"{short.size} of {lengths.size} prompts have fewer "
             f"(first: prompt {short[0]} with {lengths[short[0]]})"
         )

@@ -301,7 +301,6 @@ def test_a_version_named_by_number_and_by_alias_is_one_outcome(store: str, tmp_p
         ["models:/a@best", "models:/a"],
         DEFAULT_COMPONENTS,
         min_gain=None,
-        devices=1.0,
         lineage_tag=None,
     )
 
@@ -325,9 +324,7 @@ def test_outcomes_outlive_the_weights_of_their_version(store: str, tmp_path: Pat
     record_outcome("models:/a/1", GOOD, run="another seed")
 
     assert recorded_finals(["models:/a/1"]) == {"models:/a/1": GOOD.final}
-    rows, left_out, _ = registered_outcomes(
-        [], DEFAULT_COMPONENTS, min_gain=None, devices=1.0, lineage_tag=None
-    )
+    rows, left_out, _ = registered_outcomes([], DEFAULT_COMPONENTS, min_gain=None, lineage_tag=None)
     assert ([row.checkpoint for row in rows], left_out) == (["models:/a/1"], [])
 
 
@@ -345,9 +342,7 @@ def test_a_registered_model_with_an_odd_name_hides_no_outcome_of_others(
     client.create_registered_model(name)
     client.create_model_version(name, tmp_path.as_uri())
 
-    rows, left_out, _ = registered_outcomes(
-        [], DEFAULT_COMPONENTS, min_gain=None, devices=1.0, lineage_tag=None
-    )
+    rows, left_out, _ = registered_outcomes([], DEFAULT_COMPONENTS, min_gain=None, lineage_tag=None)
 
     assert [row.checkpoint for row in rows] == ["models:/a/1"]
     assert [each.checkpoint for each in left_out] == [f"models:/{name}"]

@@ -27,9 +27,7 @@ def client(store: str, tmp_path: Path) -> Any:
 
 
 def read() -> tuple[list[OutcomeRow], list[LeftOut]]:
-    rows, left_out, _ = registered_outcomes(
-        [], DEFAULT_COMPONENTS, min_gain=None, devices=1.0, lineage_tag=None
-    )
+    rows, left_out, _ = registered_outcomes([], DEFAULT_COMPONENTS, min_gain=None, lineage_tag=None)
     return rows, left_out
 
 

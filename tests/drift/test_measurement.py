@@ -276,6 +276,44 @@ def test_rollouts_that_were_not_kept_are_refused(
         measure_drift(before, gone, checkpoints)
 
 
+@pytest.mark.parametrize(
+    ("rows", "grader", "need"),
+    [
+        (PROMPTS[:1], "digit", "1 prompt: at least 2 prompts are needed for an interval"),
+        (PROMPTS, "never", "none of its rollouts has a reward to compare"),
+    ],
+)
+def test_what_has_no_interval_or_no_reward_is_refused_before_any_rollout_is_scored(
+    pair: tuple[list[Assessment], list[Path]],
+    tmp_path: Path,
+    rows: list[dict[str, str]],
+    grader: str,
+    need: str,
+) -> None:
+    # Of one prompt both divergences had intervals of no width.
+    _, folders = pair
+    (tmp_path / "g.py").write_text(GRADERS + "\ndef never(completion, truth):\n    return None\n")
+    config = CONFIG.model_copy(update={"max_failed_share": 1.0})
+    both = [
+        run_assessment(
+            folder,
+            rows,
+            verifier=f"{tmp_path}/g.py:{grader}",
+            config=config,
+            out_dir=tmp_path / folder.name,
+            run_preflight=False,
+        )
+        for folder in folders
+    ]
+    checkpoints = (open_checkpoint(folders[0]), open_checkpoint(folders[1]))
+    stages: list[str] = []
+
+    with pytest.raises(ComparabilityError, match=need):
+        measure_drift(both[0], both[1], checkpoints, on_stage=stages.append)
+
+    assert stages == []
+
+
 def test_the_command_reuses_stored_rollouts_and_prints_one_object(
     pair: tuple[list[Assessment], list[Path]], tmp_path: Path
 ) -> None:
@@ -295,6 +333,8 @@ def test_the_command_reuses_stored_rollouts_and_prints_one_object(
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout)
     assert found == json.loads((tmp_path / "rlrisk-out" / "drift.json").read_text())
+    (own,) = (tmp_path / "rlrisk-out").glob("drift-*.json")  # another pair's has another name
+    assert found == json.loads(own.read_text())
     assert found["reverse"]["per_token"]["value"] > 0.0
     assert "rlrisk/token_entropy" in found["changes"]
 

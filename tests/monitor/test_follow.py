@@ -105,6 +105,38 @@ def test_a_file_is_watched_as_rows_are_appended_until_the_user_ends_it(
 
 
 @pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("log.jsonl", ["", "", '{"step": 1, "reward": 0.5}\n']),
+        ("log.jsonl", ["", '{"step": 1, "rew', 'ard": 0.5}\n']),
+        ("log.csv", ["", "", "step,reward\n1,0.5\n"]),
+    ],
+)
+def test_a_watched_file_is_waited_for_until_it_has_a_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, parts: list[str]
+) -> None:
+    # A trainer opens its log when it starts, and may write the first row an hour later.
+    path = tmp_path / name
+    path.write_text(parts.pop(0), encoding="utf-8")
+
+    def wait(_: float) -> None:
+        if not parts:
+            raise KeyboardInterrupt
+        with path.open("a", encoding="utf-8") as file:
+            file.write(parts.pop(0))
+
+    monkeypatch.setattr(following, "OUTAGE_LIMIT_S", 0.0)
+    monkeypatch.setattr(following.time, "sleep", wait)
+    arguments = ["monitor", "--file", str(path), "--json"]
+
+    watched = CliRunner().invoke(cli, [*arguments, "--follow"], standalone_mode=False)
+
+    whole = CliRunner().invoke(cli, arguments, standalone_mode=False)
+    assert watched.stderr.count(f"{path} holds no rows") == 1
+    assert json.loads(watched.stdout) == json.loads(whole.stdout)
+
+
+@pytest.mark.parametrize(
     "end",
     [
         {"global_step": 60, "max_steps": 60},

@@ -17,7 +17,7 @@ from typing import Any
 
 from mlflow_rlrisk.errors import HistoryError
 from mlflow_rlrisk.monitor.history import LogRow
-from mlflow_rlrisk.monitor.sources.points import StoredLog
+from mlflow_rlrisk.monitor.sources.points import NothingLoggedError, StoredLog
 from mlflow_rlrisk.monitor.sources.tensorboard import EVENTS, event_folders, read_events
 from mlflow_rlrisk.plurals import counted
 
@@ -202,7 +202,7 @@ def _log_of(where: str, records: Iterable[Any], notes: list[str]) -> StoredLog:
             f"{where}: no row has a step; one of {', '.join(STEP_NAMES[:5])} ... is needed"
         )
     if not rows:
-        raise HistoryError(f"{where} holds no rows" + "".join(f"; {note}" for note in notes))
+        raise NothingLoggedError(f"{where} holds no rows" + "".join(f"; {note}" for note in notes))
     if without_step:
         notes.append(
             f"no step: {counted(without_step, 'row has none and is', 'rows have none and are')} "

@@ -4,8 +4,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
+from mlflow_rlrisk.errors import HistoryError
 from mlflow_rlrisk.monitor.history import LogRow
 from mlflow_rlrisk.monitor.tracks import RunFacts
+
+
+class NothingLoggedError(HistoryError):
+    """The log can be read and holds no row: whoever watches it waits for the first."""
 
 
 class Point(NamedTuple):
