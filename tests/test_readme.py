@@ -78,7 +78,6 @@ def test_every_link_leads_to_a_heading_or_a_file(page: Path) -> None:
 
     links = re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8"))
 
-    assert links
     for link in links:
         if "://" in link:
             continue
