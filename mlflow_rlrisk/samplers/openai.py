@@ -6,7 +6,6 @@ trusted. Entropies are exact where the server sends them in band (``rlrisk serve
 the most likely tokens bound and estimate them, and are never called exact.
 """
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,8 @@ from mlflow_rlrisk.samplers.endpoint.client import EndpointClient, EndpointRefus
 from mlflow_rlrisk.samplers.endpoint.copies import refuse_copies
 from mlflow_rlrisk.samplers.endpoint.dispatch import in_flight
 from mlflow_rlrisk.samplers.endpoint.knowledge import Knowledge, find_out
-from mlflow_rlrisk.samplers.endpoint.local_model import PROBE_TEXTS, LocalModel
+from mlflow_rlrisk.samplers.endpoint.local_model import LocalModel
+from mlflow_rlrisk.samplers.endpoint.named_model import NamedModel
 from mlflow_rlrisk.samplers.endpoint.options import REFERENCE_PREFIX, Api, read_options
 from mlflow_rlrisk.samplers.endpoint.requests import PATHS, Content, Phrasing, seed_of
 from mlflow_rlrisk.samplers.endpoint.rollouts import LARGEST_VOCABULARY, RolloutReader
@@ -68,15 +68,15 @@ class OpenAISampler:
         is_named = not isinstance(source, Checkpoint) and self.takes_reference(str(source))
         reference = source.reference if isinstance(source, Checkpoint) else str(source)
         self._options = read_options(config, reference)
-        self._local: LocalModel | None = None
-        if not is_named:
-            self._local = LocalModel(opened(source, config), config.sampling)
-        elif config.sampling.chat_template_kwargs:
-            given = config.sampling.chat_template_kwargs
-            need = "none for endpoint:NAME, whose template is its server's; give the checkpoint"
-            raise ConfigError("chat_template_kwargs", given, need)
-        known_size = self._local.vocab_size if self._local else self._options.vocab_size
-        self._reader = RolloutReader(local=self._local, vocab_size=known_size or LARGEST_VOCABULARY)
+        self._local = None if is_named else LocalModel(opened(source, config), config.sampling)
+        self._model = self._local or NamedModel(self._options, config.sampling)
+        if self._local is not None and self._options.api == "chat":
+            raise SamplerError(
+                "api=chat leaves the template to the endpoint; a checkpoint's prompts are "
+                f"rendered here: give {REFERENCE_PREFIX}{self._options.model} instead of it"
+            )
+        size = self._model.vocab_size or LARGEST_VOCABULARY
+        self._reader = RolloutReader(local=self._local, vocab_size=size)
         self._client = EndpointClient(self._options)
         self._refusals: dict[Api, EndpointRefusedError] = {}
         try:
@@ -170,13 +170,7 @@ class OpenAISampler:
 
     def template(self, prompts: Sequence[Prompt]) -> str:
         """How the prompts become tokens, as a sentence."""
-        if self._local is not None:
-            return self._local.encoder.sentence(prompts, self._local.checkpoint.template_digest)
-        num_chats = sum(self._api_of(prompt) == "chat" for prompt in prompts)
-        if num_chats == 0:
-            return "none: prompts are sent as raw text"
-        some = "" if num_chats == len(prompts) else f", for {counted(num_chats, 'chat prompt')}"
-        return f"the endpoint's own chat template, which is not known{some}"
+        return self._model.template(prompts)
 
     def describe(self) -> dict[str, Any]:
         """What sampled: everything that may change a rollout besides the settings."""
@@ -199,52 +193,26 @@ class OpenAISampler:
                 for api, known in sorted(self._known.items())
             },
         }
-        if self._local is None:
-            name = f"{self._options.model} at {self._options.base_url}"
-            described["stored"] = {"endpoint": hashlib.sha256(name.encode()).hexdigest()}
-            described["model_identity"] = f"none: {name} is known by its name only"
-        else:
-            described |= {
-                "vocab_size": self._local.vocab_size,
-                "tokenizer": type(self._local.tokenizer).__name__,
-                "stop_token_ids": list(self._local.stop_ids),
-                "template_digest": self._local.checkpoint.template_digest,
-                "template_is_dated": self._local.encoder.is_dated,
-            }
-        described["remark"] = self._remark()
-        return described
-
-    def _remark(self) -> str:
-        """What a reader of the report must know."""
-        served = f"{self._options.model} at {self._options.base_url}"
-        if self._local is None:
-            identity = (
-                f"the model is known by its name only ({served}): there is no digest, and what "
-                "the endpoint serves under this name may change"
-            )
-        else:
-            identity = f"that {served} serves this checkpoint is declared, not checked"
-            if self._weights is not None:
-                identity = f"{served} serves this checkpoint: {self._weights}"
-        return "; ".join([identity, *sorted({known.why for known in self._known.values()})])
+        identity = self._model.identity(self._options.served, self._weights)
+        whys = sorted({known.why for known in self._known.values()})
+        return described | self._model.described() | {"remark": "; ".join([identity, *whys])}
 
     def _find_out(self) -> dict[Api, Knowledge]:
         """Probe the APIs that prompts may need; at least one of them must work."""
         known: dict[Api, Knowledge] = {}
-        for api in self._apis():
-            first = Phrasing(
-                model=self._options.model,
-                api=api,
-                stop_ids=self._local.stop_ids if self._local else (),
-            )
+        entropy_id = self._options.entropy_token_id
+        if entropy_id is None:
+            entropy_id = self._model.entropy_id
+        for api in self._model.apis():
+            first = Phrasing(model=self._options.model, api=api, stop_ids=self._model.stop_ids)
             try:
                 known[api] = find_out(
                     self._ask,
                     first,
-                    self._probes(api),
+                    self._model.probes(api),
                     self._sampling,
                     self._options,
-                    self._entropy_id(),
+                    entropy_id,
                 )
             except EndpointRefusedError as error:
                 self._refusals[api] = error
@@ -260,54 +228,15 @@ class OpenAISampler:
             raise ConfigError("backend_option.check_weights", True, need)
         return check_weights(self._ask, self._known["completions"], self._local, self._config)
 
-    def _apis(self) -> list[Api]:
-        wanted = self._options.api
-        if self._local is not None:
-            if wanted == "chat":
+    def _contents(self, prompts: Sequence[Prompt]) -> Sequence[Content]:
+        for prompt in prompts:
+            api = self._model.api_of(prompt)
+            if api not in self._known:
                 raise SamplerError(
-                    "api=chat leaves the template to the endpoint; a checkpoint's prompts are "
-                    f"rendered here: give {REFERENCE_PREFIX}{self._options.model} instead of it"
+                    f"prompt {prompt.id} needs the {api} API: {self._refusals[api]}; "
+                    "--chat-template always sends strings as chats, never sends chats as text"
                 )
-            return ["completions"]
-        if wanted != "auto":
-            return [wanted]
-        only: dict[str, list[Api]] = {"always": ["chat"], "never": ["completions"]}
-        return only.get(self._sampling.chat_template, ["completions", "chat"])
-
-    def _probes(self, api: Api) -> list[Content]:
-        if self._local is not None:
-            return list(self._local.probes())
-        if api == "chat":
-            return [[{"role": "user", "content": text}] for text in PROBE_TEXTS]
-        return list(PROBE_TEXTS)
-
-    def _entropy_id(self) -> int | None:
-        if self._options.entropy_token_id is not None or self._local is None:
-            return self._options.entropy_token_id
-        return self._local.entropy_id
-
-    def _api_of(self, prompt: Prompt) -> Api:
-        if self._local is not None:
-            return "completions"
-        if self._options.api != "auto":
-            return self._options.api
-        if isinstance(prompt.content, str):
-            return "chat" if self._sampling.chat_template == "always" else "completions"
-        return "completions" if self._sampling.chat_template == "never" else "chat"
-
-    def _contents(self, prompts: Sequence[Prompt]) -> list[Content]:
-        if self._local is not None:
-            return list(self._local.encode(prompts))
-        return [self._content(prompt) for prompt in prompts]
-
-    def _content(self, prompt: Prompt) -> Content:
-        api = self._api_of(prompt)
-        if api not in self._known:
-            raise SamplerError(
-                f"prompt {prompt.id} needs the {api} API: {self._refusals[api]}; --chat-template "
-                "always sends strings as chats, never sends chats as text"
-            )
-        return prompt.text if api == "completions" else prompt.turns
+        return self._model.contents(prompts)
 
     def _ask(self, phrasing: Phrasing, body: Mapping[str, Any]) -> Answer:
         def read(raw: Any) -> Answer:
@@ -317,7 +246,7 @@ class OpenAISampler:
 
     def _draw(self, prompt: Prompt, content: Content, samples: range) -> list[Rollout]:
         """Ask until every sample is there; what an answer has is kept, the rest asked again."""
-        known = self._known[self._api_of(prompt)]
+        known = self._known[self._model.api_of(prompt)]
         client = self._client
         missing = list(samples)
         drawn: list[Rollout] = []

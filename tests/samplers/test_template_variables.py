@@ -146,7 +146,7 @@ def test_a_date_that_is_given_is_the_same_tomorrow(tmp_path: Path) -> None:
     assert LocalModel(checkpoint, SamplingConfig()).encoder.is_dated
     told = LocalModel(checkpoint, given)
     assert not told.encoder.is_dated
-    assert told.tokenizer.decode(told.encode([CHAT])[0]).startswith("26 Jul 2024<user>")
+    assert told.tokenizer.decode(told.contents([CHAT])[0]).startswith("26 Jul 2024<user>")
 
 
 def test_mismatch_renders_stored_prompts_as_they_were_sampled_from(
@@ -184,7 +184,7 @@ def test_an_endpoint_gets_the_rendered_prompt_of_a_checkpoint_and_no_variables_w
         sampling=given, backend="openai", backend_options={"base_url": "http://127.0.0.1:9/v1"}
     )
 
-    rendered = local.tokenizer.decode(local.encode([CHAT])[0])
+    rendered = local.tokenizer.decode(local.contents([CHAT])[0])
     assert rendered == "<user>1+1?\n<assistant><think></think>"
     with pytest.raises(ConfigError, match="whose template is its server's; give the checkpoint"):
         OpenAISampler("endpoint:toy", config)

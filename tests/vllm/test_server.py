@@ -119,7 +119,7 @@ def _answer(sampler: OpenAISampler, prompts: list[Prompt]) -> dict[str, Any]:
             for r in rollouts
         ],
         "bounds": [r.entropy_bounds for r in rollouts],
-        "prompt_ids": dict(zip([p.id for p in prompts], local.encode(prompts), strict=True)),
+        "prompt_ids": dict(zip([p.id for p in prompts], local.contents(prompts), strict=True)),
     }
 
 

@@ -12,6 +12,7 @@ from mlflow_rlrisk.errors import CheckpointError, MissingDependencyError, Sample
 from mlflow_rlrisk.plurals import counted
 from mlflow_rlrisk.records import FinishReason, Prompt
 from mlflow_rlrisk.samplers.endings import Endings
+from mlflow_rlrisk.samplers.endpoint.options import Api
 from mlflow_rlrisk.samplers.model_loading import load_tokenizer
 from mlflow_rlrisk.samplers.prompt_encoding import PromptEncoder
 from mlflow_rlrisk.samplers.stop_tokens import stored_stop_ids, union
@@ -66,7 +67,15 @@ class LocalModel:
         except CheckpointError:
             return None
 
-    def encode(self, prompts: Sequence[Prompt]) -> list[list[int]]:
+    def apis(self) -> list[Api]:
+        """Those that prompts may need: token ids go to completions."""
+        return ["completions"]
+
+    def api_of(self, prompt: Prompt) -> Api:  # of `NamedModel` it depends on it
+        """The one that a prompt goes to."""
+        return "completions"
+
+    def contents(self, prompts: Sequence[Prompt]) -> list[list[int]]:
         """Token ids of every prompt, checked as `PromptEncoder` does and for the context's length.
 
         Raises:
@@ -76,7 +85,32 @@ class LocalModel:
         limit = self._text_config.get("max_position_embeddings")
         return self.encoder.encode_within(prompts, limit if type(limit) is int else None)
 
-    def probes(self) -> list[list[int]]:
+    def template(self, prompts: Sequence[Prompt]) -> str:
+        """How the prompts become tokens, as a sentence."""
+        return self.encoder.sentence(prompts, self.checkpoint.template_digest)
+
+    def described(self) -> dict[str, Any]:
+        """What a report says of the model's files."""
+        return {
+            "vocab_size": self.vocab_size,
+            "tokenizer": type(self.tokenizer).__name__,
+            "stop_token_ids": list(self.stop_ids),
+            "template_digest": self.checkpoint.template_digest,
+            "template_is_dated": self.encoder.is_dated,
+        }
+
+    def identity(self, served: str, weights: str | None) -> str:
+        """Which model sampled, as far as it is known.
+
+        Args:
+            served: The endpoint's model.
+            weights: What comparing the weights found, where they were.
+        """
+        if weights is None:
+            return f"that {served} serves this checkpoint is declared, not checked"
+        return f"{served} serves this checkpoint: {weights}"
+
+    def probes(self, api: Api = "completions") -> list[list[int]]:  # one alone
         """Short prompts of words that the model has."""
         encoded = self.tokenizer(list(PROBE_TEXTS), add_special_tokens=False)["input_ids"]
         return [list(ids) for ids in encoded if ids] or [[0]]

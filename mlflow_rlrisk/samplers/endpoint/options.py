@@ -52,6 +52,11 @@ class EndpointOptions(Settings):
     """Send a seed of its own with every request."""
 
     @property
+    def served(self) -> str:
+        """The model as messages and reports name it."""
+        return f"{self.model} at {self.base_url}"
+
+    @property
     def api_key(self) -> str | None:
         """The key, if its environment variable is set."""
         return os.environ.get(self.api_key_env) or None
