@@ -9,7 +9,7 @@ from mlflow.protos.databricks_pb2 import rpc
 from packaging.version import Version
 
 TAKES_LINE_BREAKS = Version(mlflow.__version__) < Version("3.18")
-"""Whether ``champion\\n`` is an alias for MLflow; later it is refused before any store is asked."""
+"""Whether ``champion\\n`` is an alias for MLflow; its stores refuse it from then on."""
 
 SERVICE = model_registry_pb2.DESCRIPTOR.services_by_name["ModelRegistryService"]
 ENDPOINTS = {

@@ -172,16 +172,13 @@ def test_a_move_is_refused_unproven_and_allowed_proven(registry: Registry, move:
     unproven = registry.version(registry.name(model), is_proven=False)
     proven = registry.version(registry.name(model), is_proven=True)
 
-    if move == "alias with a line break" and not TAKES_LINE_BREAKS:
-        for version in (unproven, proven):
-            status, text = registry.call(method, body(registry, version))
-            assert status == 400
-            assert "Invalid alias name" in text
-        return
     for prefix in PREFIXES:
         assert was_refused(registry.call(method, body(registry, unproven), prefix))
     for prefix in PREFIXES:
         status, text = registry.call(method, body(registry, proven), prefix)
+        if move == "alias with a line break" and not TAKES_LINE_BREAKS:
+            assert "Invalid alias name" in text  # MLflow's own word, where the gate has none
+            continue
         assert status == 200, text
         if method == "renameRegisteredModel":
             proven = registry.version(registry.name(model), is_proven=True)
