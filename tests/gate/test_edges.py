@@ -88,6 +88,15 @@ def test_copies_of_copies_are_followed_to_a_limit() -> None:
         gather(Copies(3, "INTERNAL_ERROR"), place, with_files=False)
 
 
+def test_nobody_asks_for_former_names_where_nothing_was_attested() -> None:
+    def ask(_: str) -> list[str]:
+        raise AssertionError  # a search of the log, at each reading of an alias
+
+    found = gather(Copies(1), replace(PLACE, version="1"), ask, with_files=False)
+
+    assert [place.model for place in found.attested_places] == [PLACE.model]
+
+
 def test_what_a_store_or_a_fault_says_takes_no_more_than_a_line_of_a_refusal(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -130,6 +139,21 @@ def test_listings_are_bounded_and_need_sizes(monkeypatch: pytest.MonkeyPatch) ->
         sizes({None: [(str(n), -1) for n in range(files.MAX_FOLDERS)]})
     with pytest.raises(CheckpointError, match="does not tell the size of a"):
         sizes({None: [("a", None)]})
+
+
+def test_a_local_folder_holds_what_mlflow_lists_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = checkpoint_folder(tmp_path / "a b", {"x": "1", ".y": "22", "d/e/f": "", "d/#g": "3"})
+    (folder / "empty").mkdir()
+    (folder / "linked").symlink_to(folder / "d")
+    (folder / "link").symlink_to(folder / ".y")
+    found = files.list_sizes(folder.as_uri())
+
+    monkeypatch.setattr(files, "_local_folder", lambda _: None)
+
+    sizes = {"x": 1, ".y": 2, "d/e/f": 0, "d/#g": 1, "linked/e/f": 0, "linked/#g": 1, "link": 2}
+    assert found == files.list_sizes(folder.as_uri()) == sizes
 
 
 def test_a_folder_that_is_gone_holds_nothing(tmp_path: Path) -> None:
@@ -206,6 +230,7 @@ def test_remote_artifacts_are_downloaded_before_they_are_hashed(
         mlflow_rlrisk.verify("models:/prod-a/1")
     (gone,) = Reconciler(gated.client, None).run(bar)  # without a log nothing is restored
     assert (gone.action, gone.restored_to) == ("removed", None)
+    assert "not logged" not in gone.message
     for (call, *given), named in at_exit:
         if call is shutil.rmtree:
             call(*given, **named)
