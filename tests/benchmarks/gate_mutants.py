@@ -103,6 +103,9 @@ EQUIVALENT = {
     'condition never holds: if connection.dialect.name == "postgresql":': (
         "the statements of other databases do the same there: others wait longer for the head"
     ),
+    "becomes And: if source.registered_name is None or source.version is None:": (
+        "a source has a registered name and its version, or neither"
+    ),
     "LtE becomes Lt: is_good &= found.sequence <= end and not before": (
         "one entry is not both a tag's and a rename's"
     ),

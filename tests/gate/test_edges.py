@@ -14,6 +14,8 @@ from mlflow.protos.databricks_pb2 import INTERNAL_ERROR
 from mlflow.store.entities.paged_list import PagedList
 
 import mlflow_rlrisk
+from mlflow_rlrisk.attestation import ATTESTATION_TAG, sign_attestation
+from mlflow_rlrisk.attestation.keys import SigningKey
 from mlflow_rlrisk.content import hash_folder
 from mlflow_rlrisk.errors import CheckpointError, PromotionRefusedError
 from mlflow_rlrisk.gate import files
@@ -25,7 +27,7 @@ from mlflow_rlrisk.gate.reconcile import Reconciler
 from mlflow_rlrisk.gate.refusals import refusing
 from mlflow_rlrisk.model_reference import ModelSource
 from tests.gate.conftest import Gated
-from tests.gate.world import PLACE, checkpoint_folder, one_object
+from tests.gate.world import PLACE, attestation, checkpoint_folder, one_object
 
 
 def test_a_folder_is_hashed_only_where_it_holds_files_and_nothing_else(tmp_path: Path) -> None:
@@ -88,13 +90,28 @@ def test_copies_of_copies_are_followed_to_a_limit() -> None:
         gather(Copies(3, "INTERNAL_ERROR"), place, with_files=False)
 
 
-def test_nobody_asks_for_former_names_where_nothing_was_attested() -> None:
-    def ask(_: str) -> list[str]:
-        raise AssertionError  # a search of the log, at each reading of an alias
+def test_former_names_are_asked_for_only_where_an_attestation_names_another_model() -> None:
+    def names_of(tags: dict[str, str]) -> list[str]:
+        registry = SimpleNamespace(
+            get_model_version=lambda name, version: SimpleNamespace(
+                name=name, version=version, source="/somewhere", tags=tags
+            )
+        )
+        asked = list[str]()  # each is a search of the log, at every reading of an alias
+        place = replace(PLACE, model="renamed")
+        gather(registry, place, lambda name: asked.append(name) or [], with_files=False)
+        return asked
 
-    found = gather(Copies(1), replace(PLACE, version="1"), ask, with_files=False)
-
-    assert [place.model for place in found.attested_places] == [PLACE.model]
+    key = SigningKey.generate()
+    signed = {
+        name: {ATTESTATION_TAG: sign_attestation(attestation(replace(PLACE, model=name)), key)}
+        for name in ("renamed", "coder")
+    }
+    assert [names_of(tags) for tags in ({}, signed["renamed"], signed["coder"])] == [
+        [],
+        [],
+        ["renamed"],
+    ]
 
 
 def test_what_a_store_or_a_fault_says_takes_no_more_than_a_line_of_a_refusal(
