@@ -64,7 +64,7 @@ def gather(
     at = replace(place, model=speaker.name, version=str(speaker.version))
     envelope = speaker.tags.get(ATTESTATION_TAG)
     names = [speaker.name]
-    if not _names_itself(envelope, speaker.name):
+    if envelope is not None and not _names_itself(envelope, speaker.name):
         names += [name for name in former_names(speaker.name) if name not in names]
     files, fault = None, "not asked for"
     if with_files:
@@ -116,14 +116,12 @@ def _version(registry: Registry, name: str, version: str) -> Any:
 
 
 @lru_cache(maxsize=128)
-def _names_itself(envelope: str | None, name: str, version: str | None = None) -> bool:
-    """Whether an attestation says it is about this model, and version, or there is none.
+def _names_itself(envelope: str, name: str, version: str | None = None) -> bool:
+    """Whether an attestation says it is about this model, and version.
 
     Nothing is verified here: it only says where to look, and a lie gains nothing, for what is
     verified in the end is the very name.
     """
-    if envelope is None:
-        return True
     try:
         said = json.loads(base64.b64decode(json.loads(envelope)["payload"]))["predicate"]
         return bool(said["model"] == name and version in (None, said["version"]))

@@ -121,7 +121,7 @@ def state_of(
         query = (
             sa.select(*(table.c[column] for column in columns))
             .where(table.c.workspace == workspace, table.c.name == name)
-            .order_by(*(table.c[column] for column in columns[:2]))
+            .order_by(*(table.c[column] for column in columns))
         )
         rows = session.execute(query.with_for_update() if lock else query).all()
         found += [tuple(row) for row in rows if "key" not in columns or is_reserved(row.key)]

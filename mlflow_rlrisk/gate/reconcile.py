@@ -104,7 +104,7 @@ class Reconciler:
         from mlflow.utils.workspace_context import WorkspaceContext
 
         workspaces = self._workspaces()
-        if len(workspaces) == 1:
+        if not workspaces:
             return list(self._in_workspace(bar))
         findings: list[Finding] = []
         for workspace in workspaces:
@@ -120,14 +120,13 @@ class Reconciler:
             yield from self._findings(bar, model, is_prompt)
 
     def _workspaces(self) -> list[str]:
-        """Every workspace, or the one that was chosen or is the only one."""
+        """Every workspace; none where one was chosen or the registry has no more than one."""
         from mlflow.utils.workspace_context import get_request_workspace
-        from mlflow.utils.workspace_utils import DEFAULT_WORKSPACE_NAME
 
         with mlflow_refusals("registry"):
             registry = self._client._get_registry_client()  # type: ignore[no-untyped-call]
-            if (chosen := get_request_workspace()) or not registry.store.supports_workspaces:
-                return [str(chosen or DEFAULT_WORKSPACE_NAME)]
+            if get_request_workspace() or not registry.store.supports_workspaces:
+                return []
             return [each.name for each in self._client.list_workspaces()]
 
     def _findings(self, bar: Bar, model: Any, is_prompt: bool) -> Iterator[Finding]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
-_MARK = re.compile("rlrisk-selftest-[0-9a-f]{8}")
+_MARK = re.compile("rlrisk-selftest-[0-9a-f]{32}")
 """In the names of scratch models, and an alias that no policy protects by its name."""
 _CHOICE = re.compile(r"\[([^]!])[^]]*\]")
 
@@ -85,7 +85,7 @@ def _copy(name: str) -> str:
 
 
 def _moves_of(client: "MlflowClient", bar: Bar, rule: PromotionRule) -> list[Move]:
-    mark = f"rlrisk-selftest-{uuid4().hex[:8]}"
+    mark = f"rlrisk-selftest-{uuid4().hex}"
     names = list(_scratch_names(rule, mark))
     if not names:
         return []  # a rule about models by their full names: those are not ours to touch
@@ -130,7 +130,7 @@ def _alias_moves(
             "in capitals": alias.upper(),
             "with a line break": f"{alias}\n",
             "in full-width letters": "".join(
-                chr(ord(each) + 0xFEE0) if "!" < each <= "~" and each not in "-_" else each
+                chr(ord(each) + 0xFEE0) if each.isascii() and each.isalnum() else each
                 for each in alias
             ),
             "with a Cyrillic letter": alias.replace("a", "а").replace("e", "е"),
@@ -202,13 +202,12 @@ def _copy_and_rename(
 
 @contextmanager
 def _scratch(client: "MlflowClient", name: str, mark: str) -> Iterator[str]:
-    """A model, and a run whose artifacts a version of it can have as source."""
+    """A model, and a folder of a run that a version of it can have as source; nothing is in it."""
     from mlflow.exceptions import MlflowException
 
     from mlflow_rlrisk.sinks.mlflow_store import create_run
 
     run_id = create_run(client, mark)
-    client.log_text(run_id, mark, "checkpoint/config.json")
     client.create_registered_model(name)
     try:
         yield f"runs:/{run_id}/checkpoint"

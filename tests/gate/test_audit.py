@@ -1,5 +1,7 @@
 """The log: append-only, chained, one chain whatever the number of writers."""
 
+import re
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -180,13 +182,35 @@ def test_the_log_is_found_in_the_registrys_database(
     monkeypatch.setenv("MLFLOW_REGISTRY_STORE_URI", f"rlrisk+{uri}")
     assert find_store_uri() == uri
     assert find_store_uri("postgresql://u@h/d") == "postgresql://u@h/d"
-    with pytest.raises(ConfigError, match="has no gate log"):
-        open_log(f"sqlite:///{tmp_path}/empty.db")
     with pytest.raises(ConfigError, match="cannot be opened"):
         open_log(f"sqlite:///{tmp_path}/no/such/folder.db")
     for driver in ("mysql", "postgresql+none"):  # one that is not installed, one that is none
         with pytest.raises(ConfigError, match="registry_store_uri='h/d': cannot be opened"):
             open_log(f"{driver}://u:secret@h/d")
+
+
+@pytest.mark.parametrize(
+    ("uri", "need"),
+    [
+        ("sqlite:///{}/empty.db", "has no gate log: there is no such file"),
+        ("sqlite:///{}/other.db", "has no gate log: no server with the gate has run on it"),
+        ("sqlite://", "has no gate log: no server with the gate has run on it"),
+        ("sqlite:///:memory:", "has no gate log: no server with the gate has run on it"),
+        ("sqlite:///file:other.db?uri=true", "has no gate log: no server with the gate"),
+        ("postgresql+psycopg://127.0.0.1:1/mlflow", "cannot be opened"),
+    ],
+)
+def test_a_database_without_a_log_is_told_by_its_name(
+    uri: str, need: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "other.db").touch()
+    place = uri.format(tmp_path)
+
+    with pytest.raises(ConfigError, match=re.escape(f"registry_store_uri='{place}': {need}")):
+        open_log(place)
+
+    assert not (tmp_path / "empty.db").exists()
 
 
 def test_a_server_alone_does_not_tell_where_its_database_is(
@@ -220,6 +244,8 @@ def test_postgresql_seals_and_chains_as_well(tmp_path: Path) -> None:
         assert [each.entry for each in log.read()][20:] == [odd, odd]  # the chain is checked
         assert len(log.read()) == 22
         verbs = ("UPDATE rlrisk_gate_log SET reason='x'", "DELETE FROM rlrisk_gate_log")
+        with pytest.raises(sa.exc.IntegrityError), engine.begin() as made:
+            made.exec_driver_sql("INSERT INTO rlrisk_gate_log SELECT * FROM rlrisk_gate_log")
         for verb in (*verbs, "TRUNCATE rlrisk_gate_log"):
             with pytest.raises(sa.exc.DatabaseError, match="append-only"), engine.begin() as made:
                 made.exec_driver_sql(verb)
@@ -233,3 +259,21 @@ def test_postgresql_seals_and_chains_as_well(tmp_path: Path) -> None:
         with engine.connect() as made:  # no entry, no change
             assert made.exec_driver_sql("SELECT count(*) FROM other").scalar_one() == 0
         engine.dispose()
+
+
+def test_workers_of_a_server_on_postgresql_that_start_together_make_one_log() -> None:
+    from tests.postgresql import postgresql
+
+    together = threading.Barrier(8)
+
+    def start(uri: str) -> None:
+        engine = sa.create_engine(uri)
+        with engine.connect():
+            together.wait(30)
+        AuditLog(engine).prepare()
+        engine.dispose()
+
+    with postgresql() as uri, ThreadPoolExecutor(8) as workers:
+        assert [each.result() for each in [workers.submit(start, uri) for _ in range(8)]] == (
+            [None] * 8
+        )

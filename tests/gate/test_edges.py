@@ -14,6 +14,8 @@ from mlflow.protos.databricks_pb2 import INTERNAL_ERROR
 from mlflow.store.entities.paged_list import PagedList
 
 import mlflow_rlrisk
+from mlflow_rlrisk.attestation import ATTESTATION_TAG, sign_attestation
+from mlflow_rlrisk.attestation.keys import SigningKey
 from mlflow_rlrisk.content import hash_folder
 from mlflow_rlrisk.errors import CheckpointError, PromotionRefusedError
 from mlflow_rlrisk.gate import files
@@ -25,7 +27,7 @@ from mlflow_rlrisk.gate.reconcile import Reconciler
 from mlflow_rlrisk.gate.refusals import refusing
 from mlflow_rlrisk.model_reference import ModelSource
 from tests.gate.conftest import Gated
-from tests.gate.world import PLACE, checkpoint_folder, one_object
+from tests.gate.world import PLACE, attestation, checkpoint_folder, one_object
 
 
 def test_a_folder_is_hashed_only_where_it_holds_files_and_nothing_else(tmp_path: Path) -> None:
@@ -88,6 +90,30 @@ def test_copies_of_copies_are_followed_to_a_limit() -> None:
         gather(Copies(3, "INTERNAL_ERROR"), place, with_files=False)
 
 
+def test_former_names_are_asked_for_only_where_an_attestation_names_another_model() -> None:
+    def names_of(tags: dict[str, str]) -> list[str]:
+        registry = SimpleNamespace(
+            get_model_version=lambda name, version: SimpleNamespace(
+                name=name, version=version, source="/somewhere", tags=tags
+            )
+        )
+        asked = list[str]()  # each is a search of the log, at every reading of an alias
+        place = replace(PLACE, model="renamed")
+        gather(registry, place, lambda name: asked.append(name) or [], with_files=False)
+        return asked
+
+    key = SigningKey.generate()
+    signed = {
+        name: {ATTESTATION_TAG: sign_attestation(attestation(replace(PLACE, model=name)), key)}
+        for name in ("renamed", "coder")
+    }
+    assert [names_of(tags) for tags in ({}, signed["renamed"], signed["coder"])] == [
+        [],
+        [],
+        ["renamed"],
+    ]
+
+
 def test_what_a_store_or_a_fault_says_takes_no_more_than_a_line_of_a_refusal(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -130,6 +156,21 @@ def test_listings_are_bounded_and_need_sizes(monkeypatch: pytest.MonkeyPatch) ->
         sizes({None: [(str(n), -1) for n in range(files.MAX_FOLDERS)]})
     with pytest.raises(CheckpointError, match="does not tell the size of a"):
         sizes({None: [("a", None)]})
+
+
+def test_a_local_folder_holds_what_mlflow_lists_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = checkpoint_folder(tmp_path / "a b", {"x": "1", ".y": "22", "d/e/f": "", "d/#g": "3"})
+    (folder / "empty").mkdir()
+    (folder / "linked").symlink_to(folder / "d")
+    (folder / "link").symlink_to(folder / ".y")
+    found = files.list_sizes(folder.as_uri())
+
+    monkeypatch.setattr(files, "_local_folder", lambda _: None)
+
+    sizes = {"x": 1, ".y": 2, "d/e/f": 0, "d/#g": 1, "linked/e/f": 0, "linked/#g": 1, "link": 2}
+    assert found == files.list_sizes(folder.as_uri()) == sizes
 
 
 def test_a_folder_that_is_gone_holds_nothing(tmp_path: Path) -> None:
@@ -206,6 +247,7 @@ def test_remote_artifacts_are_downloaded_before_they_are_hashed(
         mlflow_rlrisk.verify("models:/prod-a/1")
     (gone,) = Reconciler(gated.client, None).run(bar)  # without a log nothing is restored
     assert (gone.action, gone.restored_to) == ("removed", None)
+    assert "not logged" not in gone.message
     for (call, *given), named in at_exit:
         if call is shutil.rmtree:
             call(*given, **named)

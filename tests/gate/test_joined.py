@@ -32,6 +32,29 @@ def test_an_alias_that_cannot_be_written_leaves_no_entry_that_it_was(gated: Gate
     assert [each.outcome for each in gated.entries()] == ["failed"]
 
 
+def test_on_postgresql_an_alias_that_cannot_be_written_leaves_no_entry_either(
+    gated_on_postgresql: Gated,
+) -> None:
+    """There the entry brings the ``COMMIT`` along: what comes after it is another transaction."""
+    gated = gated_on_postgresql
+    gated.version("prod-a", is_proven=True)
+    with gated.store.engine.begin() as connection:
+        connection.exec_driver_sql(
+            "CREATE FUNCTION full_disk() RETURNS trigger AS $$ BEGIN "
+            "RAISE EXCEPTION 'disk full'; END $$ LANGUAGE plpgsql"
+        )
+        connection.exec_driver_sql(
+            "CREATE TRIGGER no_room BEFORE INSERT ON registered_model_aliases "
+            "FOR EACH ROW EXECUTE FUNCTION full_disk()"
+        )
+
+    with pytest.raises(MlflowException, match="disk full"):
+        gated.store.set_registered_model_alias("prod-a", "champion", "1")
+
+    assert gated.plain.get_registered_model("prod-a").aliases == {}
+    assert [each.outcome for each in gated.entries()] == ["failed"]
+
+
 def test_a_registry_that_writes_by_other_means_is_noticed(
     gated: Gated, monkeypatch: pytest.MonkeyPatch
 ) -> None:

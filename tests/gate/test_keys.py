@@ -142,8 +142,11 @@ def test_a_damaged_ring_is_told_in_one_line() -> None:
 def test_folders_of_key_and_ring_are_made_for_their_owner(tmp_path: Path) -> None:
     KEY.write(tmp_path / "a" / "b" / "key.pem")
     ring_of(KEY).write(tmp_path / "c" / "d" / "ring.json")
+    with changing_ring(tmp_path / "e" / "f" / "ring.json"):
+        pass
 
-    assert {(tmp_path / each).stat().st_mode & 0o777 for each in ("a/b", "c/d")} == {0o700}
+    made = ("a/b", "c/d", "e/f")
+    assert {(tmp_path / each).stat().st_mode & 0o777 for each in made} == {0o700}
 
 
 def test_unknown_and_revoked_keys_are_told_apart() -> None:

@@ -165,8 +165,13 @@ def test_a_copy_holds_the_files_of_the_version_that_was_judged(
     assert gated.plain.get_registered_model("vault-a").latest_versions == []
 
 
-def test_an_alias_does_not_wait_for_others_of_its_version(
-    gated: Gated, monkeypatch: pytest.MonkeyPatch
+def move_stage_and_archive(gated: Gated) -> None:
+    gated.store.transition_model_version_stage("prod-a", "1", "Production", True)
+
+
+@pytest.mark.parametrize("move", [move_alias, move_stage, move_stage_and_archive])
+def test_a_version_on_its_way_does_not_wait_for_other_aliases(
+    gated: Gated, monkeypatch: pytest.MonkeyPatch, move: Callable[[Gated], None]
 ) -> None:
     gated.version("prod-a", is_proven=True)
     times = overtaking(
@@ -175,10 +180,12 @@ def test_an_alias_does_not_wait_for_others_of_its_version(
         lambda time: gated.plain.set_registered_model_alias("prod-a", f"a{time}", "1"),
     )
 
-    move_alias(gated)
+    move(gated)
 
     assert times == [0]
-    assert dict(gated.plain.get_registered_model("prod-a").aliases) == {"a0": 1, "champion": 1}
+    assert dict(gated.plain.get_registered_model("prod-a").aliases) == (
+        {"a0": 1, "champion": 1} if move is move_alias else {"a0": 1}
+    )
 
 
 def test_on_postgresql_a_verdict_tag_waits_for_nobody_who_waits_for_its_model(

@@ -132,7 +132,9 @@ def test_as_many_copies_of_copies_as_are_followed_stay_and_one_more_is_taken_bac
     assert (taken.version, taken.action, taken.restored_to) == ("19", "restored", "18")
 
 
-def test_what_was_taken_back_and_could_not_be_logged_is_told_as_taken_back(gated: Gated) -> None:
+def test_what_was_taken_back_and_could_not_be_logged_is_told_as_taken_back(
+    gated: Gated, caplog: pytest.LogCaptureFixture
+) -> None:
     take_alias_behind_the_gates_back(gated, "prod-a")
     Path(gated.uri.removeprefix("sqlite:///") + LOCK_SUFFIX).mkdir()  # no file to lock
 
@@ -140,12 +142,14 @@ def test_what_was_taken_back_and_could_not_be_logged_is_told_as_taken_back(gated
 
     assert finding.action == "removed"
     assert "not logged: IsADirectoryError" in finding.message
+    assert "alias 'champion' of prod-a could not be logged" in caplog.text
     assert gated.plain.get_registered_model("prod-a").aliases == {}
 
 
 def test_a_former_holder_that_cannot_be_judged_does_not_come_back_and_keeps_nothing(
-    gated: Gated, monkeypatch: pytest.MonkeyPatch
+    gated: Gated, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO")
     gated.version("prod-a", is_proven=True)
     gated.store.set_registered_model_alias("prod-a", "champion", "1")
     take_alias_behind_the_gates_back(gated, "prod-a")
@@ -162,6 +166,7 @@ def test_a_former_holder_that_cannot_be_judged_does_not_come_back_and_keeps_noth
     (finding,) = reconcile(gated, client)
 
     assert (finding.action, finding.restored_to) == ("removed", None)
+    assert "prod-a version 1 cannot come back: RuntimeError: the proxy" in caplog.text
 
 
 def test_a_pass_that_breaks_is_told_and_the_next_one_goes_on(

@@ -1,6 +1,7 @@
 """Stages: entered with proof, left freely, and taken back where the proof broke."""
 
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 
 import mlflow_rlrisk
-from mlflow_rlrisk.errors import PromotionRefusedError
+from mlflow_rlrisk.errors import ModelReferenceError, PromotionRefusedError
 from mlflow_rlrisk.gate.client import find_version
 from mlflow_rlrisk.gate.promotion_policy import PolicySource, Target
 from mlflow_rlrisk.gate.reconcile import Finding, Reconciler
@@ -57,7 +58,9 @@ def test_a_version_whose_content_changed_leaves_its_stage_and_the_last_good_one_
     assert [each.action for each in reconcile(gated)] == ["kept"]
 
     spoil(second)
-    (finding,) = reconcile(gated)
+    with warnings.catch_warnings():  # of MLflow's, about stages
+        warnings.simplefilter("error", FutureWarning)
+        (finding,) = reconcile(gated)
 
     assert (finding.action, finding.restored_to) == ("restored", "1")
     assert (finding.alias, finding.stage, finding.version) == (None, "Production", "2")
@@ -196,6 +199,15 @@ def test_the_holder_of_a_stage_is_found_whatever_the_models_name(gated: Gated) -
     found = find_version(gated.client, "team's-sft", Target("stage", "production"))
 
     assert (found.name, str(found.version)) == ("team's-sft", made)
+
+
+def test_a_bare_name_is_a_version_only_where_one_alone_has_the_place(gated: Gated) -> None:
+    new_version(gated, "coder")
+
+    with pytest.raises(ModelReferenceError, match=r"^model='coder': name a version$"):
+        find_version(gated.client, "coder", None)
+    with pytest.raises(ModelReferenceError, match=r"name a version; 0 have alias 'champion'$"):
+        find_version(gated.client, "coder", Target("alias", "champion"))
 
 
 def new_version(gated: Gated, name: str) -> str:

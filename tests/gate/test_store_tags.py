@@ -1,12 +1,15 @@
 """Tags through the plugin: what shows a verdict is set only as a key holder signed it."""
 
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
-from mlflow.entities.model_registry import ModelVersionTag, RegisteredModelTag
+import sqlalchemy as sa
+from mlflow.entities.model_registry import RegisteredModelTag
+from mlflow.exceptions import MlflowException
+from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
 
 from mlflow_rlrisk.attestation import ATTESTATION_TAG, sign_override
 from mlflow_rlrisk.attestation.keys import SigningKey, to_text
@@ -166,18 +169,37 @@ def test_an_unsigned_verdict_leaves_tags_and_description_of_a_protected_version_
     assert "the verdict is advisory" in caplog.text
 
 
-def test_writers_of_one_new_tag_at_once_are_all_taken(gated: Gated) -> None:
-    together = threading.Barrier(4)
-
-    def write(key: str, writer: int) -> None:
-        together.wait(30)
-        gated.store.set_model_version_tag("prod-a", "1", ModelVersionTag(key, str(writer)))
-
+def test_a_tag_that_another_made_after_the_store_had_looked_is_written_over(gated: Gated) -> None:
     gated.version("prod-a")
-    with ThreadPoolExecutor(4) as pool:
-        for place in range(25):
-            written = [pool.submit(write, f"owner-{place}", writer) for writer in range(4)]
-            assert [each.result() for each in written] == [None] * 4
+    others = iter(["another"])
 
-    tags = gated.plain.get_model_version("prod-a", "1").tags
-    assert {tags[f"owner-{place}"] for place in range(25)} <= set("0123")
+    def overtake(*sent: Any) -> None:
+        if sent[2].startswith("INSERT INTO model_version_tags"):
+            for value in others:
+                with ThreadPoolExecutor(1) as another:
+                    another.submit(gated.tag, version, "owner", value).result()
+
+    version = gated.plain.get_model_version("prod-a", "1")
+    sa.event.listen(gated.store.engine, "before_cursor_execute", overtake)
+
+    gated.store.set_model_version_tag("prod-a", "1", tag("owner", "we"))
+
+    assert next(others, None) is None
+    assert gated.plain.get_model_version("prod-a", "1").tags == {"owner": "we"}
+
+
+def test_a_tag_that_mlflow_refuses_is_not_written_again(
+    gated: Gated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = list[str]()
+
+    def refuse(store: Any, name: str, version: str, tag: Any) -> None:
+        calls.append(tag.key)
+        raise MlflowException("read-only")
+
+    monkeypatch.setattr(SqlAlchemyStore, "set_model_version_tag", refuse)
+
+    with pytest.raises(MlflowException, match="read-only"):
+        gated.store.set_model_version_tag("prod-a", "1", tag("owner", "we"))
+
+    assert calls == ["owner"]

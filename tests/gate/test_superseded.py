@@ -36,6 +36,12 @@ def through_an_unruled_name(gated: Gated, older: str) -> None:
     gated.store.rename_registered_model("scratch", "prod-a")
 
 
+def through_an_unruled_name_to_a_third(gated: Gated, older: str) -> None:
+    gated.store.rename_registered_model("prod-a", "scratch")
+    put(gated, "scratch", ATTESTATION_TAG, older)
+    gated.store.rename_registered_model("scratch", "prod-b")
+
+
 def through_a_name_that_is_only_audited(gated: Gated, older: str) -> None:
     gated.store.rename_registered_model("prod-a", "watched-a")
     gated.store.delete_model_version_tag("watched-a", "1", ATTESTATION_TAG)
@@ -60,6 +66,7 @@ def by_another_model_that_takes_the_name(gated: Gated, older: str) -> None:
     "detour",
     [
         through_an_unruled_name,
+        through_an_unruled_name_to_a_third,
         through_a_name_that_is_only_audited,
         by_a_model_made_anew,
         by_another_model_that_takes_the_name,
@@ -76,8 +83,9 @@ def test_a_verdict_that_a_newer_one_took_back_does_not_return_by_a_detour(
 
     with refused("the version had a newer one"):
         detour(gated, low)
-    with pytest.raises(mlflow.MlflowException):  # not there, or not let in
-        gated.store.set_registered_model_alias("prod-a", "champion", "1")
+    for name in ("prod-a", "prod-b"):
+        with pytest.raises(mlflow.MlflowException):  # not there, or not let in
+            gated.store.set_registered_model_alias(name, "champion", "1")
 
 
 def test_a_verdict_under_a_former_name_is_not_replaced_by_an_older_one_under_the_present(
@@ -171,6 +179,30 @@ def test_a_copy_stays_proven_when_its_original_is_attested_again(gated: Gated) -
     gated.attest(original, risk_level="high")
     with refused("its risk level is high"):
         gated.store.get_model_version_by_alias("dev-b", "champion")
+
+
+def test_a_copy_of_a_copy_is_proven_by_what_both_carry_along_of_the_original(
+    gated: Gated,
+) -> None:
+    gated.version("dev-a", is_proven=True)
+    gated.client.copy_model_version("models:/dev-a/1", "dev-b")
+    gated.client.copy_model_version("models:/dev-b/1", "dev-c")
+    original, copy = (gated.plain.get_model_version(name, "1") for name in ("dev-a", "dev-c"))
+    assert copy.tags[ATTESTATION_TAG] == original.tags[ATTESTATION_TAG]
+    gated.world.write_policy([*RULES, {"name": "c", "models": ["dev-c"], "aliases": ["champion"]}])
+
+    gated.store.set_registered_model_alias("dev-c", "champion", "1")
+
+    assert dict(gated.plain.get_registered_model("dev-c").aliases) == {"champion": 1}
+
+
+def test_a_rename_between_names_that_no_rule_speaks_about_is_not_judged(gated: Gated) -> None:
+    made(gated, "scratch")
+    put(gated, "scratch", "rlrisk.risk_level", "low")
+
+    gated.store.rename_registered_model("scratch", "draft")
+
+    assert [(each.action, each.outcome) for each in gated.entries()] == [("rename", "done")]
 
 
 def test_a_copy_is_attested_itself_also_before_its_original_was(gated: Gated) -> None:
