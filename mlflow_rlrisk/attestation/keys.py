@@ -150,7 +150,7 @@ class SigningKey:
 class PublicKey(BaseModel):
     """A key of the ring: what it verifies and when that counts."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     key_id: str
     public_key: str

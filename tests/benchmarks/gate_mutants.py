@@ -65,6 +65,9 @@ EQUIVALENT = {
     "True becomes False: @dataclass(frozen=True, slots=True, kw_only=True)": (
         "nothing assigns to a record, adds to it or gives its fields by position"
     ),
+    'True becomes False: model_config = ConfigDict(frozen=True, extra="forbid", strict=True)': (
+        "all fields are texts, read from JSON"
+    ),
     "False becomes True: def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) "
     "-> dict[Any, Any]:": "keys are read deeply in any case, values by the loader's own call",
     **{
