@@ -176,8 +176,8 @@ def test_a_second_lineage_in_a_folder_leaves_the_first_one(tmp_path: Path, promp
         command = ["compare", BASE, other, "--prompts", prompts, "--verifier", REWARD, *QUICK]
         found[other] = one_object(rlrisk(*command, "--json", cwd=tmp_path))
 
-    kept = [json.loads(each.read_text()) for each in out.glob("lineage-*.json")]
-    pages = "".join(each.read_text(encoding="utf-8") for each in out.glob("lineage-*.html"))
+    kept = [json.loads(each.read_text()) for each in out.glob("lineage.*.json")]
+    pages = "".join(each.read_text(encoding="utf-8") for each in out.glob("lineage.*.html"))
     newest = json.loads((out / "lineage.json").read_text())
 
     assert sorted(kept, key=str) == sorted(found.values(), key=str)  # one of the same is replaced

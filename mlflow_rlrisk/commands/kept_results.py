@@ -27,7 +27,7 @@ def keep_result(
     from mlflow_rlrisk.rollouts.shards import write_text_atomically
 
     folders = "\n".join(str(each.folder) for each in assessments)
-    own = f"{kind}-{hashlib.sha256(folders.encode()).hexdigest()[:12]}"
+    own = f"{kind}.{hashlib.sha256(folders.encode()).hexdigest()[:12]}"
     text = json.dumps(result, ensure_ascii=False, allow_nan=False)
     for name in (own, kind):
         write_text_atomically(root / f"{name}.json", text)

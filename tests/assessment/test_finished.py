@@ -122,7 +122,7 @@ def test_the_same_assessment_is_answered_without_model_verifier_or_rollouts(
 
     monkeypatch.setattr(WorkerProcess, "start", refuse)
     monkeypatch.setattr("mlflow_rlrisk.samplers.transformers.load_model", refuse)
-    monkeypatch.setattr("mlflow_rlrisk.rollouts.store.read_shard", refuse)
+    monkeypatch.setattr("mlflow_rlrisk.rollouts.shard_folder.read_shard", refuse)
     again = world.assess(command="second")
 
     assert world.stages.is_answered()

@@ -333,7 +333,7 @@ def test_the_command_reuses_stored_rollouts_and_prints_one_object(
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout)
     assert found == json.loads((tmp_path / "rlrisk-out" / "drift.json").read_text())
-    (own,) = (tmp_path / "rlrisk-out").glob("drift-*.json")  # another pair's has another name
+    (own,) = (tmp_path / "rlrisk-out").glob("drift.*.json")  # another pair's has another name
     assert found == json.loads(own.read_text())
     assert found["reverse"]["per_token"]["value"] > 0.0
     assert "rlrisk/token_entropy" in found["changes"]

@@ -36,7 +36,6 @@ from service.tables.overrides import OverrideTable
 from service.tables.tokens import TokenTable
 from service.triggering import poller
 from service.triggering.poller import Poller
-from tests.gate.conftest import RULES
 from tests.gate.world import World as Gate
 from tests.gate.world import checkpoint_folder
 from tests.mlflow_server import pointed_at
@@ -273,7 +272,8 @@ def test_whichever_answer_to_an_override_never_ends_the_caller_is_told_to_come_a
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    gate = Gate.make(tmp_path / "gate", RULES)
+    rule = {"name": "own", "models": [MODEL], "aliases": ["champion"]}
+    gate = Gate.make(tmp_path / "gate", [rule])
     monkeypatch.setenv("RLRISK_POLICY", str(gate.policy_path))
     monkeypatch.delenv("RLRISK_REGISTRY", raising=False)
     client = mlflow.MlflowClient()
